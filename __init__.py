@@ -1,0 +1,20 @@
+"""ComfyUI-SamplingKit: schedule, denoiser, guidance and solver, each a socket."""
+
+from importlib.util import find_spec
+
+__version__ = "0.1.0"
+WEB_DIRECTORY = "./web"
+
+# Without ComfyUI this package is a library and a command line tool (see headless/cli.py).
+if __package__ and find_spec("comfy_api"):
+    from .nodes import NODES
+    from .nodes.host import ComfyExtension
+
+    class SamplingKit(ComfyExtension):
+        """The pack, as ComfyUI sees it."""
+
+        async def get_node_list(self) -> list[type]:
+            return list(NODES)
+
+    async def comfy_entrypoint() -> ComfyExtension:
+        return SamplingKit()

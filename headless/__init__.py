@@ -1,0 +1,1 @@
+"""Run a ComfyUI workflow without ComfyUI. Nothing heavy is imported here."""

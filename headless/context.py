@@ -1,0 +1,54 @@
+"""What a run knows about its surroundings, for the stand-ins of ComfyUI's core nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Context:
+    """One run: its folders, device and graph. `node` is the id of the node that is executing."""
+
+    output: Path
+    input: Path
+    temp: Path
+    device: str
+    progress: Progress | None
+    prompt: dict[str, Any]
+    workflow: dict[str, Any] | None
+    node: str | None = None
+
+    def report(self, step: int, total: int) -> None:
+        """Tell whoever watches that the executing node has done `step` of `total` steps."""
+        if self.progress is not None and self.node is not None:
+            self.progress(self.node, step, total)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What a saved image carries: the API graph and, when there is one, the editor's graph."""
+        return {"prompt": self.prompt} | ({"workflow": self.workflow} if self.workflow else {})
+
+
+_current: ContextVar[Context] = ContextVar("sampling_kit_run")
+
+
+def current() -> Context:
+    """The run that is going on; raises LookupError outside of one."""
+    return _current.get()
+
+
+@contextmanager
+def use(context: Context) -> Iterator[Context]:
+    """Make `context` the current one inside the with block."""
+    token = _current.set(context)
+    try:
+        yield context
+    finally:
+        _current.reset(token)

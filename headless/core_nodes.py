@@ -1,0 +1,241 @@
+"""Stand-ins for the few core nodes a sampling graph needs: ComfyUI's ids, inputs and meaning.
+
+They exist only without ComfyUI, where the host is ``nodes/_standalone.py``; inside ComfyUI its own
+nodes run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..nodes import io_standalone as io
+from ..nodes._standalone import Guider, Sampler, make_guider
+from ..schedulers.guidance import CFG, COND, UNCOND, Guidance
+from .context import current
+from .images import find_input, load_image, save_images, split_prefix
+
+Latent = dict[str, Any]
+SEED_RANGE = dict(default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True)
+
+
+@dataclass(frozen=True)
+class BatchNoise:
+    """NOISE as the core makes it: one draw for the whole batch; None: zeros."""
+
+    seed: int
+    empty: bool = False
+
+    def generate_noise(self, latent: Latent) -> Tensor:
+        samples = latent["samples"]
+        if self.empty:
+            return torch.zeros(samples.shape)
+        generator = torch.manual_seed(self.seed)
+        return torch.randn(samples.shape, generator=generator)
+
+
+def schema(node_id: str, inputs: list[Any], outputs: list[Any], title: str = "", **more: Any) -> Any:
+    name = title or node_id
+    return io.Schema(node_id=node_id, display_name=name, category="core", inputs=inputs, outputs=outputs, **more)
+
+
+class RandomNoise(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        return schema("RandomNoise", [io.Int.Input("noise_seed", **SEED_RANGE)], [io.Noise.Output()])
+
+    @classmethod
+    def execute(cls, noise_seed: int) -> Any:
+        return io.NodeOutput(BatchNoise(noise_seed))
+
+
+class DisableNoise(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        return schema("DisableNoise", [], [io.Noise.Output()])
+
+    @classmethod
+    def execute(cls) -> Any:
+        return io.NodeOutput(BatchNoise(0, empty=True))
+
+
+class BasicGuider(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        inputs = [io.Model.Input("model"), io.Conditioning.Input("conditioning")]
+        return schema("BasicGuider", inputs, [io.Guider.Output()])
+
+    @classmethod
+    def execute(cls, model: Any, conditioning: Any) -> Any:
+        return io.NodeOutput(make_guider(model, {COND: conditioning}, Guidance()))
+
+
+def cfg_guider(model: Any, positive: Any, negative: Any, cfg: float) -> Guider:
+    return make_guider(model, {COND: positive, UNCOND: negative}, Guidance((CFG(cfg),)))
+
+
+class CFGGuider(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        inputs = [
+            io.Model.Input("model"),
+            io.Conditioning.Input("positive"),
+            io.Conditioning.Input("negative"),
+            io.Float.Input("cfg", default=8.0, min=0.0, max=100.0, step=0.1, round=0.01),
+        ]
+        return schema("CFGGuider", inputs, [io.Guider.Output()])
+
+    @classmethod
+    def execute(cls, model: Any, positive: Any, negative: Any, cfg: float) -> Any:
+        return io.NodeOutput(cfg_guider(model, positive, negative, cfg))
+
+
+def sample(noise: BatchNoise, guider: Guider, sampler: Sampler, sigmas: Tensor, latent: Latent) -> tuple[Latent, Latent]:
+    """(output, denoised output) of a run, reporting each step to the runner."""
+    if "noise_mask" in latent:
+        raise ValueError("latent_image: a noise mask is supported inside ComfyUI only")
+    seen: dict[str, Tensor] = {}
+    context = current()
+
+    def callback(step: int, x0: Tensor, x: Tensor, total: int) -> None:
+        seen["x0"] = x0
+        context.report(step + 1, total)
+
+    samples = guider.sample(
+        noise.generate_noise(latent), latent["samples"], sampler, sigmas, callback=callback, seed=noise.seed
+    )
+    rest = {k: v for k, v in latent.items() if k != "downscale_ratio_spacial"}
+    return {**rest, "samples": samples}, {**rest, "samples": seen.get("x0", samples).cpu()}
+
+
+class SamplerCustomAdvanced(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        inputs = [
+            io.Noise.Input("noise"),
+            io.Guider.Input("guider"),
+            io.Sampler.Input("sampler"),
+            io.Sigmas.Input("sigmas"),
+            io.Latent.Input("latent_image"),
+        ]
+        outputs = [io.Latent.Output(display_name="output"), io.Latent.Output(display_name="denoised_output")]
+        return schema("SamplerCustomAdvanced", inputs, outputs)
+
+    @classmethod
+    def execute(cls, noise: Any, guider: Any, sampler: Any, sigmas: Tensor, latent_image: Latent) -> Any:
+        return io.NodeOutput(*sample(noise, guider, sampler, sigmas, latent_image))
+
+
+class SamplerCustom(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        inputs = [
+            io.Model.Input("model"),
+            io.Boolean.Input("add_noise", default=True),
+            io.Int.Input("noise_seed", **SEED_RANGE),
+            io.Float.Input("cfg", default=8.0, min=0.0, max=100.0, step=0.1, round=0.01),
+            io.Conditioning.Input("positive"),
+            io.Conditioning.Input("negative"),
+            io.Sampler.Input("sampler"),
+            io.Sigmas.Input("sigmas"),
+            io.Latent.Input("latent_image"),
+        ]
+        outputs = [io.Latent.Output(display_name="output"), io.Latent.Output(display_name="denoised_output")]
+        return schema("SamplerCustom", inputs, outputs)
+
+    @classmethod
+    def execute(
+        cls, model: Any, add_noise: bool, noise_seed: int, cfg: float, positive: Any, negative: Any,
+        sampler: Any, sigmas: Tensor, latent_image: Latent,
+    ) -> Any:  # fmt: skip
+        noise = BatchNoise(noise_seed, empty=not add_noise)
+        guider = cfg_guider(model, positive, negative, cfg)
+        return io.NodeOutput(*sample(noise, guider, sampler, sigmas, latent_image))
+
+
+class SplitSigmas(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        inputs = [io.Sigmas.Input("sigmas"), io.Int.Input("step", default=0, min=0, max=10000)]
+        outputs = [io.Sigmas.Output(display_name="high_sigmas"), io.Sigmas.Output(display_name="low_sigmas")]
+        return schema("SplitSigmas", inputs, outputs)
+
+    @classmethod
+    def execute(cls, sigmas: Tensor, step: int) -> Any:
+        return io.NodeOutput(sigmas[: step + 1].clone(), sigmas[step:].clone())
+
+
+class FlipSigmas(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        return schema("FlipSigmas", [io.Sigmas.Input("sigmas")], [io.Sigmas.Output()])
+
+    @classmethod
+    def execute(cls, sigmas: Tensor) -> Any:
+        flipped = sigmas.flip(0)
+        if len(flipped) and flipped[0] == 0:
+            flipped[0] = 1e-4  # as the core: a run cannot start at exactly 0
+        return io.NodeOutput(flipped)
+
+
+def _refusal(look: Callable[[], object]) -> bool | str:
+    """True if ``look`` succeeds, else why not: the answer of validate_inputs."""
+    try:
+        look()
+    except ValueError as error:
+        return str(error)
+    return True
+
+
+class SaveImage(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        inputs = [io.Image.Input("images"), io.String.Input("filename_prefix", default="ComfyUI")]
+        return schema("SaveImage", inputs, [], "Save Image", is_output_node=True)
+
+    @classmethod
+    def validate_inputs(cls, filename_prefix: str = "ComfyUI") -> bool | str:
+        return _refusal(lambda: split_prefix(filename_prefix, current().output))
+
+    @classmethod
+    def execute(cls, images: Tensor, filename_prefix: str = "ComfyUI") -> Any:
+        run = current()
+        saved = save_images(images, filename_prefix, run.output, run.metadata)
+        return io.NodeOutput(ui={"images": saved})
+
+
+class PreviewImage(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        inputs = [io.Image.Input("images")]
+        return schema("PreviewImage", inputs, [], "Preview Image", is_output_node=True)
+
+    @classmethod
+    def execute(cls, images: Tensor) -> Any:
+        run = current()
+        return io.NodeOutput(ui={"images": save_images(images, "preview", run.temp, run.metadata, "temp")})
+
+
+class LoadImage(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        inputs = [io.String.Input("image", default="")]
+        return schema("LoadImage", inputs, [io.Image.Output(), io.Mask.Output()], "Load Image")
+
+    @classmethod
+    def validate_inputs(cls, image: str = "") -> bool | str:
+        return _refusal(lambda: find_input(image, current().input))
+
+    @classmethod
+    def execute(cls, image: str) -> Any:
+        return io.NodeOutput(*load_image(image, current().input))
+
+
+CORE_NODES = (
+    RandomNoise, DisableNoise, BasicGuider, CFGGuider, SamplerCustomAdvanced, SamplerCustom,
+    SplitSigmas, FlipSigmas, SaveImage, PreviewImage, LoadImage,
+)  # fmt: skip

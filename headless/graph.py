@@ -1,0 +1,333 @@
+"""Check and run a workflow without ComfyUI.
+
+What passes `check` here passes ComfyUI's validation too; the reverse does not hold where ComfyUI
+would let a mistake through until a node runs.
+"""
+
+from __future__ import annotations
+
+import graphlib
+import inspect
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..nodes.io_standalone import NodeOutput, bind
+from .context import Context, current, use
+from .inputs import (
+    DYNAMIC,
+    Slot,
+    Wrong,
+    constant,
+    in_bounds,
+    listed,
+    missing,
+    nest,
+    short,
+    similar,
+    slots,
+)
+from .workflow import NodeFailure, Prompt, Workflow, WorkflowError, load
+
+__all__ = [
+    "Context",
+    "NodeError",
+    "NodeFailure",
+    "Registry",
+    "Workflow",
+    "WorkflowError",
+    "check",
+    "current",
+    "execute",
+    "load",
+    "slots",
+    "title",
+    "use",
+]
+
+Registry = Mapping[str, type[Any]]
+
+
+@dataclass(frozen=True)
+class NodeError:
+    """One thing that is wrong with a node. `kind` is ComfyUI's error type; str() is one line."""
+
+    kind: str
+    node: str
+    title: str
+    class_type: str
+    message: str
+    hint: str
+    input: str | None = None
+    value: Any = None
+
+    def __str__(self) -> str:
+        place = f'node {self.node} "{self.title}" ({self.class_type})'
+        if self.input is not None:
+            place += f', input "{self.input}"'
+        return _line(f"{place}: {self.message}. {self.hint}")
+
+
+def title(prompt: Prompt, node: str, registry: Registry) -> str:
+    """What the user calls the node: its own title, else the display name, else the class."""
+    class_type = prompt[node]["class_type"]
+    meta = prompt[node].get("_meta")
+    own = meta.get("title") if isinstance(meta, dict) else None
+    if isinstance(own, str) and own:
+        return own
+    known = registry.get(class_type)
+    return str(known.define_schema().display_name or class_type) if known else str(class_type)
+
+
+def check(workflow: Workflow, registry: Registry) -> list[NodeError]:
+    """Everything that is wrong, before anything runs; an empty list means that it can run.
+
+    As in ComfyUI only nodes that an output node needs are looked at, but a class that does not
+    exist is an error anywhere. Put the run's context in `use` first if node classes ask for it.
+    """
+    checker = _Checker(workflow.prompt, registry)
+    if unknown := list(checker.unknown_classes()):
+        return unknown
+    needed = _needed(workflow.prompt, registry)
+    if not needed:
+        hint = "Add a node that saves or shows a result, such as SaveImage"
+        name = workflow.source.name
+        return [NodeError("prompt_no_outputs", "-", name, "workflow", "No output node", hint)]
+    nodes = [key for key in workflow.prompt if key in needed]
+    errors = [error for key in nodes for error in checker.node_errors(key)]
+    return errors + list(checker.cycles(needed))
+
+
+class _Checker:
+    """The questions that `check` asks."""
+
+    def __init__(self, prompt: Prompt, registry: Registry) -> None:
+        self.prompt, self.registry = prompt, registry
+
+    def error(self, node: str, wrong: Wrong, name: str | None = None) -> NodeError:
+        kind, message, hint = wrong.args
+        known = self.prompt[node]
+        value = known["inputs"].get(name) if name else None
+        label = title(self.prompt, node, self.registry)
+        return NodeError(kind, node, label, known["class_type"], message, hint, name, value)
+
+    def unknown_classes(self) -> Iterator[NodeError]:
+        for key, node in self.prompt.items():
+            name = node["class_type"]
+            if name not in self.registry:
+                hint = f"{similar(name, self.registry)}`sampling-kit nodes` lists the nodes that "
+                hint += "run here; any other needs ComfyUI with its custom node installed"
+                yield self.error(key, Wrong("missing_node_type", "Node class not found", hint))
+
+    def cycles(self, needed: Collection[str]) -> Iterator[NodeError]:
+        try:
+            list(_order(self.prompt, needed))
+        except graphlib.CycleError as cycle:
+            path = " -> ".join(f"{key} ({self.prompt[key]['class_type']})" for key in cycle.args[1])
+            message = f"Dependency cycle detected: {path}"
+            wrong = Wrong("dependency_cycle", message, "Remove one of these links")
+            yield self.error(cycle.args[1][0], wrong)
+
+    def node_errors(self, key: str) -> Iterator[NodeError]:
+        node = self.prompt[key]
+        node_class, given = self.registry[node["class_type"]], node["inputs"]
+        known = list(slots(node_class.define_schema().inputs, given))
+        names = [slot.id for slot in known]
+        unchecked = _self_checked(node_class, names)
+        values: dict[str, Any] = {}
+        fine = True
+        for slot in known:
+            try:
+                if slot.id in given:
+                    values[slot.id] = self.value(slot, given[slot.id], slot.id not in unchecked)
+                elif not slot.item.optional:
+                    raise missing(slot)
+            except Wrong as wrong:
+                fine = False
+                yield self.error(key, wrong, slot.id)
+        for name in _links(self.prompt, key):
+            if name not in names:
+                fine = False
+                hint = similar(name, names) + "Remove the link"
+                yield self.error(
+                    key, Wrong("unknown_input", "No such input to link to", hint), name
+                )
+        if fine and (found := _custom(node_class, key, known, values)):
+            yield self.error(key, found)
+
+    def value(self, slot: Slot, value: Any, bounded: bool) -> Any:
+        """What validate_inputs is given: the converted constant, or None for a good link."""
+        if isinstance(value, list):
+            self.link(slot, value)
+            return None
+        converted = constant(slot, value)
+        if bounded or slot.type == DYNAMIC:
+            in_bounds(slot, converted)
+        return converted
+
+    def link(self, slot: Slot, value: list[Any]) -> None:
+        if len(value) != 2 or not isinstance(value[0], str) or type(value[1]) is not int:
+            hint = 'Write ["node id", output index], or {"__value__": [...]} if it is no link'
+            raise Wrong("bad_linked_input", f"{short(value)} is not a link", hint)
+        source, index = value
+        if slot.type == DYNAMIC:
+            hint = f"Choose one of {listed(slot.choices)}"
+            raise Wrong("bad_linked_input", "This choice cannot be linked", hint)
+        if source not in self.prompt:
+            hint = f"Nodes in this workflow: {listed(self.prompt)}"
+            raise Wrong("bad_linked_input", f"Linked node {source!r} does not exist", hint)
+        types = self.output_types(source)
+        if not 0 <= index < len(types):
+            hint = f"Its outputs, from 0: {', '.join(types) or 'none'}"
+            raise Wrong("bad_linked_input", f"Node {source} has no output {index}", hint)
+        received = {kind.strip() for kind in types[index].split(",")}
+        expected = {kind.strip() for kind in slot.type.split(",")}
+        if "*" not in received | expected and not received & expected:
+            message = f"Received type {types[index]} from node {source}, expected {slot.type}"
+            hint = f"Link an output of type {slot.type}"
+            raise Wrong("return_type_mismatch", message, hint)
+
+    def output_types(self, node: str) -> list[str]:
+        schema = self.registry[self.prompt[node]["class_type"]].define_schema()
+        return [output.io_type for output in schema.outputs]
+
+
+def _self_checked(node_class: type[Any], names: Iterable[str]) -> set[str]:
+    """The inputs whose bounds ComfyUI leaves to the node: those that validate_inputs takes."""
+    function = getattr(node_class, "validate_inputs", None)
+    if function is None:
+        return set()
+    parameters = inspect.signature(function).parameters
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return {name for name in names if takes_all or name in parameters}
+
+
+def _custom(
+    node_class: type[Any], key: str, known: Sequence[Slot], values: Mapping[str, Any]
+) -> Wrong | None:
+    """What the node's own validate_inputs finds wrong; it sees None for a link."""
+    if not hasattr(node_class, "validate_inputs"):
+        return None
+    given = {name: values[name] for name in _self_checked(node_class, values)}
+    arguments = nest(_chosen(known, values), given)
+    try:
+        found = bind(node_class, unique_id=key).validate_inputs(**arguments)
+    except Exception as error:
+        found = f"validate_inputs raised {type(error).__name__}: {error}"
+    if found is True:
+        return None
+    message = "Custom validation failed" + (f" - {found}" if found is not False else "")
+    return Wrong("custom_validation_failed", message, "Change the inputs it names")
+
+
+def _chosen(known: Iterable[Slot], values: Mapping[str, Any]) -> list[Slot]:
+    """Without the optional choices that were not made."""
+    return [slot for slot in known if slot.type != DYNAMIC or slot.id in values]
+
+
+def execute(
+    workflow: Workflow, registry: Registry, context: Context
+) -> dict[str, dict[str, list[Any]]]:
+    """Run every node that an output needs, once; returns {node id: what it shows} (`ui`).
+
+    `check` must have found nothing. A result is dropped when no node waits for it any more. Raises
+    NodeFailure when a node raises; KeyboardInterrupt passes through.
+    """
+    import torch
+
+    prompt = workflow.prompt
+    needed = _needed(prompt, registry)
+    waiting = Counter(source for key in needed for source in _links(prompt, key).values())
+    results: dict[str, tuple[Any, ...]] = {}
+    shown = {}
+    with torch.inference_mode():
+        for key in _order(prompt, needed):
+            with use(replace(context, node=key)):
+                output = _run_node(workflow, registry, key, results)
+            if output.ui:
+                shown[key] = output.ui
+            results[key] = output.args
+            del output  # so that nothing but `results` keeps a tensor alive
+            waiting.subtract(_links(prompt, key).values())
+            for done in [node for node in results if not waiting[node]]:
+                del results[done]
+    return shown
+
+
+def _run_node(
+    workflow: Workflow, registry: Registry, key: str, results: Mapping[str, tuple[Any, ...]]
+) -> NodeOutput:
+    """Call one node with its links and constants resolved."""
+    node = workflow.prompt[key]
+    context = current()
+    extra = {"workflow": context.workflow} if context.workflow else None
+    node_class = registry[node["class_type"]]
+    schema = node_class.define_schema()
+    known = list(slots(schema.inputs, node["inputs"]))
+    values = {}
+    for slot in known:
+        if slot.id in node["inputs"]:
+            value = node["inputs"][slot.id]
+            is_link = isinstance(value, list)
+            values[slot.id] = results[value[0]][value[1]] if is_link else constant(slot, value)
+    bound = bind(node_class, unique_id=key, prompt=context.prompt, extra_pnginfo=extra)
+    try:
+        output = bound.execute(**nest(_chosen(known, values), values))
+        if not isinstance(output, NodeOutput) or len(output.args) < len(schema.outputs):
+            raise TypeError(f"it must return a NodeOutput of {len(schema.outputs)} values")
+    except Exception as error:
+        label = title(workflow.prompt, key, registry)
+        raise NodeFailure(_failure(label, key, node["class_type"], error)) from error
+    return output
+
+
+def _failure(label: str, key: str, class_type: str, error: Exception) -> str:
+    """One message for an exception of a node; plain errors speak for themselves."""
+    plain = type(error) in (ValueError, RuntimeError) and str(error)
+    reason = str(error) if plain else f"{type(error).__name__}: {error}"
+    return _line(f'node {key} "{label}" ({class_type})') + f" failed: {reason}"
+
+
+def _links(prompt: Prompt, node: str) -> dict[str, str]:
+    """{input: node} for the inputs of `node` that link to a node of the graph."""
+    inputs = prompt[node]["inputs"].items()
+    pairs = {
+        name: value[0] for name, value in inputs if isinstance(value, list) and len(value) == 2
+    }
+    return {name: key for name, key in pairs.items() if isinstance(key, str) and key in prompt}
+
+
+def _needed(prompt: Prompt, registry: Registry) -> set[str]:
+    """The output nodes and everything upstream of them."""
+    schemas = {
+        name: registry[name].define_schema() for name in {n["class_type"] for n in prompt.values()}
+    }
+    left = [key for key, node in prompt.items() if schemas[node["class_type"]].is_output_node]
+    needed: set[str] = set()
+    while left:
+        key = left.pop()
+        if key not in needed:
+            needed.add(key)
+            left.extend(_links(prompt, key).values())
+    return needed
+
+
+def _order(prompt: Prompt, needed: Collection[str]) -> Iterator[str]:
+    """`needed`, sources first, each branch to its end before the next; graphlib.CycleError."""
+    sorter: graphlib.TopologicalSorter[str] = graphlib.TopologicalSorter()
+    for key in prompt:
+        if key in needed:
+            sorter.add(key, *_links(prompt, key).values())
+    sorter.prepare()
+    ready: list[str] = []
+    while sorter.is_active():
+        ready.extend(reversed(sorter.get_ready()))
+        key = ready.pop()
+        yield key
+        sorter.done(key)
+
+
+def _line(text: str) -> str:
+    """`text` without line breaks and control characters, which a workflow could smuggle in."""
+    return "".join(char if char.isprintable() else " " for char in text)

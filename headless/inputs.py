@@ -1,0 +1,141 @@
+"""The inputs of a node as a workflow states them: names, conversion, bounds, nesting."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..nodes.io_standalone import Input
+
+DYNAMIC = "COMFY_DYNAMICCOMBO_V3"
+WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", DYNAMIC, "*")
+CONVERTERS = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
+
+
+@dataclass(frozen=True)
+class Slot:
+    """An input under its name in a workflow: inputs of a DynamicCombo's option have dots."""
+
+    id: str
+    item: Input
+
+    @property
+    def type(self) -> str:
+        """The wire type, such as "INT"."""
+        return self.item.io_type
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """min, max, default and so on."""
+        return self.item.as_dict()
+
+    @property
+    def choices(self) -> list[Any]:
+        """What a combo may be set to; empty for other types."""
+        if self.type == DYNAMIC:
+            return [option.key for option in self.item.extra["options"]]
+        return list(self.options.get("options") or ()) if self.type == "COMBO" else []
+
+
+class Wrong(Exception):
+    """Something is wrong with an input: kind, message, hint."""
+
+
+def slots(inputs: Sequence[Input], given: Mapping[str, Any], prefix: str = "") -> Iterator[Slot]:
+    """The inputs that exist when those `given` are set: every input and each chosen option's."""
+    for item in inputs:
+        slot = Slot(prefix + item.id, item)
+        yield slot
+        if slot.type == DYNAMIC:
+            for option in item.extra["options"]:
+                if option.key == given.get(slot.id):
+                    yield from slots(option.inputs, given, f"{slot.id}.")
+
+
+def missing(slot: Slot) -> Wrong:
+    default = slot.options.get("default")
+    hint = f"Set or link it, type {slot.type}"
+    if slot.choices:
+        hint = f"Choose one of {listed(slot.choices)}"
+    elif default is not None:
+        hint = f"Set it; the editor starts with {short(default)}"
+    return Wrong("required_input_missing", "Required input is missing", hint)
+
+
+def constant(slot: Slot, value: Any) -> Any:
+    """`value` as the node receives it, converted as ComfyUI does; raises Wrong."""
+    if isinstance(value, dict) and "__value__" in value:
+        value = value["__value__"]
+    kind = slot.type
+    if kind not in WIDGETS and "default" not in slot.options:
+        message = f"Expected a link of type {kind}, received {short(value)}"
+        raise Wrong("return_type_mismatch", message, f"Link an output of type {kind}")
+    try:
+        if kind == "BOOLEAN" and isinstance(value, str):
+            raise ValueError("text is never true or false")  # ComfyUI takes "false" for true
+        converted = CONVERTERS[kind](value) if kind in CONVERTERS else value
+        if isinstance(converted, float) and not math.isfinite(converted):
+            raise ValueError("it is not finite")
+    except (TypeError, ValueError, OverflowError) as error:
+        message = f"Failed to convert {short(value)} to a {kind} value ({error})"
+        hint = "Use true or false" if kind == "BOOLEAN" else f"Use a finite {kind.lower()}"
+        raise Wrong("invalid_input_type", message, hint) from None
+    return converted
+
+
+def in_bounds(slot: Slot, value: Any) -> None:
+    """Raises Wrong when `value` is too small, too large or not among the choices."""
+    options = slot.options
+    if slot.type in ("COMBO", DYNAMIC):
+        if value not in slot.choices:
+            hint = similar(value, slot.choices) + f"Choose one of {listed(slot.choices)}"
+            raise Wrong("value_not_in_list", f"Value not in list: {short(value)}", hint)
+    elif slot.type in ("INT", "FLOAT"):
+        low, high = options.get("min"), options.get("max")
+        if low is not None and value < low:
+            message = f"Value {value} smaller than min of {low}"
+            raise Wrong("value_smaller_than_min", message, f"Use {low} or more")
+        if high is not None and value > high:
+            message = f"Value {value} bigger than max of {high}"
+            raise Wrong("value_bigger_than_max", message, f"Use {high} or less")
+
+
+def nest(known: Iterable[Slot], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword arguments for execute: {"kind": "a", "kind.rho": 7} -> kind={"kind": "a", "rho": 7}.
+
+    An absent optional input is left out, but inside a choice it is None, as in ComfyUI.
+    """
+    arguments: dict[str, Any] = {}
+    for slot in known:
+        *parents, name = slot.id.split(".")
+        target = arguments
+        for parent in parents:
+            target = target[parent]
+        value = values.get(slot.id)
+        if slot.type == DYNAMIC:
+            target[name] = {name: value}
+        elif parents or slot.id in values:
+            target[name] = value
+    return arguments
+
+
+def similar(name: Any, names: Iterable[Any]) -> str:
+    """ "Did you mean ...? " when one of `names` is close to `name`, else nothing."""
+    close = difflib.get_close_matches(str(name), [str(known) for known in names], n=1)
+    return f"Did you mean {close[0]!r}? " if close else ""
+
+
+def listed(names: Iterable[Any]) -> str:
+    """The names, at most 20 of them."""
+    shown = [str(name) for name in names]
+    more = f", ... ({len(shown)} in all)" if len(shown) > 20 else ""
+    return ", ".join(shown[:20]) + more if shown else "(nothing)"
+
+
+def short(value: Any) -> str:
+    """The value's repr, cut to fit in a message."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

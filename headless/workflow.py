@@ -1,0 +1,116 @@
+"""Read a workflow file: JSON in ComfyUI's API format, or a PNG that carries it. Light to import."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .png import PngError, is_png, read_text_chunks
+
+Prompt = dict[str, dict[str, Any]]
+JSON_LIMIT = 32 * 2**20  # bytes
+NODE_KEYS = ("class_type", "inputs", "_meta")
+
+
+class WorkflowError(ValueError):
+    """The file is not a workflow that can be run."""
+
+
+class NodeFailure(RuntimeError):
+    """A node raised while it ran; the original exception is the __cause__."""
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """An API graph {node id: {"class_type", "inputs", "_meta"?}} and where it was read from.
+
+    An input is a value or a link [node id, output index]. `ui` is the editor's graph, if it was
+    there too; it is passed through to saved images.
+    """
+
+    source: Path
+    prompt: Prompt
+    ui: dict[str, Any] | None = None
+
+
+def load(path: Path | str) -> Workflow:
+    """Read API-format JSON (at most JSON_LIMIT) or a PNG saved by ComfyUI or by this tool.
+
+    Raises WorkflowError when the file is missing, too large, damaged or not such a workflow.
+    """
+    path = Path(path)
+    try:
+        if not path.is_file():
+            raise WorkflowError("there is no such file")
+        return _from_png(path) if is_png(path) else _from_json(path)
+    except (OSError, PngError, WorkflowError) as error:
+        raise WorkflowError(f"{path}: {error}") from error.__cause__
+
+
+def _from_json(path: Path) -> Workflow:
+    size = path.stat().st_size
+    if size > JSON_LIMIT:
+        limit = f"the limit is {JSON_LIMIT // 2**20} MB"
+        raise WorkflowError(f"{size / 2**20:.0f} MB is too large for a workflow, {limit}")
+    return Workflow(path, _prompt(_parse(path.read_bytes(), _refuse)))
+
+
+def _from_png(path: Path) -> Workflow:
+    texts = read_text_chunks(path)
+    if "prompt" not in texts:
+        found = "only the editor's graph" if "workflow" in texts else "no workflow"
+        raise WorkflowError(f"the PNG holds {found}; an image saved with its API graph is needed")
+    # ComfyUI writes NaN into a node's "is_changed", which _prompt drops.
+    prompt = _prompt(_parse(texts["prompt"], _to_null))
+    ui = _parse(texts["workflow"], _to_null) if "workflow" in texts else None
+    return Workflow(path, prompt, ui if isinstance(ui, dict) else None)
+
+
+def _parse(text: str | bytes, constant: Callable[[str], Any]) -> Any:
+    """The JSON value; `constant` deals with NaN and Infinity."""
+    try:
+        if isinstance(text, bytes):
+            text = text.decode("utf-8-sig")
+        return json.loads(text, parse_constant=constant)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        cut = "; the file seems to be truncated" if error.pos >= len(error.doc.rstrip()) else ""
+        raise WorkflowError(f"not JSON: {error.msg} at {where}{cut}") from None
+    except RecursionError:
+        raise WorkflowError("not a workflow: nested too deeply") from None
+    except ValueError as error:
+        raise WorkflowError(f"not JSON: {error}") from None
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number; write a finite one")
+
+
+def _to_null(_: str) -> None:
+    return None
+
+
+def _prompt(data: Any) -> Prompt:
+    """The graph with only NODE_KEYS, or WorkflowError."""
+    if not isinstance(data, dict):
+        raise WorkflowError(f"a workflow is a JSON object of nodes, not a {type(data).__name__}")
+    if "nodes" in data and "links" in data:
+        raise WorkflowError(
+            "this is the editor's format, which only the web page understands; use its API twin "
+            "(example_workflows/api) or, in ComfyUI, Workflow > Export (API)"
+        )
+    for key, node in data.items():
+        _check_node(key, node)
+    return {key: {k: node[k] for k in NODE_KEYS if k in node} for key, node in data.items()}
+
+
+def _check_node(key: str, node: Any) -> None:
+    wanted = {"class_type": str, "inputs": dict}
+    if not isinstance(node, dict):
+        raise WorkflowError(f"node {key!r} must be an object with {' and '.join(wanted)}")
+    for name, kind in wanted.items():
+        if not isinstance(node.get(name), kind):
+            raise WorkflowError(f"node {key!r} has no {name} (or of the wrong type)")

@@ -1,0 +1,264 @@
+"""The host's part inside ComfyUI: native MODEL, GUIDER and SAMPLER. The only file that imports comfy.
+
+Nothing of the host is patched or copied: a model is a BaseModel around a module, a guider a subclass
+of CFGGuider, a sampler a KSAMPLER with our function. See DESIGN §5.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import comfy.latent_formats
+import comfy.model_base
+import comfy.model_management
+import comfy.model_patcher
+import comfy.model_sampling
+import comfy.samplers
+import comfy.supported_models_base
+import comfy.utils
+import numpy as np
+import torch
+from comfy_api.latest import ComfyExtension, io
+from torch import Tensor, nn
+
+from ..schedulers import noise_schedule as schedules
+from ..schedulers.denoiser import Denoiser
+from ..schedulers.guidance import CFG, COND, UNCOND, Guidance
+from ..schedulers.noise import PerImageNoise
+from ..schedulers.noise_schedule import NoiseSchedule
+from ..schedulers.path import VE, Flow
+from ..schedulers.points import LARGEST_KAPPA
+from ..schedulers.prediction import Prediction
+from ..schedulers.sample import sample
+from ..schedulers.solver import Progress, Solver
+from .conditioning import Conditioning, class_weights
+
+__all__ = ["ComfyExtension", "io", "make_guider", "make_model", "make_sampler", "schedule_of", "set_device"]
+
+ms = comfy.model_sampling
+ModelType = comfy.model_base.ModelType
+
+
+def set_device(name: str) -> str:
+    """ComfyUI chooses its own device."""
+    raise RuntimeError("inside ComfyUI the device is set on ComfyUI's command line")
+
+
+# ---------------------------------------------------------------- noise schedule of a native MODEL
+
+
+def _flow(shift: float) -> NoiseSchedule:
+    return schedules.RectifiedFlowSchedule(shift=float(shift))
+
+
+#: model_sampling classes (the first that matches exactly the given bases) → noise schedule.
+NATIVE: tuple[tuple[type, Callable[[Any], NoiseSchedule]], ...] = (
+    (ms.ModelSamplingDiscreteFlow, lambda m: _flow(m.shift)),
+    (ms.ModelSamplingFlux, lambda m: _flow(math.exp(m.shift))),
+    (ms.ModelSamplingContinuousEDM, lambda m: schedules.EDM(float(m.sigma_min), float(m.sigma_max))),
+    (ms.ModelSamplingDiscrete, lambda m: schedules.Measured(tuple(m.sigmas.double().tolist()))),
+)
+UNKNOWN = (ms.ModelSamplingAV, ms.StableCascadeSampling, ms.ModelSamplingContinuousV, ms.ModelSamplingCosmosRFlow)
+
+
+def schedule_of(model: Any) -> NoiseSchedule:
+    """The noise schedule of a MODEL. Raises ValueError with the class's name if it is not known."""
+    sampling = model.get_model_object("model_sampling")
+    own = getattr(sampling, "sampling_kit_schedule", None)
+    if own is not None:
+        return own
+    for kind, build in NATIVE:
+        if isinstance(sampling, kind) and not isinstance(sampling, UNKNOWN):
+            return build(sampling)
+    names = ", ".join(c.__name__ for c in type(sampling).__mro__[1:-2])
+    raise ValueError(f"the Sampling Kit does not know this MODEL's noise schedule ({names})")
+
+
+# ---------------------------------------------------------------------------- our MODEL, natively
+
+
+class PixelSpace(comfy.latent_formats.LatentFormat):
+    """Latents that are RGB pictures in [−1, 1]."""
+
+    latent_channels = 3
+    spacial_downscale_ratio = 1
+    latent_rgb_factors = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+
+
+class PixelModel(comfy.supported_models_base.BASE):
+    """ComfyUI's configuration object for a model that we build ourselves."""
+
+    latent_format = PixelSpace
+    memory_usage_factor = 0.1
+
+
+class FractionalTable(ms.ModelSamplingDiscrete):
+    """A training table whose timesteps are interpolated instead of rounded, so that σ survives the trip."""
+
+    def timestep(self, sigma: Tensor) -> Tensor:
+        table = self.log_sigmas.to(sigma.device)
+        at = sigma.float().log().clamp(table[0], table[-1])
+        high = torch.searchsorted(table, at).clamp(1, len(table) - 1)
+        low, up = table[high - 1], table[high]
+        return (high - 1) + (at - low) / (up - low)
+
+
+class Network(nn.Module):
+    """A denoiser in the clothes of a network: takes ComfyUI's input and time, returns the prediction."""
+
+    dtype = torch.float32
+
+    def __init__(self, denoiser: Denoiser, prediction: Prediction, sigma_of: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.denoiser, self.prediction, self.sigma_of = denoiser, prediction, sigma_of
+
+    def forward(
+        self, x: Tensor, timesteps: Tensor, context: Tensor | None = None, control: Any = None,
+        transformer_options: Any = None, **kwargs: Any,
+    ) -> Tensor:  # fmt: skip
+        self.denoiser.to(x.device)
+        sigma = self.sigma_of(timesteps.float())
+        level = sigma.reshape(-1, *(1,) * (x.ndim - 1))
+        alpha: Any = 1.0
+        if isinstance(self.denoiser.path, Flow):
+            alpha = (1 - level).clamp(min=0)
+        else:  # ComfyUI divides the state by √(σ² + σ_data²) first
+            x = x * (level**2 + self.prediction.sigma_data**2).sqrt()
+        d = self.denoiser(x, sigma, class_weights(context, self.denoiser.classes))
+        return self.prediction.from_x0(d, x, alpha, level)
+
+
+def _table(schedule: NoiseSchedule) -> tuple[nn.Module, Prediction, Callable[[Tensor], Tensor]]:
+    """VP and sub-VP: an eps network over a table of 1000 levels."""
+
+    class Sampling(FractionalTable, ms.EPS):
+        pass
+
+    sampling = Sampling()
+    times = np.linspace(schedule.t_min, schedule.t_max, int(schedule.t_max) + 1 if schedule.discrete else 1000)
+    kappas = np.minimum(schedule.kappa(times), LARGEST_KAPPA)
+    sampling.set_sigmas(torch.from_numpy(kappas))
+    return sampling, Prediction("eps", 1.0), sampling.sigma
+
+
+def _edm(schedule: NoiseSchedule) -> tuple[nn.Module, Prediction, Callable[[Tensor], Tensor]]:
+    class Sampling(ms.ModelSamplingContinuousEDM, ms.EDM):
+        pass
+
+    sampling, sigma_data = Sampling(), 0.5
+    sampling.set_parameters(schedule.kappa_min, schedule.kappa_max, sigma_data)
+    return sampling, Prediction("edm", sigma_data), sampling.sigma
+
+
+def _rectified_flow(schedule: NoiseSchedule) -> tuple[nn.Module, Prediction, Callable[[Tensor], Tensor]]:
+    class Sampling(ms.ModelSamplingDiscreteFlow, ms.CONST):
+        pass
+
+    sampling = Sampling()
+    sampling.set_parameters(shift=getattr(schedule, "shift", 1.0))
+    return sampling, Prediction("flow"), lambda t: t / sampling.multiplier
+
+
+def make_model(build: Callable[[Any], Denoiser], schedule: NoiseSchedule) -> Any:
+    """Native MODEL from ``build(path)`` → denoiser, predicting what ComfyUI expects on this path."""
+    kinds = {Flow: (ModelType.FLOW, _rectified_flow), VE: (ModelType.EDM, _edm)}
+    kind, make = kinds.get(type(schedule.path), (ModelType.EPS, _table))
+    sampling, prediction, sigma_of = make(schedule)
+    sampling.sampling_kit_schedule = schedule
+    config = PixelModel({"disable_unet_model_creation": True})
+    offload = comfy.model_management.unet_offload_device()
+    base = comfy.model_base.BaseModel(config, model_type=kind, device=offload)
+    base.model_sampling = sampling
+    denoiser = build(schedule.path.host)
+    base.diffusion_model = Network(denoiser, prediction, sigma_of).eval().requires_grad_(False)
+    return comfy.model_patcher.CoreModelPatcher(
+        base, load_device=comfy.model_management.get_torch_device(), offload_device=offload
+    )
+
+
+# --------------------------------------------------------------------------------------- SAMPLER
+
+
+def solve(
+    model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None,
+    callback: Any = None, disable: bool | None = None, *, solver: Solver,
+) -> Tensor:  # fmt: skip
+    """A k-diffusion style sampler function around one of our solvers."""
+    extra = extra_args or {}
+    path = schedule_of(model.inner_model.model_patcher).path
+    levels = sigmas.tolist()
+    bar = comfy.utils.model_trange(len(levels) - 1, disable=disable)
+
+    def denoise(y: Tensor, sigma: float) -> Tensor:
+        return model(y, y.new_full((y.shape[0],), sigma), **extra)
+
+    def report(p: Progress) -> None:
+        if callback is not None:
+            level = p.x.new_full((), p.sigma)
+            callback({"x": p.x, "i": p.step, "sigma": level, "sigma_hat": level, "denoised": p.denoised})
+        bar.update(1)
+
+    with bar:
+        return sample(
+            solver, path, denoise, x, levels, PerImageNoise(extra.get("seed") or 0), report,
+            comfy.model_management.throw_exception_if_processing_interrupted,
+        )  # fmt: skip
+
+
+def make_sampler(solver: Solver) -> Any:
+    """SAMPLER around a solver; masks, previews and noise scaling are KSAMPLER's."""
+    return comfy.samplers.KSAMPLER(solve, {"solver": solver})
+
+
+# ---------------------------------------------------------------------------------------- GUIDER
+
+
+class Guider(comfy.samplers.CFGGuider):
+    """A guidance chain as GUIDER: all branches of a step in one call, the host's hooks respected."""
+
+    names = {"positive": COND, "negative": UNCOND}
+
+    def set_guidance(self, guidance: Guidance) -> None:
+        self.guidance = guidance
+        self.cfg = next((rule.scale for rule in guidance.rules if isinstance(rule, CFG)), 1.0)
+
+    def predict_noise(
+        self, x: Tensor, timestep: Tensor, model_options: dict[str, Any] | None = None,
+        seed: int | None = None, **kwargs: Any,
+    ) -> Tensor:  # fmt: skip
+        options = model_options or {}
+        sigma = float(timestep.flatten()[0])
+        wanted = self.guidance.branches(sigma)
+        if options.get("disable_cfg1_optimization", False) and self.conds.get("negative") is not None:
+            wanted |= {UNCOND}
+        conds = [self.conds.get(key) if name in wanted else None for key, name in self.names.items()]
+        shared = {
+            "sigma": timestep, "timestep": timestep, "input": x, "model": self.inner_model,
+            "model_options": options, "cond_scale": self.cfg,
+        }  # fmt: skip
+        if "sampler_calc_cond_batch_function" in options:
+            preds = options["sampler_calc_cond_batch_function"](shared | {"conds": conds})
+        else:
+            preds = comfy.samplers.calc_cond_batch(self.inner_model, conds, x, timestep, options)
+        for fn in options.get("sampler_pre_cfg_function", []):
+            preds = fn(shared | {"conds": conds, "conds_out": preds})
+        cond, uncond = preds[:2]
+        named = {"cond_denoised": cond, "uncond_denoised": uncond}
+        if "sampler_cfg_function" in options:
+            ours = {"cond": x - cond, "uncond": x - uncond, "input_cond": conds[0], "input_uncond": conds[1]}
+            d = x - options["sampler_cfg_function"](shared | named | ours)
+        else:
+            d = self.guidance.combine(x, sigma, {COND: cond, UNCOND: uncond})
+        for fn in options.get("sampler_post_cfg_function", []):
+            d = fn(shared | named | {"denoised": d, "cond": conds[0], "uncond": conds[1]})
+        return d
+
+
+def make_guider(model: Any, conds: dict[str, Conditioning], guidance: Guidance) -> Guider:
+    """GUIDER over a native MODEL from conditionings named as in ``guidance``."""
+    guider = Guider(model)
+    guider.inner_set_conds({key: conds[name] for key, name in Guider.names.items() if name in conds})
+    guider.set_guidance(guidance)
+    return guider

@@ -1,0 +1,97 @@
+"""Schedule nodes: NOISE_SCHEDULE and SIGMAS."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..schedulers import noise_schedule, spacing
+from .host import io, schedule_of
+from .types import NoiseScheduleType
+from .widgets import choice, chosen
+
+CATEGORY = "Sampling Kit/schedule"
+
+
+class NoiseSchedule(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        return io.Schema(
+            node_id="SamplingKitNoiseSchedule",
+            display_name="Noise Schedule",
+            category=CATEGORY,
+            description=(
+                "How data and noise are mixed, x = α·x0 + σ·ε, and which noise levels a network knows: VP tables "
+                "(DDPM, Stable Diffusion, cosine), continuous VP and sub-VP, VE (EDM), rectified flow."
+            ),
+            search_aliases=sorted({a for s in noise_schedule.ALL.values() for a in s.aliases} | {"scheduler", "betas"}),
+            inputs=[choice("kind", noise_schedule.ALL, "The path and its training table.")],
+            outputs=[NoiseScheduleType.Output(display_name="noise_schedule", tooltip="For Steps and Embedded Denoiser.")],
+        )
+
+    @classmethod
+    def execute(cls, kind: dict[str, Any] | None = None) -> Any:
+        return io.NodeOutput(chosen("kind", noise_schedule.ALL, kind))
+
+
+class NoiseScheduleFromModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        return io.Schema(
+            node_id="SamplingKitNoiseScheduleFromModel",
+            display_name="Noise Schedule from Model",
+            category=CATEGORY,
+            description="Reads path, training table and range from any MODEL, with the shifts patched onto it.",
+            search_aliases=["model_sampling", "scheduler", "sigma range"],
+            inputs=[io.Model.Input("model", tooltip="Native ComfyUI models and the kit's own.")],
+            outputs=[NoiseScheduleType.Output(display_name="noise_schedule")],
+        )
+
+    @classmethod
+    def execute(cls, model: Any) -> Any:
+        return io.NodeOutput(schedule_of(model))
+
+
+class Steps(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        return io.Schema(
+            node_id="SamplingKitSteps",
+            display_name="Steps",
+            category=CATEGORY,
+            description="The noise levels a run visits, as SIGMAS: always exactly the number of steps asked for, "
+            "strictly falling, and ending at exactly 0 unless told otherwise.",
+            search_aliases=sorted({a for s in spacing.ALL.values() for a in s.aliases} | {"scheduler", "sigmas", "timesteps"}),
+            inputs=[
+                NoiseScheduleType.Input("noise_schedule", tooltip="From Noise Schedule, or Noise Schedule from Model."),
+                io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Steps that are really taken."),
+                choice("spacing", spacing.ALL, "How the levels are spread over the schedule."),
+                io.Float.Input(
+                    "denoise", default=1.0, min=0.01, max=1.0, step=0.01, round=False,
+                    tooltip="Below 1 start lower, for img2img: the last `steps` of steps/denoise. The number of steps stays.",
+                ),
+                io.Combo.Input(
+                    "final", options=list(spacing.FINAL), default="zero", advanced=True,
+                    tooltip="End at exactly 0 (the result is a prediction of x0), or at the schedule's smallest level.",
+                ),
+            ],
+            outputs=[io.Sigmas.Output(display_name="sigmas")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, noise_schedule: Any, steps: int, spacing: dict[str, Any] | None = None, denoise: float = 1.0, final: str = "zero"
+    ) -> Any:
+        points = _space(noise_schedule, steps, spacing, denoise, final)
+        return io.NodeOutput(torch.tensor(points.sigmas(), dtype=torch.float32))
+
+
+def _space(schedule: Any, steps: int, choice: dict[str, Any] | None, denoise: float, final: str) -> Any:
+    if not isinstance(schedule, noise_schedule.NoiseSchedule):
+        raise TypeError(f"noise_schedule: expected a NOISE_SCHEDULE, got {type(schedule).__name__}")
+    kind = chosen("spacing", spacing.ALL, choice)
+    return spacing.space(schedule, steps, kind, denoise=denoise, final=final)
+
+
+NODES = (NoiseSchedule, NoiseScheduleFromModel, Steps)

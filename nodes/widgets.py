@@ -1,0 +1,54 @@
+"""Engine settings as node inputs: each field of a frozen settings class becomes a widget."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from ..schedulers.settings import Settings
+from .host import io
+
+T = TypeVar("T", bound=Settings)
+
+
+def inputs_for(settings: type[Settings]) -> list[Any]:
+    """One widget per field, with the field's default, range and help."""
+    return [_input(field) for field in dataclasses.fields(settings)]
+
+
+def _input(field: dataclasses.Field[Any]) -> Any:
+    meta, default = field.metadata, field.default
+    common = dict(default=default, tooltip=meta["help"], advanced=meta["advanced"] or None)
+    common = {key: value for key, value in common.items() if value is not None}
+    if meta["options"] is not None:
+        return io.Combo.Input(field.name, options=list(meta["options"]), **common)
+    if isinstance(default, bool):
+        return io.Boolean.Input(field.name, **common)
+    if isinstance(default, str):
+        return io.String.Input(field.name, multiline=False, **common)
+    kind = io.Int if isinstance(default, int) else io.Float
+    limits = dict(min=meta["low"], max=meta["high"], step=meta["step"] or (1 if kind is io.Int else 0.01))
+    if kind is io.Float:
+        limits["round"] = False
+    return kind.Input(field.name, **common, **limits)
+
+
+def choice(id: str, table: Mapping[str, type[Settings]], tooltip: str) -> Any:
+    """A combo whose choice brings its own widgets: one option per entry of ``table``."""
+    options = [io.DynamicCombo.Option(key, inputs_for(settings)) for key, settings in table.items()]
+    return io.DynamicCombo.Input(id, options=options, tooltip=tooltip)
+
+
+def chosen(id: str, table: Mapping[str, type[T]], value: Mapping[str, Any] | None) -> T:
+    """The settings object behind a :func:`choice`. Raises ValueError for an unknown key or value."""
+    fields = dict(value or {})
+    key = fields.pop(id, None)
+    if key not in table:
+        raise ValueError(f"{id} = {key!r}: choose one of {', '.join(table)}")
+    return table[key](**fields)
+
+
+def summary(settings: type[Settings], *more: str) -> str:
+    """Description text of a node made from a settings class."""
+    return " ".join(part for part in (settings.describe(), *more) if part)

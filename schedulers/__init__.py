@@ -1,0 +1,1 @@
+"""The engine: schedules, denoisers, guidance and solvers. Imports torch and numpy only."""

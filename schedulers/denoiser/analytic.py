@@ -1,0 +1,287 @@
+r"""Denoisers that are known exactly and need no weights: the ground truth of every test here.
+
+Each is the posterior mean D(x) = E[x0 | x = α·x0 + σ·ε] of some distribution of x0, on any path,
+pure noise (α = 0) included. They are modules only so that a host can move their tensors about.
+
+Conditioning: ``classes`` [B, K] holds non-negative weights over the K classes of the data, one row
+per image; two non-zero entries blend two classes, None or a row of zeros means no condition.
+"""
+
+from __future__ import annotations
+
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..path import Path, coefficients
+
+
+class Denoiser(nn.Module):
+    """Base class. Call with x [B, *shape] and σ in the coordinates of ``path``: a float or a tensor [B].
+
+    ``shape`` is the shape of one image, or None where any will do; ``classes`` the number of classes.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...] | None = None, classes: int = 0) -> None:
+        super().__init__()
+        self.path, self.shape, self.classes = path, shape, classes
+
+    prediction = "x0"
+
+    def check(self, x: Tensor) -> None:
+        """Raises ValueError if x is not a batch of images of ``shape``."""
+        if self.shape is not None and tuple(x.shape[1:]) != self.shape:
+            raise ValueError(
+                f"this denoiser knows images of shape {self.shape}, got a batch of shape {tuple(x.shape)}: "
+                "make the empty latent that size"
+            )
+
+
+class Mixture(Denoiser):
+    r"""Gaussian mixture: component k has weight w_k, mean μ_k and covariance U_kᵀ diag(v_k) U_k + c_k²·I.
+
+    With s² = α²·variance + σ² along each direction and r = x − αμ_k,
+    D = Σ_k γ_k(x)·[μ_k + α·variance/s² · r], γ_k ∝ w_k·N(x; αμ_k, α²Σ_k + σ²I).
+
+    means [K, *shape]; floor c [K] ≥ 0; optional basis U [K, R, *shape] with orthonormal rows and
+    variances v [K, R] ≥ 0 on top of c²; weights [K] > 0 (default equal); labels [K] class of each.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        means: Tensor,
+        floor: Tensor,
+        basis: Tensor | None = None,
+        variances: Tensor | None = None,
+        weights: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> None:
+        count, shape = means.shape[0], tuple(means.shape[1:])
+        labels = torch.zeros(count, dtype=torch.long) if labels is None else labels
+        super().__init__(path, shape, int(labels.max()) + 1)
+        means = means.reshape(count, -1)
+        basis = means.new_zeros(count, 0, means.shape[1]) if basis is None else basis.reshape(count, -1, means.shape[1])
+        variances = means.new_zeros(count, 0) if variances is None else variances
+        weights = means.new_ones(count) if weights is None else weights
+        for name, value in dict(
+            means=means, floor=floor, basis=basis, variances=variances, weights=weights, labels=labels
+        ).items():
+            self.register_buffer(name, value)
+
+    means: Tensor
+    floor: Tensor
+    basis: Tensor
+    variances: Tensor
+    weights: Tensor
+    labels: Tensor
+
+    @classmethod
+    def fit(cls, path: Path, images: Tensor, rank: int, per_class: int = 1, sweeps: int = 8) -> Mixture:
+        """Principal components of ``images`` [K, N, *shape], ``per_class`` components for each class.
+
+        Components are found by Lloyd's k-means from evenly spaced images; deterministic.
+        """
+        parts = []
+        for label, data in enumerate(images.flatten(2)):
+            groups = kmeans(data, per_class, sweeps)
+            parts += [(label, len(g) / len(data), *principal_components(g, rank)) for g in groups]
+        labels, weights, means, floors, bases, variances = zip(*parts, strict=True)
+        means = torch.stack(means).reshape(-1, *images.shape[2:])
+        return cls(
+            path, means, torch.stack(floors), torch.stack(bases), torch.stack(variances),
+            torch.tensor(weights, dtype=images.dtype), torch.tensor(labels),
+        )
+
+    def forward(self, x: Tensor, sigma: float | Tensor, classes: Tensor | None = None) -> Tensor:
+        self.check(x)
+        alpha, sigma = coefficients(self.path, sigma, x.flatten(1))
+        r = x.flatten(1)[:, None] - alpha_of(alpha, 3) * self.means
+        inside = torch.einsum("bkd,krd->bkr", r, self.basis)
+        iso = self.floor**2
+        a2, s2 = alpha * alpha, sigma * sigma
+        s_iso = a2 * iso + s2
+        s_in = alpha_of(a2, 3) * (self.variances + iso[:, None]) + alpha_of(s2, 3)
+        d, rank = self.means.shape[1], self.variances.shape[1]
+        quad = ((r * r).sum(-1) - (inside**2).sum(-1)) / s_iso + (inside**2 / s_in).sum(-1)
+        log_det = (d - rank) * torch.log(torch.as_tensor(s_iso)) + s_in.log().sum(-1)
+        logits = -0.5 * (quad + log_det) + log_prior(self.weights, self.labels, classes, x.shape[0])
+        gamma = torch.softmax(logits, 1)
+        gain_iso = alpha * iso / s_iso
+        gain_in = alpha_of(alpha, 3) * (self.variances + iso[:, None]) / s_in - gain_iso[..., None]
+        mean = gamma @ self.means + torch.einsum("bk,bkd->bd", gamma * gain_iso, r)
+        mean = mean + torch.einsum("bk,bkr,krd->bd", gamma, gain_in * inside, self.basis)
+        return mean.reshape(x.shape)
+
+
+def alpha_of(value: float | Tensor, ndim: int) -> float | Tensor:
+    """A per-image coefficient [B, 1] with trailing axes up to ``ndim``; floats pass through."""
+    return value.reshape(-1, *(1,) * (ndim - 1)) if isinstance(value, Tensor) else value
+
+
+def kmeans(data: Tensor, count: int, sweeps: int) -> list[Tensor]:
+    """``data`` [N, d] split into at most ``count`` non-empty groups."""
+    centres = data[torch.linspace(0, len(data) - 1, count).round().long()]
+    for _ in range(sweeps):
+        owner = torch.cdist(data, centres).argmin(1)
+        centres = torch.stack([data[owner == k].mean(0) if (owner == k).any() else centres[k] for k in range(count)])
+    return [data[owner == k] for k in range(count) if (owner == k).any()] if count > 1 else [data]
+
+
+def principal_components(data: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(mean [d], floor [], basis [rank, d], extra variances [rank]) of ``data`` [N, d].
+
+    The floor is the root mean square of what the basis leaves out, at least 0.01.
+    """
+    mean = data.mean(0)
+    _, s, basis = torch.linalg.svd(data - mean, full_matrices=False)
+    spectrum = s**2 / max(len(data) - 1, 1)
+    kept = torch.zeros(rank, dtype=data.dtype)
+    kept[: min(rank, len(spectrum))] = spectrum[:rank]
+    left = (spectrum.sum() - kept.sum()).clamp(min=0) / max(data.shape[1] - rank, 1)
+    floor = left.sqrt().clamp(min=0.01)
+    full = torch.zeros(rank, data.shape[1], dtype=data.dtype)
+    full[: min(rank, len(basis))] = basis[:rank]
+    return mean, floor, full, (kept - floor**2).clamp(min=0)
+
+
+def log_prior(weights: Tensor, labels: Tensor, classes: Tensor | None, batch: int) -> Tensor:
+    """log of component weights [K] restricted to each image's classes: [B, K]."""
+    prior = weights.log().expand(batch, -1)
+    if classes is None:
+        return prior
+    chosen = classes.to(weights)[:, labels]
+    free = chosen.sum(1, keepdim=True) == 0
+    return prior + torch.where(free, torch.ones_like(chosen), chosen).log()
+
+
+class Gaussian(Mixture):
+    """One Gaussian N(mean, std²) with independent coordinates; ``std`` [*shape] or a number ≥ 0.
+
+    D = m + α·s²/(α²s² + σ²)·(x − αm); :meth:`transport` is the exact probability-flow map.
+    """
+
+    def __init__(self, path: Path, mean: Tensor, std: Tensor | float) -> None:
+        std = torch.as_tensor(std, dtype=mean.dtype)
+        if std.ndim == 0:
+            super().__init__(path, mean[None], std[None])
+        else:
+            d = mean.numel()
+            super().__init__(path, mean[None], std.new_zeros(1), torch.eye(d, dtype=mean.dtype)[None], (std**2).reshape(1, d))
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    mean: Tensor
+    std: Tensor
+
+    def transport(self, x: Tensor, start: tuple[float, float], end: tuple[float, float]) -> Tensor:
+        """Where the ODE takes x from (α, σ) = start to end: each coordinate scales with its deviation."""
+        (a, s), (b, t) = start, end
+        scale = ((b * b * self.std**2 + t * t) / (a * a * self.std**2 + s * s)).sqrt()
+        return b * self.mean + scale * (x - a * self.mean)
+
+
+class ImageSet(Denoiser):
+    """The exact denoiser of a finite set of images: D = Σ softmax_i(−‖x − αx_i‖²/2σ²)·x_i.
+
+    It memorises: samples are the images themselves. images [K, N, *shape], K classes.
+    """
+
+    def __init__(self, path: Path, images: Tensor) -> None:
+        super().__init__(path, tuple(images.shape[2:]), images.shape[0])
+        flat = images.flatten(2).flatten(0, 1)
+        labels = torch.arange(images.shape[0]).repeat_interleave(images.shape[1])
+        self.register_buffer("images", flat)
+        self.register_buffer("energy", flat.square().sum(1))
+        self.register_buffer("labels", labels)
+
+    images: Tensor
+    energy: Tensor
+    labels: Tensor
+
+    def forward(self, x: Tensor, sigma: float | Tensor, classes: Tensor | None = None) -> Tensor:
+        self.check(x)
+        alpha, sigma = coefficients(self.path, sigma, x.flatten(1))
+        logits = (alpha * (x.flatten(1) @ self.images.T) - 0.5 * alpha * alpha * self.energy) / (sigma * sigma)
+        logits = logits + log_prior(self.energy.new_ones(len(self.energy)), self.labels, classes, x.shape[0])
+        return (torch.softmax(logits, 1) @ self.images).reshape(x.shape)
+
+
+class LocalScore(Denoiser):
+    r"""New pictures without weights: every neighbourhood follows the training images on its own.
+
+    D(x)[p] = Σ_i softmax_i(−d_i(p)/2σ²)·x_i[p], where d_i(p) is the squared distance of x to α·x_i
+    in a Gaussian window around pixel p. The window's width falls with κ = σ/α,
+    l² = 0.6² + (3.6·locality·κ^0.72·H/32)² pixels, so far-apart parts of a picture may follow
+    different images. A small ``locality`` makes patchwork, a large one recalls whole images (an
+    infinite one is :class:`ImageSet`). A denoiser, not the exact score of a density: its field is not
+    a gradient. After Kamb & Ganguli 2025 (arXiv 2412.20292), with a smooth window of continuous width.
+
+    images [K, N, C, H, W] in [−1, 1], K classes; mirror images take part too. The N candidates are
+    shared among the classes an image asks for, so every image costs the same.
+    """
+
+    def __init__(self, path: Path, images: Tensor, locality: float = 1.0) -> None:
+        super().__init__(path, tuple(images.shape[2:]), images.shape[0])
+        if not locality > 0:
+            raise ValueError(f"locality = {locality}: must be above 0")
+        self.locality = locality
+        self.register_buffer("images", images)
+        self.register_buffer("half_energy", images.square().sum(2) / 2)
+
+    images: Tensor
+    half_energy: Tensor
+
+    def forward(self, x: Tensor, sigma: float | Tensor, classes: Tensor | None = None) -> Tensor:
+        self.check(x)
+        alpha, sigma = coefficients(self.path, sigma, x)
+        wanted = [[0.0] * self.classes] * len(x) if classes is None else classes.tolist()
+        rows = [self._one(x[b], pick(alpha, b), pick(sigma, b), wanted[b]) for b in range(len(x))]
+        return torch.stack(rows)
+
+    def _one(self, x: Tensor, alpha: float | Tensor, sigma: float | Tensor, classes: list[float]) -> Tensor:
+        """D for one image [C, H, W]; its mirror image takes the place of mirrored candidates."""
+        images, half_energy, log_weights = (t.to(x) for t in self._candidates(classes))
+        gain = alpha / (sigma * sigma)
+        rows, columns = self._windows(alpha, sigma, x)
+        match = torch.stack([(images * v).sum(1) for v in (x, x.flip(-1))]) - alpha * half_energy
+        logits = gain * (rows @ (match @ columns)) + log_weights[:, None, None]
+        logits = torch.stack([logits[0], logits[1].flip(-1)])
+        share = torch.softmax(logits.flatten(0, 1), 0).reshape(logits.shape)
+        mirrored = (share[1].flip(-1)[:, None] * images).sum(0).flip(-1)
+        return (share[0][:, None] * images).sum(0) + mirrored
+
+    def _candidates(self, classes: list[float]) -> tuple[Tensor, Tensor, Tensor]:
+        """Images [N, C, H, W] of the classes asked for, their half energies and log weights."""
+        chosen = [k for k, w in enumerate(classes) if w > 0] or list(range(self.classes))
+        each = -(-self.images.shape[1] // len(chosen))
+        weights = torch.tensor([classes[k] or 1.0 for k in chosen]).repeat_interleave(each)
+        if len(chosen) == 1:
+            return self.images[chosen[0]], self.half_energy[chosen[0]], weights.log()
+        images, half_energy = (t[chosen, :each].flatten(0, 1) for t in (self.images, self.half_energy))
+        return images, half_energy, weights.log()
+
+    def _windows(self, alpha: float | Tensor, sigma: float | Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Window matrices over rows [H, H] and columns [W, W], unnormalised with 1 on the diagonal."""
+        height, width = x.shape[-2:]
+        unit = 3.6 * self.locality * height / 32
+        if isinstance(alpha, Tensor):
+            square = 0.36 + (unit * (sigma / alpha).clamp(max=1e4) ** 0.72) ** 2
+        else:
+            kappa = min(sigma / alpha, 1e4) if alpha else 1e4
+            square = 0.36 + (unit * kappa**0.72) ** 2
+
+        def window(n: int) -> Tensor:
+            at = torch.arange(n, device=x.device, dtype=x.dtype)
+            weights = torch.exp((at[:, None] - at).square() / (-2 * square))
+            return F.threshold(weights, 1e-12, 0.0)  # denormal numbers would slow the products down
+
+        return window(height), window(width)
+
+
+def pick(value: float | Tensor, index: int) -> float | Tensor:
+    """One image's coefficient, as a 0-d tensor or the float it is."""
+    return value[index].reshape(()) if isinstance(value, Tensor) else value
+
+

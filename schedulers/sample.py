@@ -1,0 +1,48 @@
+"""From SIGMAS to a sample: the few lines that a host needs around a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from .path import VE, Path
+from .points import Points
+from .solver import Plan, Progress, Solver, run
+from .solver.plan import Denoise, DrawNoise
+
+
+def make_plan(solver: Solver, path: Path, sigmas: Sequence[float]) -> Plan:
+    """The plan for ComfyUI's SIGMAS on a model of this path, in the coordinates of its state."""
+    points = Points.from_sigmas(path, sigmas)
+    return solver.plan(points).on(path.host)
+
+
+def sample(
+    solver: Solver,
+    path: Path,
+    denoise: Denoise,
+    x: Tensor,
+    sigmas: Sequence[float],
+    noise: DrawNoise | None = None,
+    callback: Callable[[Progress], None] | None = None,
+    check: Callable[[], None] | None = None,
+) -> Tensor:
+    """Run ``solver`` from state x [B, …] at sigmas[0] to sigmas[-1]. Fewer than 2 levels: x itself.
+
+    denoise(x, sigma) → x0 in the host's coordinates (x0 + κ·ε, or flow's own). See ``plan.run``.
+    """
+    if len(sigmas) < 2:
+        return x
+    return run(make_plan(solver, path, sigmas), denoise, x, noise, callback, check)
+
+
+def noised(path: Path, sigma: float, latent: Tensor, noise: Tensor, from_pure_noise: bool) -> Tensor:
+    """The state x at the first level of SIGMAS, as ComfyUI makes it.
+
+    ``from_pure_noise``: the run starts at the model's largest level, where ComfyUI gives a
+    variance-exploding state the variance 1 + σ² that unit-variance data would have.
+    """
+    point = path.host.on(sigma)
+    scale = (1 + sigma * sigma) ** 0.5 if from_pure_noise and isinstance(path.host, VE) else point.sigma
+    return latent * point.alpha + noise * scale

@@ -1,0 +1,62 @@
+"""Frozen, self-checking settings: the one place where a value's default, range and help are written.
+
+Paths, noise schedules, spacings, solvers and guidance rules are frozen dataclasses whose fields are
+made by :func:`knob`. The engine checks the range when the object is made; the nodes turn the same
+metadata into widgets, and the docs into tables, so a fact about a parameter is never written twice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+def knob(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    step: float | None = None,
+    options: tuple[str, ...] | None = None,
+    advanced: bool = False,
+) -> Any:
+    """A dataclass field with its range and help text (``low`` and ``high`` are inclusive)."""
+    meta = dict(help=help, low=low, high=high, step=step, options=options, advanced=advanced)
+    return dataclasses.field(default=default, metadata=meta)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Base of everything a user can set. Raises ValueError naming the class, the field and the way out."""
+
+    title: ClassVar[str] = ""
+    aliases: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _check(type(self).__name__, field, getattr(self, field.name))
+
+    @classmethod
+    def describe(cls) -> str:
+        """First paragraph of the docstring, on one line."""
+        return " ".join((cls.__doc__ or "").strip().split("\n\n")[0].split())
+
+
+def _check(owner: str, field: dataclasses.Field[Any], value: Any) -> None:
+    where = f"{owner}.{field.name} = {value!r}"
+    options, low, high = (field.metadata.get(key) for key in ("options", "low", "high"))
+    if options is not None and value not in options:
+        raise ValueError(f"{where}: choose one of {', '.join(options)}")
+    if isinstance(field.default, bool):
+        if not isinstance(value, bool):
+            raise ValueError(f"{where}: must be true or false")
+    elif isinstance(field.default, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"{where}: must be a finite number")
+        if (low is not None and value < low) or (high is not None and value > high):
+            raise ValueError(f"{where}: must lie between {low} and {high}")
+        if isinstance(field.default, int) and value != int(value):
+            raise ValueError(f"{where}: must be a whole number")

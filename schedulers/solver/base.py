@@ -1,0 +1,103 @@
+"""What every solver is: a frozen value that turns points into a plan, and the step they share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ..path import Path, Point
+from ..points import Points
+from ..settings import Settings
+from .plan import Plan, Stage
+
+
+@dataclass(frozen=True)
+class Solver(Settings):
+    """Base class. A subclass sets ``order`` (of accuracy; weak order where it draws noise), says
+    whether it is ``stochastic``, and writes ``plan``. ``paper`` and ``equals`` (what it is called
+    elsewhere) go to the help text."""
+
+    order: ClassVar[int] = 1
+    paper: ClassVar[str] = ""
+    equals: ClassVar[str] = ""
+
+    @property
+    def stochastic(self) -> bool:
+        return False
+
+    def plan(self, points: Points) -> Plan:
+        """The table for these points, in their path's coordinates.
+
+        Raises ValueError for a run the solver cannot make (rising levels with noise, a start at 0).
+        """
+        raise NotImplementedError
+
+    def nfe(self, steps: int) -> int:
+        """Denoiser evaluations of a run of ``steps`` steps that ends at 0."""
+        return steps
+
+    def _check(self, points: Points) -> None:
+        name = self.title or type(self).__name__
+        if points.rising and self.stochastic:
+            raise ValueError(
+                f"{name} draws noise, so its noise levels must fall; got {points.kappas[0]:g} → "
+                f"{points.kappas[1]:g}. To invert, use a deterministic solver (eta, churn = 0)"
+            )
+        if len(points) > 1 and points.kappas[0] == 0:
+            raise ValueError(
+                f"{name}: a run cannot start at noise level exactly 0, where x says nothing about ε; "
+                "start at a small positive level"
+            )
+
+
+@dataclass(frozen=True)
+class Row:
+    """One linear step x' = x·x + d·D + noise·z."""
+
+    x: float
+    d: float
+    noise: float = 0.0
+
+
+def one_evaluation_plan(
+    solver: Solver, points: Points, rows: Sequence[Row], clip_x0: float = 0.0
+) -> Plan:
+    """The plan of a solver that evaluates D once per step: state i+1 = rows[i] of state i and its D."""
+    moves = [Row(1.0, 0.0), *rows]
+    last = len(rows)
+    stages = tuple(
+        Stage(
+            step=min(i, last - 1),
+            at=points[i],
+            x=(row.x,),
+            d=(row.d,) if i else (),
+            noise=row.noise,
+            evaluate=i < last,
+        )
+        for i, row in enumerate(moves)
+    )
+    return make_plan(solver, points.path, points[0], stages if rows else (), clip_x0)
+
+
+def make_plan(
+    solver: Solver, path: Path, start: Point, stages: tuple[Stage, ...], clip_x0: float = 0.0
+) -> Plan:
+    return Plan(repr(solver), path, start, stages, solver.order, clip_x0)
+
+
+def decay(p: Point, q: Point) -> float:
+    """e^{−h} = κ'/κ from p to q; 0 from pure noise."""
+    return q.sigma * p.alpha / (p.sigma * q.alpha)
+
+
+def ddim_row(p: Point, q: Point, eta: float) -> Row:
+    """DDIM(η) from p to q (Song, Meng & Ermon 2021, eq. 12 and 16).
+
+    x' = α'D + √(σ'² − s²)·ε + s·z with ε = (x − αD)/σ and s = η·σ'·√(1 − (κ'/κ)²), at most σ'.
+    η = 0 is the exact ODE step for constant D; η = 1 is DDPM with the small variance.
+    """
+    s = min(eta * q.sigma * math.sqrt(max(1 - decay(p, q) ** 2, 0)), q.sigma) if eta else 0.0
+    kept = math.sqrt(q.sigma**2 - s**2)
+    return Row(kept / p.sigma, q.alpha - p.alpha * kept / p.sigma, s)
