@@ -100,6 +100,7 @@ def sample(noise: BatchNoise, guider: Guider, sampler: Sampler, sigmas: Tensor, 
         raise ValueError("latent_image: a noise mask is supported inside ComfyUI only")
     seen: dict[str, Tensor] = {}
     context = current()
+    context.report(0, len(sigmas) - 1)
 
     def callback(step: int, x0: Tensor, x: Tensor, total: int) -> None:
         seen["x0"] = x0
@@ -195,7 +196,8 @@ class SaveImage(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> Any:
         inputs = [io.Image.Input("images"), io.String.Input("filename_prefix", default="ComfyUI")]
-        return schema("SaveImage", inputs, [], "Save Image", is_output_node=True)
+        outputs = [io.Image.Output("images")]
+        return schema("SaveImage", inputs, outputs, "Save Image", is_output_node=True)
 
     @classmethod
     def validate_inputs(cls, filename_prefix: str = "ComfyUI") -> bool | str:
@@ -205,19 +207,21 @@ class SaveImage(io.ComfyNode):
     def execute(cls, images: Tensor, filename_prefix: str = "ComfyUI") -> Any:
         run = current()
         saved = save_images(images, filename_prefix, run.output, run.metadata)
-        return io.NodeOutput(ui={"images": saved})
+        return io.NodeOutput(images, ui={"images": saved})
 
 
 class PreviewImage(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> Any:
         inputs = [io.Image.Input("images")]
-        return schema("PreviewImage", inputs, [], "Preview Image", is_output_node=True)
+        outputs = [io.Image.Output("images")]
+        return schema("PreviewImage", inputs, outputs, "Preview Image", is_output_node=True)
 
     @classmethod
     def execute(cls, images: Tensor) -> Any:
         run = current()
-        return io.NodeOutput(ui={"images": save_images(images, "preview", run.temp, run.metadata, "temp")})
+        saved = save_images(images, "preview", run.temp, run.metadata, "temp")
+        return io.NodeOutput(images, ui={"images": saved})
 
 
 class LoadImage(io.ComfyNode):

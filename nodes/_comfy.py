@@ -29,7 +29,7 @@ from ..schedulers.guidance import CFG, COND, UNCOND, Guidance
 from ..schedulers.noise import PerImageNoise
 from ..schedulers.noise_schedule import NoiseSchedule
 from ..schedulers.path import VE, Flow
-from ..schedulers.points import LARGEST_KAPPA
+from ..schedulers.points import finite
 from ..schedulers.prediction import Prediction
 from ..schedulers.sample import sample
 from ..schedulers.solver import Progress, Solver
@@ -138,8 +138,7 @@ def _table(schedule: NoiseSchedule) -> tuple[nn.Module, Prediction, Callable[[Te
 
     sampling = Sampling()
     times = np.linspace(schedule.t_min, schedule.t_max, int(schedule.t_max) + 1 if schedule.discrete else 1000)
-    kappas = np.minimum(schedule.kappa(times), LARGEST_KAPPA)
-    sampling.set_sigmas(torch.from_numpy(kappas))
+    sampling.set_sigmas(torch.tensor(finite(schedule.kappa(times).tolist())))
     return sampling, Prediction("eps", 1.0), sampling.sigma
 
 

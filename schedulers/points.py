@@ -47,10 +47,9 @@ class Points:
         return cls(path, tuple(_kappa(path.host, float(s)) for s in sigmas))
 
     def sigmas(self) -> list[float]:
-        """ComfyUI's SIGMAS; pure noise on VP (κ = ∞) becomes the finite value the host uses."""
+        """ComfyUI's SIGMAS; pure noise on VP (κ = ∞) becomes a finite value, see :func:`finite`."""
         host = self.path.host
-        ceiling = LARGEST_KAPPA if isinstance(host, VE) else math.inf
-        return [host.at(min(k, ceiling)).sigma for k in self.kappas]
+        return [host.at(k).sigma for k in (finite(self.kappas) if host == VE() else self.kappas)]
 
     def on(self, path: Path) -> Points:
         """The same noise levels in another path's coordinates."""
@@ -85,6 +84,12 @@ class Points:
     def steps(self) -> Sequence[tuple[Point, Point]]:
         """(from, to) for every step of the run."""
         return tuple(zip(self._points, self._points[1:], strict=False))
+
+
+def finite(kappas: Sequence[float]) -> list[float]:
+    """κ with ∞ replaced by the value ComfyUI uses, or by twice the largest other one if that is more."""
+    largest = max((k for k in kappas if math.isfinite(k)), default=0.0)
+    return [k if math.isfinite(k) else max(LARGEST_KAPPA, 2 * largest) for k in kappas]
 
 
 def _kappa(host: Path, sigma: float) -> float:

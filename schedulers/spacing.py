@@ -15,8 +15,7 @@ from typing import ClassVar
 import numpy as np
 
 from .noise_schedule import Array, NoiseSchedule
-from .path import Path
-from .points import LARGEST_KAPPA, Points
+from .points import Points
 from .settings import Settings, knob
 
 FINAL = ("zero", "sigma_min")
@@ -155,7 +154,7 @@ def beta_quantile(p: Array, a: float, b: float) -> Array:
 
     half = np.array([0.5])
     low, high = mass(half, a, b), mass(half, b, a)
-    lower = target * (low + high) <= low
+    lower = target * (low + high) < low
     wanted = np.where(lower, target, 1 - target) * (low + high)
     left, right = np.zeros_like(target), np.full_like(target, 0.5)
     for _ in range(60):
@@ -169,22 +168,13 @@ class _SigmaSpacing(Spacing):
     """Spacings defined between the largest and the smallest σ."""
 
     def levels(self, schedule: NoiseSchedule, n: int) -> Array:
-        host = schedule.path.host
-        top, bottom = (
-            host.at(min(k, LARGEST_KAPPA) if host != schedule.path else k).sigma
-            for k in (schedule.kappa_max, schedule.kappa_min)
-        )
-        ramp = np.arange(n) / max(n - 1, 1)
-        return kappas_of(host, self.sigmas(ramp, top, bottom))
+        ends = Points(schedule.path, (schedule.kappa_max, schedule.kappa_min))
+        sigmas = self.sigmas(np.arange(n) / max(n - 1, 1), *ends.sigmas())
+        return np.array(Points.from_sigmas(schedule.path, sigmas).kappas)
 
     def sigmas(self, ramp: Array, top: float, bottom: float) -> Array:
         """σ at ramp ∈ [0, 1], from top to bottom."""
         raise NotImplementedError
-
-
-def kappas_of(host: Path, sigmas: Array) -> Array:
-    """κ of σ-values in host coordinates."""
-    return np.array([host.on(float(s)).kappa for s in sigmas])
 
 
 @dataclass(frozen=True)

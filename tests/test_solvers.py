@@ -1,0 +1,373 @@
+"""Ground truth for every solver in ALL: order, marginals, end points, invariances, resuming.
+
+The oracle is a Gaussian with unequal deviations and a shifted mean, whose denoiser, trajectories and
+marginals are known in closed form on every path. Nothing here is specific to one solver: a new class
+in ``solver.ALL`` is tested by being there.
+"""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from sampling_kit.schedulers import noise_schedule as schedules
+from sampling_kit.schedulers import spacing as spacings
+from sampling_kit.schedulers.denoiser import Gaussian, Mixture
+from sampling_kit.schedulers.noise import PerImageNoise
+from sampling_kit.schedulers.path import VE, VP, Flow, SubVP
+from sampling_kit.schedulers.points import Points
+from sampling_kit.schedulers.prediction import KINDS, Prediction
+from sampling_kit.schedulers.solver import ALL, DDIM, DDPM, Euler, EulerAncestral, HeunEDM, RectifiedFlow
+from sampling_kit.schedulers.solver.plan import State, advance, run
+
+MEAN = torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64)
+STD = torch.tensor([0.5, 1.5, 0.8], dtype=torch.float64)
+PATHS = [VP(), VE(), Flow(), SubVP()]
+ODE = [solver() for solver in ALL if not solver().stochastic]
+NOISY = [
+    DDPM(), DDPM(variance="large"), DDPM(variance="interpolated", mix=0.3), DDPM(clip_x0=50.0),
+    DDIM(eta=1.0), DDIM(eta=0.4), EulerAncestral(), EulerAncestral(eta=0.5),
+    Euler(churn=20.0), HeunEDM(churn=20.0, noise=1.003), RectifiedFlow(eta=1.0),
+]  # fmt: skip
+SDE = [s for s in NOISY if getattr(s, "eta", 1.0) == 1.0 and not getattr(s, "churn", 0)]
+ids = dict(ids=repr)
+on_every_path = pytest.mark.parametrize("path", PATHS, ids=lambda p: p.name)
+
+
+def geometric(path, top, bottom, n):
+    return Points(path, tuple(np.geomspace(top, bottom, n + 1)))
+
+
+def start(points, batch=64, seed=0):
+    """Exact samples of the oracle's marginal at the first level."""
+    p = points[0]
+    z = torch.randn(batch, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return p.alpha * MEAN + (p.alpha**2 * STD**2 + p.sigma**2).sqrt() * z
+
+
+def error(solver, points):
+    """Largest distance to the exact trajectory at the last level."""
+    oracle = Gaussian(points.path, MEAN, STD)
+    x = start(points)
+    p, q = points[0], points[-1]
+    exact = oracle.transport(x, (p.alpha, p.sigma), (q.alpha, q.sigma))
+    return (run(solver.plan(points), oracle, x) - exact).abs().max().item()
+
+
+@on_every_path
+@pytest.mark.parametrize("solver", ODE, **ids)
+def test_order_of_convergence(solver, path):
+    errors = [error(solver, geometric(path, 80.0, 0.05, n)) for n in (80, 160, 320)]
+    slopes = [math.log2(a / b) for a, b in zip(errors, errors[1:], strict=False)]
+    assert slopes[-1] == pytest.approx(solver.order, abs=0.25)
+
+
+@pytest.mark.parametrize("solver", ODE, **ids)
+def test_order_on_a_mixture(solver):
+    """Slope on a curved field, against the same solver far refined."""
+    means = torch.tensor([[1.0, 0.5], [-1.5, 1.0], [0.2, -1.2]], dtype=torch.float64)
+    oracle = Mixture(VE(), means, torch.tensor([0.3, 0.5, 0.4], dtype=torch.float64))
+    x = 10 * torch.randn(32, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    ends = {n: run(solver.plan(geometric(VE(), 10.0, 0.1, n)), oracle, x) for n in (100, 200, 3200)}
+    coarse, fine = ((ends[n] - ends[3200]).square().mean().sqrt().item() for n in (100, 200))
+    assert math.log2(coarse / fine) == pytest.approx(solver.order, abs=0.25)
+
+
+@pytest.mark.parametrize(("solver", "limit"), [(Euler(), 0.12), (DDIM(), 0.12), (HeunEDM(), 0.012)], **ids)
+def test_low_step_error(solver, limit):
+    assert error(solver, geometric(VE(), 80.0, 0.05, 40)) < 2 * limit
+    assert error(solver, geometric(VE(), 80.0, 0.05, 80)) < limit
+
+
+@on_every_path
+@pytest.mark.parametrize("solver", ODE, **ids)
+def test_constant_prediction_is_solved_exactly_in_any_number_of_steps(solver, path):
+    """x = α·x0 + σ·ε with fixed x0 and ε is the trajectory; every plan must stay on it."""
+    x0, eps = MEAN, torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    for n in (1, 2, 5):
+        points = geometric(path, 30.0, 0.2, n)
+        p, q = points[0], points[-1]
+        end = run(solver.plan(points), lambda x, s: x0.expand_as(x), (p.alpha * x0 + p.sigma * eps)[None])
+        assert torch.allclose(end[0], q.alpha * x0 + q.sigma * eps, rtol=1e-9, atol=1e-9)
+
+
+# ------------------------------------------------------------------- marginals, without Monte Carlo
+
+
+def spread(solver, points, deviation, every_step=False):
+    """Variance of the state for x0 ~ N(0, deviation²), exactly.
+
+    The run is linear in x_T and in each noise draw, so it is run once on the vector of their
+    coefficients: coordinate 0 is x_T in units of its deviation, coordinate k the k-th draw.
+    """
+    p = points[0]
+    oracle = Gaussian(points.path, torch.zeros(1, dtype=torch.float64), deviation)
+    plan = solver.plan(points)
+    draws = sum(stage.noise != 0 for stage in plan.stages)
+    x = torch.zeros(draws + 1, 1, dtype=torch.float64)
+    x[0] = math.sqrt(p.alpha**2 * deviation**2 + p.sigma**2)
+
+    def noise(position, like):
+        return torch.eye(draws + 1, dtype=torch.float64)[:, position : position + 1]
+
+    seen = []
+    end = run(plan, oracle, x, noise, lambda s: seen.append((s.sigma, s.x.square().sum().item())))
+    return seen if every_step else end.square().sum().item()
+
+
+@on_every_path
+@pytest.mark.parametrize("solver", [DDPM(), DDIM(eta=1.0), DDIM(eta=0.3), EulerAncestral(), RectifiedFlow(eta=1.0)], **ids)
+def test_a_point_mass_keeps_its_exact_deviation_at_every_step(solver, path):
+    """For data at one point the noise of the state must be exactly σ' after each step, at any N."""
+    for n in (1, 3, 10):
+        for sigma, variance in spread(solver, geometric(path, 50.0, 0.02, n), 0.0, every_step=True):
+            assert variance == pytest.approx(sigma**2, rel=1e-9)
+
+
+def test_large_variance_is_exact_for_white_noise_on_vp():
+    for sigma, variance in spread(DDPM(variance="large"), geometric(VP(), 50.0, 0.02, 7), 1.0, every_step=True):
+        assert sigma > 0
+        assert variance == pytest.approx(1.0, rel=1e-9)
+
+
+@on_every_path
+@pytest.mark.parametrize("solver", SDE, **ids)
+def test_stochastic_marginals_converge(solver, path):
+    """For Gaussian data the variance tends to α²c² + σ² like 1/N; small and large err on either side."""
+    points = [geometric(path, 80.0, 0.05, n) for n in (200, 400)]
+    q = points[0][-1]
+    exact = q.alpha**2 * 0.6**2 + q.sigma**2
+    coarse, fine = (abs(spread(solver, p, 0.6) - exact) / exact for p in points)
+    assert fine < 0.02
+    assert fine < 0.62 * coarse
+
+
+@on_every_path
+@pytest.mark.parametrize("solver", [Euler(churn=30.0), HeunEDM(churn=30.0)], **ids)
+def test_churn_keeps_the_marginals(solver, path):
+    points = geometric(path, 80.0, 0.05, 400)
+    q = points[-1]
+    exact = q.alpha**2 * 0.6**2 + q.sigma**2
+    assert spread(solver, points, 0.6) == pytest.approx(exact, rel=0.06 if solver.order == 1 else 0.002)
+
+
+@pytest.mark.parametrize("path", [VP(), Flow()], ids=lambda p: p.name)
+def test_mean_of_a_stochastic_run(path):
+    points = geometric(path, 200.0, 0.01, 300)
+    oracle, p = Gaussian(path, MEAN, STD), points[0]
+    x = (p.alpha * MEAN + p.sigma * 0)[None]
+    end = run(DDPM().plan(points), oracle, x, lambda position, like: torch.zeros_like(like))
+    assert torch.allclose(end[0], points[-1].alpha * MEAN, atol=1e-9)
+
+
+def test_eta_to_zero_is_continuous():
+    points = geometric(VE(), 80.0, 0.05, 20)
+    oracle, x = Gaussian(VE(), MEAN, STD), start(points, 4)
+    still = run(DDIM().plan(points), oracle, x)
+    for eta in (1e-2, 1e-4):
+        moved = run(DDIM(eta=eta).plan(points), oracle, x, PerImageNoise(0))
+        assert (moved - still).abs().max() < 30 * eta
+
+
+# ------------------------------------------------------------------------------- ends and finiteness
+
+EVERY = [(n, k()) for n, k in schedules.ALL.items()] + [("zero_snr", schedules.LinearVP(zero_snr=True))]
+
+
+@pytest.mark.parametrize(("name", "schedule"), EVERY, ids=[n for n, _ in EVERY])
+@pytest.mark.parametrize("solver", [*ODE, *NOISY], **ids)
+def test_every_small_run_is_finite_and_ends_at_a_prediction(solver, name, schedule):
+    """As ComfyUI runs it: float32, levels through SIGMAS, in host coordinates; N = 1 … 12."""
+    host = schedule.path.host
+    oracle = Gaussian(host, MEAN.float(), STD.float())
+    for n in range(1, 13):
+        for spacing in (spacings.Trailing(), spacings.Karras()):
+            sigmas = torch.tensor(spacings.space(schedule, n, spacing).sigmas()).tolist()
+            points = Points.from_sigmas(schedule.path, sigmas)
+            plan = solver.plan(points).on(host)
+            last = []
+            x = sigmas[0] * torch.randn(2, 3, generator=torch.Generator().manual_seed(n))
+
+            def denoise(x, sigma, last=last):
+                last.append(oracle(x, sigma))
+                return last[-1]
+
+            end = run(plan, denoise, x, PerImageNoise(1))
+            assert torch.isfinite(end).all()
+            assert torch.equal(end, last[-1].clamp(-50, 50) if getattr(solver, "clip_x0", 0) else last[-1])
+            assert len(last) == plan.nfe == solver.nfe(n)
+
+
+@pytest.mark.parametrize("solver", [s for s in [*ODE, *NOISY] if not isinstance(s, HeunEDM)], **ids)
+def test_a_run_may_start_at_pure_noise_where_alpha_is_zero(solver):
+    points = spacings.space(schedules.LinearVP(zero_snr=True), 5, spacings.Trailing())
+    assert points[0].alpha == 0
+    end = run(solver.plan(points), Gaussian(VP(), MEAN, STD), start(points), PerImageNoise(0))
+    assert torch.isfinite(end).all()
+
+
+# --------------------------------------------------------------------------------------- invariances
+
+
+@pytest.mark.parametrize("solver", [*ODE, *(s for s in NOISY if getattr(s, "variance", "small") == "small")], **ids)
+def test_path_invariance(solver):
+    """Same κ, same noise: y = x/α is the same on every path (Heun: on all that share its coordinates)."""
+    solver = replace(solver, clip_x0=0.0) if isinstance(solver, DDPM) else solver
+    same = PATHS if not isinstance(solver, HeunEDM) else [VE(), VP(), SubVP()]
+    ends = []
+    for path in same:
+        points = geometric(path, 60.0, 0.05, 9)
+        p, q = points[0], points[-1]
+        x = p.alpha * start(geometric(VE(), 60.0, 0.05, 9))
+        ends.append(run(solver.plan(points), Gaussian(path, MEAN, STD), x, PerImageNoise(3)) / q.alpha)
+    for other in ends[1:]:
+        assert torch.allclose(ends[0], other, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("solver", [*ODE, *NOISY], **ids)
+@on_every_path
+def test_a_plan_means_the_same_in_other_coordinates(solver, path):
+    points = geometric(path, 60.0, 0.05, 6)
+    plan = solver.plan(points)
+    x = start(points)
+    here = run(plan, Gaussian(path, MEAN, STD), x, PerImageNoise(3))
+    for target in PATHS:
+        p, q = target.at(60.0), target.at(0.05)
+        c, c_end = p.sigma / points[0].sigma, q.alpha / points[-1].alpha
+        there = run(plan.on(target), Gaussian(target, MEAN, STD), c * x, PerImageNoise(3))
+        assert torch.allclose(there, c_end * here, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_prediction_invariance(kind):
+    """A network of any prediction kind gives the same run."""
+    path = VP()
+    points = geometric(path, 60.0, 0.05, 9)
+    oracle, prediction = Gaussian(path, MEAN, STD), Prediction(kind)
+
+    def network(x, sigma):
+        point = path.on(sigma)
+        out = prediction.from_x0(oracle(x, sigma), x, point.alpha, sigma)
+        return prediction.to_x0(out, x, point.alpha, sigma)
+
+    for solver in (HeunEDM(), DDPM()):
+        plan, x = solver.plan(points), start(points)
+        a, b = (run(plan, d, x, PerImageNoise(0)) for d in (oracle, network))
+        assert torch.allclose(a, b, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("solver", [*ODE, *NOISY], **ids)
+def test_an_image_does_not_depend_on_its_batch(solver):
+    points = geometric(VE(), 20.0, 0.05, 8)
+    oracle, plan = Gaussian(VE(), MEAN.float(), STD.float()), solver.plan(points)
+    noise = PerImageNoise(7)
+    x = 20 * noise(0, torch.empty(3, 3))
+    whole = run(plan, oracle, x, noise)
+    for i in range(3):
+        assert torch.equal(whole[i : i + 1], run(plan, oracle, x[i : i + 1], PerImageNoise(7 + i)))
+    assert torch.equal(whole, run(plan, oracle, x, noise))
+
+
+@pytest.mark.parametrize("solver", [*ODE, *NOISY], **ids)
+def test_a_run_split_anywhere_is_bit_equal(solver):
+    points = geometric(Flow(), 20.0, 0.05, 5)
+    oracle, plan, noise = Gaussian(Flow(), MEAN, STD), solver.plan(points), PerImageNoise(5)
+    x = start(points, 2)
+    before = x.clone()
+    whole = run(plan, oracle, x, noise)
+    for cut in range(len(plan.stages) + 1):
+        state = advance(plan, oracle, State((x,)), noise, until=cut)
+        assert torch.equal(advance(plan, oracle, state, noise).anchors[0], whole)
+    assert torch.equal(x, before)
+
+
+# -------------------------------------------------------------------------------------- plans as data
+
+
+@pytest.mark.parametrize("solver", [*ODE, *NOISY], **ids)
+@on_every_path
+def test_weights_reproduce_noise_free_data(solver, path):
+    """If x = α·x0 and D = x0 everywhere, every stage must form α'·x0: Σ w_x·α + Σ w_D = α'."""
+    plan = solver.plan(geometric(path, 60.0, 0.05, 4))
+    anchors, history = [plan.start.alpha], []
+    for stage in plan.stages:
+        total = sum(w * a for w, a in zip(stage.x, anchors, strict=False)) + sum(stage.d[: len(history)])
+        assert total == pytest.approx(stage.at.alpha, rel=1e-9)
+        anchors = [total, *anchors] if stage.commit else anchors
+        history = [1.0, *history] if stage.evaluate else history
+
+
+@pytest.mark.parametrize("solver", [*ODE, *NOISY], **ids)
+def test_callback_once_per_step_and_check_before_every_evaluation(solver):
+    points = geometric(VE(), 20.0, 0.05, 6)
+    steps, checks = [], []
+    plan = solver.plan(points)
+    run(plan, Gaussian(VE(), MEAN, STD), start(points), PerImageNoise(0), steps.append, lambda: checks.append(1))
+    assert [s.step for s in steps] == list(range(6))
+    assert all(s.steps == 6 for s in steps)
+    assert len(checks) == plan.nfe
+
+
+def test_a_check_that_raises_stops_before_the_next_evaluation():
+    calls = []
+
+    def check():
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    def denoise(x, sigma):
+        calls.append(sigma)
+        return x
+
+    with pytest.raises(KeyboardInterrupt):
+        run(Euler().plan(geometric(VE(), 20.0, 0.05, 10)), denoise, torch.ones(1, 3), check=check)
+    assert len(calls) == 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_non_finite_prediction_is_named(dtype):
+    def denoise(x, sigma):
+        return (x * math.nan if sigma < 1 else x).to(dtype)
+
+    with pytest.raises(FloatingPointError, match=r"step 3 of 6 \(σ = 0.99.*" + str(dtype)[6:] + ".*float16"):
+        run(Euler().plan(Points(VE(), (20.0, 8.0, 3.0, 0.99, 0.3, 0.1, 0.0))), denoise, torch.ones(2, 3))
+
+
+def test_bad_runs_are_refused_with_a_way_out():
+    rising = geometric(VE(), 0.05, 20.0, 4)
+    with pytest.raises(ValueError, match=r"DDPM draws noise.*must fall.*deterministic"):
+        DDPM().plan(rising)
+    with pytest.raises(ValueError, match="cannot start at noise level exactly 0"):
+        Euler().plan(Points(VE(), (0.0, 1.0)))
+    with pytest.raises(ValueError, match="pass a noise source"):
+        run(DDPM().plan(geometric(VE(), 9.0, 1.0, 2)), lambda x, s: x, torch.ones(1, 3))
+    with pytest.raises(ValueError, match=r"returned shape \(1, 2\)"):
+        run(Euler().plan(geometric(VE(), 9.0, 1.0, 2)), lambda x, s: x[:, :2], torch.ones(1, 3))
+    with pytest.raises(ValueError, match="pure noise"):
+        HeunEDM().plan(Points(VP(), (math.inf, 1.0, 0.0)))
+
+
+@pytest.mark.parametrize("solver", ODE, **ids)
+def test_deterministic_solvers_run_upwards_and_back(solver):
+    down = geometric(VE(), 20.0, 0.05, 400)
+    up = Points(VE(), tuple(reversed(down.kappas)))
+    oracle, x = Gaussian(VE(), MEAN, STD), start(down, 4)
+    there = run(solver.plan(down), oracle, x)
+    assert torch.allclose(run(solver.plan(up), oracle, there), x, rtol=0.05, atol=0.05)
+
+
+def test_clipping_limits_every_prediction():
+    points = geometric(VE(), 20.0, 0.05, 6)
+    seen = []
+    plan = DDPM(clip_x0=0.25).plan(points)
+    run(plan, Gaussian(VE(), MEAN, STD), start(points), PerImageNoise(0), seen.append)
+    assert max(s.denoised.abs().max() for s in seen) == 0.25
+
+
+def test_latents_of_any_number_of_dimensions():
+    points = geometric(VE(), 20.0, 0.05, 3)
+    for shape in [(1, 7), (2, 3, 5), (2, 3, 4, 4), (1, 4, 3, 4, 4)]:
+        x = torch.ones(shape)
+        assert run(DDPM().plan(points), lambda x, s: 0.5 * x, x, PerImageNoise(0)).shape == x.shape
