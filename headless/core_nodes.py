@@ -38,15 +38,21 @@ class BatchNoise:
         return torch.randn(samples.shape, generator=generator)
 
 
-def schema(node_id: str, inputs: list[Any], outputs: list[Any], title: str = "", **more: Any) -> Any:
+def schema(
+    node_id: str, inputs: list[Any], outputs: list[Any], title: str = "", **more: Any
+) -> Any:
     name = title or node_id
-    return io.Schema(node_id=node_id, display_name=name, category="core", inputs=inputs, outputs=outputs, **more)
+    return io.Schema(
+        node_id=node_id, display_name=name, category="core", inputs=inputs, outputs=outputs, **more
+    )
 
 
 class RandomNoise(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> Any:
-        return schema("RandomNoise", [io.Int.Input("noise_seed", **SEED_RANGE)], [io.Noise.Output()])
+        return schema(
+            "RandomNoise", [io.Int.Input("noise_seed", **SEED_RANGE)], [io.Noise.Output()]
+        )
 
     @classmethod
     def execute(cls, noise_seed: int) -> Any:
@@ -94,7 +100,9 @@ class CFGGuider(io.ComfyNode):
         return io.NodeOutput(cfg_guider(model, positive, negative, cfg))
 
 
-def sample(noise: BatchNoise, guider: Guider, sampler: Sampler, sigmas: Tensor, latent: Latent) -> tuple[Latent, Latent]:
+def sample(
+    noise: BatchNoise, guider: Guider, sampler: Sampler, sigmas: Tensor, latent: Latent
+) -> tuple[Latent, Latent]:
     """(output, denoised output) of a run, reporting each step to the runner."""
     if "noise_mask" in latent:
         raise ValueError("latent_image: a noise mask is supported inside ComfyUI only")
@@ -107,7 +115,12 @@ def sample(noise: BatchNoise, guider: Guider, sampler: Sampler, sigmas: Tensor, 
         context.report(step + 1, total)
 
     samples = guider.sample(
-        noise.generate_noise(latent), latent["samples"], sampler, sigmas, callback=callback, seed=noise.seed
+        noise.generate_noise(latent),
+        latent["samples"],
+        sampler,
+        sigmas,
+        callback=callback,
+        seed=noise.seed,
     )
     rest = {k: v for k, v in latent.items() if k != "downscale_ratio_spacial"}
     return {**rest, "samples": samples}, {**rest, "samples": seen.get("x0", samples).cpu()}
@@ -123,11 +136,16 @@ class SamplerCustomAdvanced(io.ComfyNode):
             io.Sigmas.Input("sigmas"),
             io.Latent.Input("latent_image"),
         ]
-        outputs = [io.Latent.Output(display_name="output"), io.Latent.Output(display_name="denoised_output")]
+        outputs = [
+            io.Latent.Output(display_name="output"),
+            io.Latent.Output(display_name="denoised_output"),
+        ]
         return schema("SamplerCustomAdvanced", inputs, outputs)
 
     @classmethod
-    def execute(cls, noise: Any, guider: Any, sampler: Any, sigmas: Tensor, latent_image: Latent) -> Any:
+    def execute(
+        cls, noise: Any, guider: Any, sampler: Any, sigmas: Tensor, latent_image: Latent
+    ) -> Any:
         return io.NodeOutput(*sample(noise, guider, sampler, sigmas, latent_image))
 
 
@@ -145,7 +163,10 @@ class SamplerCustom(io.ComfyNode):
             io.Sigmas.Input("sigmas"),
             io.Latent.Input("latent_image"),
         ]
-        outputs = [io.Latent.Output(display_name="output"), io.Latent.Output(display_name="denoised_output")]
+        outputs = [
+            io.Latent.Output(display_name="output"),
+            io.Latent.Output(display_name="denoised_output"),
+        ]
         return schema("SamplerCustom", inputs, outputs)
 
     @classmethod
@@ -162,7 +183,10 @@ class SplitSigmas(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> Any:
         inputs = [io.Sigmas.Input("sigmas"), io.Int.Input("step", default=0, min=0, max=10000)]
-        outputs = [io.Sigmas.Output(display_name="high_sigmas"), io.Sigmas.Output(display_name="low_sigmas")]
+        outputs = [
+            io.Sigmas.Output(display_name="high_sigmas"),
+            io.Sigmas.Output(display_name="low_sigmas"),
+        ]
         return schema("SplitSigmas", inputs, outputs)
 
     @classmethod

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import comfy.latent_formats
 import comfy.model_base
@@ -35,7 +35,15 @@ from ..schedulers.sample import sample
 from ..schedulers.solver import Progress, Solver
 from .conditioning import Conditioning, class_weights
 
-__all__ = ["ComfyExtension", "io", "make_guider", "make_model", "make_sampler", "schedule_of", "set_device"]
+__all__ = [
+    "ComfyExtension",
+    "io",
+    "make_guider",
+    "make_model",
+    "make_sampler",
+    "schedule_of",
+    "set_device",
+]
 
 ms = comfy.model_sampling
 ModelType = comfy.model_base.ModelType
@@ -57,10 +65,18 @@ def _flow(shift: float) -> NoiseSchedule:
 NATIVE: tuple[tuple[type, Callable[[Any], NoiseSchedule]], ...] = (
     (ms.ModelSamplingDiscreteFlow, lambda m: _flow(m.shift)),
     (ms.ModelSamplingFlux, lambda m: _flow(math.exp(m.shift))),
-    (ms.ModelSamplingContinuousEDM, lambda m: schedules.EDM(float(m.sigma_min), float(m.sigma_max))),
+    (
+        ms.ModelSamplingContinuousEDM,
+        lambda m: schedules.EDM(float(m.sigma_min), float(m.sigma_max)),
+    ),
     (ms.ModelSamplingDiscrete, lambda m: schedules.Measured(tuple(m.sigmas.double().tolist()))),
 )
-UNKNOWN = (ms.ModelSamplingAV, ms.StableCascadeSampling, ms.ModelSamplingContinuousV, ms.ModelSamplingCosmosRFlow)
+UNKNOWN = (
+    ms.ModelSamplingAV,
+    ms.StableCascadeSampling,
+    ms.ModelSamplingContinuousV,
+    ms.ModelSamplingCosmosRFlow,
+)
 
 
 def schedule_of(model: Any) -> NoiseSchedule:
@@ -84,7 +100,7 @@ class PixelSpace(comfy.latent_formats.LatentFormat):
 
     latent_channels = 3
     spacial_downscale_ratio = 1
-    latent_rgb_factors = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    latent_rgb_factors: ClassVar = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
 
 
 class PixelModel(comfy.supported_models_base.BASE):
@@ -110,7 +126,9 @@ class Network(nn.Module):
 
     dtype = torch.float32
 
-    def __init__(self, denoiser: Denoiser, prediction: Prediction, sigma_of: Callable[[Tensor], Tensor]) -> None:
+    def __init__(
+        self, denoiser: Denoiser, prediction: Prediction, sigma_of: Callable[[Tensor], Tensor]
+    ) -> None:
         super().__init__()
         self.denoiser, self.prediction, self.sigma_of = denoiser, prediction, sigma_of
 
@@ -137,7 +155,9 @@ def _table(schedule: NoiseSchedule) -> tuple[nn.Module, Prediction, Callable[[Te
         pass
 
     sampling = Sampling()
-    times = np.linspace(schedule.t_min, schedule.t_max, int(schedule.t_max) + 1 if schedule.discrete else 1000)
+    times = np.linspace(
+        schedule.t_min, schedule.t_max, int(schedule.t_max) + 1 if schedule.discrete else 1000
+    )
     sampling.set_sigmas(torch.tensor(finite(schedule.kappa(times).tolist())))
     return sampling, Prediction("eps", 1.0), sampling.sigma
 
@@ -151,7 +171,9 @@ def _edm(schedule: NoiseSchedule) -> tuple[nn.Module, Prediction, Callable[[Tens
     return sampling, Prediction("edm", sigma_data), sampling.sigma
 
 
-def _rectified_flow(schedule: NoiseSchedule) -> tuple[nn.Module, Prediction, Callable[[Tensor], Tensor]]:
+def _rectified_flow(
+    schedule: NoiseSchedule,
+) -> tuple[nn.Module, Prediction, Callable[[Tensor], Tensor]]:
     class Sampling(ms.ModelSamplingDiscreteFlow, ms.CONST):
         pass
 
@@ -196,7 +218,9 @@ def solve(
     def report(p: Progress) -> None:
         if callback is not None:
             level = p.x.new_full((), p.sigma)
-            callback({"x": p.x, "i": p.step, "sigma": level, "sigma_hat": level, "denoised": p.denoised})
+            callback(
+                {"x": p.x, "i": p.step, "sigma": level, "sigma_hat": level, "denoised": p.denoised}
+            )
         bar.update(1)
 
     with bar:
@@ -217,7 +241,7 @@ def make_sampler(solver: Solver) -> Any:
 class Guider(comfy.samplers.CFGGuider):
     """A guidance chain as GUIDER: all branches of a step in one call, the host's hooks respected."""
 
-    names = {"positive": COND, "negative": UNCOND}
+    names: ClassVar = {"positive": COND, "negative": UNCOND}
 
     def set_guidance(self, guidance: Guidance) -> None:
         self.guidance = guidance
@@ -230,9 +254,14 @@ class Guider(comfy.samplers.CFGGuider):
         options = model_options or {}
         sigma = float(timestep.flatten()[0])
         wanted = self.guidance.branches(sigma)
-        if options.get("disable_cfg1_optimization", False) and self.conds.get("negative") is not None:
+        if (
+            options.get("disable_cfg1_optimization", False)
+            and self.conds.get("negative") is not None
+        ):
             wanted |= {UNCOND}
-        conds = [self.conds.get(key) if name in wanted else None for key, name in self.names.items()]
+        conds = [
+            self.conds.get(key) if name in wanted else None for key, name in self.names.items()
+        ]
         shared = {
             "sigma": timestep, "timestep": timestep, "input": x, "model": self.inner_model,
             "model_options": options, "cond_scale": self.cfg,
@@ -246,7 +275,12 @@ class Guider(comfy.samplers.CFGGuider):
         cond, uncond = preds[:2]
         named = {"cond_denoised": cond, "uncond_denoised": uncond}
         if "sampler_cfg_function" in options:
-            ours = {"cond": x - cond, "uncond": x - uncond, "input_cond": conds[0], "input_uncond": conds[1]}
+            ours = {
+                "cond": x - cond,
+                "uncond": x - uncond,
+                "input_cond": conds[0],
+                "input_uncond": conds[1],
+            }
             d = x - options["sampler_cfg_function"](shared | named | ours)
         else:
             d = self.guidance.combine(x, sigma, {COND: cond, UNCOND: uncond})
@@ -258,6 +292,8 @@ class Guider(comfy.samplers.CFGGuider):
 def make_guider(model: Any, conds: dict[str, Conditioning], guidance: Guidance) -> Guider:
     """GUIDER over a native MODEL from conditionings named as in ``guidance``."""
     guider = Guider(model)
-    guider.inner_set_conds({key: conds[name] for key, name in Guider.names.items() if name in conds})
+    guider.inner_set_conds(
+        {key: conds[name] for key, name in Guider.names.items() if name in conds}
+    )
     guider.set_guidance(guidance)
     return guider

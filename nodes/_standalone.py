@@ -35,7 +35,11 @@ class ComfyExtension:
 def set_device(name: str) -> str:
     """Choose where models run: cpu, cuda, mps or auto. Returns the choice; ValueError if absent."""
     global _device
-    found = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    found = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
     if name == "auto":
         name = next(n for n in ("cuda", "mps", "cpu") if found[n])
     if not found.get(name.split(":")[0], False):
@@ -118,7 +122,13 @@ class Sampler:
     solver: Solver
 
     def sample(
-        self, guider: Guider, sigmas: list[float], noise: Tensor, latent: Tensor, callback: Callback | None, seed: int
+        self,
+        guider: Guider,
+        sigmas: list[float],
+        noise: Tensor,
+        latent: Tensor,
+        callback: Callback | None,
+        seed: int,
     ) -> Tensor:
         schedule = guider.model.schedule
         top = Points(schedule.path, (schedule.kappa_max,)).sigmas()[0]
@@ -132,7 +142,13 @@ class Sampler:
 
         with torch.inference_mode():
             out = sample(
-                self.solver, schedule.path, guider.denoiser(len(x)), x, sigmas, PerImageNoise(seed), report
+                self.solver,
+                schedule.path,
+                guider.denoiser(len(x)),
+                x,
+                sigmas,
+                PerImageNoise(seed),
+                report,
             )
         return out.cpu()
 

@@ -51,7 +51,11 @@ class Patches(Embedded):
     size: int = knob(64, _SIZE, low=24, high=128)
     scenes: int = knob(110, _SCENES, low=4, high=500)
     locality: float = knob(
-        1.0, "Window size: small makes patchwork, large recalls whole scenes.", low=0.1, high=20.0, step=0.1
+        1.0,
+        "Window size: small makes patchwork, large recalls whole scenes.",
+        low=0.1,
+        high=20.0,
+        step=0.1,
     )
 
     def build(self, path: Path) -> Denoiser:
@@ -124,7 +128,9 @@ class EmbeddedDenoiser(io.ComfyNode):
     def execute(cls, kind: dict[str, Any] | None = None, noise_schedule: Any = None) -> Any:
         schedule = noise_schedule or schedules.EDM()
         if not isinstance(schedule, schedules.NoiseSchedule):
-            raise TypeError(f"noise_schedule: expected a NOISE_SCHEDULE, got {type(schedule).__name__}")
+            raise TypeError(
+                f"noise_schedule: expected a NOISE_SCHEDULE, got {type(schedule).__name__}"
+            )
         build: Callable[[Path], Denoiser] = chosen("kind", KINDS, kind).build
         return io.NodeOutput(make_model(build, schedule))
 
@@ -161,7 +167,9 @@ def class_rows(name: str) -> list[list[float]]:
     if name == EACH:
         return unit.tolist()
     if name not in postcards.CLASSES:
-        raise ValueError(f"name = {name!r}: choose one of {', '.join((*postcards.CLASSES, EACH, NONE))}")
+        raise ValueError(
+            f"name = {name!r}: choose one of {', '.join((*postcards.CLASSES, EACH, NONE))}"
+        )
     return [unit[postcards.CLASSES.index(name)].tolist()]
 
 

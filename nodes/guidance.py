@@ -16,7 +16,9 @@ def rule_node(rule: type[Rule]) -> type[Any]:
     """The node of one rule: appends it to the chain that comes in."""
 
     def define_schema(cls: Any) -> Any:
-        chain = GuidanceType.Input("guidance", optional=True, tooltip="Rules that come before this one.")
+        chain = GuidanceType.Input(
+            "guidance", optional=True, tooltip="Rules that come before this one."
+        )
         return io.Schema(
             node_id=f"SamplingKit{rule.__name__}",
             display_name=f"{rule.title} Guidance",
@@ -24,7 +26,11 @@ def rule_node(rule: type[Rule]) -> type[Any]:
             description=summary(rule),
             search_aliases=[*rule.aliases, "guidance"],
             inputs=[*inputs_for(rule), chain],
-            outputs=[GuidanceType.Output(display_name="guidance", tooltip="For the Guider, or another rule.")],
+            outputs=[
+                GuidanceType.Output(
+                    display_name="guidance", tooltip="For the Guider, or another rule."
+                )
+            ],
         )
 
     def execute(cls: Any, guidance: Guidance | None = None, **knobs: Any) -> Any:
@@ -54,7 +60,9 @@ class Guider(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, model: Any, positive: Any, negative: Any = None, guidance: Guidance | None = None) -> Any:
+    def execute(
+        cls, model: Any, positive: Any, negative: Any = None, guidance: Guidance | None = None
+    ) -> Any:
         guidance = guidance or Guidance()
         if not isinstance(guidance, Guidance):
             raise TypeError(f"guidance: expected a GUIDANCE, got {type(guidance).__name__}")

@@ -25,7 +25,9 @@ class EmptyPixelLatent(io.ComfyNode):
             inputs=[
                 io.Int.Input("width", default=64, min=8, max=8192, tooltip="Pixels."),
                 io.Int.Input("height", default=64, min=8, max=8192, tooltip="Pixels."),
-                io.Int.Input("batch_size", default=1, min=1, max=4096, tooltip="Number of pictures."),
+                io.Int.Input(
+                    "batch_size", default=1, min=1, max=4096, tooltip="Number of pictures."
+                ),
             ],
             outputs=[io.Latent.Output(display_name="latent")],
         )
@@ -94,8 +96,20 @@ class ImageSheet(io.ComfyNode):
             inputs=[
                 io.Image.Input("images"),
                 io.Int.Input("columns", default=5, min=1, max=100, tooltip="Pictures per row."),
-                io.Int.Input("scale", default=3, min=1, max=32, tooltip="Each pixel becomes a square of this size."),
-                io.Int.Input("gap", default=6, min=0, max=256, tooltip="White space between pictures, in final pixels."),
+                io.Int.Input(
+                    "scale",
+                    default=3,
+                    min=1,
+                    max=32,
+                    tooltip="Each pixel becomes a square of this size.",
+                ),
+                io.Int.Input(
+                    "gap",
+                    default=6,
+                    min=0,
+                    max=256,
+                    tooltip="White space between pictures, in final pixels.",
+                ),
                 *(io.Image.Input(f"images_{n}", optional=True, tooltip=more) for n in (2, 3, 4)),
             ],
             outputs=[io.Image.Output(display_name="sheet")],

@@ -25,9 +25,15 @@ class NoiseSchedule(io.ComfyNode):
                 "How data and noise are mixed, x = α·x0 + σ·ε, and which noise levels a network knows: VP tables "
                 "(DDPM, Stable Diffusion, cosine), continuous VP and sub-VP, VE (EDM), rectified flow."
             ),
-            search_aliases=sorted({a for s in noise_schedule.ALL.values() for a in s.aliases} | {"scheduler", "betas"}),
+            search_aliases=sorted(
+                {a for s in noise_schedule.ALL.values() for a in s.aliases} | {"scheduler", "betas"}
+            ),
             inputs=[choice("kind", noise_schedule.ALL, "The path and its training table.")],
-            outputs=[NoiseScheduleType.Output(display_name="noise_schedule", tooltip="For Steps and Embedded Denoiser.")],
+            outputs=[
+                NoiseScheduleType.Output(
+                    display_name="noise_schedule", tooltip="For Steps and Embedded Denoiser."
+                )
+            ],
         )
 
     @classmethod
@@ -81,13 +87,20 @@ class Steps(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, noise_schedule: Any, steps: int, spacing: dict[str, Any] | None = None, denoise: float = 1.0, final: str = "zero"
+        cls,
+        noise_schedule: Any,
+        steps: int,
+        spacing: dict[str, Any] | None = None,
+        denoise: float = 1.0,
+        final: str = "zero",
     ) -> Any:
         points = _space(noise_schedule, steps, spacing, denoise, final)
         return io.NodeOutput(torch.tensor(points.sigmas(), dtype=torch.float32))
 
 
-def _space(schedule: Any, steps: int, choice: dict[str, Any] | None, denoise: float, final: str) -> Any:
+def _space(
+    schedule: Any, steps: int, choice: dict[str, Any] | None, denoise: float, final: str
+) -> Any:
     if not isinstance(schedule, noise_schedule.NoiseSchedule):
         raise TypeError(f"noise_schedule: expected a NOISE_SCHEDULE, got {type(schedule).__name__}")
     kind = chosen("spacing", spacing.ALL, choice)

@@ -19,10 +19,16 @@ def solver_node(solver: type[Solver]) -> type[Any]:
             node_id=f"SamplingKit{solver.__name__}",
             display_name=f"{solver.title} Solver",
             category=CATEGORY,
-            description=summary(solver, f"Elsewhere: {solver.equals}.", f"Reference: {solver.paper}."),
+            description=summary(
+                solver, f"Elsewhere: {solver.equals}.", f"Reference: {solver.paper}."
+            ),
             search_aliases=[*solver.aliases, "sampler", "solver"],
             inputs=inputs_for(solver),
-            outputs=[io.Sampler.Output(display_name="sampler", tooltip="For SamplerCustomAdvanced or SamplerCustom.")],
+            outputs=[
+                io.Sampler.Output(
+                    display_name="sampler", tooltip="For SamplerCustomAdvanced or SamplerCustom."
+                )
+            ],
         )
 
     def execute(cls: Any, **knobs: Any) -> Any:

@@ -28,7 +28,9 @@ def _input(field: dataclasses.Field[Any]) -> Any:
     if isinstance(default, str):
         return io.String.Input(field.name, multiline=False, **common)
     kind = io.Int if isinstance(default, int) else io.Float
-    limits = dict(min=meta["low"], max=meta["high"], step=meta["step"] or (1 if kind is io.Int else 0.01))
+    limits = dict(
+        min=meta["low"], max=meta["high"], step=meta["step"] or (1 if kind is io.Int else 0.01)
+    )
     if kind is io.Float:
         limits["round"] = False
     return kind.Input(field.name, **common, **limits)

@@ -77,7 +77,7 @@ class Tabulated(NoiseSchedule):
     @cached_property
     def log_kappas(self) -> Array:
         """log κ at timesteps 0 … T−1, strictly increasing; the last may be +∞."""
-        alpha_bar = np.cumprod(1 - self.betas())
+        alpha_bar: Array = np.cumprod(1 - self.betas(), dtype=np.float64)
         if getattr(self, "zero_snr", False):
             alpha_bar = zero_terminal_snr(alpha_bar)
         with np.errstate(divide="ignore"):
@@ -135,7 +135,9 @@ def zero_terminal_snr(alpha_bar: Array) -> Array:
 
 
 _TIMESTEPS = "Number of training timesteps T."
-_ZERO_SNR = "Rescale so that the last timestep is pure noise (zero terminal SNR). Not for eps networks."
+_ZERO_SNR = (
+    "Rescale so that the last timestep is pure noise (zero terminal SNR). Not for eps networks."
+)
 
 
 @dataclass(frozen=True)
@@ -174,8 +176,12 @@ class CosineVP(Tabulated):
 
     title: ClassVar[str] = "VP cosine"
     aliases: ClassVar[tuple[str, ...]] = ("cosine", "squaredcos_cap_v2", "improved DDPM")
-    offset: float = knob(0.008, "The offset s that keeps β from vanishing near t = 0.", low=0.0, high=0.5, step=1e-3)
-    max_beta: float = knob(0.999, "β is capped here.", low=0.1, high=0.9999, step=1e-3, advanced=True)
+    offset: float = knob(
+        0.008, "The offset s that keeps β from vanishing near t = 0.", low=0.0, high=0.5, step=1e-3
+    )
+    max_beta: float = knob(
+        0.999, "β is capped here.", low=0.1, high=0.9999, step=1e-3, advanced=True
+    )
     timesteps: int = knob(1000, _TIMESTEPS, low=2, high=10000)
     zero_snr: bool = knob(False, _ZERO_SNR)
 
@@ -190,8 +196,12 @@ class SigmoidVP(Tabulated):
 
     title: ClassVar[str] = "VP sigmoid"
     aliases: ClassVar[tuple[str, ...]] = ("sigmoid", "GeoDiff")
-    beta_start: float = knob(1e-4, "β approached at the first timestep.", low=0.0, high=0.999, step=1e-5)
-    beta_end: float = knob(0.02, "β approached at the last timestep.", low=0.0, high=0.999, step=1e-4)
+    beta_start: float = knob(
+        1e-4, "β approached at the first timestep.", low=0.0, high=0.999, step=1e-5
+    )
+    beta_end: float = knob(
+        0.02, "β approached at the last timestep.", low=0.0, high=0.999, step=1e-4
+    )
     timesteps: int = knob(1000, _TIMESTEPS, low=2, high=10000)
     zero_snr: bool = knob(False, _ZERO_SNR)
 
@@ -263,7 +273,9 @@ class EDM(NoiseSchedule):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.sigma_min >= self.sigma_max:
-            raise ValueError(f"EDM: sigma_min = {self.sigma_min} must be below sigma_max = {self.sigma_max}")
+            raise ValueError(
+                f"EDM: sigma_min = {self.sigma_min} must be below sigma_max = {self.sigma_max}"
+            )
 
     @property
     def t_min(self) -> float:
@@ -290,7 +302,9 @@ class RectifiedFlowSchedule(NoiseSchedule):
     path: ClassVar[Path] = Flow()
     title: ClassVar[str] = "Rectified flow"
     aliases: ClassVar[tuple[str, ...]] = ("flow matching", "rectified flow", "SD3", "Flux", "shift")
-    shift: float = knob(1.0, "Time shift s: more steps at high noise for s > 1.", low=0.01, high=100.0, step=0.1)
+    shift: float = knob(
+        1.0, "Time shift s: more steps at high noise for s > 1.", low=0.01, high=100.0, step=0.1
+    )
 
     @property
     def t_min(self) -> float:
@@ -307,7 +321,9 @@ class RectifiedFlowSchedule(NoiseSchedule):
 
     def time(self, kappa: ArrayLike) -> Array:
         kappa = np.asarray(kappa, np.float64)
-        ratio = 1 / (1 + np.divide(self.shift, kappa, out=np.full_like(kappa, np.inf), where=kappa > 0))
+        ratio = 1 / (
+            1 + np.divide(self.shift, kappa, out=np.full_like(kappa, np.inf), where=kappa > 0)
+        )
         return np.clip(ratio, self.t_min, self.t_max)
 
 
@@ -321,7 +337,9 @@ class Measured(Tabulated):
     def log_kappas(self) -> Array:
         table = np.asarray(self.kappas, np.float64)
         if len(table) < 2 or not (table[0] > 0 and np.all(np.diff(table) > 0)):
-            raise ValueError("a model's noise table must hold at least 2 positive, increasing values")
+            raise ValueError(
+                "a model's noise table must hold at least 2 positive, increasing values"
+            )
         return np.log(table)
 
 

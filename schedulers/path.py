@@ -115,7 +115,9 @@ class VE(Path):
 
     def at(self, kappa: float) -> Point:
         if math.isinf(kappa):
-            raise ValueError("a variance-exploding state cannot hold pure noise: σ would be infinite")
+            raise ValueError(
+                "a variance-exploding state cannot hold pure noise: σ would be infinite"
+            )
         return Point(1.0, kappa)
 
     def alpha(self, sigma: Tensor) -> Tensor:
@@ -156,7 +158,9 @@ def rescale(point: Point, target: Path) -> tuple[Point, float]:
     return other, other.sigma / point.sigma
 
 
-def coefficients(path: Path, sigma: float | Tensor, like: Tensor) -> tuple[float | Tensor, float | Tensor]:
+def coefficients(
+    path: Path, sigma: float | Tensor, like: Tensor
+) -> tuple[float | Tensor, float | Tensor]:
     """(α, σ) to multiply ``like`` [B, …] with, from a float or from one σ per image [B].
 
     A float stays a float (computed in float64); a tensor is shaped [B, 1, …] in like's dtype.

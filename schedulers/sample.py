@@ -37,12 +37,16 @@ def sample(
     return run(make_plan(solver, path, sigmas), denoise, x, noise, callback, check)
 
 
-def noised(path: Path, sigma: float, latent: Tensor, noise: Tensor, from_pure_noise: bool) -> Tensor:
+def noised(
+    path: Path, sigma: float, latent: Tensor, noise: Tensor, from_pure_noise: bool
+) -> Tensor:
     """The state x at the first level of SIGMAS, as ComfyUI makes it.
 
     ``from_pure_noise``: the run starts at the model's largest level, where ComfyUI gives a
     variance-exploding state the variance 1 + σ² that unit-variance data would have.
     """
     point = path.host.on(sigma)
-    scale = (1 + sigma * sigma) ** 0.5 if from_pure_noise and isinstance(path.host, VE) else point.sigma
+    scale = (
+        (1 + sigma * sigma) ** 0.5 if from_pure_noise and isinstance(path.host, VE) else point.sigma
+    )
     return latent * point.alpha + noise * scale

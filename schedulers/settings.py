@@ -54,7 +54,11 @@ def _check(owner: str, field: dataclasses.Field[Any], value: Any) -> None:
         if not isinstance(value, bool):
             raise ValueError(f"{where}: must be true or false")
     elif isinstance(field.default, int | float):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+        ):
             raise ValueError(f"{where}: must be a finite number")
         if (low is not None and value < low) or (high is not None and value > high):
             raise ValueError(f"{where}: must lie between {low} and {high}")

@@ -91,7 +91,12 @@ class Leading(Spacing):
 
     title: ClassVar[str] = "leading (uniform in time)"
     aliases: ClassVar[tuple[str, ...]] = ("leading", "ddim_uniform")
-    offset: int = knob(0, "Added to every timestep (Stable Diffusion uses 1). Training tables only.", low=0, high=100)
+    offset: int = knob(
+        0,
+        "Added to every timestep (Stable Diffusion uses 1). Training tables only.",
+        low=0,
+        high=100,
+    )
 
     def levels(self, schedule: NoiseSchedule, n: int) -> Array:
         down = np.arange(n - 1, -1, -1.0)
@@ -131,8 +136,20 @@ class Beta(Spacing):
 
     title: ClassVar[str] = "beta quantiles"
     aliases: ClassVar[tuple[str, ...]] = ("beta",)
-    a: float = knob(0.6, "First shape parameter; smaller puts more steps at the data end.", low=0.05, high=50.0, step=0.05)
-    b: float = knob(0.6, "Second shape parameter; smaller puts more steps at the noise end.", low=0.05, high=50.0, step=0.05)
+    a: float = knob(
+        0.6,
+        "First shape parameter; smaller puts more steps at the data end.",
+        low=0.05,
+        high=50.0,
+        step=0.05,
+    )
+    b: float = knob(
+        0.6,
+        "Second shape parameter; smaller puts more steps at the noise end.",
+        low=0.05,
+        high=50.0,
+        step=0.05,
+    )
 
     def levels(self, schedule: NoiseSchedule, n: int) -> Array:
         share = beta_quantile(np.arange(n, 0, -1) / n, self.a, self.b)
@@ -183,7 +200,9 @@ class Karras(_SigmaSpacing):
 
     title: ClassVar[str] = "Karras"
     aliases: ClassVar[tuple[str, ...]] = ("karras", "EDM")
-    rho: float = knob(7.0, "ρ: larger spends more steps at low noise.", low=0.1, high=100.0, step=0.1)
+    rho: float = knob(
+        7.0, "ρ: larger spends more steps at low noise.", low=0.1, high=100.0, step=0.1
+    )
 
     def sigmas(self, ramp: Array, top: float, bottom: float) -> Array:
         start, end = top ** (1 / self.rho), bottom ** (1 / self.rho)
@@ -196,7 +215,9 @@ class Polyexponential(_SigmaSpacing):
 
     title: ClassVar[str] = "polyexponential"
     aliases: ClassVar[tuple[str, ...]] = ("polyexponential",)
-    rho: float = knob(1.0, "ρ: larger spends more steps at low noise.", low=0.1, high=100.0, step=0.1)
+    rho: float = knob(
+        1.0, "ρ: larger spends more steps at low noise.", low=0.1, high=100.0, step=0.1
+    )
 
     def sigmas(self, ramp: Array, top: float, bottom: float) -> Array:
         share = (1 - ramp) ** self.rho
@@ -243,8 +264,12 @@ class UniformLambda(Spacing):
     title: ClassVar[str] = "uniform in λ (log-SNR)"
     aliases: ClassVar[tuple[str, ...]] = ("logSNR", "lambda", "lu")
     start_time: float = knob(
-        0.999, "Share of the time range where the λ-grid begins when the schedule starts at pure noise.",
-        low=0.5, high=0.999999, step=1e-3, advanced=True,
+        0.999,
+        "Share of the time range where the λ-grid begins when the schedule starts at pure noise.",
+        low=0.5,
+        high=0.999999,
+        step=1e-3,
+        advanced=True,
     )
 
     def levels(self, schedule: NoiseSchedule, n: int) -> Array:
@@ -264,7 +289,9 @@ class FlowShift(Spacing):
 
     title: ClassVar[str] = "flow shift"
     aliases: ClassVar[tuple[str, ...]] = ("shift", "SD3", "Flux", "Wan", "ModelSamplingSD3")
-    shift: float = knob(3.0, "s > 1 spends more steps at high noise.", low=0.01, high=100.0, step=0.1)
+    shift: float = knob(
+        3.0, "s > 1 spends more steps at high noise.", low=0.01, high=100.0, step=0.1
+    )
 
     def levels(self, schedule: NoiseSchedule, n: int) -> Array:
         return self.shift * Trailing().levels(schedule, n)
@@ -279,7 +306,10 @@ class Explicit(Spacing):
 
     title: ClassVar[str] = "explicit list"
     aliases: ClassVar[tuple[str, ...]] = ("manual", "custom sigmas", "AYS")
-    values: str = knob("14.61, 6.47, 3.86, 2.69, 1.88, 1.39, 0.96, 0.65, 0.40, 0.15, 0.03", "The levels, largest first.")
+    values: str = knob(
+        "14.61, 6.47, 3.86, 2.69, 1.88, 1.39, 0.96, 0.65, 0.40, 0.15, 0.03",
+        "The levels, largest first.",
+    )
     unit: str = knob("sigma", "What the numbers are.", options=("sigma", "timestep", "lambda"))
 
     def levels(self, schedule: NoiseSchedule, n: int) -> Array:

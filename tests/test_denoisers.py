@@ -1,5 +1,6 @@
 """Analytic denoisers against brute force and against Tweedie's formula."""
 
+import itertools
 import math
 
 import pytest
@@ -28,7 +29,9 @@ def log_density(d, x, alpha, sigma):
     """log p(x) of the noised mixture, with dense covariances."""
     terms = []
     for k in range(len(d.means)):
-        cov = d.basis[k].mT @ d.variances[k].diag() @ d.basis[k] + d.floor[k] ** 2 * torch.eye(5, dtype=torch.float64)
+        cov = d.basis[k].mT @ d.variances[k].diag() @ d.basis[k] + d.floor[k] ** 2 * torch.eye(
+            5, dtype=torch.float64
+        )
         cov = alpha**2 * cov + sigma**2 * torch.eye(5, dtype=torch.float64)
         normal = torch.distributions.MultivariateNormal(alpha * d.means[k], cov)
         terms.append(d.weights[k].log() + normal.log_prob(x))
@@ -60,7 +63,7 @@ def test_gaussian_transport_is_the_flow_of_its_denoiser():
     g, n = Gaussian(VE(), random(3), 0.7), 20000
     x, sigmas = 3 * random(2, 3, seed=2), torch.logspace(1, -1, n + 1, dtype=torch.float64).tolist()
     y = x
-    for a, b in zip(sigmas, sigmas[1:], strict=False):
+    for a, b in itertools.pairwise(sigmas):
         y = y + (b - a) * (y - g(y, a)) / a
     assert torch.allclose(y, g.transport(x, (1, 10.0), (1, 0.1)), atol=1e-3)
 
@@ -72,7 +75,9 @@ def test_image_set_is_the_posterior_mean(path, kappa):
     x = point.alpha * images[0, :2] + point.sigma * random(2, 3, 4, 4, seed=1)
     flat = images.flatten(0, 1)
     distance = (x[:, None] - point.alpha * flat).square().sum((2, 3, 4))
-    expected = torch.einsum("bn,nchw->bchw", torch.softmax(-distance / (2 * point.sigma**2), 1), flat)
+    expected = torch.einsum(
+        "bn,nchw->bchw", torch.softmax(-distance / (2 * point.sigma**2), 1), flat
+    )
     assert torch.allclose(ImageSet(path, images)(x, point.sigma), expected, atol=1e-9)
 
 
@@ -103,7 +108,9 @@ def test_infinite_locality_is_the_image_set_with_mirror_images():
     images = random(1, 6, 3, 8, 8)
     x = images[0, :2] + 0.5 * random(2, 3, 8, 8, seed=1)
     both = torch.cat([images, images.flip(-1)], 1)
-    assert torch.allclose(LocalScore(VE(), images, 1e6)(x, 0.5), ImageSet(VE(), both)(x, 0.5), atol=1e-6)
+    assert torch.allclose(
+        LocalScore(VE(), images, 1e6)(x, 0.5), ImageSet(VE(), both)(x, 0.5), atol=1e-6
+    )
 
 
 MODELS = [
@@ -112,7 +119,9 @@ MODELS = [
     ("images", lambda path: ImageSet(path, random(2, 4, 3, 6, 6)), (3, 6, 6)),
     ("local", lambda path: LocalScore(path, random(2, 4, 3, 6, 6), 1.0), (3, 6, 6)),
 ]
-every_model = pytest.mark.parametrize(("make", "shape"), [m[1:] for m in MODELS], ids=[m[0] for m in MODELS])
+every_model = pytest.mark.parametrize(
+    ("make", "shape"), [m[1:] for m in MODELS], ids=[m[0] for m in MODELS]
+)
 
 
 @every_model
@@ -122,7 +131,9 @@ def test_a_denoiser_is_the_same_function_on_every_path(make, shape, path):
     y = random(3, *shape, seed=5)
     for kappa in (0.1, 1.0, 30.0):
         p = path.at(kappa)
-        assert torch.allclose(make(path)(p.alpha * y, p.sigma), make(VE())(y, kappa), rtol=1e-6, atol=1e-7)
+        assert torch.allclose(
+            make(path)(p.alpha * y, p.sigma), make(VE())(y, kappa), rtol=1e-6, atol=1e-7
+        )
 
 
 @every_model
@@ -143,7 +154,9 @@ def test_at_pure_noise_d_does_not_depend_on_x(make, shape, path):
     assert torch.allclose(d[0], d[1], atol=1e-9)
 
 
-@pytest.mark.parametrize("make", [m[1] for m in MODELS if m[0] != "gaussian"], ids=["mixture", "images", "local"])
+@pytest.mark.parametrize(
+    "make", [m[1] for m in MODELS if m[0] != "gaussian"], ids=["mixture", "images", "local"]
+)
 def test_classes_choose_and_blend(make):
     model = make(VE())
     x = random(3, *model.shape, seed=8)
@@ -162,7 +175,9 @@ def test_fit_recovers_mean_and_spread():
     data = random(4000, 6) * torch.tensor([3.0, 2.0, 0.1, 0.1, 0.1, 0.1]) + 1
     model = Mixture.fit(VE(), data[None], rank=2)
     assert torch.allclose(model.means[0], torch.ones(6, dtype=torch.float64), atol=0.2)
-    assert (model.variances[0] + model.floor[0] ** 2).sqrt().tolist() == pytest.approx([3, 2], rel=0.05)
+    assert (model.variances[0] + model.floor[0] ** 2).sqrt().tolist() == pytest.approx(
+        [3, 2], rel=0.05
+    )
     assert float(model.floor[0]) == pytest.approx(0.1, rel=0.05)
     assert len(Mixture.fit(VE(), data[None], rank=2, per_class=3).means) == 3
 

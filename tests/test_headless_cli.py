@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner, Result
+
 from sampling_kit.headless import cli, graph
 from sampling_kit.headless.images import load_image, save_images
 from sampling_kit.nodes import io_standalone as io

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+
 from sampling_kit.headless import context, graph, images, png, workflow
 from sampling_kit.nodes import io_standalone as io
 

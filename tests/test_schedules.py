@@ -23,7 +23,9 @@ RELATION = {
 }
 EVERY_SCHEDULE = [(name, kind()) for name, kind in schedules.ALL.items()]
 EVERY_SCHEDULE += [("vp_linear_zero_snr", LinearVP(zero_snr=True))]
-by_name = pytest.mark.parametrize(("name", "schedule"), EVERY_SCHEDULE, ids=[n for n, _ in EVERY_SCHEDULE])
+by_name = pytest.mark.parametrize(
+    ("name", "schedule"), EVERY_SCHEDULE, ids=[n for n, _ in EVERY_SCHEDULE]
+)
 
 
 @pytest.mark.parametrize("path", [p() for p in PATHS], ids=lambda p: p.name)
@@ -54,7 +56,9 @@ def test_rescaling_moves_both_coefficients_alike(source, target):
     for kappa in KAPPAS[1:]:
         point = source.at(kappa)
         other, c = rescale(point, target)
-        assert (c * point.alpha, c * point.sigma) == pytest.approx((other.alpha, other.sigma), rel=1e-10)
+        assert (c * point.alpha, c * point.sigma) == pytest.approx(
+            (other.alpha, other.sigma), rel=1e-10
+        )
 
 
 def test_coefficients_take_floats_and_one_sigma_per_image():
@@ -79,12 +83,20 @@ def test_time_inverts_kappa(name, schedule):
     ("ours", "theirs"),
     [
         (schedules.LinearVP(), dict(beta_schedule="linear", beta_start=1e-4, beta_end=0.02)),
-        (schedules.ScaledLinearVP(), dict(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)),
+        (
+            schedules.ScaledLinearVP(),
+            dict(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012),
+        ),
         (schedules.CosineVP(), dict(beta_schedule="squaredcos_cap_v2")),
         (schedules.SigmoidVP(), dict(beta_schedule="sigmoid")),
         (
             schedules.ScaledLinearVP(zero_snr=True),
-            dict(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, rescale_betas_zero_snr=True),
+            dict(
+                beta_schedule="scaled_linear",
+                beta_start=0.00085,
+                beta_end=0.012,
+                rescale_betas_zero_snr=True,
+            ),
         ),
     ],
     ids=["linear", "scaled", "cosine", "sigmoid", "zero_snr"],
@@ -152,7 +164,9 @@ def test_timesteps_equal_diffusers(kind, n):
     schedule = LinearVP()
     levels = spacings.ALL[kind]().levels(schedule, n)
     assert np.round(schedule.time(levels), 6).tolist() == scheduler.timesteps.tolist() or n == 1
-    if n == 1:  # numpy's linspace and arange disagree on a single step; ours starts at the noisy end
+    if (
+        n == 1
+    ):  # numpy's linspace and arange disagree on a single step; ours starts at the noisy end
         assert schedule.time(levels)[0] == (0 if kind == "leading" else 999)
 
 
@@ -160,7 +174,9 @@ def test_karras_is_equation_5():
     n, low, high, rho = 9, 0.002, 80.0, 7.0
     ours = spacings.Karras(rho).levels(EDM(low, high), n)
     ramp = np.arange(n) / (n - 1)
-    assert ours == pytest.approx((high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))) ** rho)
+    assert ours == pytest.approx(
+        (high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))) ** rho
+    )
     assert (ours[0], ours[-1]) == (high, low)
 
 
@@ -170,7 +186,9 @@ def test_flow_steps_equal_the_reference_sigmas():
     assert ours == pytest.approx(3 * t / (1 + 2 * t))
 
 
-@pytest.mark.parametrize(("a", "b"), [(0.6, 0.6), (0.5, 2.0), (3.0, 0.7), (20.0, 5.0), (1.0, 1.0), (0.05, 50.0)])
+@pytest.mark.parametrize(
+    ("a", "b"), [(0.6, 0.6), (0.5, 2.0), (3.0, 0.7), (20.0, 5.0), (1.0, 1.0), (0.05, 50.0)]
+)
 def test_beta_quantiles_equal_scipy(a, b):
     p = np.linspace(0, 1, 41)
     assert beta_quantile(p, a, b) == pytest.approx(stats.beta.ppf(p, a, b), abs=1e-9)
@@ -189,9 +207,13 @@ def test_denoise_keeps_the_number_of_steps_and_the_tail():
 
 def test_an_explicit_list_is_taken_as_it_is():
     spacing = spacings.Explicit("1, 0.75 0.5,0.25, 0", "sigma")
-    assert space(RectifiedFlowSchedule(), 99, spacing).sigmas() == pytest.approx([1, 0.75, 0.5, 0.25, 0])
+    assert space(RectifiedFlowSchedule(), 99, spacing).sigmas() == pytest.approx(
+        [1, 0.75, 0.5, 0.25, 0]
+    )
     by_time = spacings.Explicit("999 500 1", "timestep")
-    assert space(LinearVP(), 1, by_time).kappas[:-1] == pytest.approx(LinearVP().kappa([999, 500, 1]))
+    assert space(LinearVP(), 1, by_time).kappas[:-1] == pytest.approx(
+        LinearVP().kappa([999, 500, 1])
+    )
     by_lambda = spacings.Explicit("-2 0 2", "lambda")
     assert space(LinearVP(), 1, by_lambda).kappas == pytest.approx((math.e**2, 1, math.e**-2, 0))
 

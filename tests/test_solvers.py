@@ -5,6 +5,7 @@ marginals are known in closed form on every path. Nothing here is specific to on
 in ``solver.ALL`` is tested by being there.
 """
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -19,7 +20,15 @@ from sampling_kit.schedulers.noise import PerImageNoise
 from sampling_kit.schedulers.path import VE, VP, Flow, SubVP
 from sampling_kit.schedulers.points import Points
 from sampling_kit.schedulers.prediction import KINDS, Prediction
-from sampling_kit.schedulers.solver import ALL, DDIM, DDPM, Euler, EulerAncestral, HeunEDM, RectifiedFlow
+from sampling_kit.schedulers.solver import (
+    ALL,
+    DDIM,
+    DDPM,
+    Euler,
+    EulerAncestral,
+    HeunEDM,
+    RectifiedFlow,
+)
 from sampling_kit.schedulers.solver.plan import State, advance, run
 
 MEAN = torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64)
@@ -60,7 +69,7 @@ def error(solver, points):
 @pytest.mark.parametrize("solver", ODE, **ids)
 def test_order_of_convergence(solver, path):
     errors = [error(solver, geometric(path, 80.0, 0.05, n)) for n in (80, 160, 320)]
-    slopes = [math.log2(a / b) for a, b in zip(errors, errors[1:], strict=False)]
+    slopes = [math.log2(a / b) for a, b in itertools.pairwise(errors)]
     assert slopes[-1] == pytest.approx(solver.order, abs=0.25)
 
 
@@ -75,7 +84,9 @@ def test_order_on_a_mixture(solver):
     assert math.log2(coarse / fine) == pytest.approx(solver.order, abs=0.25)
 
 
-@pytest.mark.parametrize(("solver", "limit"), [(Euler(), 0.12), (DDIM(), 0.12), (HeunEDM(), 0.012)], **ids)
+@pytest.mark.parametrize(
+    ("solver", "limit"), [(Euler(), 0.12), (DDIM(), 0.12), (HeunEDM(), 0.012)], **ids
+)
 def test_low_step_error(solver, limit):
     assert error(solver, geometric(VE(), 80.0, 0.05, 40)) < 2 * limit
     assert error(solver, geometric(VE(), 80.0, 0.05, 80)) < limit
@@ -89,7 +100,9 @@ def test_constant_prediction_is_solved_exactly_in_any_number_of_steps(solver, pa
     for n in (1, 2, 5):
         points = geometric(path, 30.0, 0.2, n)
         p, q = points[0], points[-1]
-        end = run(solver.plan(points), lambda x, s: x0.expand_as(x), (p.alpha * x0 + p.sigma * eps)[None])
+        end = run(
+            solver.plan(points), lambda x, s: x0.expand_as(x), (p.alpha * x0 + p.sigma * eps)[None]
+        )
         assert torch.allclose(end[0], q.alpha * x0 + q.sigma * eps, rtol=1e-9, atol=1e-9)
 
 
@@ -118,7 +131,11 @@ def spread(solver, points, deviation, every_step=False):
 
 
 @on_every_path
-@pytest.mark.parametrize("solver", [DDPM(), DDIM(eta=1.0), DDIM(eta=0.3), EulerAncestral(), RectifiedFlow(eta=1.0)], **ids)
+@pytest.mark.parametrize(
+    "solver",
+    [DDPM(), DDIM(eta=1.0), DDIM(eta=0.3), EulerAncestral(), RectifiedFlow(eta=1.0)],
+    **ids,
+)
 def test_a_point_mass_keeps_its_exact_deviation_at_every_step(solver, path):
     """For data at one point the noise of the state must be exactly σ' after each step, at any N."""
     for n in (1, 3, 10):
@@ -127,7 +144,9 @@ def test_a_point_mass_keeps_its_exact_deviation_at_every_step(solver, path):
 
 
 def test_large_variance_is_exact_for_white_noise_on_vp():
-    for sigma, variance in spread(DDPM(variance="large"), geometric(VP(), 50.0, 0.02, 7), 1.0, every_step=True):
+    for sigma, variance in spread(
+        DDPM(variance="large"), geometric(VP(), 50.0, 0.02, 7), 1.0, every_step=True
+    ):
         assert sigma > 0
         assert variance == pytest.approx(1.0, rel=1e-9)
 
@@ -150,7 +169,9 @@ def test_churn_keeps_the_marginals(solver, path):
     points = geometric(path, 80.0, 0.05, 400)
     q = points[-1]
     exact = q.alpha**2 * 0.6**2 + q.sigma**2
-    assert spread(solver, points, 0.6) == pytest.approx(exact, rel=0.06 if solver.order == 1 else 0.002)
+    assert spread(solver, points, 0.6) == pytest.approx(
+        exact, rel=0.06 if solver.order == 1 else 0.002
+    )
 
 
 @pytest.mark.parametrize("path", [VP(), Flow()], ids=lambda p: p.name)
@@ -173,7 +194,9 @@ def test_eta_to_zero_is_continuous():
 
 # ------------------------------------------------------------------------------- ends and finiteness
 
-EVERY = [(n, k()) for n, k in schedules.ALL.items()] + [("zero_snr", schedules.LinearVP(zero_snr=True))]
+EVERY = [(n, k()) for n, k in schedules.ALL.items()] + [
+    ("zero_snr", schedules.LinearVP(zero_snr=True))
+]
 
 
 @pytest.mark.parametrize(("name", "schedule"), EVERY, ids=[n for n, _ in EVERY])
@@ -196,7 +219,9 @@ def test_every_small_run_is_finite_and_ends_at_a_prediction(solver, name, schedu
 
             end = run(plan, denoise, x, PerImageNoise(1))
             assert torch.isfinite(end).all()
-            assert torch.equal(end, last[-1].clamp(-50, 50) if getattr(solver, "clip_x0", 0) else last[-1])
+            assert torch.equal(
+                end, last[-1].clamp(-50, 50) if getattr(solver, "clip_x0", 0) else last[-1]
+            )
             assert len(last) == plan.nfe == solver.nfe(n)
 
 
@@ -211,7 +236,9 @@ def test_a_run_may_start_at_pure_noise_where_alpha_is_zero(solver):
 # --------------------------------------------------------------------------------------- invariances
 
 
-@pytest.mark.parametrize("solver", [*ODE, *(s for s in NOISY if getattr(s, "variance", "small") == "small")], **ids)
+@pytest.mark.parametrize(
+    "solver", [*ODE, *(s for s in NOISY if getattr(s, "variance", "small") == "small")], **ids
+)
 def test_path_invariance(solver):
     """Same κ, same noise: y = x/α is the same on every path (Heun: on all that share its coordinates)."""
     solver = replace(solver, clip_x0=0.0) if isinstance(solver, DDPM) else solver
@@ -221,7 +248,9 @@ def test_path_invariance(solver):
         points = geometric(path, 60.0, 0.05, 9)
         p, q = points[0], points[-1]
         x = p.alpha * start(geometric(VE(), 60.0, 0.05, 9))
-        ends.append(run(solver.plan(points), Gaussian(path, MEAN, STD), x, PerImageNoise(3)) / q.alpha)
+        ends.append(
+            run(solver.plan(points), Gaussian(path, MEAN, STD), x, PerImageNoise(3)) / q.alpha
+        )
     for other in ends[1:]:
         assert torch.allclose(ends[0], other, rtol=1e-9, atol=1e-10)
 
@@ -293,7 +322,9 @@ def test_weights_reproduce_noise_free_data(solver, path):
     plan = solver.plan(geometric(path, 60.0, 0.05, 4))
     anchors, history = [plan.start.alpha], []
     for stage in plan.stages:
-        total = sum(w * a for w, a in zip(stage.x, anchors, strict=False)) + sum(stage.d[: len(history)])
+        total = sum(w * a for w, a in zip(stage.x, anchors, strict=False)) + sum(
+            stage.d[: len(history)]
+        )
         assert total == pytest.approx(stage.at.alpha, rel=1e-9)
         anchors = [total, *anchors] if stage.commit else anchors
         history = [1.0, *history] if stage.evaluate else history
@@ -304,7 +335,14 @@ def test_callback_once_per_step_and_check_before_every_evaluation(solver):
     points = geometric(VE(), 20.0, 0.05, 6)
     steps, checks = [], []
     plan = solver.plan(points)
-    run(plan, Gaussian(VE(), MEAN, STD), start(points), PerImageNoise(0), steps.append, lambda: checks.append(1))
+    run(
+        plan,
+        Gaussian(VE(), MEAN, STD),
+        start(points),
+        PerImageNoise(0),
+        steps.append,
+        lambda: checks.append(1),
+    )
     assert [s.step for s in steps] == list(range(6))
     assert all(s.steps == 6 for s in steps)
     assert len(checks) == plan.nfe
@@ -331,8 +369,14 @@ def test_a_non_finite_prediction_is_named(dtype):
     def denoise(x, sigma):
         return (x * math.nan if sigma < 1 else x).to(dtype)
 
-    with pytest.raises(FloatingPointError, match=r"step 3 of 6 \(σ = 0.99.*" + str(dtype)[6:] + ".*float16"):
-        run(Euler().plan(Points(VE(), (20.0, 8.0, 3.0, 0.99, 0.3, 0.1, 0.0))), denoise, torch.ones(2, 3))
+    with pytest.raises(
+        FloatingPointError, match=r"step 3 of 6 \(σ = 0.99.*" + str(dtype)[6:] + ".*float16"
+    ):
+        run(
+            Euler().plan(Points(VE(), (20.0, 8.0, 3.0, 0.99, 0.3, 0.1, 0.0))),
+            denoise,
+            torch.ones(2, 3),
+        )
 
 
 def test_bad_runs_are_refused_with_a_way_out():

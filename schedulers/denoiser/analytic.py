@@ -9,7 +9,6 @@ per image; two non-zero entries blend two classes, None or a row of zeros means 
 
 from __future__ import annotations
 
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -62,11 +61,20 @@ class Mixture(Denoiser):
         labels = torch.zeros(count, dtype=torch.long) if labels is None else labels
         super().__init__(path, shape, int(labels.max()) + 1)
         means = means.reshape(count, -1)
-        basis = means.new_zeros(count, 0, means.shape[1]) if basis is None else basis.reshape(count, -1, means.shape[1])
+        basis = (
+            means.new_zeros(count, 0, means.shape[1])
+            if basis is None
+            else basis.reshape(count, -1, means.shape[1])
+        )
         variances = means.new_zeros(count, 0) if variances is None else variances
         weights = means.new_ones(count) if weights is None else weights
         for name, value in dict(
-            means=means, floor=floor, basis=basis, variances=variances, weights=weights, labels=labels
+            means=means,
+            floor=floor,
+            basis=basis,
+            variances=variances,
+            weights=weights,
+            labels=labels,
         ).items():
             self.register_buffer(name, value)
 
@@ -78,7 +86,9 @@ class Mixture(Denoiser):
     labels: Tensor
 
     @classmethod
-    def fit(cls, path: Path, images: Tensor, rank: int, per_class: int = 1, sweeps: int = 8) -> Mixture:
+    def fit(
+        cls, path: Path, images: Tensor, rank: int, per_class: int = 1, sweeps: int = 8
+    ) -> Mixture:
         """Principal components of ``images`` [K, N, *shape], ``per_class`` components for each class.
 
         Components are found by Lloyd's k-means from evenly spaced images; deterministic.
@@ -88,34 +98,38 @@ class Mixture(Denoiser):
             groups = kmeans(data, per_class, sweeps)
             parts += [(label, len(g) / len(data), *principal_components(g, rank)) for g in groups]
         labels, weights, means, floors, bases, variances = zip(*parts, strict=True)
-        means = torch.stack(means).reshape(-1, *images.shape[2:])
         return cls(
-            path, means, torch.stack(floors), torch.stack(bases), torch.stack(variances),
-            torch.tensor(weights, dtype=images.dtype), torch.tensor(labels),
+            path,
+            torch.stack(means).reshape(-1, *images.shape[2:]),
+            torch.stack(floors),
+            torch.stack(bases),
+            torch.stack(variances),
+            torch.tensor(weights, dtype=images.dtype),
+            torch.tensor(labels),
         )
 
     def forward(self, x: Tensor, sigma: float | Tensor, classes: Tensor | None = None) -> Tensor:
         self.check(x)
         alpha, sigma = coefficients(self.path, sigma, x.flatten(1))
-        r = x.flatten(1)[:, None] - alpha_of(alpha, 3) * self.means
+        r = x.flatten(1)[:, None] - trailing(alpha, 3) * self.means
         inside = torch.einsum("bkd,krd->bkr", r, self.basis)
         iso = self.floor**2
         a2, s2 = alpha * alpha, sigma * sigma
         s_iso = a2 * iso + s2
-        s_in = alpha_of(a2, 3) * (self.variances + iso[:, None]) + alpha_of(s2, 3)
+        s_in = trailing(a2, 3) * (self.variances + iso[:, None]) + trailing(s2, 3)
         d, rank = self.means.shape[1], self.variances.shape[1]
         quad = ((r * r).sum(-1) - (inside**2).sum(-1)) / s_iso + (inside**2 / s_in).sum(-1)
         log_det = (d - rank) * torch.log(torch.as_tensor(s_iso)) + s_in.log().sum(-1)
         logits = -0.5 * (quad + log_det) + log_prior(self.weights, self.labels, classes, x.shape[0])
         gamma = torch.softmax(logits, 1)
         gain_iso = alpha * iso / s_iso
-        gain_in = alpha_of(alpha, 3) * (self.variances + iso[:, None]) / s_in - gain_iso[..., None]
+        gain_in = trailing(alpha, 3) * (self.variances + iso[:, None]) / s_in - gain_iso[..., None]
         mean = gamma @ self.means + torch.einsum("bk,bkd->bd", gamma * gain_iso, r)
         mean = mean + torch.einsum("bk,bkr,krd->bd", gamma, gain_in * inside, self.basis)
         return mean.reshape(x.shape)
 
 
-def alpha_of(value: float | Tensor, ndim: int) -> float | Tensor:
+def trailing(value: float | Tensor, ndim: int) -> float | Tensor:
     """A per-image coefficient [B, 1] with trailing axes up to ``ndim``; floats pass through."""
     return value.reshape(-1, *(1,) * (ndim - 1)) if isinstance(value, Tensor) else value
 
@@ -125,7 +139,9 @@ def kmeans(data: Tensor, count: int, sweeps: int) -> list[Tensor]:
     centres = data[torch.linspace(0, len(data) - 1, count).round().long()]
     for _ in range(sweeps):
         owner = torch.cdist(data, centres).argmin(1)
-        centres = torch.stack([data[owner == k].mean(0) if (owner == k).any() else centres[k] for k in range(count)])
+        centres = torch.stack(
+            [data[owner == k].mean(0) if (owner == k).any() else centres[k] for k in range(count)]
+        )
     return [data[owner == k] for k in range(count) if (owner == k).any()] if count > 1 else [data]
 
 
@@ -168,7 +184,13 @@ class Gaussian(Mixture):
             super().__init__(path, mean[None], std[None])
         else:
             d = mean.numel()
-            super().__init__(path, mean[None], std.new_zeros(1), torch.eye(d, dtype=mean.dtype)[None], (std**2).reshape(1, d))
+            super().__init__(
+                path,
+                mean[None],
+                std.new_zeros(1),
+                torch.eye(d, dtype=mean.dtype)[None],
+                (std**2).reshape(1, d),
+            )
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
 
@@ -203,8 +225,12 @@ class ImageSet(Denoiser):
     def forward(self, x: Tensor, sigma: float | Tensor, classes: Tensor | None = None) -> Tensor:
         self.check(x)
         alpha, sigma = coefficients(self.path, sigma, x.flatten(1))
-        logits = (alpha * (x.flatten(1) @ self.images.T) - 0.5 * alpha * alpha * self.energy) / (sigma * sigma)
-        logits = logits + log_prior(self.energy.new_ones(len(self.energy)), self.labels, classes, x.shape[0])
+        logits = (alpha * (x.flatten(1) @ self.images.T) - 0.5 * alpha * alpha * self.energy) / (
+            sigma * sigma
+        )
+        logits = logits + log_prior(
+            self.energy.new_ones(len(self.energy)), self.labels, classes, x.shape[0]
+        )
         return (torch.softmax(logits, 1) @ self.images).reshape(x.shape)
 
 
@@ -240,7 +266,9 @@ class LocalScore(Denoiser):
         rows = [self._one(x[b], pick(alpha, b), pick(sigma, b), wanted[b]) for b in range(len(x))]
         return torch.stack(rows)
 
-    def _one(self, x: Tensor, alpha: float | Tensor, sigma: float | Tensor, classes: list[float]) -> Tensor:
+    def _one(
+        self, x: Tensor, alpha: float | Tensor, sigma: float | Tensor, classes: list[float]
+    ) -> Tensor:
         """D for one image [C, H, W]; its mirror image takes the place of mirrored candidates."""
         images, half_energy, log_weights = (t.to(x) for t in self._candidates(classes))
         gain = alpha / (sigma * sigma)
@@ -259,10 +287,14 @@ class LocalScore(Denoiser):
         weights = torch.tensor([classes[k] or 1.0 for k in chosen]).repeat_interleave(each)
         if len(chosen) == 1:
             return self.images[chosen[0]], self.half_energy[chosen[0]], weights.log()
-        images, half_energy = (t[chosen, :each].flatten(0, 1) for t in (self.images, self.half_energy))
+        images, half_energy = (
+            t[chosen, :each].flatten(0, 1) for t in (self.images, self.half_energy)
+        )
         return images, half_energy, weights.log()
 
-    def _windows(self, alpha: float | Tensor, sigma: float | Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _windows(
+        self, alpha: float | Tensor, sigma: float | Tensor, x: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Window matrices over rows [H, H] and columns [W, W], unnormalised with 1 on the diagonal."""
         height, width = x.shape[-2:]
         unit = 3.6 * self.locality * height / 32
@@ -283,5 +315,3 @@ class LocalScore(Denoiser):
 def pick(value: float | Tensor, index: int) -> float | Tensor:
     """One image's coefficient, as a 0-d tensor or the float it is."""
     return value[index].reshape(()) if isinstance(value, Tensor) else value
-
-

@@ -11,6 +11,18 @@ from .rectified_flow import RectifiedFlow
 ALL: tuple[type[Solver], ...] = (DDPM, DDIM, Euler, EulerAncestral, HeunEDM, RectifiedFlow)
 
 __all__ = [
-    "ALL", "DDIM", "DDPM", "Euler", "EulerAncestral", "HeunEDM", "Plan", "Progress", "RectifiedFlow",
-    "Solver", "Stage", "State", "advance", "run",
+    "ALL",
+    "DDIM",
+    "DDPM",
+    "Euler",
+    "EulerAncestral",
+    "HeunEDM",
+    "Plan",
+    "Progress",
+    "RectifiedFlow",
+    "Solver",
+    "Stage",
+    "State",
+    "advance",
+    "run",
 ]

@@ -23,7 +23,9 @@ class DDIM(Solver):
     aliases: ClassVar[tuple[str, ...]] = ("DDIM", "ddim", "DDIMScheduler", "eta", "scheduler")
     paper: ClassVar[str] = "Song, Meng & Ermon 2021 (arXiv 2010.02502), eq. 12 and 16"
     equals: ClassVar[str] = "diffusers DDIMScheduler; eta 0: ComfyUI euler and ddim, DPM-Solver-1"
-    eta: float = knob(0.0, "Noise strength: 0 deterministic, 1 as DDPM.", low=0.0, high=1.0, step=0.01)
+    eta: float = knob(
+        0.0, "Noise strength: 0 deterministic, 1 as DDPM.", low=0.0, high=1.0, step=0.01
+    )
 
     @property
     def stochastic(self) -> bool:
@@ -31,4 +33,6 @@ class DDIM(Solver):
 
     def plan(self, points: Points) -> Plan:
         self._check(points)
-        return one_evaluation_plan(self, points, [ddim_row(p, q, self.eta) for p, q in points.steps])
+        return one_evaluation_plan(
+            self, points, [ddim_row(p, q, self.eta) for p, q in points.steps]
+        )

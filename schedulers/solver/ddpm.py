@@ -37,12 +37,20 @@ class DDPM(Solver):
         options=VARIANCES,
     )
     mix: float = knob(
-        0.5, "For 'interpolated': 0 is small, 1 is large.", low=0.0, high=1.0, step=0.01, advanced=True
+        0.5,
+        "For 'interpolated': 0 is small, 1 is large.",
+        low=0.0,
+        high=1.0,
+        step=0.01,
+        advanced=True,
     )
     clip_x0: float = knob(
         0.0,
         "Limit every prediction to ±this value; 0 is off. 1 suits pixel models, latents have no such range.",
-        low=0.0, high=1000.0, step=0.1, advanced=True,
+        low=0.0,
+        high=1000.0,
+        step=0.1,
+        advanced=True,
     )
 
     @property

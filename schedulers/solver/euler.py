@@ -9,9 +9,8 @@ from typing import ClassVar
 from ..path import Path, Point
 from ..points import Points
 from ..settings import knob
-from .base import Row, Solver, ddim_row, one_evaluation_plan
+from .base import Row, Solver, ddim_row, make_plan, one_evaluation_plan
 from .plan import Plan, Stage
-from .base import make_plan
 
 
 @dataclass(frozen=True)
@@ -19,7 +18,11 @@ class Churn(Solver):
     """Solvers that may raise the noise level a little before each step (EDM, alg. 2)."""
 
     churn: float = knob(
-        0.0, "Total noise added over the run (S_churn); 0 is deterministic.", low=0.0, high=1000.0, step=1.0
+        0.0,
+        "Total noise added over the run (S_churn); 0 is deterministic.",
+        low=0.0,
+        high=1000.0,
+        step=1.0,
     )
     churn_from: float = knob(
         0.0, "Churn only at or above this σ (S_tmin).", low=0.0, high=1e5, step=0.01, advanced=True
@@ -54,9 +57,16 @@ class Euler(Churn):
     """Euler's method on dx/dσ = (x − D)/σ, one evaluation per step, optionally with EDM's churn."""
 
     title: ClassVar[str] = "Euler"
-    aliases: ClassVar[tuple[str, ...]] = ("euler", "EulerDiscreteScheduler", "EDM Euler", "scheduler")
+    aliases: ClassVar[tuple[str, ...]] = (
+        "euler",
+        "EulerDiscreteScheduler",
+        "EDM Euler",
+        "scheduler",
+    )
     paper: ClassVar[str] = "Karras et al. 2022 (arXiv 2206.00364), alg. 2 without its correction"
-    equals: ClassVar[str] = "ComfyUI and k-diffusion euler; diffusers EulerDiscreteScheduler; DDIM eta 0"
+    equals: ClassVar[str] = (
+        "ComfyUI and k-diffusion euler; diffusers EulerDiscreteScheduler; DDIM eta 0"
+    )
 
     def plan(self, points: Points) -> Plan:
         self._check(points)
@@ -80,14 +90,22 @@ class EulerAncestral(Solver):
 
     title: ClassVar[str] = "Euler Ancestral"
     aliases: ClassVar[tuple[str, ...]] = (
-        "euler_ancestral", "euler a", "EulerAncestralDiscreteScheduler", "SamplerEulerAncestral", "scheduler",
+        "euler_ancestral",
+        "euler a",
+        "EulerAncestralDiscreteScheduler",
+        "SamplerEulerAncestral",
+        "scheduler",
     )
     paper: ClassVar[str] = "k-diffusion; equal to DDIM (Song, Meng & Ermon 2021), eq. 16"
     equals: ClassVar[str] = (
         "ComfyUI and k-diffusion euler_ancestral except on flow models, where ComfyUI's rule is another"
     )
-    eta: float = knob(1.0, "Share of the noise that is replaced at each step.", low=0.0, high=1.0, step=0.01)
-    noise: float = knob(1.0, "Size of the fresh noise.", low=0.0, high=2.0, step=0.001, advanced=True)
+    eta: float = knob(
+        1.0, "Share of the noise that is replaced at each step.", low=0.0, high=1.0, step=0.01
+    )
+    noise: float = knob(
+        1.0, "Size of the fresh noise.", low=0.0, high=2.0, step=0.001, advanced=True
+    )
 
     @property
     def stochastic(self) -> bool:

@@ -22,7 +22,13 @@ class HeunEDM(Churn):
 
     order: ClassVar[int] = 2
     title: ClassVar[str] = "Heun (EDM)"
-    aliases: ClassVar[tuple[str, ...]] = ("heun", "EDM", "HeunDiscreteScheduler", "stochastic sampler", "scheduler")
+    aliases: ClassVar[tuple[str, ...]] = (
+        "heun",
+        "EDM",
+        "HeunDiscreteScheduler",
+        "stochastic sampler",
+        "scheduler",
+    )
     paper: ClassVar[str] = "Karras et al. 2022 (arXiv 2206.00364), alg. 1 and 2"
     equals: ClassVar[str] = (
         "NVlabs/edm; ComfyUI and k-diffusion heun (its churn only off flow); diffusers HeunDiscreteScheduler, "
@@ -36,7 +42,8 @@ class HeunEDM(Churn):
         self._check(points)
         host = points.host
         steps, stages = host.steps, []
-        x, d = 1.0, ()
+        x = 1.0
+        d: tuple[float, ...] = ()
         for i, (p, q) in enumerate(steps):
             hat, lift = self._raise(host.path, p, p.sigma, len(steps))
             stages.append(Stage(i, hat, (lift.x * x,), tuple(lift.x * w for w in d), lift.noise))

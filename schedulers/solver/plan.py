@@ -97,7 +97,9 @@ class Plan:
             )
             row |= {f"x[{j}]": w for j, w in enumerate(stage.x)}
             row |= {f"D[{j}]": w for j, w in enumerate(stage.d)}
-            yield row | dict(noise=stage.noise, commit=int(stage.commit), evaluate=int(stage.evaluate))
+            yield row | dict(
+                noise=stage.noise, commit=int(stage.commit), evaluate=int(stage.evaluate)
+            )
 
     def table(self, digits: int = 6) -> str:
         """The plan as a Markdown table."""
@@ -171,7 +173,10 @@ def advance(
     seen = {s.step for s in plan.stages[: state.stage] if s.evaluate}
     sums: list[tuple[Stage, torch.dtype, Tensor]] = []
     for stage in stages:
-        weights, tensors = [*stage.x, *stage.d], [*anchors[: len(stage.x)], *history[: len(stage.d)]]
+        weights, tensors = (
+            [*stage.x, *stage.d],
+            [*anchors[: len(stage.x)], *history[: len(stage.d)]],
+        )
         if stage.noise and noise is not None:
             draws += 1
             weights.append(stage.noise)
@@ -185,9 +190,13 @@ def advance(
             check()
         d = denoise(y, stage.at.sigma)
         if d.shape != y.shape:
-            raise ValueError(f"the denoiser returned shape {tuple(d.shape)} for x of shape {tuple(y.shape)}")
+            raise ValueError(
+                f"the denoiser returned shape {tuple(d.shape)} for x of shape {tuple(y.shape)}"
+            )
         sums.append((stage, d.dtype, d.sum(dtype=torch.float32)))
-        if y.device.type == "cpu":  # reading a number back is free here, and a synchronisation elsewhere
+        if (
+            y.device.type == "cpu"
+        ):  # reading a number back is free here, and a synchronisation elsewhere
             require_finite(plan, *sums.pop())
         d = d.to(y.dtype)
         if plan.clip_x0:
@@ -221,7 +230,10 @@ def require_finite(plan: Plan, stage: Stage, dtype: torch.dtype, total: Tensor) 
         return
     hint = "check the prediction type and the range of the noise levels"
     if dtype != torch.float64:
-        hint = "if the network runs in float16 use bfloat16 or float32 (float16 ends at 65504); else " + hint
+        hint = (
+            "if the network runs in float16 use bfloat16 or float32 (float16 ends at 65504); else "
+            + hint
+        )
     raise FloatingPointError(
         f"the denoiser returned NaN or infinity at step {stage.step} of {plan.steps} "
         f"(σ = {stage.at.sigma:g}, {str(dtype).removeprefix('torch.')}): {hint}"

@@ -22,10 +22,16 @@ class RectifiedFlow(Solver):
 
     title: ClassVar[str] = "Rectified Flow"
     aliases: ClassVar[tuple[str, ...]] = (
-        "rectified flow", "flow matching", "FlowMatchEulerDiscreteScheduler", "reflow", "scheduler",
+        "rectified flow",
+        "flow matching",
+        "FlowMatchEulerDiscreteScheduler",
+        "reflow",
+        "scheduler",
     )
     paper: ClassVar[str] = "Liu, Gong & Liu 2023 (arXiv 2209.03003), eq. 1"
-    equals: ClassVar[str] = "diffusers FlowMatchEulerDiscreteScheduler; ComfyUI euler on flow models"
+    equals: ClassVar[str] = (
+        "diffusers FlowMatchEulerDiscreteScheduler; ComfyUI euler on flow models"
+    )
     eta: float = knob(
         0.0, "Noise strength: 0 is the ODE, 1 the reverse SDE.", low=0.0, high=1.0, step=0.01
     )

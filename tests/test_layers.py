@@ -1,0 +1,85 @@
+"""Who may import whom, and what the pack must not do (DESIGN §4)."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CODE = [
+    p
+    for d in ("schedulers", "nodes", "headless", "embedded", "benchmarks")
+    for p in sorted((ROOT / d).rglob("*.py"))
+]
+CODE += [ROOT / "__init__.py"]
+named = dict(ids=lambda p: str(p.relative_to(ROOT)))
+
+
+def imports(path, top_level=False):
+    """(module or relative target, level) of every import statement."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = tree.body if top_level else ast.walk(tree)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, 0) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or "", node.level
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in CODE if p.is_relative_to(ROOT / "schedulers")], **named
+)
+def test_the_engine_imports_torch_and_numpy_only(path):
+    depth = len(path.relative_to(ROOT / "schedulers").parts)
+    for module, level in imports(path, top_level=True):
+        if level == 0:
+            assert module.split(".")[0] in {*sys.stdlib_module_names, "torch", "numpy"}
+    for module, level in imports(path):
+        assert level <= depth, f"{path} imports upward: {'.' * level}{module}"
+        assert not module.startswith("comfy")
+
+
+@pytest.mark.parametrize("path", CODE, **named)
+def test_only_one_file_imports_the_host(path):
+    if path != ROOT / "nodes" / "_comfy.py":
+        assert not [
+            m
+            for m, level in imports(path)
+            if level == 0 and m.split(".")[0].startswith(("comfy", "folder_paths"))
+        ]
+
+
+@pytest.mark.parametrize("path", [p for p in CODE if p.is_relative_to(ROOT / "nodes")], **named)
+def test_nodes_do_not_import_the_runner(path):
+    assert not [m for m, level in imports(path) if level and m.startswith("headless")]
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in CODE if not p.is_relative_to(ROOT / "benchmarks")], **named
+)
+def test_no_pickle_eval_exec_shell_or_network(path):
+    forbidden = {
+        "pickle",
+        "marshal",
+        "shelve",
+        "socket",
+        "urllib",
+        "http",
+        "requests",
+        "subprocess",
+        "ctypes",
+    }
+    assert not [m for m, level in imports(path) if level == 0 and m.split(".")[0] in forbidden]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in {"eval", "exec", "compile", "__import__"}
+
+
+def test_importing_the_pack_loads_neither_diffusers_nor_plots():
+    code = "import sys, sampling_kit.nodes, sampling_kit.headless.core_nodes as c; print(sorted({'diffusers','matplotlib','scipy','comfy'} & set(sys.modules)))"
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/"
+    )
+    assert out.stdout.strip() == "[]"
