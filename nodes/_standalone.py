@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..schedulers.denoiser import Denoiser
-from ..schedulers.guidance import COND, Guidance
+from ..schedulers.guidance import Guidance
 from ..schedulers.noise import PerImageNoise
 from ..schedulers.noise_schedule import NoiseSchedule
 from ..schedulers.points import Points
@@ -159,4 +159,4 @@ def make_sampler(solver: Solver) -> Sampler:
 
 def make_guider(model: Any, conds: dict[str, Conditioning], guidance: Guidance) -> Guider:
     schedule_of(model)
-    return Guider(model, {COND: conds[COND], **conds}, guidance)
+    return Guider(model, conds, guidance)

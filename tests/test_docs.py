@@ -1,0 +1,55 @@
+"""Documents that state what the code does are checked against the code."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from sampling_kit.nodes import NODES
+from sampling_kit.schedulers.noise_schedule import EDM, LinearVP
+from sampling_kit.schedulers.solver import DDIM, HeunEDM
+from sampling_kit.schedulers.spacing import Karras, Trailing, space
+
+ROOT = Path(__file__).resolve().parent.parent
+PLANS = (ROOT / "docs" / "plans.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("call", "plan"),
+    [
+        ("DDIM().plan(space(LinearVP(), 5, Trailing()))", DDIM().plan(space(LinearVP(), 5, Trailing()))),
+        ("HeunEDM().plan(space(EDM(), 3, Karras()))", HeunEDM().plan(space(EDM(), 3, Karras()))),
+    ],
+    ids=["ddim", "heun"],
+)
+def test_the_printed_plans_are_the_plans(call, plan):
+    printed = PLANS.split(f"<!-- {call}.table() -->\n")[1].split("\n\n")[0]
+    assert printed == plan.table()
+
+
+def test_the_worked_row_is_right():
+    row = list(DDIM().plan(space(LinearVP(), 5, Trailing())).rows())[2]
+    assert f"{row['x[0]']:.6f}" == "0.987732"
+    assert f"{row['D[0]']:.6f}" == "0.122209"
+
+
+@pytest.mark.parametrize("node", NODES, ids=lambda n: n.define_schema().node_id)
+def test_the_readme_lists_every_node(node):
+    assert f"| {node.define_schema().display_name} |" in README
+
+
+def test_the_readme_names_only_files_that_exist():
+    for target in re.findall(r"\]\((?!http)([^)#]+)", README) + re.findall(r"example_workflows/\S+\.json", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_every_example_has_both_forms_and_a_thumbnail():
+    folder = ROOT / "example_workflows"
+    twins = {p.stem for p in (folder / "api").glob("*.json")}
+    assert {p.stem for p in folder.glob("*.json")} == twins
+    assert {p.stem for p in folder.glob("*.jpg")} == twins
+    for path in folder.glob("*.json"):
+        nodes = json.loads(path.read_text(encoding="utf-8"))["nodes"]
+        assert any(node["type"].startswith("SamplingKit") for node in nodes)
