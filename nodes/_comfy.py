@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import comfy.latent_formats
@@ -211,6 +212,10 @@ def solve(
     path = schedule_of(model.inner_model.model_patcher).path
     levels = sigmas.tolist()
     bar = comfy.utils.model_trange(len(levels) - 1, disable=disable)
+    draw = PerImageNoise(extra.get("seed") or 0)
+    size = getattr(
+        model.inner_model.model_patcher.get_model_object("model_sampling"), "noise_scale", 1.0
+    )
 
     def denoise(y: Tensor, sigma: float) -> Tensor:
         return model(y, y.new_full((y.shape[0],), sigma), **extra)
@@ -225,7 +230,8 @@ def solve(
 
     with bar:
         return sample(
-            solver, path, denoise, x, levels, PerImageNoise(extra.get("seed") or 0), report,
+            solver, path, denoise, x, levels,
+            lambda position, like: draw(position, like) * size, report,
             comfy.model_management.throw_exception_if_processing_interrupted,
         )  # fmt: skip
 
@@ -245,7 +251,17 @@ class Guider(comfy.samplers.CFGGuider):
 
     def set_guidance(self, guidance: Guidance) -> None:
         self.guidance = guidance
-        self.cfg = next((rule.scale for rule in guidance.rules if isinstance(rule, CFG)), 1.0)
+        self.scale = next((rule.scale for rule in guidance.rules if isinstance(rule, CFG)), 1.0)
+        self.cfg = self.scale
+
+    def guidance_now(self) -> Guidance:
+        """The chain, with the CFG scale that the host may set for a step (CFG Override)."""
+        if self.cfg == self.scale:
+            return self.guidance
+        rules = (
+            replace(r, scale=self.cfg) if isinstance(r, CFG) else r for r in self.guidance.rules
+        )
+        return Guidance(tuple(rules))
 
     def predict_noise(
         self, x: Tensor, timestep: Tensor, model_options: dict[str, Any] | None = None,
@@ -253,7 +269,8 @@ class Guider(comfy.samplers.CFGGuider):
     ) -> Tensor:  # fmt: skip
         options = model_options or {}
         sigma = float(timestep.flatten()[0])
-        wanted = self.guidance.branches(sigma)
+        guidance = self.guidance_now()
+        wanted = guidance.branches(sigma)
         if (
             options.get("disable_cfg1_optimization", False)
             and self.conds.get("negative") is not None
@@ -283,7 +300,7 @@ class Guider(comfy.samplers.CFGGuider):
             }
             d = x - options["sampler_cfg_function"](shared | named | ours)
         else:
-            d = self.guidance.combine(x, sigma, {COND: cond, UNCOND: uncond})
+            d = guidance.combine(x, sigma, {COND: cond, UNCOND: uncond})
         for fn in options.get("sampler_post_cfg_function", []):
             d = fn(shared | named | {"denoised": d, "cond": conds[0], "uncond": conds[1]})
         return d

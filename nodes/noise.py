@@ -37,7 +37,8 @@ class PerImageNoiseNode(io.ComfyNode):
             display_name="Per-Image Noise",
             category=CATEGORY,
             description="Noise in which image i of a batch has seed + i: a batch of 3 holds the same pictures as three "
-            "runs with seeds s, s + 1, s + 2. A single image equals ComfyUI's RandomNoise. Drawn on the CPU.",
+            "runs with seeds s, s + 1, s + 2. A single image equals ComfyUI's RandomNoise. Drawn on the CPU. "
+            "batch_index is honoured for this noise; the noise a stochastic solver draws on the way counts images from 0.",
             search_aliases=["RandomNoise", "seed", "batch seed", "noise"],
             inputs=[
                 io.Int.Input(

@@ -34,10 +34,10 @@ class Comfy:
     root: Path
     python: str
 
-    def start(self, *arguments: str, **more: Any) -> subprocess.Popen[bytes]:
-        """Its Python, in its folder, on one thread: the tensors are tiny."""
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        return subprocess.Popen([self.python, *arguments], cwd=self.root, env=environment, **more)
+    @property
+    def setting(self) -> dict[str, Any]:
+        """For subprocess: its folder, and one thread, since the tensors are tiny."""
+        return dict(cwd=self.root, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
 def find_root() -> Path | None:
@@ -87,7 +87,9 @@ class Server:
     def request(self, path: str, data: Any = None) -> bytes:
         """GET, or POST with JSON ``data``; the answer, an error's too. AssertionError if there is none."""
         body = None if data is None else json.dumps(data).encode()
-        request = Request(f"http://127.0.0.1:{self.port}{path}", body, {"Content-Type": "application/json"})
+        request = Request(
+            f"http://127.0.0.1:{self.port}{path}", body, {"Content-Type": "application/json"}
+        )
         try:
             with build_opener(ProxyHandler({})).open(request, timeout=PATIENCE) as answer:
                 return answer.read()
@@ -123,7 +125,9 @@ class Server:
         entry = self.wait(key)
         assert entry["status"]["status_str"] == "success", json.dumps(entry["status"], indent=1)
         outputs = entry["outputs"].items()
-        return {node: [self.image(i) for i in ui["images"]] for node, ui in outputs if "images" in ui}
+        return {
+            node: [self.image(i) for i in ui["images"]] for node, ui in outputs if "images" in ui
+        }
 
     def image(self, entry: dict[str, str]) -> np.ndarray:
         return self.pixels(io.BytesIO(self.request("/view?" + urlencode(entry))))
@@ -145,7 +149,9 @@ class Server:
         websocket = pytest.importorskip("websocket", reason="needs websocket-client (extra 'test')")
         client = uuid.uuid4().hex
         address = f"ws://127.0.0.1:{self.port}/ws?clientId={client}"
-        return websocket.create_connection(address, timeout=PATIENCE, http_no_proxy=["127.0.0.1"]), client
+        return websocket.create_connection(
+            address, timeout=PATIENCE, http_no_proxy=["127.0.0.1"]
+        ), client
 
     def tail(self, lines: int = 40) -> str:
         text = self.log.read_text(errors="replace").splitlines()[-lines:]
@@ -157,11 +163,14 @@ def server(comfy: Comfy, base: Path) -> Iterator[Server]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    options = f"--cpu --listen 127.0.0.1 --port {port} --disable-auto-launch --disable-api-nodes"
+    options = (
+        f"main.py --cpu --listen 127.0.0.1 --port {port} --disable-auto-launch --disable-api-nodes"
+    )
     places = ["--base-directory", str(base), "--database-url", "sqlite:///:memory:"]
     log = base / "server.log"
+    command = [comfy.python, *options.split(), *places]
     with log.open("wb") as out:
-        process = comfy.start("main.py", *options.split(), *places, stdout=out, stderr=out)
+        process = subprocess.Popen(command, stdout=out, stderr=out, **comfy.setting)
     running = Server(process, port, log)
     try:
         wait_for_start(running)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+
 from sampling_kit.headless import cli
 from sampling_kit.headless.core_nodes import CORE_NODES
 from sampling_kit.nodes import NODES
@@ -120,19 +121,29 @@ def show(graph: Graph, name: str, latent: Graph) -> None:
 def steps(count: int, spacing: str = "trailing", **options: Any) -> Graph:
     """The Steps node for the graph's schedule."""
     choice = {"spacing": spacing, **{f"spacing.{key}": value for key, value in options.items()}}
-    return kit("Steps", noise_schedule=["schedule", 0], steps=count, **choice, denoise=1.0, final="zero")
+    return kit(
+        "Steps", noise_schedule=["schedule", 0], steps=count, **choice, denoise=1.0, final="zero"
+    )
 
 
 # ------------------------------------------------------------------ our MODEL under core samplers
 
-CONDITIONED = dict(model=["model", 0], positive=["positive", 0], negative=["negative", 0], latent_image=["latent", 0], cfg=1.0)
+CONDITIONED = dict(
+    model=["model", 0],
+    positive=["positive", 0],
+    negative=["negative", 0],
+    latent_image=["latent", 0],
+    cfg=1.0,
+)
 
 
 @pytest.mark.parametrize("schedule", [VP, VE, FLOW], ids=["VP", "VE", "flow"])
 def test_core_samplers_on_our_model_agree_with_our_solvers(server, schedule):
     """Core euler is our Euler; 40 steps of dpmpp_2m and uni_pc and 100 of our Heun reach the same picture."""
     graph = graph_of(schedule, GAUSSIAN)
-    graph["core"] = node("BasicScheduler", model=["model", 0], scheduler="karras", steps=40, denoise=1.0)
+    graph["core"] = node(
+        "BasicScheduler", model=["model", 0], scheduler="karras", steps=40, denoise=1.0
+    )
     graph["fine"] = steps(100, "karras", rho=7.0)
     for name in ("euler", "dpmpp_2m", "uni_pc"):
         options = dict(seed=3, steps=40, sampler_name=name, scheduler="karras", denoise=1.0)
@@ -140,7 +151,9 @@ def test_core_samplers_on_our_model_agree_with_our_solvers(server, schedule):
     for name, solver, sigmas in (("ours", "Euler", "core"), ("exact", "HeunEDM", "fine")):
         graph[solver] = kit(solver, churn=0.0, churn_from=0.0, churn_to=1e5, noise=1.0)
         wires = dict(sampler=[solver, 0], sigmas=[sigmas, 0])
-        show(graph, name, node("SamplerCustom", **CONDITIONED, **wires, add_noise=True, noise_seed=3))
+        show(
+            graph, name, node("SamplerCustom", **CONDITIONED, **wires, add_noise=True, noise_seed=3)
+        )
     drawn = {name: images[0] for name, images in server.images(server.queue(graph)).items()}
     assert np.ptp(drawn["exact"]) > 50
     assert np.abs(drawn["euler"] - drawn["ours"]).max() <= 1
@@ -164,11 +177,20 @@ def test_a_batch_of_three_is_three_single_images(server, solver):
     graph["one"] = kit("EmptyPixelLatent", width=24, height=24, batch_size=1)
     graph["guider"] = kit("Guider", model=["model", 0], positive=["positive", 0])
     graph["sampler"], graph["sigmas"] = kit(solver, **SOLVERS[solver]), steps(6)
-    for name, latent, seed in (("batch", "latent", 5), ("a", "one", 5), ("b", "one", 6), ("c", "one", 7)):
+    for name, latent, seed in (
+        ("batch", "latent", 5),
+        ("a", "one", 5),
+        ("b", "one", 6),
+        ("c", "one", 7),
+    ):
         graph[f"{name} noise"] = kit("PerImageNoise", seed=seed)
         wires = {key: [key, 0] for key in ("guider", "sampler", "sigmas")}
         noise = [f"{name} noise", 0]
-        show(graph, name, node("SamplerCustomAdvanced", **wires, noise=noise, latent_image=[latent, 0]))
+        show(
+            graph,
+            name,
+            node("SamplerCustomAdvanced", **wires, noise=noise, latent_image=[latent, 0]),
+        )
     drawn = server.images(server.queue(graph))
     singles = [drawn[name][0] for name in "abc"]
     assert all(np.array_equal(x, y) for x, y in zip(drawn["batch"], singles, strict=True))
@@ -181,14 +203,18 @@ def test_a_batch_of_three_is_three_single_images(server, solver):
 def test_interrupt_stops_within_one_step(server):
     graph = json.loads((EXAMPLES[0].parent / "ddpm-1000-steps.json").read_text())
     latent = next(n for n in graph.values() if n["class_type"] == "SamplingKitEmptyPixelLatent")
-    latent["inputs"]["batch_size"] = 24  # slow steps, so that the count below means something
+    latent["inputs"]["batch_size"] = 64  # slow steps, so that the count below means something
     socket, client = server.listen()
     key = server.queue(graph, client)
     while (message := receive(socket, key))[0] != "progress" or message[1]["value"] < 3:
         assert message[0] != "execution_error", message
     server.request("/interrupt", {})
     after = []
-    while not after or after[-1] not in ("execution_interrupted", "execution_success", "execution_error"):
+    while not after or after[-1] not in (
+        "execution_interrupted",
+        "execution_success",
+        "execution_error",
+    ):
         after.append(receive(socket, key)[0])
     socket.close()
     assert after[-1] == "execution_interrupted"
@@ -200,7 +226,10 @@ def receive(socket: Any, key: str) -> tuple[str, dict[str, Any]]:
     """The next (type, data) about the prompt ``key``."""
     while True:
         frame = socket.recv()
-        if isinstance(frame, str) and (message := json.loads(frame))["data"].get("prompt_id") == key:
+        if (
+            isinstance(frame, str)
+            and (message := json.loads(frame))["data"].get("prompt_id") == key
+        ):
             return message["type"], message["data"]
 
 
@@ -245,8 +274,8 @@ def too_many_steps(graph: Graph) -> None:
     graph["sigmas"]["inputs"]["steps"] = 1001
 
 
-def out_of_range(graph: Graph) -> None:
-    graph["schedule"]["inputs"]["kind.beta_end"] = 1e-5
+def empty_range(graph: Graph) -> None:
+    graph["schedule"]["inputs"] = VE | {"kind.sigma_min": 100.0}
 
 
 @pytest.mark.parametrize(
@@ -256,9 +285,9 @@ def out_of_range(graph: Graph) -> None:
         (without_negative, "guider", ["negative", "CFG", "not connected"]),
         (latent_model, "out image", ["(1, 4, 8, 8)", "VAE Decode"]),
         (wrong_size, "out latent", ["(3, 24, 24)", "empty latent that size"]),
-        (unknown_choice, "sigmas", ["spacing", "nonsense", "trailing"]),
+        (unknown_choice, "sigmas", ["spacing", "choose one of trailing"]),
         (too_many_steps, "sigmas", ["1001", "1000", "fewer steps"]),
-        (out_of_range, "schedule", ["beta_end", "1e-05"]),
+        (empty_range, "schedule", ["sigma_min", "100", "below sigma_max", "80"]),
     ],
     ids=lambda value: getattr(value, "__name__", "-"),
 )
