@@ -55,7 +55,7 @@ class Patches(Embedded):
         "Window size: small makes patchwork, large recalls whole scenes.",
         low=0.1,
         high=20.0,
-        step=0.1,
+        step=0.01,
     )
 
     def build(self, path: Path) -> Denoiser:

@@ -147,7 +147,7 @@ class LinearVP(Tabulated):
     title: ClassVar[str] = "VP linear β (DDPM)"
     aliases: ClassVar[tuple[str, ...]] = ("linear", "DDPM betas")
     beta_start: float = knob(1e-4, "β of the first timestep.", low=0.0, high=0.999, step=1e-5)
-    beta_end: float = knob(0.02, "β of the last timestep.", low=0.0, high=0.999, step=1e-4)
+    beta_end: float = knob(0.02, "β of the last timestep.", low=0.0, high=0.999, step=1e-5)
     timesteps: int = knob(1000, _TIMESTEPS, low=2, high=10000)
     zero_snr: bool = knob(False, _ZERO_SNR)
 
@@ -162,7 +162,7 @@ class ScaledLinearVP(Tabulated):
     title: ClassVar[str] = "VP scaled linear β (Stable Diffusion)"
     aliases: ClassVar[tuple[str, ...]] = ("scaled_linear", "stable diffusion", "SDXL")
     beta_start: float = knob(0.00085, "β of the first timestep.", low=0.0, high=0.999, step=1e-5)
-    beta_end: float = knob(0.012, "β of the last timestep.", low=0.0, high=0.999, step=1e-4)
+    beta_end: float = knob(0.012, "β of the last timestep.", low=0.0, high=0.999, step=1e-5)
     timesteps: int = knob(1000, _TIMESTEPS, low=2, high=10000)
     zero_snr: bool = knob(False, _ZERO_SNR)
 
@@ -200,7 +200,7 @@ class SigmoidVP(Tabulated):
         1e-4, "β approached at the first timestep.", low=0.0, high=0.999, step=1e-5
     )
     beta_end: float = knob(
-        0.02, "β approached at the last timestep.", low=0.0, high=0.999, step=1e-4
+        0.02, "β approached at the last timestep.", low=0.0, high=0.999, step=1e-5
     )
     timesteps: int = knob(1000, _TIMESTEPS, low=2, high=10000)
     zero_snr: bool = knob(False, _ZERO_SNR)
@@ -218,7 +218,7 @@ class ContinuousVP(NoiseSchedule):
     title: ClassVar[str] = "VP continuous (score SDE)"
     aliases: ClassVar[tuple[str, ...]] = ("VPSDE", "score SDE", "continuous")
     beta_min: float = knob(0.1, "β at t = 0.", low=1e-4, high=100.0, step=0.01)
-    beta_max: float = knob(20.0, "β at t = 1.", low=1e-3, high=1000.0, step=0.1)
+    beta_max: float = knob(20.0, "β at t = 1.", low=1e-3, high=1000.0, step=0.01)
 
     @property
     def t_min(self) -> float:
@@ -267,8 +267,8 @@ class EDM(NoiseSchedule):
     path: ClassVar[Path] = VE()
     title: ClassVar[str] = "VE (EDM)"
     aliases: ClassVar[tuple[str, ...]] = ("EDM", "VE", "variance exploding", "Karras")
-    sigma_min: float = knob(0.002, "Smallest noise level.", low=1e-6, high=1e4, step=1e-3)
-    sigma_max: float = knob(80.0, "Largest noise level.", low=1e-5, high=1e5, step=0.1)
+    sigma_min: float = knob(0.002, "Smallest noise level.", low=1e-6, high=1e4, step=1e-4)
+    sigma_max: float = knob(80.0, "Largest noise level.", low=1e-5, high=1e5, step=0.01)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -303,7 +303,7 @@ class RectifiedFlowSchedule(NoiseSchedule):
     title: ClassVar[str] = "Rectified flow"
     aliases: ClassVar[tuple[str, ...]] = ("flow matching", "rectified flow", "SD3", "Flux", "shift")
     shift: float = knob(
-        1.0, "Time shift s: more steps at high noise for s > 1.", low=0.01, high=100.0, step=0.1
+        1.0, "Time shift s: more steps at high noise for s > 1.", low=0.01, high=100.0, step=0.01
     )
 
     @property

@@ -201,7 +201,7 @@ class Karras(_SigmaSpacing):
     title: ClassVar[str] = "Karras"
     aliases: ClassVar[tuple[str, ...]] = ("karras", "EDM")
     rho: float = knob(
-        7.0, "ρ: larger spends more steps at low noise.", low=0.1, high=100.0, step=0.1
+        7.0, "ρ: larger spends more steps at low noise.", low=0.1, high=100.0, step=0.01
     )
 
     def sigmas(self, ramp: Array, top: float, bottom: float) -> Array:
@@ -216,7 +216,7 @@ class Polyexponential(_SigmaSpacing):
     title: ClassVar[str] = "polyexponential"
     aliases: ClassVar[tuple[str, ...]] = ("polyexponential",)
     rho: float = knob(
-        1.0, "ρ: larger spends more steps at low noise.", low=0.1, high=100.0, step=0.1
+        1.0, "ρ: larger spends more steps at low noise.", low=0.1, high=100.0, step=0.01
     )
 
     def sigmas(self, ramp: Array, top: float, bottom: float) -> Array:
@@ -290,7 +290,7 @@ class FlowShift(Spacing):
     title: ClassVar[str] = "flow shift"
     aliases: ClassVar[tuple[str, ...]] = ("shift", "SD3", "Flux", "Wan", "ModelSamplingSD3")
     shift: float = knob(
-        3.0, "s > 1 spends more steps at high noise.", low=0.01, high=100.0, step=0.1
+        3.0, "s > 1 spends more steps at high noise.", low=0.01, high=100.0, step=0.01
     )
 
     def levels(self, schedule: NoiseSchedule, n: int) -> Array:

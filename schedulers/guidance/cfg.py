@@ -23,7 +23,7 @@ class CFG(Rule):
     title: ClassVar[str] = "CFG"
     aliases: ClassVar[tuple[str, ...]] = ("cfg", "classifier-free guidance", "guidance scale")
     scale: float = knob(
-        4.0, "w: 1 is off, larger follows the condition more.", low=0.0, high=100.0, step=0.1
+        4.0, "w: 1 is off, larger follows the condition more.", low=0.0, high=100.0, step=0.01
     )
 
     def branches(self, sigma: float) -> frozenset[str]:

@@ -24,7 +24,7 @@ class DDIM(Solver):
     paper: ClassVar[str] = "Song, Meng & Ermon 2021 (arXiv 2010.02502), eq. 12 and 16"
     equals: ClassVar[str] = "diffusers DDIMScheduler; eta 0: ComfyUI euler and ddim, DPM-Solver-1"
     eta: float = knob(
-        0.0, "Noise strength: 0 deterministic, 1 as DDPM.", low=0.0, high=1.0, step=0.01
+        0.0, "Noise strength: 0 deterministic, 1 as DDPM.", low=0.0, high=1.0, step=0.001
     )
 
     @property

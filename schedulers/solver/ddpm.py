@@ -49,8 +49,7 @@ class DDPM(Solver):
         "Limit every prediction to ±this value; 0 is off. 1 suits pixel models, latents have no such range.",
         low=0.0,
         high=1000.0,
-        step=0.1,
-        advanced=True,
+        step=0.01,
     )
 
     @property

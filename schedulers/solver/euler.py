@@ -22,7 +22,7 @@ class Churn(Solver):
         "Total noise added over the run (S_churn); 0 is deterministic.",
         low=0.0,
         high=1000.0,
-        step=1.0,
+        step=0.1,
     )
     churn_from: float = knob(
         0.0, "Churn only at or above this σ (S_tmin).", low=0.0, high=1e5, step=0.01, advanced=True

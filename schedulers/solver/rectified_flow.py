@@ -33,7 +33,7 @@ class RectifiedFlow(Solver):
         "diffusers FlowMatchEulerDiscreteScheduler; ComfyUI euler on flow models"
     )
     eta: float = knob(
-        0.0, "Noise strength: 0 is the ODE, 1 the reverse SDE.", low=0.0, high=1.0, step=0.01
+        0.0, "Noise strength: 0 is the ODE, 1 the reverse SDE.", low=0.0, high=1.0, step=0.001
     )
 
     @property

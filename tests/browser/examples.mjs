@@ -151,6 +151,7 @@ async function templates() {
     if (!listed.includes(stem)) problems.push(`/workflow_templates does not list ${stem}`);
     for (const [end, type] of [["json", "application/json"], ["jpg", "image/jpeg"]]) {
       const r = await fetch(`${options.url}/api/workflow_templates/${PACK}/${stem}.${end}`);
+      await r.arrayBuffer(); // an unread answer keeps node alive
       if (!r.ok || !r.headers.get("content-type")?.startsWith(type)) problems.push(`${r.status} ${r.headers.get("content-type")} for ${r.url}`);
     }
   }

@@ -6,42 +6,42 @@ export default {
   "ddim-eta": `# DDIM, with η as a knob
 Ten pictures, one of each class, in 20 steps. Every sampler is four parts, and here each has its own box: **schedule, denoiser, guidance, solver**.
 
-**Try:** set \`eta\` of *DDIM Solver* to 1: DDIM becomes DDPM. The start noise stays the same, because the seed does.
+**Try:** set **eta** of *DDIM Solver* to 1: DDIM becomes DDPM. The start noise stays the same, because the seed does.
 
 ${no_checkpoint}`,
 
   "ddpm-1000-steps": `# DDPM, all 1000 steps
 The original ancestral sampler: it visits every timestep of the training table and adds fresh noise after each. Small pictures, because it asks the denoiser 1000 times.
 
-**Try:** \`variance\` = large in *DDPM Solver*, or fewer \`steps\` in *Steps* (the next example does it with 50).
+**Try:** **variance** = large in *DDPM Solver*, or fewer **steps** in *Steps* (*ddpm-respaced* does it with 50).
 
 ${no_checkpoint}`,
 
   "ddpm-respaced": `# DDPM in 50 steps
-The same solver on 50 of the 1000 timesteps: a solver does not care which noise levels it is given. \`clip_x0\` keeps every prediction within ±1, as pixel models expect.
+The same solver on 50 of the 1000 timesteps: a solver does not care which noise levels it is given. **clip_x0** keeps every prediction within ±1, as pixel models expect.
 
-**Try:** another \`spacing\` in *Steps*, or 10 \`steps\`, and watch what gets lost.
+**Try:** another **spacing** in *Steps*, or 10 **steps**, and watch what gets lost.
 
 ${no_checkpoint}`,
 
   "euler-edm": `# Euler and Heun on EDM noise levels
 Upper row Euler, lower row Heun, from the same noise on the same 18 Karras levels. Heun asks the denoiser twice a step and bends less off the path.
 
-**Try:** 6 \`steps\` and compare the rows; then \`churn\` = 20 in both solvers, which adds noise back as it goes.
+**Try:** 6 **steps** and compare the rows; then **churn** = 20 in both solvers, which adds noise back as it goes.
 
 ${no_checkpoint}`,
 
   "rectified-flow": `# Rectified flow, with CFG
-The path is a straight line, x = (1−t)·x0 + t·ε, and \`shift\` moves the steps towards noise. *CFG Guidance* combines two predictions, with the class and without, into one.
+The path is a straight line, x = (1−t)·x0 + t·ε, and **shift** moves the steps towards noise. *CFG Guidance* combines two predictions, with the class and without, into one.
 
-**Try:** CFG \`scale\` 1 (guidance off) or 4; \`eta\` = 1 turns the ODE into an SDE.
+**Try:** CFG **scale** 1 (guidance off) or 4 (too much: the colours burn); **eta** = 1 turns the ODE into an SDE.
 
 ${no_checkpoint}`,
 
   "same-noise-four-solvers": `# Same noise, four solvers
 One schedule, one denoiser, one noise, so every difference is the solver's. Rows from the top: **DDPM, DDIM, Heun, Euler Ancestral** (its η is 0.5).
 
-**Try:** 100 \`steps\`: DDIM and Heun, which add no noise, meet at one picture; the other two do not.
+**Try:** 100 **steps**: DDIM and Heun, which add no noise, meet at one picture; the other two do not.
 
 ${no_checkpoint}`,
 };

@@ -44,7 +44,7 @@ export async function open(browser, url, { nodes2 = false, settings = {} } = {})
 export const inPage = {
   // API twin -> graph laid out in groups; returns what the frontend serialises
   async build({ api, stem, note, pack, version }) {
-    const GAP = 44, ROW = 76, PAD = 24, TITLE = 40, HEAD = 30; // HEAD: a node's title lies above its pos; ROW: Nodes 2.0 are taller
+    const GAP = 44, ROW = 76, PAD = 24, TITLE = 40, HEAD = 30, NOTE = 190; // HEAD: a node's title lies above its pos; ROW: Nodes 2.0 are taller
     const part = { schedule: "Schedule", denoiser: "Denoiser", guidance: "Guidance", solver: "Solver" };
     const color = { Schedule: "#3f789e", Denoiser: "#8A8", Guidance: "#b58b2a", Solver: "#b06634", Start: "#a1309b", Sample: "#88A" };
     await app.loadApiJson(api, stem);
@@ -59,7 +59,7 @@ export const inPage = {
       if (n.type.startsWith("SamplingKit")) Object.assign(n.properties, { cnr_id: pack, ver: version });
       const seed = n.widgets?.find((w) => w.name === "control_after_generate");
       if (seed) seed.value = "fixed";
-      n.setSize(n.type === "SaveImage" ? [400, 400] : [Math.max(n.size[0], 225), n.computeSize()[1]]); // SaveImage: room for the picture
+      n.setSize(n.type === "SaveImage" ? [400, 400] : [Math.max(n.size[0], 250), n.computeSize()[1]]); // SaveImage: room for the picture
     }
     // one part: columns by dependency depth (at most three, the rest goes below) inside a titled group
     function place(name, x, y, inRow = false) {
@@ -82,17 +82,17 @@ export const inPage = {
       graph.add(group);
       return { right: x + group.size[0], bottom: y + group.size[1] + GAP };
     }
-    // left: the note, Schedule, Denoiser; middle: Guidance, Solver; right: Sample. Start goes where there is room
+    // left: the note, Schedule, Denoiser; middle: Solver, Guidance beside the Denoiser; right: Sample. Start goes where there is room
     const text = LiteGraph.createNode("MarkdownNote");
     text.title = "About this example";
     graph.add(text);
     text.widgets[0].value = note;
     text.pos = [0, HEAD];
-    const below = 250 + HEAD + GAP;
-    const schedule = place("Schedule", 0, below), denoiser = place("Denoiser", 0, schedule.bottom);
-    text.setSize([Math.max(schedule.right, denoiser.right), 250]);
-    const middle = text.size[0] + GAP, guidance = place("Guidance", middle, 0), solver = place("Solver", middle, guidance.bottom);
-    const start = denoiser.bottom < solver.bottom ? place("Start", 0, denoiser.bottom, true) : place("Start", middle, solver.bottom);
+    const schedule = place("Schedule", 0, NOTE + HEAD + GAP), denoiser = place("Denoiser", 0, schedule.bottom);
+    text.setSize([Math.max(schedule.right, denoiser.right), NOTE]);
+    const middle = text.size[0] + GAP, solver = place("Solver", middle, 0), one = blocks.Solver.length === 1;
+    const start = one ? place("Start", middle, solver.bottom) : place("Start", 0, denoiser.bottom, true);
+    const guidance = place("Guidance", middle, Math.max(schedule.bottom, one ? start.bottom : solver.bottom));
     place("Sample", Math.max(guidance.right, solver.right, start.right) + GAP, 0);
     app.canvas.setDirty(true, true);
 
