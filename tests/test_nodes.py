@@ -146,6 +146,8 @@ def test_a_batch_of_three_equals_three_single_images(tmp_path):
         "Embedded Denoiser.kind.scenes=12",
         "--set",
         "Image Sheet.gap=0",
+        "--set",
+        "Image Sheet.columns=3",
     ]
     (batch,) = run(
         tmp_path / "b", path, *common, "--set", "Empty Pixel Latent.batch_size=3", "--seed", "50"
