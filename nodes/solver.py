@@ -17,7 +17,7 @@ def solver_node(solver: type[Solver]) -> type[Any]:
     def define_schema(cls: Any) -> Any:
         return io.Schema(
             node_id=f"SamplingKit{solver.__name__}",
-            display_name=f"{solver.title} Solver",
+            display_name=solver.title if "Solver" in solver.title else f"{solver.title} Solver",
             category=CATEGORY,
             description=summary(
                 solver, f"Elsewhere: {solver.equals}.", f"Reference: {solver.paper}."

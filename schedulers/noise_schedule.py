@@ -234,9 +234,13 @@ class ContinuousVP(NoiseSchedule):
         return self._kappa_of(t * (self.beta_min + 0.5 * t * (self.beta_max - self.beta_min)))
 
     def time(self, kappa: ArrayLike) -> Array:
-        b = self._b_of(np.asarray(kappa, np.float64))
+        return np.clip(self.unbounded_time(kappa), self.t_min, self.t_max)
+
+    def unbounded_time(self, kappa: ArrayLike) -> Array:
+        """:meth:`time` continued beyond the trained range."""
+        b = self._b_of(np.minimum(np.asarray(kappa, np.float64), 1e100))
         root = np.sqrt(np.maximum(self.beta_min**2 + 2 * (self.beta_max - self.beta_min) * b, 0))
-        return np.clip(2 * b / (self.beta_min + root), self.t_min, self.t_max)
+        return 2 * b / (self.beta_min + root)
 
     def _kappa_of(self, b: Array) -> Array:
         return np.sqrt(np.expm1(b))

@@ -8,14 +8,8 @@ from torch import Tensor
 
 from .path import VE, Path
 from .points import Points
-from .solver import Plan, Progress, Solver, run
+from .solver import Progress, Solver
 from .solver.plan import Denoise, DrawNoise
-
-
-def make_plan(solver: Solver, path: Path, sigmas: Sequence[float]) -> Plan:
-    """The plan for ComfyUI's SIGMAS on a model of this path, in the coordinates of its state."""
-    points = Points.from_sigmas(path, sigmas)
-    return solver.plan(points).on(path.host)
 
 
 def sample(
@@ -34,7 +28,8 @@ def sample(
     """
     if len(sigmas) < 2:
         return x
-    return run(make_plan(solver, path, sigmas), denoise, x, noise, callback, check)
+    points = Points.from_sigmas(path, sigmas)
+    return solver.solve(points, denoise, x, noise, callback, check)
 
 
 def noised(

@@ -19,7 +19,10 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 @pytest.mark.parametrize(
     ("call", "plan"),
     [
-        ("DDIM().plan(space(LinearVP(), 5, Trailing()))", DDIM().plan(space(LinearVP(), 5, Trailing()))),
+        (
+            "DDIM().plan(space(LinearVP(), 5, Trailing()))",
+            DDIM().plan(space(LinearVP(), 5, Trailing())),
+        ),
         ("HeunEDM().plan(space(EDM(), 3, Karras()))", HeunEDM().plan(space(EDM(), 3, Karras()))),
     ],
     ids=["ddim", "heun"],
@@ -41,7 +44,9 @@ def test_the_readme_lists_every_node(node):
 
 
 def test_the_readme_names_only_files_that_exist():
-    for target in re.findall(r"\]\((?!http)([^)#]+)", README) + re.findall(r"example_workflows/\S+\.json", README):
+    for target in re.findall(r"\]\((?!http)([^)#]+)", README) + re.findall(
+        r"example_workflows/\S+\.json", README
+    ):
         assert (ROOT / target).exists(), target
 
 

@@ -1,28 +1,63 @@
 """Solvers. Adding one: a class in a file here and its name in ``ALL``."""
 
+from .adams import DEIS, AdamsBashforth, GradientEstimation
 from .base import Solver
 from .ddim import DDIM
 from .ddpm import DDPM
 from .euler import Euler, EulerAncestral
 from .heun import HeunEDM
+from .multistep import DPMSolverMultistep, SASolver, UniPC
 from .plan import Plan, Progress, Stage, State, advance, run
 from .rectified_flow import RectifiedFlow
+from .runge_kutta import DPMSolver, ExponentialRungeKutta, RungeKutta
+from .stochastic import ERSDE, LCM, EulerMaruyama
 
-ALL: tuple[type[Solver], ...] = (DDPM, DDIM, Euler, EulerAncestral, HeunEDM, RectifiedFlow)
+ALL: tuple[type[Solver], ...] = (
+    DDPM,
+    DDIM,
+    Euler,
+    EulerAncestral,
+    HeunEDM,
+    RectifiedFlow,
+    DPMSolver,
+    DPMSolverMultistep,
+    UniPC,
+    AdamsBashforth,
+    DEIS,
+    ExponentialRungeKutta,
+    RungeKutta,
+    SASolver,
+    ERSDE,
+    GradientEstimation,
+    EulerMaruyama,
+    LCM,
+)
 
 __all__ = [
     "ALL",
     "DDIM",
     "DDPM",
+    "DEIS",
+    "ERSDE",
+    "LCM",
+    "AdamsBashforth",
+    "DPMSolver",
+    "DPMSolverMultistep",
     "Euler",
     "EulerAncestral",
+    "EulerMaruyama",
+    "ExponentialRungeKutta",
+    "GradientEstimation",
     "HeunEDM",
     "Plan",
     "Progress",
     "RectifiedFlow",
+    "RungeKutta",
+    "SASolver",
     "Solver",
     "Stage",
     "State",
+    "UniPC",
     "advance",
     "run",
 ]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
+
+from torch import Tensor
 
 from ..path import Path, Point
 from ..points import Points
 from ..settings import Settings
-from .plan import Plan, Stage
+from .plan import Denoise, DrawNoise, Plan, Progress, Stage, run
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,42 @@ class Solver(Settings):
         Raises ValueError for a run the solver cannot make (rising levels with noise, a start at 0).
         """
         raise NotImplementedError
+
+    @classmethod
+    def variants(cls) -> tuple[Solver, ...]:
+        """Settings that tests and benchmarks cover; the first is the default."""
+        return (cls(),)
+
+    #: Whether a step is exact when D is constant (exponential and Euler-type steps are).
+    exact_for_constant: ClassVar[bool] = True
+
+    @property
+    def path_invariant(self) -> bool:
+        """Whether y = x/α is the same on every path; False where the solver works in σ as SIGMAS
+        shows it, which on rectified flow is another variable, or in a path's own variance."""
+        return True
+
+    @property
+    def starts_at_pure_noise(self) -> bool:
+        """Whether a run on VP may start at α = 0; not where σ/α itself is the variable."""
+        return True
+
+    def solve(
+        self,
+        points: Points,
+        denoise: Denoise,
+        x: Tensor,
+        noise: DrawNoise | None = None,
+        callback: Callable[[Progress], None] | None = None,
+        check: Callable[[], None] | None = None,
+    ) -> Tensor:
+        """Run from x at points[0] in the coordinates of ``points.path.host``; see ``plan.run``.
+
+        Only solvers whose next step depends on the data (step-size control, Langevin correctors)
+        override this; all others are their plan.
+        """
+        plan = self.plan(points).on(points.path.host)
+        return run(plan, denoise, x, noise, callback, check)
 
     def nfe(self, steps: int) -> int:
         """Denoiser evaluations of a run of ``steps`` steps that ends at 0."""
@@ -90,6 +128,12 @@ def make_plan(
 def decay(p: Point, q: Point) -> float:
     """e^{−h} = κ'/κ from p to q; 0 from pure noise."""
     return q.sigma * p.alpha / (p.sigma * q.alpha)
+
+
+def regular(p: Point, q: Point) -> bool:
+    """Whether the step has a finite h = λ' − λ. From pure noise or to 0 it has not, and every solver
+    takes DDIM's step, which is finite there: the limit of all of them."""
+    return p.alpha > 0 and q.sigma > 0
 
 
 def ddim_row(p: Point, q: Point, eta: float) -> Row:

@@ -31,6 +31,10 @@ class DDIM(Solver):
     def stochastic(self) -> bool:
         return self.eta > 0
 
+    @classmethod
+    def variants(cls) -> tuple[Solver, ...]:
+        return (cls(), cls(1.0), cls(0.4))
+
     def plan(self, points: Points) -> Plan:
         self._check(points)
         return one_evaluation_plan(

@@ -56,6 +56,14 @@ class DDPM(Solver):
     def stochastic(self) -> bool:
         return True
 
+    @classmethod
+    def variants(cls) -> tuple[Solver, ...]:
+        return (cls(), cls("large"), cls("interpolated", mix=0.3), cls(clip_x0=50.0))
+
+    @property
+    def path_invariant(self) -> bool:
+        return self.variance == "small"
+
     def plan(self, points: Points) -> Plan:
         self._check(points)
         rows = [self._row(p, q) for p, q in points.steps]

@@ -68,6 +68,10 @@ class Euler(Churn):
         "ComfyUI and k-diffusion euler; diffusers EulerDiscreteScheduler; DDIM eta 0"
     )
 
+    @classmethod
+    def variants(cls) -> tuple[Solver, ...]:
+        return (cls(), cls(20.0))
+
     def plan(self, points: Points) -> Plan:
         self._check(points)
         steps, stages, move = points.steps, [], Row(1.0, 0.0)
@@ -110,6 +114,10 @@ class EulerAncestral(Solver):
     @property
     def stochastic(self) -> bool:
         return self.eta > 0 and self.noise > 0
+
+    @classmethod
+    def variants(cls) -> tuple[Solver, ...]:
+        return (cls(), cls(0.5))
 
     def plan(self, points: Points) -> Plan:
         self._check(points)

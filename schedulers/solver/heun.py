@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from ..path import Point
 from ..points import Points
-from .base import make_plan
+from .base import Solver, make_plan
 from .euler import Churn
 from .plan import Plan, Stage
 
@@ -37,6 +37,18 @@ class HeunEDM(Churn):
 
     def nfe(self, steps: int) -> int:
         return 2 * steps - 1
+
+    @classmethod
+    def variants(cls) -> tuple[Solver, ...]:
+        return (cls(), cls(20.0, noise=1.003))
+
+    @property
+    def path_invariant(self) -> bool:
+        return False
+
+    @property
+    def starts_at_pure_noise(self) -> bool:
+        return False
 
     def plan(self, points: Points) -> Plan:
         self._check(points)

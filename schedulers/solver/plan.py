@@ -37,6 +37,12 @@ class Stage:
     noise: float = 0.0
     commit: bool = True
     evaluate: bool = True
+    told: Point | None = None
+
+    @property
+    def sigma(self) -> float:
+        """The noise level the denoiser is told: that of the state, unless ``told`` says another."""
+        return (self.told or self.at).sigma
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,7 @@ class Plan:
                 replace(
                     stage,
                     at=at,
+                    told=stage.told and path.at(stage.told.kappa),
                     x=tuple(w * c / s for w, s in zip(stage.x, scales, strict=False)),
                     d=tuple(w * c for w in stage.d),
                     noise=stage.noise * c,
@@ -188,7 +195,7 @@ def advance(
             continue
         if check is not None:
             check()
-        d = denoise(y, stage.at.sigma)
+        d = denoise(y, stage.sigma)
         if d.shape != y.shape:
             raise ValueError(
                 f"the denoiser returned shape {tuple(d.shape)} for x of shape {tuple(y.shape)}"

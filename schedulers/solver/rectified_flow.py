@@ -40,6 +40,10 @@ class RectifiedFlow(Solver):
     def stochastic(self) -> bool:
         return self.eta > 0
 
+    @classmethod
+    def variants(cls) -> tuple[Solver, ...]:
+        return (cls(), cls(1.0))
+
     def plan(self, points: Points) -> Plan:
         self._check(points)
         flow = points.on(Flow())

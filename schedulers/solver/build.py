@@ -1,0 +1,104 @@
+"""Writing a plan as mathematics: combinations of named quantities, turned into rows.
+
+A solver with several stages or a history is easier to write as formulas than as rows of weights:
+``x + h·(D0 − x)/σ`` instead of two floats. A :class:`Combo` is such a formula (a linear combination of
+anchors, predictions and noise draws); the :class:`Builder` turns each one that is evaluated or
+committed into a stage with weights counted from the newest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..path import Point
+from ..points import Points
+from .base import Solver, make_plan
+from .plan import Plan, Stage
+
+Symbol = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Combo:
+    """Σ weight·quantity, with quantities ("x", k), ("d", k), ("z", k) counted from the start of a run."""
+
+    terms: Mapping[Symbol, float] = field(default_factory=dict)
+
+    def __add__(self, other: Combo) -> Combo:
+        terms = dict(self.terms)
+        for symbol, weight in other.terms.items():
+            terms[symbol] = terms.get(symbol, 0.0) + weight
+        return Combo(terms)
+
+    def __mul__(self, factor: float) -> Combo:
+        return Combo({symbol: weight * factor for symbol, weight in self.terms.items()})
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: float) -> Combo:
+        return self * (1 / divisor)
+
+    def __neg__(self) -> Combo:
+        return self * -1.0
+
+    def __sub__(self, other: Combo) -> Combo:
+        return self + -other
+
+
+def total(parts: list[tuple[float, Combo]]) -> Combo:
+    """Σ weight·combo."""
+    out = Combo()
+    for weight, combo in parts:
+        out = out + weight * combo
+    return out
+
+
+class Builder:
+    """Collects the stages of one plan, in the coordinates of ``points.path``."""
+
+    def __init__(self, solver: Solver, points: Points) -> None:
+        self.solver, self.points = solver, points
+        self.stages: list[Stage] = []
+        self.counts = {"x": 1, "d": 0, "z": 0}
+
+    @property
+    def start(self) -> Combo:
+        """The state a run starts from."""
+        return Combo({("x", 0): 1.0})
+
+    def draw(self) -> Combo:
+        """A fresh noise draw. At most one in a stage; keep it for later by committing that stage."""
+        return self._new("z")
+
+    def evaluate(self, y: Combo, at: Point, step: int) -> Combo:
+        """Evaluate D at y, which is not kept; returns D."""
+        self._emit(y, at, step, commit=False, evaluate=True)
+        return self._new("d")
+
+    def advance(self, y: Combo, at: Point, step: int) -> tuple[Combo, Combo]:
+        """Make y the newest anchor and evaluate D there; returns (anchor, D)."""
+        self._emit(y, at, step, commit=True, evaluate=True)
+        return self._new("x"), self._new("d")
+
+    def finish(self, y: Combo) -> Plan:
+        """The plan whose result is y at the last level."""
+        points = self.points
+        if self.stages:
+            self._emit(y, points[-1], len(points) - 2, commit=True, evaluate=False)
+        return make_plan(self.solver, points.path, points[0], tuple(self.stages))
+
+    def _new(self, kind: str) -> Combo:
+        self.counts[kind] += 1
+        return Combo({(kind, self.counts[kind] - 1): 1.0})
+
+    def _emit(self, y: Combo, at: Point, step: int, commit: bool, evaluate: bool) -> None:
+        rows = {"x": [0.0] * 0, "d": [0.0] * 0, "z": [0.0] * 0}
+        for (kind, index), weight in y.terms.items():
+            back, row = self.counts[kind] - 1 - index, rows[kind]
+            row.extend([0.0] * (back + 1 - len(row)))
+            row[back] += weight
+        noise = next((w for w in rows["z"] if w), 0.0)
+        self.stages.append(
+            Stage(step, at, tuple(rows["x"]), tuple(rows["d"]), noise, commit, evaluate)
+        )
