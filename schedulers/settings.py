@@ -41,8 +41,8 @@ class Settings:
 
     @classmethod
     def describe(cls) -> str:
-        """First paragraph of the docstring, on one line."""
-        return " ".join((cls.__doc__ or "").strip().split("\n\n")[0].split())
+        """The docstring on one line, for help texts."""
+        return " ".join((cls.__doc__ or "").split())
 
 
 def _check(owner: str, field: dataclasses.Field[Any], value: Any) -> None:

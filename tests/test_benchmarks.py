@@ -79,7 +79,9 @@ def test_behind_lists_the_rows_a_peer_wins():
         return problems.Result("mixture", side, "S", "karras 7", 4, 4, error)
 
     rows = quality.table([result("ours", 2.0), result("ComfyUI", 1.0)], ["mixture"], (4,))
-    assert quality.behind(rows) == [["mixture", 4, "S, karras 7", "ComfyUI S, karras 7", 2.0]]
+    assert quality.behind(rows) == [
+        ["mixture", 4, "ours: S, karras 7", "ComfyUI: S, karras 7", 2.0]
+    ]
     rows = quality.table([result("ours", 1.0), result("ComfyUI", 1.0002)], ["mixture"], (4,))
     assert rows[0]["winner"] == "tie" and quality.behind(rows) == []
 

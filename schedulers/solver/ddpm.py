@@ -12,7 +12,7 @@ from ..settings import knob
 from .base import Row, Solver, decay, one_evaluation_plan
 from .plan import Plan
 
-VARIANCES = ("small", "large", "interpolated")
+VARIANCES = ("small", "large", "interpolated", "analytic")
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,9 @@ class DDPM(Solver):
 
     title: ClassVar[str] = "DDPM"
     aliases: ClassVar[tuple[str, ...]] = ("DDPM", "ddpm", "ancestral", "DDPMScheduler", "scheduler")
-    paper: ClassVar[str] = "Ho, Jain & Abbeel 2020, eq. 6-7; Nichol & Dhariwal 2021, eq. 15"
+    paper: ClassVar[str] = (
+        "Ho, Jain & Abbeel 2020, eq. 6-7; Nichol & Dhariwal 2021, eq. 15; Bao et al. 2022 (Analytic-DPM)"
+    )
     equals: ClassVar[str] = (
         "diffusers DDPMScheduler (fixed_small, fixed_large); with the small variance also DDIM eta 1, "
         "ComfyUI euler_ancestral on models that are not flow, and SDE-DPM-Solver-1"
@@ -33,7 +35,8 @@ class DDPM(Solver):
     variance: str = knob(
         "small",
         "Noise per step: 'small' is exact for data at one point, 'large' for white-noise data, "
-        "'interpolated' mixes their logarithms (the learned-range rule with a fixed mix).",
+        "'interpolated' mixes their logarithms (the learned-range rule with a fixed mix), 'analytic' "
+        "is exact for Gaussian data of deviation data_std.",
         options=VARIANCES,
     )
     mix: float = knob(
@@ -42,6 +45,14 @@ class DDPM(Solver):
         low=0.0,
         high=1.0,
         step=0.01,
+        advanced=True,
+    )
+    data_std: float = knob(
+        0.5,
+        "For 'analytic': the data's standard deviation per value.",
+        low=0.0,
+        high=100.0,
+        step=0.001,
         advanced=True,
     )
     clip_x0: float = knob(
@@ -58,11 +69,17 @@ class DDPM(Solver):
 
     @classmethod
     def variants(cls) -> tuple[Solver, ...]:
-        return (cls(), cls("large"), cls("interpolated", mix=0.3), cls(clip_x0=50.0))
+        return (
+            cls(),
+            cls("large"),
+            cls("interpolated", mix=0.3),
+            cls("analytic", data_std=0.6),
+            cls(clip_x0=50.0),
+        )
 
     @property
     def path_invariant(self) -> bool:
-        return self.variance == "small"
+        return self.variance in ("small", "analytic")
 
     def plan(self, points: Points) -> Plan:
         self._check(points)
@@ -81,5 +98,8 @@ class DDPM(Solver):
             return 0.0
         small = q.sigma**2 * (1 - decay(p, q) ** 2)
         large = p.sigma**2 - (p.alpha / q.alpha * q.sigma) ** 2
+        if self.variance == "analytic":  # Bao et al. 2022: β̃ + (weight of D)²·Var(x0 | x)
+            spread = (self.data_std * p.sigma) ** 2 / ((self.data_std * p.alpha) ** 2 + p.sigma**2)
+            return small + (q.alpha * (1 - decay(p, q) ** 2)) ** 2 * spread
         share = {"small": 0.0, "large": 1.0, "interpolated": self.mix}[self.variance]
         return float(small ** (1 - share) * large**share)
