@@ -32,7 +32,7 @@ def _inputs(inputs: Sequence[Any], depth: int = 0) -> Iterator[str]:
     """A bullet per input; the widgets a choice brings along are indented below it."""
     for item in inputs:
         notes = [item.tooltip or item.io_type, _range(item)]
-        optional = " (optional)" if item.optional else ""
+        optional = " (optional)" if item.optional and "default" not in item.extra else ""
         text = " ".join(note for note in notes if note)
         yield f"{'  ' * depth}- **{item.id}**{optional}: {text}"
         for option in item.extra.get("options") or ():
@@ -61,7 +61,8 @@ def _output(item: Any) -> str:
 
 def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for node in NODES:
+    nodes: Sequence[type[Any]] = NODES
+    for node in nodes:
         path = FOLDER / f"{node.define_schema().node_id}.md"
         path.write_text(page(node), encoding="utf-8")
 

@@ -13,14 +13,18 @@ T = TypeVar("T", bound=Settings)
 
 
 def inputs_for(settings: type[Settings]) -> list[Any]:
-    """One widget per field, with the field's default, range and help."""
+    """One widget per field, with the field's default, range and help.
+
+    All are optional in API-format JSON, where the default stands in: a workflow from before a field
+    was added still runs. New fields go last, since the editor saves widgets by position.
+    """
     return [_input(field) for field in dataclasses.fields(settings)]
 
 
 def _input(field: dataclasses.Field[Any]) -> Any:
     meta, default = field.metadata, field.default
     common = dict(default=default, tooltip=meta["help"], advanced=meta["advanced"] or None)
-    common = {key: value for key, value in common.items() if value is not None}
+    common = {key: value for key, value in common.items() if value is not None} | {"optional": True}
     if meta["options"] is not None:
         return io.Combo.Input(field.name, options=list(meta["options"]), **common)
     if isinstance(default, bool):
@@ -44,7 +48,7 @@ def choice(id: str, table: Mapping[str, type[Settings]], tooltip: str) -> Any:
 
 def chosen(id: str, table: Mapping[str, type[T]], value: Mapping[str, Any] | None) -> T:
     """The settings object behind a :func:`choice`. Raises ValueError for an unknown key or value."""
-    fields = dict(value or {})
+    fields = {name: given for name, given in (value or {}).items() if given is not None}
     key = fields.pop(id, None)
     if key not in table:
         raise ValueError(f"{id} = {key!r}: choose one of {', '.join(table)}")

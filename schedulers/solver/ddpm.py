@@ -47,6 +47,13 @@ class DDPM(Solver):
         step=0.01,
         advanced=True,
     )
+    clip_x0: float = knob(
+        0.0,
+        "Limit every prediction to ±this value; 0 is off. 1 suits pixel models, latents have no such range.",
+        low=0.0,
+        high=1000.0,
+        step=0.01,
+    )
     data_std: float = knob(
         0.5,
         "For 'analytic': the data's standard deviation per value.",
@@ -54,13 +61,6 @@ class DDPM(Solver):
         high=100.0,
         step=0.001,
         advanced=True,
-    )
-    clip_x0: float = knob(
-        0.0,
-        "Limit every prediction to ±this value; 0 is off. 1 suits pixel models, latents have no such range.",
-        low=0.0,
-        high=1000.0,
-        step=0.01,
     )
 
     @property

@@ -55,7 +55,8 @@ def moments(h: float, count: int) -> Array:
 
 def interpolation_weights(tau: Sequence[float], rhs: Array) -> Array:
     """c with Σ_j c_j τ_j^k = rhs_k for k < len(tau)."""
-    return np.linalg.solve(np.vander(np.array(tau), increasing=True).T, rhs[: len(tau)])
+    system = np.vander(np.array(tau), increasing=True).T
+    return np.asarray(np.linalg.solve(system, rhs[: len(tau)]), np.float64)
 
 
 #: Coordinates to extrapolate in, as functions of κ on a path. "index" counts steps instead.
@@ -77,7 +78,7 @@ def coordinate(name: str, path: Path, kappas: Sequence[float]) -> list[float]:
     """The coordinate of each κ; ±∞ where the coordinate has no finite value at pure noise."""
     at_noise = name == "time" or (name in ("sigma", "log_sigma") and path.host != VE())
     return [
-        float(COORDINATES[name](path, np.float64(k))) if at_noise or math.isfinite(k) else math.inf
+        float(COORDINATES[name](path, np.array(k))) if at_noise or math.isfinite(k) else math.inf
         for k in kappas
     ]
 

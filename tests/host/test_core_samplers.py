@@ -1,0 +1,441 @@
+"""ComfyUI's samplers next to ours: the same exact denoiser, SIGMAS and noise, every state compared.
+
+``core_samplers.py`` runs theirs; ours run here. In float64 a state must agree to a relative 1e-9, in
+float32 to 1e-5, stages included. Where core differs, the reason is a line, and its way, written out as
+a change to our solver, gives its numbers: nothing else differs.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sampling_kit.schedulers.denoiser import Gaussian
+from sampling_kit.schedulers.path import VE, VP, Flow
+from sampling_kit.schedulers.path import Path as NoisePath
+from sampling_kit.schedulers.path import Point
+from sampling_kit.schedulers.points import Points
+from sampling_kit.schedulers.sample import sample
+from sampling_kit.schedulers.solver import (
+    DDPM,
+    DEIS,
+    ERSDE,
+    LCM,
+    AdamsBashforth,
+    DPMSolver,
+    DPMSolverMultistep,
+    Euler,
+    EulerAncestral,
+    ExponentialRungeKutta,
+    GradientEstimation,
+    HeunEDM,
+    SASolver,
+    Solver,
+    UniPC,
+)
+from sampling_kit.schedulers.solver.multistep import Combo
+from sampling_kit.schedulers.solver.weights import data_weights, lagrange
+
+pytestmark = pytest.mark.host
+
+TOLERANCE = {"float64": 1e-9, "float32": 1e-5}
+PATHS = {"EPS": VP(), "FLOW": Flow()}
+N = 11
+ENDS = ("0", "open")  # "open": to a positive level, where no sampler has a special last step
+MEAN = torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64).reshape(3, 1, 1)
+STD = torch.tensor([0.5, 1.5, 0.8], dtype=torch.float64).reshape(3, 1, 1)
+
+
+def draw(position: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(position)
+    return torch.randn(2, 3, 1, 1, generator=generator, dtype=torch.float64)
+
+
+def sigmas(model: str, end: str) -> list[float]:
+    """N uneven steps (Karras, ρ = 7 in κ), from σ = 14.6 on EPS and 0.98 on FLOW."""
+    top, count = {"EPS": 14.6, "FLOW": 49.0}[model], N + (end == "open")
+    kappas = np.linspace(top ** (1 / 7), 0.05 ** (1 / 7), count) ** 7
+    levels = [PATHS[model].host.at(float(k)).sigma for k in kappas]
+    return levels if end == "open" else [*levels, 0.0]
+
+
+# ------------------------------------------------------------------- core's ways, as changes to ours
+
+
+class HeunStart(DPMSolverMultistep):
+    """3M whose second step is exact 2M ('heun'); ours is 'midpoint', as in the paper and in diffusers."""
+
+    def _weights(self, points: Points, i: int, known: list[tuple[int, Combo]]) -> Any:
+        if len(known) == 2:
+            return data_weights(points, i, [k for k, _ in known], eta=self.eta)
+        return super()._weights(points, i, known)
+
+
+class LeftSums(ERSDE):
+    """Integrals as sums over the left ends of 200 equal pieces in κ; ours are exact to round-off."""
+
+    def _coefficients(self, p: Point, q: Point) -> tuple[float, tuple[float, float]]:
+        a, b = q.kappa, p.kappa
+        u = a + np.arange(200) * (b - a) / 200
+        phi = lambda k: k * (np.exp(k**0.3) + 10)  # noqa: E731
+        ratio, width = phi(a) / phi(u), (b - a) / 200
+        first = a - b + float(ratio.sum()) * width
+        second = (a - b) ** 2 / 2 + float((ratio * (u - b)).sum()) * width
+        return float(phi(a) / phi(b)), (first, second)
+
+
+class FittedTime(DEIS):
+    """tAB in the VP time fitted to σ from 0.002 to 80 and t from 0.001, whatever the model's, summed over
+    10000 points with both ends; ours has the standard VP time and exact integrals."""
+
+    def _weights(self, points: Points, i: int, levels: list[int]) -> np.ndarray:
+        low, high = np.log1p(0.002**2), np.log1p(80.0**2)
+        slope = 2 * (low / 1e-3 - high) / (1e-3 - 1)
+        first = high - slope / 2
+        kappas = np.array([points.kappas[k] for k in (*levels, i + 1)])
+        t = (np.sqrt(first**2 + 2 * slope * np.log1p(kappas**2)) - first) / slope
+        at = np.linspace(t[0], t[-1], 10000)
+        exponent = at**2 * slope / 2 + at * first  # log(1 + κ²)
+        speed = (at * slope + first) / 2 * np.exp(exponent) / np.sqrt(np.expm1(exponent))  # dκ/dt
+        return lagrange(t[:-1].tolist(), at) @ speed * (t[-1] - t[0]) / len(at)
+
+
+class Misprinted(AdamsBashforth):
+    """iPNDM-v's closed forms with a bracket and a sign amiss and one ratio of the wrong steps; with the
+    three put right they are the variable Adams–Bashforth weights that ours solves for."""
+
+    right = False
+
+    def _weights(self, grid: Points, i: int, known: list[tuple[int, Combo]]) -> list[float]:
+        s = [grid[k].sigma for k in range(i + 2)]
+        h, h1, h2, h3 = (s[k + 1] - s[k] if k >= 0 else 1.0 for k in (i, i - 1, i - 2, i - 3))
+        third, ratio = 1 - h / (3 * (h + h1)), h * (h + h1) / (h1 * (h1 + h2))
+        curve = third / 2 * ratio if self.right else (1 - (1 - third) * ratio) / 2
+        tail = (1 - h / (2 * (h + h1))) * h / (6 * (h + h1 + h2))
+        jerk = third / 2 - tail if self.right else third / 2 + tail
+        jerk = jerk * ratio * (h + h1 + h2) / (h1 + h2 + h3)
+        curve, jerk = curve * (len(known) > 2), jerk * (len(known) > 3)
+        a, b = h1 / h2, h1 * (h1 + h2) / (h2 * (h2 + h3))
+        weights = [
+            1 + h / h1 / 2 + curve + jerk,
+            -h / h1 / 2 - (1 + a) * curve - (1 + a + b) * jerk,
+            a * curve + (a + b * (1 + h2 / h3)) * jerk,
+            -jerk * b * (h2 / h3 if self.right else h1 / h2),
+        ]
+        return [h * w for w in weights[: len(known)]] if len(known) > 1 else [h]
+
+
+class PutRight(Misprinted):
+    right = True
+
+
+class LowerUniPC(UniPC):
+    """The order falls by one with each of the last steps, to 1; ours stays, and the last step is D."""
+
+    def _used(self, points: Points, i: int, count: int) -> int:
+        return min(count, len(points) - 1 - i)
+
+    def _predictor(self, points: Points, i: int, levels: list[int]) -> np.ndarray:
+        used = self._used(points, i, len(levels))
+        weights = super()._predictor(points, i, levels[:used])
+        return np.pad(weights, (0, len(levels) - used))
+
+    def _correction(
+        self, points: Points, i: int, new: tuple[int, Combo], known: list[tuple[int, Combo]]
+    ) -> Combo:
+        return super()._correction(points, i, new, known[: self._used(points, i, len(known))])
+
+
+# --------------------------------------------------------------------------------------------- cases
+
+
+@dataclass(frozen=True)
+class Case:
+    """A core sampler with options, and the solver of ours that it is."""
+
+    sampler: str
+    ours: Solver
+    options: dict[str, Any] = field(default_factory=dict)
+    models: Sequence[str] = ("EPS", "FLOW")
+    ends: Sequence[str] = ENDS
+
+    @property
+    def name(self) -> str:
+        return " ".join([self.sampler, *(f"{k}={v}" for k, v in self.options.items())])
+
+
+@dataclass(frozen=True)
+class Different(Case):
+    """As ``ours`` up to state ``first``, and as ``theirs`` throughout (where that could be written)."""
+
+    theirs: Solver | None = None
+    first: int = 2
+    tolerance: float = 0.0  # if not the usual one
+
+
+def tau(value: float, low: float = 0.0, high: float = 1e5) -> dict[str, Any]:
+    return {"tau": [value, low, high]}
+
+
+EPS = ("EPS",)
+EQUAL = [
+    Case("euler", Euler()),
+    Case("heun", HeunEDM()),
+    Case("lms", AdamsBashforth(4, "variable", "sigma")),
+    Case("lcm", LCM()),
+    *(Case("ipndm", AdamsBashforth(n), {"max_order": n}) for n in (2, 3, 4)),
+    Case("ipndm_v", AdamsBashforth(2, "variable", "sigma"), {"max_order": 2}),
+    *(Case("gradient_estimation", GradientEstimation(g), {"ge_gamma": g}) for g in (2.0, 1.5)),
+    Case("res_multistep", DPMSolverMultistep(2, "exact", coordinate="log_sigma")),
+    *(Case("dpmpp_2m_sde", DPMSolverMultistep(2, eta=e), {"eta": e}) for e in (1.0, 0.5, 0.0)),
+    Case("dpmpp_2m_sde_heun", DPMSolverMultistep(2, "exact", eta=1.0)),
+    Case("er_sde", ERSDE(1), {"max_stage": 1}),
+    *(Case("seeds_2", DPMSolver(2, eta=e), {"eta": e}) for e in (1.0, 0.5, 0.0)),
+    *(Case("seeds_3", DPMSolver(3, eta=e), {"eta": e}) for e in (1.0, 0.5, 0.0)),
+    Case("exp_heun_2_x0", ExponentialRungeKutta("exp_heun")),
+    *(Case("sa_solver", SASolver(tau=t), tau(t), ends=("open",)) for t in (0.0, 0.6, 1.0)),
+    *(
+        Case("sa_solver_pece", SASolver(tau=t, pece=True), tau(t), ends=("open",))
+        for t in (0.0, 0.6, 1.0)
+    ),
+    Case(
+        "sa_solver",
+        SASolver(2, 2, tau=1.0),
+        tau(1.0) | {"predictor_order": 2, "corrector_order": 2},
+        ends=("open",),
+    ),
+    # on FLOW core's next ones take σ for κ, or are another method: see below
+    Case("euler_ancestral", EulerAncestral(), models=EPS),
+    Case("euler_ancestral", EulerAncestral(0.5), {"eta": 0.5}, models=EPS),
+    Case("ddpm", DDPM(), models=EPS),
+    Case("dpm_2", DPMSolver(2, "original"), models=EPS),
+    Case("dpmpp_2m", DPMSolverMultistep(2), models=EPS),
+]
+DIFFERENT = [
+    *(
+        Different(
+            "dpmpp_3m_sde",
+            DPMSolverMultistep(3, eta=e),
+            {"eta": e},
+            theirs=HeunStart(3, eta=e),
+        )
+        for e in (0.0, 1.0)
+    ),
+    *(
+        # its 200 points are float32 whatever the state is
+        Different("er_sde", ERSDE(n), {"max_stage": n}, theirs=LeftSums(n), tolerance=1e-5)
+        for n in (2, 3)
+    ),
+    *(
+        # its time is made from σ = 0.002 and 80 in float32
+        Different(
+            "deis",
+            DEIS(n),
+            {"max_order": n},
+            EPS,
+            theirs=FittedTime(n),
+            tolerance=1e-5,
+        )
+        for n in (2, 3, 4)
+    ),
+    *(
+        Different(
+            "ipndm_v",
+            AdamsBashforth(n, "variable", "sigma"),
+            {"max_order": n},
+            theirs=Misprinted(n, "variable", "sigma"),
+            first=3,
+        )
+        for n in (3, 4)
+    ),
+    *(
+        Different(
+            sampler,
+            UniPC(3, variant),
+            models=EPS,
+            theirs=LowerUniPC(3, variant),
+            first=N - 1,
+        )
+        for sampler, variant in (("unipc", "bh1"), ("unipc_bh2", "bh2"))
+    ),
+    # to 0, theirs lowers its orders on the way: predictor 2 to σ_{N−2}, 1 to σ_{N−1}, corrector alike
+    *(
+        Different("sa_solver", SASolver(tau=t), tau(t), ends=("0",), first=N - 2)
+        for t in (0.0, 1.0)
+    ),
+    *(
+        Different(
+            "sa_solver_pece",
+            SASolver(tau=t, pece=True),
+            tau(t),
+            ends=("0",),
+            first=2 * (N - 2) - 2,
+        )
+        for t in (0.0, 1.0)
+    ),
+]
+#: Core samplers that take a flow model's σ for κ: right as a discretisation in another coordinate
+#: (dpmpp_2m: −log σ; dpm_2: velocity in σ), wrong where they add noise (ddpm is for VP only).
+BLIND = [
+    Different("dpmpp_2m", DPMSolverMultistep(2), models=("FLOW",), first=2),
+    Different("dpm_2", DPMSolver(2, "original"), models=("FLOW",), first=1),
+    Different("ddpm", DDPM(), models=("FLOW",), first=1),
+]
+#: Its own rule on flow: right marginals, but another split between old and fresh noise than DDPM's.
+ANCESTRAL = Different("euler_ancestral", EulerAncestral(), models=("FLOW",), first=1)
+#: Core asks for τ where a step arrives, ours where it leaves.
+WINDOW = (0.3, 4.0)
+WINDOWED = Case("sa_solver", SASolver(), tau(1.0, *WINDOW), EPS, ("open",))
+ALL_CASES = [*EQUAL, *DIFFERENT, *BLIND, ANCESTRAL, WINDOWED]
+Key = tuple[str, str, str, str]
+
+
+def levels(case: Case, model: str, end: str) -> list[float]:
+    """SIGMAS for core; for ours they end at 0.001 where its UniPC stops there in place of 0."""
+    found = sigmas(model, end)
+    return [*found[:-1], 0.001] if case.sampler.startswith("unipc") and end == "0" else found
+
+
+def start(model: str, end: str) -> torch.Tensor:
+    return draw(0) * sigmas(model, end)[0]
+
+
+def keys(case: Case) -> list[Key]:
+    return [(case.name, m, e, d) for m in case.models for e in case.ends for d in TOLERANCE]
+
+
+@pytest.fixture(scope="module")
+def core(comfy: Any) -> dict[Key, list[torch.Tensor]]:
+    """{(case, model, end, dtype): every state that the sampler's denoiser saw, and the result}."""
+    asked = {key: case for case in ALL_CASES for key in keys(case)}
+    request = dict(
+        mean=MEAN.tolist(),
+        std=STD.tolist(),
+        draws=[draw(k).tolist() for k in range(1, 3 * N + 1)],
+        cases=[
+            dict(
+                sampler=case.sampler,
+                model=model,
+                sigmas=sigmas(model, end),
+                x=start(model, end).tolist(),
+                dtype=dtype,
+                options=case.options,
+            )
+            for (_, model, end, dtype), case in asked.items()
+        ],
+    )
+    ended = subprocess.run(
+        [comfy.python, str(Path(__file__).with_name("core_samplers.py"))],
+        input=json.dumps(request).encode(),
+        capture_output=True,
+        timeout=300,
+        **comfy.setting,
+    )
+    assert ended.returncode == 0, ended.stderr.decode()[-4000:]
+    answers = json.loads(ended.stdout)
+    return {
+        key: [torch.tensor(x, dtype=getattr(torch, key[3])) for x in states]
+        for key, states in zip(asked, answers, strict=True)
+    }
+
+
+def our_states(
+    solver: Solver, case: Case, key: Key, path: NoisePath | None = None
+) -> list[torch.Tensor]:
+    """What the denoiser saw, and the result; ``path``: if not the model's own."""
+    _, model, end, name = key
+    dtype, host = getattr(torch, name), PATHS[model].host
+    oracle, seen = Gaussian(host, MEAN.to(dtype), STD.to(dtype)), []
+
+    def denoise(x: torch.Tensor, sigma: float) -> torch.Tensor:
+        seen.append(x)
+        return oracle(x, sigma)
+
+    def noise(position: int, like: torch.Tensor) -> torch.Tensor:
+        return draw(position).to(dtype)
+
+    x = start(model, end).to(dtype)
+    result = sample(solver, path or PATHS[model], denoise, x, levels(case, model, end), noise)
+    return [*seen, result]
+
+
+def gaps(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> list[float]:
+    """Relative distance of each state; the lists must be equally long."""
+    pairs = zip(ours, theirs, strict=True)
+    return [float((a - b).abs().max() / b.abs().max()) for a, b in pairs]
+
+
+def of(cases: Sequence[Case]) -> Any:
+    return pytest.mark.parametrize("case", cases, ids=lambda case: case.name)
+
+
+@of(EQUAL)
+def test_core_samplers_equal_ours(core, case):
+    for key in keys(case):
+        found = gaps(our_states(case.ours, case, key), core[key])
+        assert max(found) < TOLERANCE[key[3]], (key, found)
+
+
+@of(DIFFERENT)
+def test_core_samplers_that_differ_do_so_in_what_is_said(core, case):
+    for key in keys(case):
+        limit = max(TOLERANCE[key[3]], case.tolerance)
+        found = gaps(our_states(case.ours, case, key), core[key])
+        assert max(found[: case.first]) < limit, (key, found)
+        assert max(found[case.first :]) > 1e-5, (key, found)
+        if case.theirs is not None:
+            found = gaps(our_states(case.theirs, case, key), core[key])
+            assert max(found) < limit, (key, found)
+
+
+@of([case for case in DIFFERENT if case.sampler in ("er_sde", "deis")])
+def test_what_core_s_quadrature_costs(core, case):
+    """ER-SDE's left sums up to 1e-3 of a state, DEIS's time and sums up to 1e-4: nothing one would see."""
+    for key in keys(case):
+        found = gaps(our_states(case.ours, case, key), core[key])
+        assert max(found) < {"er_sde": 1e-3, "deis": 1e-4}[case.sampler], (key, found)
+
+
+@pytest.mark.parametrize("order", [3, 4])
+def test_ipndm_v_with_its_misprints_put_right_is_ours(order):
+    case = Case("ipndm_v", AdamsBashforth(order, "variable", "sigma"))
+    for model in PATHS:
+        key = (case.name, model, "0", "float64")
+        theirs = our_states(PutRight(order, "variable", "sigma"), case, key)
+        assert max(gaps(our_states(case.ours, case, key), theirs)) < 1e-9
+
+
+@of(BLIND)
+def test_samplers_that_take_sigma_of_a_flow_model_for_kappa(core, case):
+    """Ours, told that the model is not a flow, gives the same numbers."""
+    for key in keys(case):
+        limit = TOLERANCE[key[3]]
+        assert max(gaps(our_states(case.ours, case, key, VE()), core[key])) < limit, key
+        found = gaps(our_states(case.ours, case, key), core[key])
+        assert max(found[: case.first]) < limit and max(found[case.first :]) > 1e-2, (key, found)
+
+
+def test_euler_ancestral_on_flow_is_another_rule(core):
+    for key in keys(ANCESTRAL):
+        found = gaps(our_states(ANCESTRAL.ours, ANCESTRAL, key), core[key])
+        assert found[0] < 1e-5 and found[1] > 1e-2, (key, found)
+
+
+def test_the_noise_window_of_sa_solver_is_one_step_off(core):
+    """Noise goes into a step where core's window holds the level it arrives at: ours, the one it leaves."""
+    (low, high), grid = WINDOW, sigmas("EPS", "open")
+    leaving = [a for a, b in zip(grid, grid[1:], strict=False) if low <= b <= high]
+    assert 2 < len(leaving) < N
+    shifted = SASolver(noise_from=leaving[-1] * 0.999, noise_to=leaving[0] * 1.001)
+    same = SASolver(noise_from=low, noise_to=high)
+    for key in keys(WINDOWED):
+        assert max(gaps(our_states(shifted, WINDOWED, key), core[key])) < TOLERANCE[key[3]], key
+        assert max(gaps(our_states(same, WINDOWED, key), core[key])) > 1e-2, key
