@@ -43,7 +43,8 @@ class AdamsBashforth(Solver):
         "Liu et al. 2022 (PNDM, arXiv 2202.09778); Zhang & Chen 2023 (DEIS, 2204.13902)"
     )
     equals: ClassVar[str] = (
-        "constant: ComfyUI ipndm; variable over sigma: ComfyUI ipndm_v, lms, diffusers LMSDiscreteScheduler"
+        "constant: ComfyUI ipndm; variable over sigma: ComfyUI lms and ipndm_v of order 2 (its orders 3 "
+        "and 4 are misprinted), diffusers LMSDiscreteScheduler but for its step to 0"
     )
     max_order: int = knob(3, "Velocities that are combined: 1 is Euler.", low=1, high=4)
     weights: str = knob(
@@ -131,7 +132,8 @@ class DEIS(Solver):
         "Zhang & Chen 2023 (arXiv 2204.13902), eq. 15; Liu et al. 2022 (PNDM), eq. 12"
     )
     equals: ClassVar[str] = (
-        "lambda: diffusers DEISMultistep (logrho); steps: PNDM's PLMS with low-order start"
+        "lambda: diffusers DEISMultistep (logrho); time: ComfyUI deis to 1e-4 (its time is fitted to "
+        "σ 0.002-80); steps: PNDM's PLMS with low-order start"
     )
     max_order: int = knob(3, "Noise predictions that are combined: 1 is DDIM.", low=1, high=4)
     space: str = knob(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 from torch import Tensor
@@ -69,8 +70,7 @@ class Solver(Settings):
         Only solvers whose next step depends on the data (step-size control, Langevin correctors)
         override this; all others are their plan.
         """
-        plan = self.plan(points).on(points.path.host)
-        return run(plan, denoise, x, noise, callback, check)
+        return run(host_plan(self, points), denoise, x, noise, callback, check)
 
     def nfe(self, steps: int) -> int:
         """Denoiser evaluations of a run of ``steps`` steps that ends at 0."""
@@ -88,6 +88,12 @@ class Solver(Settings):
                 f"{name}: a run cannot start at noise level exactly 0, where x says nothing about ε; "
                 "start at a small positive level"
             )
+
+
+@lru_cache(maxsize=32)
+def host_plan(solver: Solver, points: Points) -> Plan:
+    """The solver's plan in host coordinates; kept, since a queue repeats the same run."""
+    return solver.plan(points).on(points.path.host)
 
 
 @dataclass(frozen=True)

@@ -75,8 +75,9 @@ class DPMSolverMultistep(Solver):
     )  # fmt: skip
     paper: ClassVar[str] = "Lu et al. 2022 (arXiv 2211.01095), alg. 2; Zhang et al. 2023 (RES)"
     equals: ClassVar[str] = (
-        "published, order 2: ComfyUI dpmpp_2m, dpmpp_2m_sde (eta), diffusers DPMSolverMultistep midpoint; order 3: "
-        "dpmpp_3m_sde; exact, order 2: ComfyUI res_multistep"
+        "published: ComfyUI dpmpp_2m (off flow), dpmpp_2m_sde (eta), dpmpp_3m_sde but for its second step, "
+        "diffusers DPMSolverMultistep midpoint and order 3; exact, order 2: diffusers 'heun', ComfyUI "
+        "dpmpp_2m_sde_heun, and with log_sigma res_multistep"
     )
     max_order: int = knob(2, "Predictions that are combined: 1 is DDIM.", low=1, high=3)
     weights: str = knob("published", "Whose weights; see above.", options=("published", "exact"))
@@ -169,7 +170,10 @@ class UniPC(Solver):
         "uni_pc", "uni_pc_bh2", "UniPCMultistepScheduler", "predictor corrector", "scheduler",
     )  # fmt: skip
     paper: ClassVar[str] = "Zhao et al. 2023 (arXiv 2302.04867)"
-    equals: ClassVar[str] = "diffusers UniPCMultistep (bh1, bh2); ComfyUI uni_pc, uni_pc_bh2"
+    equals: ClassVar[str] = (
+        "diffusers UniPCMultistep and ComfyUI uni_pc, uni_pc_bh2 (those lower the order in the last steps; "
+        "ComfyUI's stops at σ = 0.001)"
+    )
     max_order: int = knob(2, "Order of the predictor.", low=1, high=4)
     variant: str = knob("bh2", "Which weights.", options=("bh2", "bh1", "exact"))
     corrector: bool = knob(True, "Correct each step with the next evaluation, at no cost.")
@@ -249,7 +253,8 @@ class SASolver(Solver):
     )
     paper: ClassVar[str] = "Xue et al. 2023 (arXiv 2309.05019), alg. 1 and 2"
     equals: ClassVar[str] = (
-        "ComfyUI sa_solver, sa_solver_pece; diffusers SASolverScheduler off flow"
+        "ComfyUI sa_solver, sa_solver_pece (which lower the order before 0 and ask τ at the arriving σ); "
+        "diffusers SASolverScheduler (which changes the second order)"
     )
     predictor: int = knob(3, "Order of the predictor.", low=1, high=4)
     corrector: int = knob(4, "Order of the corrector; 0 for none.", low=0, high=4)

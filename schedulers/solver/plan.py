@@ -218,13 +218,18 @@ def advance(
 
 
 def combine(weights: list[float], tensors: list[Tensor]) -> Tensor:
-    """Σ w·t, skipping zero weights; a single unit weight returns that tensor itself."""
+    """Σ w·t, skipping zero weights; a single unit weight returns that tensor itself.
+
+    Two weights that add up to 1 (Euler and DDIM on VE and flow) are one interpolation.
+    """
     terms = [(w, t) for w, t in zip(weights, tensors, strict=True) if w != 0]
     if not terms:
         return torch.zeros_like(tensors[0])
     (w, t), *rest = terms
     if w == 1 and not rest:
         return t
+    if len(rest) == 1 and abs(w + rest[0][0] - 1) < 1e-12:
+        return torch.lerp(rest[0][1], t, w)
     y = t * w
     for w, t in rest:
         y.add_(t, alpha=w)

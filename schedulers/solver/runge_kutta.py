@@ -289,7 +289,8 @@ class DPMSolver(Solver):
         "Lu et al. 2022 (arXiv 2206.00927; 2211.01095); Gonzalez et al. 2023 (SEEDS, 2305.14267)"
     )
     equals: ClassVar[str] = (
-        "original order 2: ComfyUI dpm_2 up to its midpoint; ++ with eta: ComfyUI seeds_2 (phi_1), seeds_3"
+        "original order 2: ComfyUI dpm_2 (off flow), diffusers KDPM2Discrete; ++ with eta: ComfyUI "
+        "seeds_2 (phi_1), seeds_3"
     )
     max_order: int = knob(2, "Order, and evaluations per step.", low=1, high=3)
     form: str = knob(

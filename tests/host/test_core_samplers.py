@@ -7,6 +7,7 @@ a change to our solver, gives its numbers: nothing else differs.
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 from collections.abc import Sequence
@@ -19,9 +20,8 @@ import pytest
 import torch
 
 from sampling_kit.schedulers.denoiser import Gaussian
-from sampling_kit.schedulers.path import VE, VP, Flow
+from sampling_kit.schedulers.path import VE, VP, Flow, Point
 from sampling_kit.schedulers.path import Path as NoisePath
-from sampling_kit.schedulers.path import Point
 from sampling_kit.schedulers.points import Points
 from sampling_kit.schedulers.sample import sample
 from sampling_kit.schedulers.solver import (
@@ -41,7 +41,7 @@ from sampling_kit.schedulers.solver import (
     Solver,
     UniPC,
 )
-from sampling_kit.schedulers.solver.multistep import Combo
+from sampling_kit.schedulers.solver.build import Combo
 from sampling_kit.schedulers.solver.weights import data_weights, lagrange
 
 pytestmark = pytest.mark.host
@@ -178,7 +178,7 @@ class Different(Case):
 
     theirs: Solver | None = None
     first: int = 2
-    tolerance: float = 0.0  # if not the usual one
+    tolerance: float = 0.0  # of ``theirs``, if the usual one is too tight
 
 
 def tau(value: float, low: float = 0.0, high: float = 1e5) -> dict[str, Any]:
@@ -231,21 +231,10 @@ DIFFERENT = [
     ),
     *(
         # its 200 points are float32 whatever the state is
-        Different("er_sde", ERSDE(n), {"max_stage": n}, theirs=LeftSums(n), tolerance=1e-5)
+        Different("er_sde", ERSDE(n), {"max_stage": n}, theirs=LeftSums(n), tolerance=1e-7)
         for n in (2, 3)
     ),
-    *(
-        # its time is made from σ = 0.002 and 80 in float32
-        Different(
-            "deis",
-            DEIS(n),
-            {"max_order": n},
-            EPS,
-            theirs=FittedTime(n),
-            tolerance=1e-5,
-        )
-        for n in (2, 3, 4)
-    ),
+    *(Different("deis", DEIS(n), {"max_order": n}, EPS, theirs=FittedTime(n)) for n in (2, 3, 4)),
     *(
         Different(
             "ipndm_v",
@@ -387,18 +376,19 @@ def test_core_samplers_equal_ours(core, case):
 @of(DIFFERENT)
 def test_core_samplers_that_differ_do_so_in_what_is_said(core, case):
     for key in keys(case):
-        limit = max(TOLERANCE[key[3]], case.tolerance)
+        limit = TOLERANCE[key[3]]
         found = gaps(our_states(case.ours, case, key), core[key])
         assert max(found[: case.first]) < limit, (key, found)
-        assert max(found[case.first :]) > 1e-5, (key, found)
+        if key[3] == "float64":
+            assert found[case.first] > 1e-7, (key, found)
         if case.theirs is not None:
             found = gaps(our_states(case.theirs, case, key), core[key])
-            assert max(found) < limit, (key, found)
+            assert max(found) < max(limit, case.tolerance), (key, found)
 
 
 @of([case for case in DIFFERENT if case.sampler in ("er_sde", "deis")])
 def test_what_core_s_quadrature_costs(core, case):
-    """ER-SDE's left sums up to 1e-3 of a state, DEIS's time and sums up to 1e-4: nothing one would see."""
+    """ER-SDE's left sums change a state by up to 1e-3, DEIS's time and sums by up to 1e-4."""
     for key in keys(case):
         found = gaps(our_states(case.ours, case, key), core[key])
         assert max(found) < {"er_sde": 1e-3, "deis": 1e-4}[case.sampler], (key, found)
@@ -432,7 +422,7 @@ def test_euler_ancestral_on_flow_is_another_rule(core):
 def test_the_noise_window_of_sa_solver_is_one_step_off(core):
     """Noise goes into a step where core's window holds the level it arrives at: ours, the one it leaves."""
     (low, high), grid = WINDOW, sigmas("EPS", "open")
-    leaving = [a for a, b in zip(grid, grid[1:], strict=False) if low <= b <= high]
+    leaving = [a for a, b in itertools.pairwise(grid) if low <= b <= high]
     assert 2 < len(leaving) < N
     shifted = SASolver(noise_from=leaving[-1] * 0.999, noise_to=leaving[0] * 1.001)
     same = SASolver(noise_from=low, noise_to=high)
