@@ -146,11 +146,8 @@ class DEIS(Solver):
 
     @classmethod
     def variants(cls) -> tuple[Solver, ...]:
-        return (
-            cls(),
-            *(cls(n, s) for s in ("time", "kappa", "lambda", "steps") for n in (1, 2, 3)),
-            cls(4, "steps"),
-        )
+        spaces = ("time", "kappa", "lambda", "steps")
+        return (*(cls(n, space) for space in spaces for n in (3, 1, 2)), cls(4, "steps"))
 
     def plan(self, points: Points) -> Plan:
         self._check(points)

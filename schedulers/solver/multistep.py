@@ -19,7 +19,7 @@ from .weights import data_weights, moments
 
 COORDINATE_HELP = (
     "The variable in which past predictions are extrapolated: λ = log(α/σ), σ, −log σ, or the step's index. "
-    "On VP and VE λ is the usual one; on rectified flow −log σ often errs least."
+    "λ is the usual one; which errs least depends on the model and the steps."
 )
 COORDINATE = ("lambda", "log_sigma", "sigma", "index")
 START_HELP = (

@@ -307,7 +307,7 @@ class DPMSolver(Solver):
 
     @property
     def order(self) -> int:  # type: ignore[override]
-        return self.max_order
+        return min(self.max_order, 2) if self.eta > 0 else self.max_order
 
     @property
     def stochastic(self) -> bool:
@@ -315,8 +315,8 @@ class DPMSolver(Solver):
 
     @classmethod
     def variants(cls) -> tuple[Solver, ...]:
-        forms = [cls(n, form) for form in ("++", "original") for n in (1, 2, 3)]
-        return (cls(), *forms, *(cls(n, eta=1.0) for n in (1, 2, 3)), cls(2, eta=0.5))
+        forms = [cls(n, form) for form in ("++", "original") for n in (2, 1, 3)]
+        return (*forms, *(cls(n, eta=1.0) for n in (1, 2, 3)), cls(2, eta=0.5))
 
     def nfe(self, steps: int) -> int:
         return (steps - 1) * self.max_order + 1
