@@ -35,6 +35,8 @@ class AdamsBashforth(Solver):
     velocities exactly (iPNDM-v, linear multistep).
     """
 
+    path_invariant: ClassVar[bool] = False
+    starts_at_pure_noise: ClassVar[bool] = False
     title: ClassVar[str] = "Adams-Bashforth (iPNDM)"
     aliases: ClassVar[tuple[str, ...]] = (
         "ipndm", "ipndm_v", "lms", "LMSDiscreteScheduler", "IPNDMScheduler", "linear multistep", "scheduler",
@@ -78,14 +80,6 @@ class AdamsBashforth(Solver):
             return steps
         stages = len(TABLEAUX[STARTERS[self.max_order]].c)
         return steps + (stages - 1) * min(self.max_order - 1, steps - 1)
-
-    @property
-    def path_invariant(self) -> bool:
-        return False
-
-    @property
-    def starts_at_pure_noise(self) -> bool:
-        return False
 
     def plan(self, points: Points) -> Plan:
         self._check(points)
@@ -178,6 +172,8 @@ class DEIS(Solver):
 class GradientEstimation(Solver):
     """Gradient estimation: the velocity is overshot, v̄ = γ·v + (1 − γ)·v₋; γ = 1 is Euler."""
 
+    path_invariant: ClassVar[bool] = False
+    starts_at_pure_noise: ClassVar[bool] = False
     title: ClassVar[str] = "Gradient Estimation"
     aliases: ClassVar[tuple[str, ...]] = ("gradient_estimation", "GE")
     paper: ClassVar[str] = "Permenter & Yuan 2024 (arXiv 2306.04848), sec. 4"
@@ -187,14 +183,6 @@ class GradientEstimation(Solver):
     @classmethod
     def variants(cls) -> tuple[Solver, ...]:
         return (cls(), cls(1.0))
-
-    @property
-    def path_invariant(self) -> bool:
-        return False
-
-    @property
-    def starts_at_pure_noise(self) -> bool:
-        return False
 
     def plan(self, points: Points) -> Plan:
         self._check(points)

@@ -23,6 +23,8 @@ class AMED(Solver):
     that a fit found for a model. r = ½, c = a = 1 is DPM-Solver-2 with the geometric midpoint.
     """
 
+    path_invariant: ClassVar[bool] = False
+    starts_at_pure_noise: ClassVar[bool] = False
     title: ClassVar[str] = "AMED"
     aliases: ClassVar[tuple[str, ...]] = (
         "amed",
@@ -52,14 +54,6 @@ class AMED(Solver):
         """2 at the default numbers; fitted ones are made for few steps, not for many."""
         given = [numbers(n, getattr(self, n)) for n in ("positions", "scales", "levels")]
         return 2 if given == [(0.5,), (1.0,), (1.0,)] else 0
-
-    @property
-    def path_invariant(self) -> bool:
-        return False
-
-    @property
-    def starts_at_pure_noise(self) -> bool:
-        return False
 
     def nfe(self, steps: int) -> int:
         return 2 * steps - 1

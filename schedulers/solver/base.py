@@ -44,17 +44,11 @@ class Solver(Settings):
 
     #: Whether a step is exact when D is constant (exponential and Euler-type steps are).
     exact_for_constant: ClassVar[bool] = True
-
-    @property
-    def path_invariant(self) -> bool:
-        """Whether y = x/α is the same on every path; False where the solver works in σ as SIGMAS
-        shows it, which on rectified flow is another variable, or in a path's own variance."""
-        return True
-
-    @property
-    def starts_at_pure_noise(self) -> bool:
-        """Whether a run on VP may start at α = 0; not where σ/α itself is the variable."""
-        return True
+    #: Whether y = x/α is the same on every path; False where the solver works in σ as SIGMAS shows
+    #: it, which on rectified flow is another variable, or in a path's own variance.
+    path_invariant: ClassVar[bool] = True
+    #: Whether a run on VP may start at α = 0; not where σ/α itself is the variable.
+    starts_at_pure_noise: ClassVar[bool] = True
 
     def solve(
         self,

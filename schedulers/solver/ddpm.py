@@ -78,7 +78,7 @@ class DDPM(Solver):
         )
 
     @property
-    def path_invariant(self) -> bool:
+    def path_invariant(self) -> bool:  # type: ignore[override]
         return self.variance in ("small", "analytic")
 
     def plan(self, points: Points) -> Plan:

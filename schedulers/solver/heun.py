@@ -21,6 +21,8 @@ class HeunEDM(Churn):
     """
 
     order: ClassVar[int] = 2
+    path_invariant: ClassVar[bool] = False
+    starts_at_pure_noise: ClassVar[bool] = False
     title: ClassVar[str] = "Heun (EDM)"
     aliases: ClassVar[tuple[str, ...]] = (
         "heun",
@@ -41,14 +43,6 @@ class HeunEDM(Churn):
     @classmethod
     def variants(cls) -> tuple[Solver, ...]:
         return (cls(), cls(20.0, noise=1.003))
-
-    @property
-    def path_invariant(self) -> bool:
-        return False
-
-    @property
-    def starts_at_pure_noise(self) -> bool:
-        return False
 
     def plan(self, points: Points) -> Plan:
         self._check(points)

@@ -116,7 +116,7 @@ class DPMSolverMultistep(Solver):
         return steps + extra
 
     @property
-    def path_invariant(self) -> bool:
+    def path_invariant(self) -> bool:  # type: ignore[override]
         return self.coordinate in ("lambda", "index")
 
     def plan(self, points: Points) -> Plan:

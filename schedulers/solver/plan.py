@@ -180,10 +180,8 @@ def advance(
     seen = {s.step for s in plan.stages[: state.stage] if s.evaluate}
     sums: list[tuple[Stage, torch.dtype, Tensor]] = []
     for stage in stages:
-        weights, tensors = (
-            [*stage.x, *stage.d],
-            [*anchors[: len(stage.x)], *history[: len(stage.d)]],
-        )
+        weights = [*stage.x, *stage.d]
+        tensors = [*anchors[: len(stage.x)], *history[: len(stage.d)]]
         if stage.noise and noise is not None:
             draws += 1
             weights.append(stage.noise)
@@ -201,9 +199,7 @@ def advance(
                 f"the denoiser returned shape {tuple(d.shape)} for x of shape {tuple(y.shape)}"
             )
         sums.append((stage, d.dtype, d.sum(dtype=torch.float32)))
-        if (
-            y.device.type == "cpu"
-        ):  # reading a number back is free here, and a synchronisation elsewhere
+        if y.device.type == "cpu":  # elsewhere reading a number back would synchronise
             require_finite(plan, *sums.pop())
         d = d.to(y.dtype)
         if plan.clip_x0:

@@ -23,6 +23,8 @@ class Restart(Solver):
     """
 
     order: ClassVar[int] = 2
+    path_invariant: ClassVar[bool] = False
+    starts_at_pure_noise: ClassVar[bool] = False
     title: ClassVar[str] = "Restart"
     aliases: ClassVar[tuple[str, ...]] = ("restart sampling", "KSampler With Restarts")
     paper: ClassVar[str] = "Xu et al. 2023 (arXiv 2306.14878), alg. 1"
@@ -39,14 +41,6 @@ class Restart(Solver):
     @property
     def stochastic(self) -> bool:
         return self.restarts > 0
-
-    @property
-    def path_invariant(self) -> bool:
-        return False
-
-    @property
-    def starts_at_pure_noise(self) -> bool:
-        return False
 
     @classmethod
     def variants(cls) -> tuple[Solver, ...]:

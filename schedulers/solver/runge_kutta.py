@@ -128,11 +128,11 @@ class RungeKutta(Solver):
         return (steps - 1) * len(TABLEAUX[self.method].c) + 1
 
     @property
-    def path_invariant(self) -> bool:
+    def path_invariant(self) -> bool:  # type: ignore[override]
         return self.variable == "lambda"
 
     @property
-    def starts_at_pure_noise(self) -> bool:
+    def starts_at_pure_noise(self) -> bool:  # type: ignore[override]
         return self.variable == "lambda"
 
     def plan(self, points: Points) -> Plan:
