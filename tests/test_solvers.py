@@ -172,6 +172,14 @@ def test_a_point_mass_keeps_its_exact_deviation_at_every_step(solver, path):
             assert variance == pytest.approx(sigma**2, rel=1e-9)
 
 
+@pytest.mark.parametrize("path", [VP(), Flow()], ids=lambda p: p.name)
+@pytest.mark.parametrize("solver", [s for s in EXACT_FOR_A_POINT if s.starts_at_pure_noise], **ids)
+def test_a_point_mass_keeps_its_deviation_from_pure_noise_too(solver, path):
+    points = Points(path, (math.inf, 5.0, 1.0, 0.2, 0.05))
+    for sigma, variance in spread(solver, points, 0.0, every_step=True):
+        assert variance == pytest.approx(sigma**2, rel=1e-9)
+
+
 @on_every_path
 def test_analytic_variance_is_exact_for_gaussian_data_at_every_step(path):
     solver, points = DDPM(variance="analytic", data_std=0.6), geometric(path, 50.0, 0.02, 6)

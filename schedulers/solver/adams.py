@@ -97,17 +97,14 @@ class AdamsBashforth(Solver):
                 x = d
                 continue
             known = [(i, (x - d) / p.sigma), *known][: self.max_order]
-            x = x + total(
-                list(zip(self._weights(grid, i, known), [v for _, v in known], strict=True))
-            )
+            x = x + total(self._weights(grid, i, [k for k, _ in known]), [v for _, v in known])
         return build.finish(x).on(points.path)
 
-    def _weights(self, grid: Points, i: int, known: list[tuple[int, Combo]]) -> list[float]:
+    def _weights(self, grid: Points, i: int, levels: list[int]) -> np.ndarray:
+        """∫ L_j dσ over the step."""
         if self.weights == "constant":
-            width = grid[i + 1].sigma - grid[i].sigma
-            return [width * w for w in CONSTANT[len(known)]]
-        levels = [k for k, _ in known]
-        return integral_weights(grid, i, levels, self.coordinate).tolist()
+            return (grid[i + 1].sigma - grid[i].sigma) * np.array(CONSTANT[len(levels)])
+        return integral_weights(grid, i, levels, self.coordinate)
 
 
 @dataclass(frozen=True)
@@ -155,9 +152,7 @@ class DEIS(Solver):
                 x = apply(ddim_row(p, q, 0.0), x, d)
                 continue
             weights = q.alpha * self._weights(points, i, [k for k, _ in known])
-            x = q.alpha / p.alpha * x + total(
-                list(zip(weights.tolist(), [e for _, e in known], strict=True))
-            )
+            x = q.alpha / p.alpha * x + total(weights, [e for _, e in known])
         return build.finish(x)
 
     def _weights(self, points: Points, i: int, levels: list[int]) -> np.ndarray:

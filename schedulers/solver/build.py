@@ -8,7 +8,7 @@ committed into a stage with weights counted from the newest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ..path import Point
@@ -46,11 +46,11 @@ class Combo:
         return self + -other
 
 
-def total(parts: list[tuple[float, Combo]]) -> Combo:
-    """Σ weight·combo."""
+def total(weights: Iterable[float], combos: Iterable[Combo]) -> Combo:
+    """Σ weight·combo; raises ValueError if there are not as many of one as of the other."""
     out = Combo()
-    for weight, combo in parts:
-        out = out + weight * combo
+    for weight, combo in zip(weights, combos, strict=True):
+        out = out + float(weight) * combo
     return out
 
 

@@ -14,7 +14,7 @@ from ..settings import knob
 from .base import Solver, regular
 from .build import Builder, Combo, total
 from .plan import Plan
-from .runge_kutta import exponential_step
+from .runge_kutta import data_step, exponential_step
 from .weights import data_weights, moments
 
 COORDINATE_HELP = (
@@ -28,35 +28,6 @@ START_HELP = (
 )
 #: Single-step methods that start a history, by order.
 STARTERS = {2: "res_2s", 3: "res_3s"}
-
-
-def exponential_row(points: Points, i: int, eta: float) -> tuple[float, float]:
-    """(weight of x, size of the noise) of step i → i + 1 with noise strength η."""
-    p, q = points[i], points[i + 1]
-    if q.sigma == 0:
-        return 0.0, 0.0
-    h = q.lam - p.lam
-    if math.isinf(h):
-        return (0.0, q.sigma) if eta else (q.sigma / p.sigma, 0.0)
-    kept = math.exp(-eta * h)
-    return q.sigma / p.sigma * kept, q.sigma * math.sqrt(-math.expm1(-2 * eta * h)) if eta else 0.0
-
-
-def data_step(
-    build: Builder,
-    i: int,
-    x: Combo,
-    known: list[tuple[int, Combo]],
-    weights: np.ndarray,
-    eta: float,
-) -> tuple[Combo, Combo]:
-    """(noise-free part, noise) of x' = (σ'/σ)e^{−ηh}·x + α'·Σ w·D + σ'√(1 − e^{−2ηh})·z."""
-    points = build.points
-    kept, size = exponential_row(points, i, eta)
-    drift = kept * x + points[i + 1].alpha * total(
-        [(float(w), d) for w, (_, d) in zip(weights, known, strict=True)]
-    )
-    return drift, size * build.draw() if size else Combo()
 
 
 @dataclass(frozen=True)
@@ -127,17 +98,16 @@ class DPMSolverMultistep(Solver):
         for i, (p, q) in enumerate(points.steps):
             starting = self.start == "single_step" and len(known) < self.max_order - 1
             if starting and regular(p, q):
-                x, _, d = exponential_step(build, x, p, q, i, STARTERS[self.max_order])
+                x, d = exponential_step(build, x, p, q, i, STARTERS[self.max_order])
                 known = [(i, d), *known]
                 continue
             x, d = build.advance(x, p, i)
             known = [(i, d), *known][: self.max_order]
-            drift, noise = data_step(build, i, x, known, self._weights(points, i, known), self.eta)
-            x = drift + noise
+            weights = self._weights(points, i, [k for k, _ in known])
+            x = data_step(build, i, x, [d for _, d in known], weights, self.eta)
         return build.finish(x)
 
-    def _weights(self, points: Points, i: int, known: list[tuple[int, Combo]]) -> np.ndarray:
-        levels = [k for k, _ in known]
+    def _weights(self, points: Points, i: int, levels: list[int]) -> np.ndarray:
         if self.weights == "published" and len(levels) > 1 and regular(points[i], points[i + 1]):
             return published_weights(points, i, levels, self.eta)
         return data_weights(points, i, levels, self.coordinate, self.eta)
@@ -192,18 +162,13 @@ class UniPC(Solver):
         build = Builder(self, points)
         x = build.start
         known: list[tuple[int, Combo]] = []
-        corrected = Combo()
-        for i, (p, q) in enumerate(points.steps):
-            anchor, d = build.advance(x, p, i)
+        for i, (p, _) in enumerate(points.steps):
+            x, d = build.advance(x, p, i)
             if i and self.corrector and regular(points[i - 1], p):
-                anchor = anchor + p.alpha * self._correction(points, i - 1, (i, d), known)
+                x = x + p.alpha * self._correction(points, i - 1, (i, d), known)
             known = [(i, d), *known][: self.max_order]
-            kept, _ = exponential_row(points, i, 0.0)
-            corrected = anchor
             weights = self._predictor(points, i, [k for k, _ in known])
-            x = kept * corrected + q.alpha * total(
-                [(float(w), d) for w, (_, d) in zip(weights, known, strict=True)]
-            )
+            x = data_step(build, i, x, [d for _, d in known], weights, 0.0)
         return build.finish(x)
 
     def _predictor(self, points: Points, i: int, levels: list[int]) -> np.ndarray:
@@ -228,9 +193,7 @@ class UniPC(Solver):
         else:
             weights = data_weights(points, i, [new[0], *levels])
         before = np.array([0.0, *self._predictor(points, i, levels)])
-        return total(
-            [(float(w), d) for w, (_, d) in zip(weights - before, [new, *known], strict=True)]
-        )
+        return total(weights - before, [d for _, d in (new, *known)])
 
     def _b(self, h: float) -> float:
         return h if self.variant == "bh1" else -math.expm1(-h)
@@ -307,8 +270,7 @@ class SASolver(Solver):
             eta = self._eta(points, i)
             used = known[: self.predictor]
             predicted = data_weights(points, i, [k for k, _ in used], eta=eta)
-            drift, noise = data_step(build, i, x, used, predicted, eta)
-            x = drift + noise
+            x = data_step(build, i, x, [d for _, d in used], predicted, eta)
         return build.finish(x)
 
     def _eta(self, points: Points, i: int) -> float:
@@ -327,10 +289,8 @@ class SASolver(Solver):
         anchor, d = build.advance(x, p, i)
         used = [(i, d), *known[: self.corrector - 1]]
         weights = data_weights(points, i - 1, [k for k, _ in used], eta=self._eta(points, i - 1))
-        change = total([(float(w), v) for w, (_, v) in zip(weights, used, strict=True)])
-        change = change - total(
-            [(float(w), v) for w, (_, v) in zip(predicted, known, strict=False)]
-        )
+        change = total(weights, [v for _, v in used])
+        change = change - total(predicted, [v for _, v in known[: len(predicted)]])
         corrected = anchor + p.alpha * change
         if self.pece:
             return build.advance(corrected, p, i)

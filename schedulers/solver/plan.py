@@ -176,7 +176,7 @@ def advance(
     anchors, history, draws = list(state.anchors), list(state.history), state.draws
     keep_x = max((len(s.x) for s in plan.stages), default=1)
     keep_d = max((len(s.d) for s in plan.stages), default=0)
-    stages = plan.stages[state.stage : until]
+    stages, steps = plan.stages[state.stage : until], plan.steps
     seen = {s.step for s in plan.stages[: state.stage] if s.evaluate}
     sums: list[tuple[Stage, torch.dtype, Tensor]] = []
     for stage in stages:
@@ -206,7 +206,7 @@ def advance(
             d = d.clamp(-plan.clip_x0, plan.clip_x0)
         history = [d, *history][:keep_d]
         if callback is not None and stage.step not in seen:
-            callback(Progress(stage.step, plan.steps, y, stage.at.sigma, d))
+            callback(Progress(stage.step, steps, y, stage.at.sigma, d))
         seen.add(stage.step)
     for entry in sums:
         require_finite(plan, *entry)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,7 +13,7 @@ from ..settings import knob
 from .base import Row, Solver, ddim_row, regular
 from .build import Builder, Combo, total
 from .plan import Plan
-from .weights import moments
+from .weights import data_weights, exponential_row, moments
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,15 @@ def apply(row: Row, x: Combo, d: Combo) -> Combo:
     return row.x * x + row.d * d
 
 
+def data_step(
+    build: Builder, i: int, x: Combo, known: Sequence[Combo], weights: Iterable[float], eta: float
+) -> Combo:
+    """x' = (σ'/σ)e^{−ηh}·x + α'·Σ w·D + σ'√(1 − e^{−2ηh})·z from level i; h may be infinite."""
+    kept, size = exponential_row(build.points, i, eta)
+    drift = kept * x + build.points[i + 1].alpha * total(weights, known)
+    return drift + size * build.draw() if size else drift
+
+
 def sigma_step(
     build: Builder, x: Combo, p: Point, q: Point, step: int, tableau: Tableau
 ) -> tuple[Combo, Combo]:
@@ -71,9 +80,9 @@ def sigma_step(
     slopes = [(x - d) / p.sigma]
     for c, weights in zip(tableau.c[1:], tableau.a[1:], strict=True):
         at = path.on(p.sigma + c * width)
-        y = x + width * total(list(zip(weights, slopes, strict=True)))
+        y = x + width * total(weights, slopes)
         slopes.append((y - build.evaluate(y, at, step)) / at.sigma)
-    return x + width * total(list(zip(tableau.b, slopes, strict=True))), slopes[0]
+    return x + width * total(tableau.b, slopes), slopes[0]
 
 
 def lambda_step(
@@ -86,9 +95,9 @@ def lambda_step(
     slopes = [d - start]
     for c, weights in zip(tableau.c[1:], tableau.a[1:], strict=True):
         at = path.at(p.kappa * math.exp(-c * h))
-        y = start + h * total(list(zip(weights, slopes, strict=True)))
+        y = start + h * total(weights, slopes)
         slopes.append(build.evaluate(at.alpha * y, at, step) - y)
-    return q.alpha * (start + h * total(list(zip(tableau.b, slopes, strict=True)))), slopes[0]
+    return q.alpha * (start + h * total(tableau.b, slopes)), slopes[0]
 
 
 @dataclass(frozen=True)
@@ -210,18 +219,18 @@ EXPONENTIAL: dict[str, tuple[int, int, Callable[[float], Exponential]]] = {
 
 def exponential_step(
     build: Builder, x: Combo, p: Point, q: Point, step: int, name: str
-) -> tuple[Combo, Combo, Combo]:
-    """(next state, anchor at p, D at p) of an exponential step; needs a finite h."""
+) -> tuple[Combo, Combo]:
+    """(next state, D at p) of an exponential step; needs a finite h."""
     path, h = build.points.path, q.lam - p.lam
     table = EXPONENTIAL[name][2](h)
     x, d = build.advance(x, p, step)
     known = [d]
     for c, weights in zip(table.c[1:], table.a[1:], strict=True):
         at = path.at(p.kappa * math.exp(-c * h))
-        y = at.sigma / p.sigma * x + at.alpha * total(list(zip(weights, known, strict=True)))
+        y = at.sigma / p.sigma * x + at.alpha * total(weights, known)
         known.append(build.evaluate(y, at, step))
-    end = q.sigma / p.sigma * x + q.alpha * total(list(zip(table.b, known, strict=True)))
-    return end, x, d
+    end = q.sigma / p.sigma * x + q.alpha * total(table.b, known)
+    return end, d
 
 
 @dataclass(frozen=True)
@@ -261,7 +270,7 @@ class ExponentialRungeKutta(Solver):
         x = build.start
         for i, (p, q) in enumerate(points.steps):
             if regular(p, q):
-                x, _, _ = exponential_step(build, x, p, q, i, self.method)
+                x, _ = exponential_step(build, x, p, q, i, self.method)
             else:
                 x, d = build.advance(x, p, i)
                 x = apply(ddim_row(p, q, 0.0), x, d)
@@ -328,9 +337,7 @@ class DPMSolver(Solver):
         for i, (p, q) in enumerate(points.steps):
             if not regular(p, q):
                 x, d = build.advance(x, p, i)
-                x = apply(ddim_row(p, q, min(self.eta, 1.0)), x, d)
-                if self.eta > 0 and q.sigma > 0:
-                    x = x + q.sigma * build.draw()
+                x = data_step(build, i, x, [d], data_weights(points, i, [i]), self.eta)
             elif self.form == "++":
                 x = seeds_step(build, x, p, q, i, STAGES[self.max_order], self.eta)
             else:
@@ -380,7 +387,7 @@ def seeds_step(
         at = q if k == len(c) else path.at(p.kappa * math.exp(-position * h))
         weights = stage_weights(moment, c, k)
         drift = at.sigma / p.sigma * math.exp(-eta * position * h) * x
-        drift = drift + at.alpha * total(list(zip(weights, known, strict=True)))
+        drift = drift + at.alpha * total(weights, known)
         y, gap = drift, (position - before) * h
         if eta:
             y = y + at.sigma * (
@@ -412,7 +419,7 @@ def noise_step(
     for k in range(1, len(c) + 1):
         at = q if k == len(c) else path.at(p.kappa * math.exp(-c[k] * h))
         weights = stage_weights(moment, c, k)
-        y = at.alpha / p.alpha * x - at.sigma * total(list(zip(weights, known, strict=True)))
+        y = at.alpha / p.alpha * x - at.sigma * total(weights, known)
         if k == len(c):
             return y
         d = build.evaluate(y, at, step)

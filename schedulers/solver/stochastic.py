@@ -81,7 +81,7 @@ class ERSDE(Solver):
         else:
             y = q.alpha * kept / p.alpha * x + q.alpha * (1 - kept) * known[0][1]
             slopes = divided_differences(known)
-            y = y + q.alpha * total(list(zip(integrals, slopes, strict=False)))
+            y = y + q.alpha * total(integrals[: len(slopes)], slopes)
         return y + self.noise * size * build.draw() if self.stochastic and size else y
 
     def _coefficients(self, p: Point, q: Point) -> tuple[float, tuple[float, float]]:

@@ -103,7 +103,7 @@ def data_weights(
     h = q.lam - p.lam
     if (
         q.sigma == 0
-    ):  # E_k = 1: the polynomial's value at the end; by convention the newest D itself
+    ):  # every E_k is 1, the polynomial's value at the end; we take the newest D itself
         return np.array([1.0] + [0.0] * (len(known) - 1))
     if name == "index":
         tau = [float(k - i) for k in known]
@@ -163,3 +163,15 @@ def _quadrature(
     used = [0.0 if held else c for c, wanted in zip(nodes, keep, strict=True) if wanted]
     integrals = iter(lagrange(used, at) @ WEIGHTS * scale)
     return np.array([next(integrals) if wanted else 0.0 for wanted in keep])
+
+
+def exponential_row(points: Points, i: int, eta: float) -> tuple[float, float]:
+    """(weight of x, size of the noise) of step i → i + 1 with noise strength η."""
+    p, q = points[i], points[i + 1]
+    if q.sigma == 0:
+        return 0.0, 0.0
+    h = q.lam - p.lam
+    if math.isinf(h):
+        return (0.0, q.sigma) if eta else (q.sigma / p.sigma, 0.0)
+    kept = math.exp(-eta * h)
+    return q.sigma / p.sigma * kept, q.sigma * math.sqrt(-math.expm1(-2 * eta * h)) if eta else 0.0
