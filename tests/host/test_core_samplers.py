@@ -73,10 +73,10 @@ def sigmas(model: str, end: str) -> list[float]:
 class HeunStart(DPMSolverMultistep):
     """3M whose second step is exact 2M ('heun'); ours is 'midpoint', as in the paper and in diffusers."""
 
-    def _weights(self, points: Points, i: int, known: list[tuple[int, Combo]]) -> Any:
-        if len(known) == 2:
-            return data_weights(points, i, [k for k, _ in known], eta=self.eta)
-        return super()._weights(points, i, known)
+    def _weights(self, points: Points, i: int, levels: list[int]) -> Any:
+        if len(levels) == 2:
+            return data_weights(points, i, levels, eta=self.eta)
+        return super()._weights(points, i, levels)
 
 
 class LeftSums(ERSDE):
@@ -114,7 +114,7 @@ class Misprinted(AdamsBashforth):
 
     right = False
 
-    def _weights(self, grid: Points, i: int, known: list[tuple[int, Combo]]) -> list[float]:
+    def _weights(self, grid: Points, i: int, levels: list[int]) -> np.ndarray:
         s = [grid[k].sigma for k in range(i + 2)]
         h, h1, h2, h3 = (s[k + 1] - s[k] if k >= 0 else 1.0 for k in (i, i - 1, i - 2, i - 3))
         third, ratio = 1 - h / (3 * (h + h1)), h * (h + h1) / (h1 * (h1 + h2))
@@ -122,7 +122,7 @@ class Misprinted(AdamsBashforth):
         tail = (1 - h / (2 * (h + h1))) * h / (6 * (h + h1 + h2))
         jerk = third / 2 - tail if self.right else third / 2 + tail
         jerk = jerk * ratio * (h + h1 + h2) / (h1 + h2 + h3)
-        curve, jerk = curve * (len(known) > 2), jerk * (len(known) > 3)
+        curve, jerk = curve * (len(levels) > 2), jerk * (len(levels) > 3)
         a, b = h1 / h2, h1 * (h1 + h2) / (h2 * (h2 + h3))
         weights = [
             1 + h / h1 / 2 + curve + jerk,
@@ -130,7 +130,7 @@ class Misprinted(AdamsBashforth):
             a * curve + (a + b * (1 + h2 / h3)) * jerk,
             -jerk * b * (h2 / h3 if self.right else h1 / h2),
         ]
-        return [h * w for w in weights[: len(known)]] if len(known) > 1 else [h]
+        return h * np.array(weights[: len(levels)] if len(levels) > 1 else [1.0])
 
 
 class PutRight(Misprinted):
