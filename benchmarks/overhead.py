@@ -2,11 +2,13 @@
 
     python -m benchmarks.overhead [--json]
 
-The denoiser costs nothing: it returns a tensor made beforehand. Ours is charged for the plan, made anew
-in every run, and for the run; diffusers for ``scale_model_input`` and ``step`` but not for
-``set_timesteps``; k-diffusion's for the whole function. Each draws its noise where the method needs it.
-The ratio is ours over the better peer (bar: 0.5), from the best of several runs in turn. "kernels" counts the
-torch operations per step that would launch a kernel on a GPU (bar for a multistep method: 4).
+The denoiser costs nothing: it returns a tensor made beforehand. diffusers is charged for
+``scale_model_input`` and ``step`` but not for ``set_timesteps``, so ours for the run and not for its plan,
+which is made once and kept as long as a queue repeats the run; "plan" says what making it anew costs per
+step. k-diffusion's functions are charged whole. Each draws its noise where the method needs it. The ratio
+is ours over the better peer (bar: 0.5), from the best of several runs in turn. "kernels" counts the torch
+operations of a step that would launch a kernel on a GPU (bar for a multistep method without noise: 4),
+between two of the steps at which the engine looks for NaN, which costs one more.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from sampling_kit.schedulers.noise import PerImageNoise
 from sampling_kit.schedulers.noise_schedule import ScaledLinearVP
 from sampling_kit.schedulers.path import VE
 from sampling_kit.schedulers.points import Points
-from sampling_kit.schedulers.solver import ALL, Solver, run
+from sampling_kit.schedulers.solver import ALL, Solver
 from sampling_kit.schedulers.spacing import Karras, space
 
 SHAPES = ((1, 4, 64, 64), (4, 16, 128, 128), (1, 16, 13, 60, 90))
@@ -116,7 +118,18 @@ def ours(solver: Solver, steps: int, x: Tensor, d: Tensor) -> Seconds:
 
     def seconds() -> float:
         start = time.perf_counter()
-        run(solver.plan(points), lambda y, sigma: d, x, PerImageNoise(0))
+        solver.solve(points, lambda y, sigma: d, x, PerImageNoise(0))
+        return time.perf_counter() - start
+
+    return seconds
+
+
+def planning(solver: Solver, steps: int) -> Seconds:
+    points = points_of(steps)
+
+    def seconds() -> float:
+        start = time.perf_counter()
+        assert solver.plan(points).on(points.path.host).moves
         return time.perf_counter() - start
 
     return seconds
@@ -160,19 +173,27 @@ def best_of(runs: dict[str, Seconds], repeats: int) -> dict[str, float]:
     return {name: min(t[name] for t in times) for name in runs}
 
 
-def kernels(solver: Solver, steps: int = 10) -> float:
-    """Kernels per step in the middle of a run: 2·steps' minus steps', over steps."""
-    x = torch.randn(1, 4, 8, 8)
-    few, many = (count_kernels(ours(solver, n, x, x.clone())) for n in (steps, 2 * steps))
-    return (many - few) / steps
+def kernels(solver: Solver) -> float:
+    """Kernels of a step in the middle of a run, of 30 steps: between its 17th and its 23rd evaluation."""
+    x, (first, last) = torch.randn(1, 4, 8, 8), (17, 23)
+    d, calls, profiler = x.clone(), 0, profile(activities=[ProfilerActivity.CPU])
+
+    def denoise(y: Tensor, sigma: float) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == first:
+            profiler.start()
+        elif calls == last:
+            profiler.stop()
+        return d
+
+    solver.solve(points_of(30), denoise, x, PerImageNoise(0))
+    return count_kernels(profiler) / (last - first) * solver.nfe(1000) / 1000
 
 
-def count_kernels(once: Seconds) -> int:
+def count_kernels(profiler: profile) -> int:
     """Operations that torch was asked for, less views, reads and conversions to the type it has."""
-    once()
-    with profile(activities=[ProfilerActivity.CPU]) as profiler:
-        once()
-    asked = [e for e in profiler.events() if "aten::" in e.name and not e.cpu_parent]
+    asked = [e for e in profiler.events() or () if "aten::" in e.name and not e.cpu_parent]
     names = [e.name.removeprefix("aten::") for e in asked if e.name != "aten::to" or e.cpu_children]
     return sum(name not in NOT_KERNELS for name in names)
 
@@ -190,6 +211,7 @@ def measure(
         if solver is None:
             continue
         launched = kernels(solver)
+        plan = round(1e6 * best_of({"plan": planning(solver, steps)}, repeats)["plan"] / steps, 1)
         for shape in shapes:
             x, d = torch.randn(2, *shape)
             runs = dict(
@@ -197,13 +219,17 @@ def measure(
                 diffusers=diffusers(family, getattr(solver, "max_order", 2), steps, x, d),
             )
             k = k_diffusion(family, steps, x, d)
-            times = best_of(runs | ({"k_diffusion": k} if k else {}), repeats)
+            runs |= {"k_diffusion": k} if k else {}
+            times = best_of(runs, repeats)
             row = {name: round(1e6 * t / steps, 1) for name, t in times.items()}
             peer = min(t for name, t in times.items() if name != "ours")
             ratio = round(times["ours"] / peer, 3)
             worst = max(worst, ratio)
             rows.append(
-                dict(family=family.name, shape=list(shape), ratio=ratio, kernels=launched, **row)
+                dict(
+                    family=family.name, shape=list(shape), ratio=ratio, kernels=launched, plan=plan
+                )
+                | row
             )
     return dict(worst_ratio=worst, rows=rows)
 
@@ -222,7 +248,7 @@ def main() -> None:
         shape = "x".join(map(str, row["shape"]))
         sides = [f"{s} {row[s]:.0f}" for s in ("ours", "diffusers", "k_diffusion") if s in row]
         print(f"{row['family']:9} {shape:15} ratio {row['ratio']:.2f}, {', '.join(sides)}, "
-              f"{row['kernels']:.1f} kernels")  # fmt: skip
+              f"plan {row['plan']:.0f}, {row['kernels']:.1f} kernels")  # fmt: skip
     print(f"worst ratio {data['worst_ratio']:.2f} (bar 0.5)")
 
 

@@ -52,7 +52,7 @@ Results = list[Result]
 def our_contestants(solvers: Sequence[type[Solver]] = ALL) -> list[Contestant]:
     """Every deterministic variant that is a plan; two names for one plan are one run."""
     variants = [v for solver in solvers for v in solver.variants() if not v.stochastic]
-    return [contestant(v) for v in variants if type(v).solve is Solver.solve]
+    return [contestant(v) for v in variants if v.planned]
 
 
 def contestant(solver: Solver) -> Contestant:

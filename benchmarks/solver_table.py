@@ -121,15 +121,10 @@ def curved_error(solver: Solver, path: Path, n: int) -> float:
 
 def order(solver: Solver, path: Path) -> str:
     """log₂ of what twice the steps gain; nothing for a solver that chooses its steps or has no order."""
-    if solver.order not in PAIRS or not planned(solver):
+    if solver.order not in PAIRS or not solver.planned:
         return NONE
     coarse, fine = (curved_error(solver, path, n) for n in PAIRS[solver.order])
     return f"{math.log2(coarse / fine):.1f}"
-
-
-def planned(solver: Solver) -> bool:
-    """Whether the solver is its plan; else what it does depends on the data."""
-    return type(solver).solve is Solver.solve
 
 
 # ---- solvers that draw noise: the variance of one-dimensional Gaussian data, without Monte Carlo
@@ -161,7 +156,7 @@ def geometric(path: Path, top: float, bottom: float, n: int) -> Points:
 
 def weak_order(solver: Solver, path: Path) -> str:
     """log₂ of what 200 steps instead of 100 gain in the variance of data with deviation 0.6."""
-    if not planned(solver):
+    if not solver.planned:
         return NONE
     errors = []
     for n in (100, 200):
@@ -174,7 +169,7 @@ def weak_order(solver: Solver, path: Path) -> str:
 
 def exact_for_a_point(solver: Solver) -> str:
     """Whether, for data at one point, the state's deviation is exactly σ' after every step."""
-    if not planned(solver):
+    if not solver.planned:
         return NONE
     runs = [spread(solver, geometric(p, 50.0, 0.02, n), 0.0) for p in PATHS for n in (1, 3, 10)]
     exact = all(abs(variance / s**2 - 1) < 1e-9 for run in runs for s, variance in run)
@@ -259,7 +254,7 @@ Written by `python -m benchmarks.solver_table --write`. Which one to take: [choo
 **Claimed** is the order the solver states, and what the tests hold it to within 0.25. **VP, VE, flow** are
 the orders measured on a curved field (three Gaussians, uneven steps from σ/α = 3 to 0.1).
 **NFE** is the number of evaluations of the denoiser in n steps that end at 0; "or more" where it depends on
-the levels or on the data.
+the levels, "at most" where on the data: such a run logs what it took.
 The other columns are errors with that many evaluations, or as many below as fit whole steps: the median
 over 32 seeds of the RMSE to the exact end point, on a mixture of 12 Gaussians in 192 dimensions whose
 deviation is 0.8. A toy tells the orders of magnitude; a network's own errors come on top.
@@ -318,7 +313,9 @@ def nfe(solver: Solver) -> str:
     rest = solver.nfe(50) - 50 * per
     sign = "+" if rest > 0 else "−"
     formula = ("" if per == 1 else str(per)) + "n" + (f" {sign} {abs(rest)}" if rest else "")
-    more = not planned(solver) or solver.plan(STEPS_50).nfe > solver.nfe(50)
+    if not per:
+        return f"at most {rest}"
+    more = solver.planned and solver.plan(STEPS_50).nfe > solver.nfe(50)
     return f"{formula} or more" if more else formula
 
 

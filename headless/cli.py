@@ -125,6 +125,8 @@ def run(
             runs.append(_run_once(with_seed(loaded, nodes, one), nodes, context, as_json))
             runs[-1]["seed"] = one
             if not as_json:
+                for heading, text in _texts(runs[-1]["outputs"], loaded, nodes):
+                    click.echo(f"{heading}:\n{text}", err=True)
                 click.echo("\n".join(runs[-1]["files"]))
         if as_json:
             click.echo(json.dumps({"workflow": str(workflow), "runs": runs}, allow_nan=False))
@@ -237,9 +239,20 @@ def _bars(name: Callable[[str], str]) -> Iterator[Progress]:
             bar.close()
 
 
+def _texts(
+    outputs: Mapping[str, Mapping[str, Any]], workflow: Workflow, nodes: Registry
+) -> Iterator[tuple[str, str]]:
+    """(title of a node, text that it shows), each text once."""
+    from .graph import title
+
+    shown = {text: node for node, ui in outputs.items() for text in ui.get("text", ())}
+    yield from ((title(workflow.prompt, node, nodes), text) for text, node in shown.items())
+
+
 def _files(outputs: Mapping[str, Mapping[str, Any]], folders: Mapping[str, Path]) -> list[str]:
-    """Absolute paths of the images that nodes say they wrote."""
-    entries = (entry for ui in outputs.values() for entry in ui.get("images", ()))
+    """Absolute paths of the images and other files that nodes say they wrote."""
+    shown = (entries for ui in outputs.values() for entries in (ui.get("images"), ui.get("files")))
+    entries = (entry for some in shown for entry in some or ())
     paths = (folders[entry["type"]] / entry["subfolder"] / entry["filename"] for entry in entries)
     return [str(path.resolve()) for path in paths]
 

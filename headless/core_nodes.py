@@ -6,7 +6,6 @@ nodes run.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +13,13 @@ import torch
 from torch import Tensor
 
 from ..nodes import io_standalone as io
-from ..nodes._standalone import Guider, Sampler, make_guider
+from ..nodes._standalone import Guider, Sampler, make_guider, set_folders
+from ..nodes.files import find_file, refusal, split_prefix
 from ..schedulers.guidance import CFG, COND, UNCOND, Guidance
 from .context import current
-from .images import find_input, load_image, save_images, split_prefix
+from .images import load_image, save_images
+
+set_folders(lambda kind: {"input": current().input, "output": current().output}[kind])
 
 Latent = dict[str, Any]
 SEED_RANGE = dict(default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True)
@@ -207,13 +209,18 @@ class FlipSigmas(io.ComfyNode):
         return io.NodeOutput(flipped)
 
 
-def _refusal(look: Callable[[], object]) -> bool | str:
-    """True if ``look`` succeeds, else why not: the answer of validate_inputs."""
-    try:
-        look()
-    except ValueError as error:
-        return str(error)
-    return True
+class LatentMultiply(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        inputs = [
+            io.Latent.Input("samples"),
+            io.Float.Input("multiplier", default=1.0, min=-10.0, max=10.0, step=0.01),
+        ]
+        return schema("LatentMultiply", inputs, [io.Latent.Output()])
+
+    @classmethod
+    def execute(cls, samples: Latent, multiplier: float) -> Any:
+        return io.NodeOutput({**samples, "samples": samples["samples"] * multiplier})
 
 
 class SaveImage(io.ComfyNode):
@@ -225,7 +232,7 @@ class SaveImage(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, filename_prefix: str = "ComfyUI") -> bool | str:
-        return _refusal(lambda: split_prefix(filename_prefix, current().output))
+        return refusal(lambda: split_prefix(filename_prefix, current().output))
 
     @classmethod
     def execute(cls, images: Tensor, filename_prefix: str = "ComfyUI") -> Any:
@@ -248,6 +255,17 @@ class PreviewImage(io.ComfyNode):
         return io.NodeOutput(images, ui={"images": saved})
 
 
+class PreviewAny(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        inputs, outputs = [io.AnyType.Input("source")], [io.String.Output()]
+        return schema("PreviewAny", inputs, outputs, "Preview as Text", is_output_node=True)
+
+    @classmethod
+    def execute(cls, source: Any) -> Any:
+        return io.NodeOutput(str(source), ui={"text": [str(source)]})
+
+
 class LoadImage(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> Any:
@@ -256,7 +274,7 @@ class LoadImage(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, image: str = "") -> bool | str:
-        return _refusal(lambda: find_input(image, current().input))
+        return refusal(lambda: find_file(image, current().input))
 
     @classmethod
     def execute(cls, image: str) -> Any:
@@ -265,5 +283,5 @@ class LoadImage(io.ComfyNode):
 
 CORE_NODES = (
     RandomNoise, DisableNoise, BasicGuider, CFGGuider, SamplerCustomAdvanced, SamplerCustom,
-    SplitSigmas, FlipSigmas, SaveImage, PreviewImage, LoadImage,
+    SplitSigmas, FlipSigmas, LatentMultiply, SaveImage, PreviewImage, PreviewAny, LoadImage,
 )  # fmt: skip

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import secrets
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from PIL import Image, ImageOps, ImageSequence, PngImagePlugin
+
+from ..nodes.files import fill_in, find_file, next_number, split_prefix
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,13 +34,15 @@ def save_images(
     folder, for a wrong shape and for values that are not finite.
     """
     pixels = _to_pixels(images)
-    subfolder, stem = split_prefix(_fill_in(prefix, pixels.shape[2], pixels.shape[1]), folder)
+    subfolder, stem = split_prefix(
+        fill_in(prefix, width=pixels.shape[2], height=pixels.shape[1]), folder
+    )
     target = folder / subfolder
     target.mkdir(parents=True, exist_ok=True)
     chunks = PngImagePlugin.PngInfo()
     for keyword, value in metadata.items():
         chunks.add_text(keyword, json.dumps(value, allow_nan=False))
-    first = _next_number(target, stem)
+    first = next_number(target, stem)
     saved = []
     for index, image in enumerate(pixels):
         name = f"{stem.replace('%batch_num%', str(index))}_{first + index:05}_.png"
@@ -55,7 +57,7 @@ def load_image(name: str, folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
     B is the number of equally large frames; an image without alpha has a mask of 64x64 zeros.
     Raises ValueError when the file is not in the folder, is not an image or is absurdly large.
     """
-    path = find_input(name, folder)
+    path = find_file(name, folder)
     try:
         with Image.open(path) as file:
             frames = [_from_frame(frame) for frame in ImageSequence.Iterator(file)]
@@ -67,19 +69,6 @@ def load_image(name: str, folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
         return image, torch.zeros(len(same), 64, 64)
     opaque = torch.ones(image.shape[1:3])
     return image, 1 - torch.stack([opaque if alpha is None else alpha for _, alpha in same])
-
-
-def find_input(name: str, folder: Path) -> Path:
-    """The file `name` (as in a LoadImage node, so perhaps ending in " [input]") inside `folder`.
-
-    Raises ValueError when there is none or it lies elsewhere.
-    """
-    path = folder / name.removesuffix("[input]").rstrip()
-    if "\0" in name or not path.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"the image {name!r} is outside of the input folder {folder}")
-    if not path.is_file():
-        raise ValueError(f"there is no image {name!r} in the input folder {folder}")
-    return path
 
 
 def _from_frame(frame: Image.Image) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -108,40 +97,6 @@ def _to_pixels(images: torch.Tensor) -> NDArray[np.uint8]:
         raise ValueError("the image holds NaN or infinite values; the run that made it diverged")
     pixels: NDArray[np.uint8] = np.clip(values * 255, 0, 255).astype(np.uint8)
     return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
-
-
-def _fill_in(prefix: str, width: int, height: int) -> str:
-    """`prefix` with %width%, %height% and the parts of the local time replaced."""
-    now = time.localtime()
-    values = {
-        "width": str(width),
-        "height": str(height),
-        "year": str(now.tm_year),
-        "month": f"{now.tm_mon:02}",
-        "day": f"{now.tm_mday:02}",
-        "hour": f"{now.tm_hour:02}",
-        "minute": f"{now.tm_min:02}",
-        "second": f"{now.tm_sec:02}",
-    }
-    return re.sub(r"%(\w+)%", lambda found: values.get(found[1], found[0]), prefix)
-
-
-def split_prefix(prefix: str, folder: Path) -> tuple[str, str]:
-    """The sub-folder and start of the file name; raises ValueError if they leave `folder`."""
-    subfolder, stem = os.path.split(os.path.normpath(prefix))
-    outside = os.path.isabs(prefix) or "\0" in prefix or stem in ("", ".", "..")
-    if outside or not (folder / subfolder).resolve().is_relative_to(folder.resolve()):
-        raise ValueError(
-            f"filename_prefix {prefix!r} does not name a file inside of the output folder {folder}"
-        )
-    return subfolder, stem
-
-
-def _next_number(folder: Path, stem: str) -> int:
-    """One more than the highest number that follows `stem` in the folder."""
-    pattern = re.escape(stem).replace("%batch_num%", r"\d+") + r"_(\d+)[_.]"
-    names = (re.match(pattern, name, re.IGNORECASE) for name in os.listdir(folder))
-    return max((int(found[1]) for found in names if found), default=0) + 1
 
 
 def _write(image: Image.Image, path: Path, chunks: PngImagePlugin.PngInfo) -> None:

@@ -1,12 +1,14 @@
 """The nodes: widgets in, engine values out. No mathematics here."""
 
-from . import denoiser, guidance, images, noise, schedule, solver
+from . import denoiser, guidance, images, inspect, noise, schedule, solver, state
 
 NODES = (
     *schedule.NODES,
     *denoiser.NODES,
     *guidance.NODES,
     *solver.NODES,
+    *state.NODES,
     *noise.NODES,
     *images.NODES,
+    *inspect.NODES,
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import comfy.latent_formats
@@ -19,6 +20,7 @@ import comfy.model_sampling
 import comfy.samplers
 import comfy.supported_models_base
 import comfy.utils
+import folder_paths
 import numpy as np
 import torch
 from comfy_api.latest import ComfyExtension, io
@@ -32,18 +34,22 @@ from ..schedulers.noise_schedule import NoiseSchedule
 from ..schedulers.path import VE, Flow
 from ..schedulers.points import finite
 from ..schedulers.prediction import Prediction
-from ..schedulers.sample import sample
+from ..schedulers.sample import require_latent, sample
 from ..schedulers.solver import Progress, Solver
+from ..schedulers.solver.plan import DrawNoise
+from ..schedulers.split import Part
 from .conditioning import Conditioning, class_weights
 
 __all__ = [
     "ComfyExtension",
+    "folder",
     "io",
     "make_guider",
     "make_model",
     "make_sampler",
     "schedule_of",
     "set_device",
+    "solver_of",
 ]
 
 ms = comfy.model_sampling
@@ -53,6 +59,11 @@ ModelType = comfy.model_base.ModelType
 def set_device(name: str) -> str:
     """ComfyUI chooses its own device."""
     raise RuntimeError("inside ComfyUI the device is set on ComfyUI's command line")
+
+
+def folder(kind: str) -> Path:
+    """ComfyUI's folder "input" or "output"."""
+    return Path(folder_paths.get_directory_by_type(kind))
 
 
 # ---------------------------------------------------------------- noise schedule of a native MODEL
@@ -205,17 +216,22 @@ def make_model(build: Callable[[Any], Denoiser], schedule: NoiseSchedule) -> Any
 
 def solve(
     model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None,
-    callback: Any = None, disable: bool | None = None, *, solver: Solver,
+    callback: Any = None, disable: bool | None = None, *, solver: Solver | Part,
 ) -> Tensor:  # fmt: skip
-    """A k-diffusion style sampler function around one of our solvers."""
+    """A k-diffusion style sampler function around one of our solvers, or a part of its run."""
     extra = extra_args or {}
     path = schedule_of(model.inner_model.model_patcher).path
     levels = sigmas.tolist()
+    require_latent(path, levels)
     bar = comfy.utils.model_trange(len(levels) - 1, disable=disable)
-    draw = PerImageNoise(extra.get("seed") or 0)
+    seed = extra.get("seed") or 0
     size = getattr(
         model.inner_model.model_patcher.get_model_object("model_sampling"), "noise_scale", 1.0
     )
+
+    def noise(seed: int) -> DrawNoise:
+        draw = PerImageNoise(seed)
+        return lambda position, like: draw(position, like) * size
 
     def denoise(y: Tensor, sigma: float) -> Tensor:
         return model(y, y.new_full((y.shape[0],), sigma), **extra)
@@ -226,19 +242,31 @@ def solve(
             callback(
                 {"x": p.x, "i": p.step, "sigma": level, "sigma_hat": level, "denoised": p.denoised}
             )
-        bar.update(1)
+        bar.update(p.step + 1 - bar.n)  # a solver that chooses its steps passes levels unevenly
 
+    check = comfy.model_management.throw_exception_if_processing_interrupted
     with bar:
-        return sample(
-            solver, path, denoise, x, levels,
-            lambda position, like: draw(position, like) * size, report,
-            comfy.model_management.throw_exception_if_processing_interrupted,
-        )  # fmt: skip
+        if isinstance(solver, Solver):
+            return sample(solver, path, denoise, x, levels, noise(seed), report, check)
+        masked = extra.get("denoise_mask") is not None
+        # under a mask the picture and its noise belong to the run: a later part has neither
+        mine = {"picture": model.latent_image, "noise": model.noise} if masked else {}
+        start = solver.begin(path, x, levels, seed, bool(model.noise.any()), mine)
+        if masked and start.extra:
+            model.latent_image, model.noise = start.extra["picture"], start.extra["noise"]
+        return solver.run(start, path, denoise, levels, noise(start.seed), report, check)
 
 
-def make_sampler(solver: Solver) -> Any:
+def make_sampler(solver: Solver | Part) -> Any:
     """SAMPLER around a solver; masks, previews and noise scaling are KSAMPLER's."""
     return comfy.samplers.KSAMPLER(solve, {"solver": solver})
+
+
+def solver_of(sampler: Any) -> Solver | Part | None:
+    """What :func:`make_sampler` was given; None for any other SAMPLER."""
+    if getattr(sampler, "sampler_function", None) is not solve:
+        return None
+    return sampler.extra_options["solver"]
 
 
 # ---------------------------------------------------------------------------------------- GUIDER

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,8 +20,9 @@ from ..schedulers.guidance import Guidance
 from ..schedulers.noise import PerImageNoise
 from ..schedulers.noise_schedule import NoiseSchedule
 from ..schedulers.points import Points
-from ..schedulers.sample import noised, sample
+from ..schedulers.sample import noised, require_latent, sample
 from ..schedulers.solver import Progress, Solver
+from ..schedulers.split import Part
 from .conditioning import Conditioning, class_weights
 
 Callback = Callable[[int, Tensor, Tensor, int], None]
@@ -47,6 +49,20 @@ def set_device(name: str) -> str:
         raise ValueError(f"device {name!r} is not available here; found: {here}")
     _device = torch.device(name)
     return name
+
+
+_folder: Callable[[str], Path] = Path  # here, until the runner says where
+
+
+def set_folders(find: Callable[[str], Path]) -> None:
+    """Say where the folders "input" and "output" of the run that is going on are."""
+    global _folder
+    _folder = find
+
+
+def folder(kind: str) -> Path:
+    """The folder "input" or "output" of the run that is going on."""
+    return _folder(kind)
 
 
 @dataclass(frozen=True)
@@ -117,9 +133,9 @@ def repeat_to(rows: Tensor | None, batch: int) -> Tensor | None:
 
 @dataclass(frozen=True)
 class Sampler:
-    """SAMPLER: a solver."""
+    """SAMPLER: a solver, or a part of its run."""
 
-    solver: Solver
+    solver: Solver | Part
 
     def sample(
         self,
@@ -131,6 +147,7 @@ class Sampler:
         seed: int,
     ) -> Tensor:
         schedule = guider.model.schedule
+        require_latent(schedule.path, sigmas)
         top = Points(schedule.path, (schedule.kappa_max,)).sigmas()[0]
         from_pure_noise = sigmas[0] > top or math.isclose(sigmas[0], top, rel_tol=1e-5)
         noise, latent = (t.to(_device, torch.float32) for t in (noise, latent))
@@ -140,21 +157,26 @@ class Sampler:
             if callback is not None:
                 callback(p.step, p.denoised, p.x, p.steps)
 
+        path, solver = schedule.path, self.solver
         with torch.inference_mode():
-            out = sample(
-                self.solver,
-                schedule.path,
-                guider.denoiser(len(x)),
-                x,
-                sigmas,
-                PerImageNoise(seed),
-                report,
-            )
-        return out.cpu()
+            denoise = guider.denoiser(len(x))
+            if isinstance(solver, Solver):
+                out = sample(solver, path, denoise, x, sigmas, PerImageNoise(seed), report)
+            else:
+                start = solver.begin(path, x, sigmas, seed, bool(noise.any()))
+                draw = PerImageNoise(start.seed)
+                out = solver.run(start, path, denoise, sigmas, draw, report)
+        alpha = path.host.on(sigmas[-1]).alpha  # a flow LATENT is x/α
+        return (out if alpha == 1 else out / alpha).cpu()
 
 
-def make_sampler(solver: Solver) -> Sampler:
+def make_sampler(solver: Solver | Part) -> Sampler:
     return Sampler(solver)
+
+
+def solver_of(sampler: Any) -> Solver | Part | None:
+    """What :func:`make_sampler` was given; None for any other SAMPLER."""
+    return sampler.solver if isinstance(sampler, Sampler) else None
 
 
 def make_guider(model: Any, conds: dict[str, Conditioning], guidance: Guidance) -> Guider:

@@ -14,31 +14,37 @@ PRESENT = importlib.util.find_spec("comfy_api") is not None
 if PRESENT:
     from ._comfy import (  # pyright: ignore
         ComfyExtension,
+        folder,
         io,
         make_guider,
         make_model,
         make_sampler,
         schedule_of,
         set_device,
+        solver_of,
     )
 else:
     from . import io_standalone as io
     from ._standalone import (
         ComfyExtension,
+        folder,
         make_guider,
         make_model,
         make_sampler,
         schedule_of,
         set_device,
+        solver_of,
     )
 
 __all__ = [
     "PRESENT",
     "ComfyExtension",
+    "folder",
     "io",
     "make_guider",
     "make_model",
     "make_sampler",
     "schedule_of",
     "set_device",
+    "solver_of",
 ]

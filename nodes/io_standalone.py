@@ -142,6 +142,15 @@ def Custom(io_type: str) -> type[ComfyType]:
     return _type(io_type)
 
 
+class MultiType(ComfyType):
+    """An input that takes any of several wire types."""
+
+    class Input(Input):
+        def __init__(self, id: str, types: Sequence[type[ComfyType]], **options: Any) -> None:
+            super().__init__(id, **options)
+            self.io_type = ",".join(kind.io_type for kind in types)
+
+
 _WIDGET = "default socketless force_input"
 Int = _type("INT", f"{_WIDGET} min max step control_after_generate display_mode")
 Float = _type("FLOAT", f"{_WIDGET} min max step round display_mode gradient_stops")

@@ -3,4 +3,5 @@
 from .host import io
 
 NoiseScheduleType = io.Custom("NOISE_SCHEDULE")
+SamplerStateType = io.Custom("SAMPLER_STATE")
 GuidanceType = io.Custom("GUIDANCE")

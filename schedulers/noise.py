@@ -42,10 +42,9 @@ class PerImageNoise:
         indices = range(like.shape[0]) if self.indices is None else self.indices
         if len(indices) != like.shape[0]:
             raise ValueError(f"{len(indices)} image indices for a batch of {like.shape[0]}")
-        shape, key = like.shape[1:], [mix(self.seed + i, position) for i in indices]
-        batch = torch.stack([torch.randn(shape, generator=_generator(k)) for k in key])
-        if like.device.type == "cuda":
-            batch = batch.pin_memory()
+        batch = torch.empty(like.shape, pin_memory=like.device.type == "cuda")
+        for image, i in zip(batch, indices, strict=True):
+            image.normal_(generator=_generator(mix(self.seed + i, position)))
         return batch.to(like.device, like.dtype, non_blocking=True)
 
 

@@ -32,6 +32,15 @@ def sample(
     return solver.solve(points, denoise, x, noise, callback, check)
 
 
+def require_latent(path: Path, sigmas: Sequence[float]) -> None:
+    """Raises ValueError for an inversion to pure noise on flow, where a LATENT, which is x/(1 − σ), has no value."""
+    if len(sigmas) > 1 and sigmas[-1] > sigmas[0] and path.host.on(sigmas[-1]).alpha == 0:
+        raise ValueError(
+            "an inversion on a flow model cannot end at σ = 1: ComfyUI's LATENT there is x/(1 − σ). End below, for "
+            "example with denoise = 0.98 in the Steps node, and start at that level again on the way back"
+        )
+
+
 def noised(
     path: Path, sigma: float, latent: Tensor, noise: Tensor, from_pure_noise: bool
 ) -> Tensor:

@@ -48,6 +48,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:`algorithm_types=dpmsolver`:FutureWarning"),
 ]
 on_vp_and_flow = pytest.mark.parametrize("path", [VP(), Flow()], ids=lambda p: p.name)
+lowered_or_not = pytest.mark.parametrize("lower", [False, True], ids=["full", "lowered"])
 N = 11
 
 
@@ -135,14 +136,14 @@ def assert_equal_until(first, ours, theirs):
 # --------------------------------------------------------------------------- DPM-Solver++ multistep
 
 
-def dpm_multistep(monkeypatch, points, end, **options):
+def dpm_multistep(monkeypatch, points, end, lower=False, **options):
     monkeypatch.setattr(scheduling_dpmsolver_multistep, "torch", Wide())
     final = "zero" if end == "0" else "sigma_min"
     flow = points.path == Flow()
     return loaded(
         diffusers.DPMSolverMultistepScheduler(
             prediction_type="sample",
-            lower_order_final=False,  # theirs lowers the order of the last steps below 15 steps
+            lower_order_final=lower,  # below 15 steps; ours in any number
             final_sigmas_type=final,
             use_flow_sigmas=flow,
             **options,
@@ -151,13 +152,14 @@ def dpm_multistep(monkeypatch, points, end, **options):
     )
 
 
+@lowered_or_not
 @pytest.mark.parametrize("end", ["0", "open"])
 @pytest.mark.parametrize("order", [1, 2, 3])
 @on_vp_and_flow
-def test_dpm_multistep_equals_diffusers(path, order, end, monkeypatch):
+def test_dpm_multistep_equals_diffusers(path, order, end, lower, monkeypatch):
     points = grid(path, end)
-    theirs = dpm_multistep(monkeypatch, points, end, solver_order=order)
-    ours = DPMSolverMultistep(order, "published")
+    theirs = dpm_multistep(monkeypatch, points, end, lower, solver_order=order)
+    ours = DPMSolverMultistep(order, "published", lower_order_final=lower)
     assert_equal(our_states(ours, points), their_states(theirs, points))
 
 
@@ -168,17 +170,18 @@ def test_dpm_multistep_heun_is_our_exact_second_order(path, monkeypatch):
     assert_equal(our_states(DPMSolverMultistep(2, "exact"), points), their_states(theirs, points))
 
 
+@lowered_or_not
 @pytest.mark.parametrize("end", ["0", "open"])
 @pytest.mark.parametrize(
     ("order", "weights", "kind"),
     [(1, "published", "midpoint"), (2, "published", "midpoint"), (2, "exact", "heun")],
 )
 @on_vp_and_flow
-def test_sde_dpm_multistep_equals_diffusers(path, order, weights, kind, end, monkeypatch):
+def test_sde_dpm_multistep_equals_diffusers(path, order, weights, kind, end, lower, monkeypatch):
     points = grid(path, end)
     options = dict(algorithm_type="sde-dpmsolver++", solver_order=order, solver_type=kind)
-    theirs = dpm_multistep(monkeypatch, points, end, **options)
-    ours = DPMSolverMultistep(order, weights, eta=1.0)
+    theirs = dpm_multistep(monkeypatch, points, end, lower, **options)
+    ours = DPMSolverMultistep(order, weights, eta=1.0, lower_order_final=lower)
     assert_equal(our_states(ours, points), their_states(theirs, points, variance_noise=None))
 
 
@@ -271,19 +274,23 @@ def test_single_step_dpm_is_one_method_by_two_names(path, order):
 @pytest.mark.parametrize("corrector", [True, False])
 @pytest.mark.parametrize("variant", ["bh1", "bh2"])
 @pytest.mark.parametrize(
-    ("order", "end"), [(1, "0"), (2, "0"), (1, "open"), (2, "open"), (3, "open")]
+    ("end", "lower"), [("0", True), ("open", False), ("open", True)], ids=["0", "open", "lowered"]
 )
+@pytest.mark.parametrize("order", [1, 2, 3])
 @on_vp_and_flow
-def test_unipc_equals_diffusers(path, order, end, variant, corrector):
+def test_unipc_equals_diffusers(path, order, end, lower, variant, corrector):
     points = grid(path, end)
-    theirs = loaded(unipc(points, order, variant, corrector, end == "0"), points)
-    assert_equal(our_states(UniPC(order, variant, corrector), points), their_states(theirs, points))
+    theirs = loaded(unipc(points, order, variant, corrector, lower), points)
+    ours = UniPC(order, variant, corrector, lower_order_final=lower)
+    assert_equal(our_states(ours, points), their_states(theirs, points))
 
 
 @pytest.mark.parametrize("variant", ["bh1", "bh2"])
 def test_unipc_3_of_diffusers_must_lower_its_order_to_reach_0(variant):
-    """Its last but one step is of order 2 (in full order its step to 0 would be NaN); ours stays at 3."""
+    """In full order its step to 0 has no solution; ours is D there, so lowering is a choice."""
     points = grid(VP())
+    with pytest.raises(torch.linalg.LinAlgError):
+        their_states(loaded(unipc(points, 3, variant, True, False), points), points)
     theirs = loaded(unipc(points, 3, variant, True, True), points)
     assert_equal_until(N - 1, our_states(UniPC(3, variant), points), their_states(theirs, points))
 
@@ -365,22 +372,24 @@ def test_euler_ancestral_equals_diffusers(monkeypatch):
 # ----------------------------------------------------------------------------------- DEIS, SA-Solver
 
 
+@lowered_or_not
 @pytest.mark.parametrize("order", [1, 2, 3])
 @on_vp_and_flow
-def test_deis_equals_diffusers(path, order):
+def test_deis_equals_diffusers(path, order, lower):
     """logrho is the polynomial in λ. Its table cannot end at 0: log 0 would make it NaN."""
     points = grid(path, "open")
     theirs = diffusers.DEISMultistepScheduler(
         prediction_type="sample",
         solver_order=order,
-        lower_order_final=False,
+        lower_order_final=lower,
         use_flow_sigmas=path == Flow(),
     )
     theirs = loaded(theirs, points)
-    assert_equal(our_states(DEIS(order, "lambda"), points), their_states(theirs, points))
+    ours = DEIS(order, "lambda", lower_order_final=lower)
+    assert_equal(our_states(ours, points), their_states(theirs, points))
 
 
-def sa_solver(monkeypatch, points, predictor, corrector, tau):
+def sa_solver(monkeypatch, points, predictor, corrector, tau, lower=False):
     position = iter(range(1, 100))
     monkeypatch.setattr(scheduling_sasolver, "randn_tensor", lambda *_, **__: draw(next(position)))
     theirs = diffusers.SASolverScheduler(
@@ -388,7 +397,7 @@ def sa_solver(monkeypatch, points, predictor, corrector, tau):
         predictor_order=predictor,
         corrector_order=corrector,
         tau_func=lambda t: torch.tensor(tau, dtype=torch.float64),
-        lower_order_final=False,
+        lower_order_final=lower,
         use_flow_sigmas=points.path == Flow(),
     )
     return loaded(theirs, points)
@@ -410,19 +419,20 @@ def without_its_second_order(theirs, monkeypatch):
     return theirs
 
 
+@lowered_or_not
 @pytest.mark.parametrize("tau", [0.0, 0.6, 1.0])
 @pytest.mark.parametrize(
     ("predictor", "corrector"), [(1, 1), (2, 1), (1, 2), (2, 2), (3, 3), (3, 4)]
 )
 @on_vp_and_flow
-def test_sa_solver_equals_diffusers(path, predictor, corrector, tau, monkeypatch):
+def test_sa_solver_equals_diffusers(path, predictor, corrector, tau, lower, monkeypatch):
     points = grid(path, "open")
-    ours = our_states(SASolver(predictor, corrector, tau), points)
-    theirs = sa_solver(monkeypatch, points, predictor, corrector, tau)
+    ours = our_states(SASolver(predictor, corrector, tau, lower_order_final=lower), points)
+    theirs = sa_solver(monkeypatch, points, predictor, corrector, tau, lower)
     theirs = without_its_second_order(theirs, monkeypatch)
     assert_equal(ours, their_states(theirs, points))
     if (predictor, corrector) == (1, 1):  # has no second order
-        theirs = sa_solver(monkeypatch, points, predictor, corrector, tau)
+        theirs = sa_solver(monkeypatch, points, predictor, corrector, tau, lower)
         assert_equal(ours, their_states(theirs, points))
 
 

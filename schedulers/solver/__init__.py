@@ -1,12 +1,15 @@
 """Solvers. Adding one: a class in a file here and its name in ``ALL``."""
 
 from .adams import DEIS, AdamsBashforth, GradientEstimation
+from .adaptive import Adaptive
 from .amed import AMED
 from .base import Solver
 from .ddim import DDIM
 from .ddpm import DDPM
 from .euler import Euler, EulerAncestral
+from .gaussian import GaussianAdams
 from .heun import HeunEDM
+from .langevin import Langevin
 from .multistep import DPMSolverMultistep, SASolver, UniPC
 from .plan import Plan, Progress, Stage, State, advance, run
 from .rectified_flow import RectifiedFlow
@@ -26,6 +29,7 @@ ALL: tuple[type[Solver], ...] = (
     UniPC,
     AdamsBashforth,
     DEIS,
+    GaussianAdams,
     ExponentialRungeKutta,
     RungeKutta,
     SASolver,
@@ -35,6 +39,8 @@ ALL: tuple[type[Solver], ...] = (
     EulerMaruyama,
     LCM,
     AMED,
+    Adaptive,
+    Langevin,
 )
 
 __all__ = [
@@ -46,14 +52,17 @@ __all__ = [
     "ERSDE",
     "LCM",
     "AdamsBashforth",
+    "Adaptive",
     "DPMSolver",
     "DPMSolverMultistep",
     "Euler",
     "EulerAncestral",
     "EulerMaruyama",
     "ExponentialRungeKutta",
+    "GaussianAdams",
     "GradientEstimation",
     "HeunEDM",
+    "Langevin",
     "Plan",
     "Progress",
     "RectifiedFlow",

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
+from ..noise_schedule import Array
+from ..path import Point
 from ..points import Points
 from ..settings import knob
-from .base import Solver, ddim_row
+from .base import Solver
 from .build import Builder, Combo, total
-from .multistep import COORDINATE_HELP, START_HELP
+from .multistep import Multistep, coordinate_knob, lower_order_knob, start_knob
 from .plan import Plan
-from .runge_kutta import TABLEAUX, apply, sigma_step
+from .runge_kutta import TABLEAUX, sigma_stages
 from .weights import integral_weights
 
 #: Adams–Bashforth weights for equal steps, newest first.
@@ -27,7 +30,7 @@ STARTERS = {2: "midpoint", 3: "heun3", 4: "rk4"}
 
 
 @dataclass(frozen=True)
-class AdamsBashforth(Solver):
+class AdamsBashforth(Multistep):
     """iPNDM and its relatives: x' = x + Σ w_j·v_j with earlier velocities v = (x − D)/σ.
 
     'constant' uses the weights for equal steps whatever the steps are (iPNDM; its order is 2 at most,
@@ -52,17 +55,12 @@ class AdamsBashforth(Solver):
     weights: str = knob(
         "constant", "For equal steps, or for the real ones.", options=("constant", "variable")
     )
-    coordinate: str = knob(
-        "sigma",
-        COORDINATE_HELP + " Only for 'variable'.",
-        options=("sigma", "log_sigma", "lambda", "index"),
-    )
-    start: str = knob("ramp", START_HELP, options=("ramp", "single_step"))
+    coordinate: str = coordinate_knob("sigma", " Only for 'variable'.")
+    start: str = start_knob()
 
     @property
-    def order(self) -> int:  # type: ignore[override]
-        capped = self.start == "ramp" or self.weights == "constant" or self.coordinate == "index"
-        return min(self.max_order, 2) if capped else self.max_order
+    def second_order(self) -> bool:
+        return self.weights == "constant" or super().second_order
 
     @classmethod
     def variants(cls) -> tuple[Solver, ...]:
@@ -75,40 +73,36 @@ class AdamsBashforth(Solver):
         ]
         return (*constant, *ramp, cls(4, "variable"), *started)
 
-    def nfe(self, steps: int) -> int:
-        if self.start == "ramp" or self.max_order == 1:
-            return steps
-        stages = len(TABLEAUX[STARTERS[self.max_order]].c)
-        return steps + (stages - 1) * min(self.max_order - 1, steps - 1)
+    def _grid(self, points: Points) -> Points:
+        return points.host
 
-    def plan(self, points: Points) -> Plan:
-        self._check(points)
-        grid = points.host
-        build = Builder(self, grid)
-        x = build.start
-        known: list[tuple[int, Combo]] = []
-        for i, (p, q) in enumerate(grid.steps):
-            if self.start == "single_step" and len(known) < self.max_order - 1 and q.sigma > 0:
-                x, v = sigma_step(build, x, p, q, i, TABLEAUX[STARTERS[self.max_order]])
-                known = [(i, v), *known]
-                continue
-            x, d = build.advance(x, p, i)
-            if q.sigma == 0:
-                x = d
-                continue
-            known = [(i, (x - d) / p.sigma), *known][: self.max_order]
-            x = x + total(self._weights(grid, i, [k for k, _ in known]), [v for _, v in known])
-        return build.finish(x).on(points.path)
+    def _value(self, p: Point, x: Combo, d: Combo) -> Combo:
+        return (x - d) / p.sigma
 
-    def _weights(self, grid: Points, i: int, levels: list[int]) -> np.ndarray:
+    def _move(
+        self, build: Builder, i: int, x: Combo, values: Sequence[Combo], weights: Array
+    ) -> Combo:
+        return x + total(weights, values)
+
+    def _startable(self, p: Point) -> bool:
+        return True
+
+    def _start(self, build: Builder, x: Combo, d: Combo, i: int) -> Combo:
+        p, q = build.points[i], build.points[i + 1]
+        return sigma_stages(build, x, d, p, q, i, TABLEAUX[STARTERS[self.memory]])
+
+    def _start_stages(self) -> int:
+        return len(TABLEAUX[STARTERS[self.memory]].c)
+
+    def _weights(self, points: Points, i: int, levels: list[int]) -> Array:
         """∫ L_j dσ over the step."""
         if self.weights == "constant":
-            return (grid[i + 1].sigma - grid[i].sigma) * np.array(CONSTANT[len(levels)])
-        return integral_weights(grid, i, levels, self.coordinate)
+            return (points[i + 1].sigma - points[i].sigma) * np.array(CONSTANT[len(levels)])
+        return integral_weights(points, i, levels, self.coordinate)
 
 
 @dataclass(frozen=True)
-class DEIS(Solver):
+class DEIS(Multistep):
     """DEIS and PLMS: the noise ε extrapolated, and the linear part exact, in y = x/α.
 
     y' = y + Σ ε_j·∫ L_j dκ with the polynomial in VP time (tAB), κ (ρAB), or λ (log-ρ AB); 'steps'
@@ -123,7 +117,7 @@ class DEIS(Solver):
         "Zhang & Chen 2023 (arXiv 2204.13902), eq. 15; Liu et al. 2022 (PNDM), eq. 12"
     )
     equals: ClassVar[str] = (
-        "lambda: diffusers DEISMultistep (logrho); time: ComfyUI deis to 1e-4 (its time is fitted to "
+        "lambda: diffusers DEISMultistep (logrho; below 15 steps with lower_order_final); time: ComfyUI deis to 1e-4 (its time is fitted to "
         "σ 0.002-80); steps: PNDM's PLMS with low-order start"
     )
     max_order: int = knob(3, "Noise predictions that are combined: 1 is DDIM.", low=1, high=4)
@@ -131,36 +125,35 @@ class DEIS(Solver):
         "time", "Variable of the polynomial.", options=("time", "kappa", "lambda", "steps")
     )
 
+    start: str = start_knob()
+    lower_order_final: bool = lower_order_knob()
+
     @property
-    def order(self) -> int:  # type: ignore[override]
-        return min(self.max_order, 2)
+    def second_order(self) -> bool:
+        return self.space == "steps" or super().second_order
 
     @classmethod
     def variants(cls) -> tuple[Solver, ...]:
         spaces = ("time", "kappa", "lambda", "steps")
-        return (*(cls(n, space) for space in spaces for n in (3, 1, 2)), cls(4, "steps"))
+        published = [cls(n, space) for space in spaces for n in (3, 1, 2)]
+        started = (cls(3, start="single_step"), cls(4, "lambda", start="single_step"))
+        return (*published, cls(4, "steps"), *started, cls(3, lower_order_final=True))
 
-    def plan(self, points: Points) -> Plan:
-        self._check(points)
-        build = Builder(self, points)
-        x = build.start
-        known: list[tuple[int, Combo]] = []
-        for i, (p, q) in enumerate(points.steps):
-            x, d = build.advance(x, p, i)
-            known = [(i, (x - p.alpha * d) / p.sigma), *known][: self.max_order]
-            if len(known) == 1 or q.sigma == 0:
-                x = apply(ddim_row(p, q, 0.0), x, d)
-                continue
-            weights = q.alpha * self._weights(points, i, [k for k, _ in known])
-            x = q.alpha / p.alpha * x + total(weights, [e for _, e in known])
-        return build.finish(x)
+    def _value(self, p: Point, x: Combo, d: Combo) -> Combo:
+        return (x - p.alpha * d) / p.sigma
 
-    def _weights(self, points: Points, i: int, levels: list[int]) -> np.ndarray:
+    def _weights(self, points: Points, i: int, levels: list[int]) -> Array:
         """∫ L_j dκ over the step."""
         if self.space == "steps":
             width = points[i + 1].kappa - points[i].kappa
             return width * np.array(CONSTANT[len(levels)])
         return integral_weights(points, i, levels, self.space, "kappa")
+
+    def _move(
+        self, build: Builder, i: int, x: Combo, values: Sequence[Combo], weights: Array
+    ) -> Combo:
+        p, q = build.points[i], build.points[i + 1]
+        return q.alpha / p.alpha * x + total(q.alpha * weights, values)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..path import Path, Point
 from ..points import Points
 from ..settings import Settings
-from .plan import Denoise, DrawNoise, Plan, Progress, Stage, run
+from .plan import Denoise, DrawNoise, Plan, Progress, Stage, State, advance, arrive, run
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,12 @@ class Solver(Settings):
         """Settings that tests and benchmarks cover; the first is the default."""
         return (cls(),)
 
+    #: Whether the solver is its ``plan``; else it has none, and ``solve`` chooses as it goes.
+    planned: ClassVar[bool] = True
     #: Whether a step is exact when D is constant (exponential and Euler-type steps are).
     exact_for_constant: ClassVar[bool] = True
+    #: Whether data moved by a constant move the result by it; not where they are taken to have mean 0.
+    shift_invariant: ClassVar[bool] = True
     #: Whether y = x/α is the same on every path; False where the solver works in σ as SIGMAS shows
     #: it, which on rectified flow is another variable, or in a path's own variance.
     path_invariant: ClassVar[bool] = True
@@ -65,6 +69,27 @@ class Solver(Settings):
         override this; all others are their plan.
         """
         return run(host_plan(self, points), denoise, x, noise, callback, check)
+
+    def advance(
+        self,
+        points: Points,
+        denoise: Denoise,
+        state: State,
+        noise: DrawNoise | None = None,
+        callback: Callable[[Progress], None] | None = None,
+        check: Callable[[], None] | None = None,
+        level: int | None = None,
+    ) -> State:
+        """From ``state`` on to noise level number ``level`` of the run (default: to its end).
+
+        A run over ``points`` that is taken in parts so equals the run in one go, bit for bit.
+        """
+        plan = host_plan(self, points)
+        if level is None or level >= len(points) - 1:
+            return advance(plan, denoise, state, noise, callback, check)
+        until = next(i for i, s in enumerate(plan.stages) if s.step >= level or not s.evaluate)
+        state = advance(plan, denoise, state, noise, callback, check, until)
+        return arrive(plan, state, plan.path.at(points.kappas[level]), noise)
 
     def nfe(self, steps: int) -> int:
         """Denoiser evaluations of a run of ``steps`` steps that ends at 0."""

@@ -48,10 +48,11 @@ class Combo:
 
 def total(weights: Iterable[float], combos: Iterable[Combo]) -> Combo:
     """Σ weight·combo; raises ValueError if there are not as many of one as of the other."""
-    out = Combo()
+    terms: dict[Symbol, float] = {}
     for weight, combo in zip(weights, combos, strict=True):
-        out = out + float(weight) * combo
-    return out
+        for symbol, w in combo.terms.items():
+            terms[symbol] = terms.get(symbol, 0.0) + float(weight) * w
+    return Combo(terms)
 
 
 class Builder:

@@ -1,37 +1,215 @@
-"""Multistep exponential solvers: D extrapolated from earlier steps (see ``weights.py``)."""
+"""Multistep methods: the step they share, and the families that extrapolate D (see ``weights.py``)."""
 
 from __future__ import annotations
 
-import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
+from ..noise_schedule import Array
+from ..path import Point
 from ..points import Points
 from ..settings import knob
 from .base import Solver, regular
 from .build import Builder, Combo, total
 from .plan import Plan
-from .runge_kutta import data_step, exponential_step
-from .weights import data_weights, moments
+from .runge_kutta import EXPONENTIAL, data_step, exponential_stages
+from .weights import data_weights, moments, positions
 
-COORDINATE_HELP = (
-    "The variable in which past predictions are extrapolated: λ = log(α/σ), σ, −log σ, or the step's index. "
-    "λ is the usual one; which errs least depends on the model and the steps."
-)
-COORDINATE = ("lambda", "log_sigma", "sigma", "index")
-START_HELP = (
-    "How the history begins: 'ramp' with low orders (order 2 overall at most), 'single_step' with a "
-    "method of the same order, which costs more evaluations."
-)
+COORDINATES = ("lambda", "log_sigma", "sigma", "index")
 #: Single-step methods that start a history, by order.
-STARTERS = {2: "res_2s", 3: "res_3s"}
+STARTERS = {2: "res_2s", 3: "res_3s", 4: "krogstad"}
+MOST_NODES = 4
+
+
+def coordinate_knob(first: str = "lambda", note: str = "") -> Any:
+    """The variable of the polynomial."""
+    return knob(
+        first,
+        "The variable in which past predictions are extrapolated: λ = log(α/σ), σ, −log σ, or the step's "
+        "index. λ is the usual one; which errs least depends on the model and the steps." + note,
+        options=(first, *(name for name in COORDINATES if name != first)),
+    )
+
+
+def start_knob() -> Any:
+    """How a history begins."""
+    return knob(
+        "ramp",
+        "How the history begins: 'ramp' with low orders, which limits the order overall; 'single_step' "
+        "with a single-step method of the same order, which costs more evaluations and needs a run "
+        "without noise.",
+        options=("ramp", "single_step"),
+    )
+
+
+def lower_order_knob() -> Any:
+    """diffusers' lower_order_final, without its limit to fewer than 15 steps."""
+    return knob(
+        False,
+        "Combine no more predictions than there are steps left: steadier in few steps, order 2 at most.",
+    )
+
+
+class Multistep(Solver):
+    """One evaluation per step, combined with those of earlier steps.
+
+    A step evaluates D, corrects the state with it (predictor–corrector families), and moves on: by a
+    single-step method while the history starts, then by weights on the newest values. Steps from pure
+    noise and to 0 are DDIM's. A family says how many values it combines and, where they are not
+    those of D in λ, their weights, the values and the move.
+    """
+
+    #: Knobs, as they are for a family without them.
+    max_order: int
+    coordinate: str = "lambda"
+    start: str = "ramp"
+    lower_order_final: bool = False
+    pece: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.start == "single_step" and self.stochastic:
+            raise ValueError(
+                f"{type(self).__name__}: start = 'single_step' is for a run without noise: choose "
+                "'ramp', or noise strength 0"
+            )
+
+    def nodes(self, left: int = MOST_NODES) -> tuple[int, int]:
+        """How many values (predictor, corrector) combine at most with ``left`` steps to go; 0: none."""
+        return min(self.max_order, left), 0
+
+    @property
+    def second_order(self) -> bool:
+        """Whether the weights keep the order at 2, whatever the number of values."""
+        return self.coordinate == "index" or self.lower_order_final
+
+    @property
+    def order(self) -> int:  # type: ignore[override]
+        """A corrector sees the predictor's error times h. A single step of order p costs the whole run
+        no more than h^{p+1}: the ramp's first one has p = 1, or 2 if it is corrected."""
+        if self.stochastic:
+            return 1
+        predictor, corrector = self.nodes()
+        limits = [min(predictor + 1, corrector) if corrector else predictor]
+        if self.second_order:
+            limits.append(2)
+        if self.start == "ramp":
+            limits.append(3 if corrector > 1 else 2)
+        return min(limits)
+
+    @property
+    def path_invariant(self) -> bool:  # type: ignore[override]
+        return self.coordinate in ("lambda", "index")
+
+    @property
+    def memory(self) -> int:
+        """Values kept: the predictor's, or the corrector's but for the newest."""
+        predictor, corrector = self.nodes()
+        return max(predictor, corrector - 1)
+
+    @property
+    def singles(self) -> int:
+        """Steps by the single-step method at the start."""
+        return self.memory - 1 if self.start == "single_step" else 0
+
+    def nfe(self, steps: int) -> int:
+        singles = min(self.singles, steps - 1)
+        again = steps - 1 - singles if self.pece and self.nodes()[1] else 0
+        return steps + again + (singles * (self._start_stages() - 1) if singles else 0)
+
+    def plan(self, points: Points) -> Plan:
+        self._check(points)
+        grid = self._grid(points)
+        build = Builder(self, grid)
+        x, singles = build.start, self.singles
+        known: list[tuple[int, Combo]] = []
+        predicted: Array | None = None
+        for i, (p, q) in enumerate(grid.steps):
+            x, d = build.advance(x, p, i)
+            if predicted is not None:
+                x, d = self._correct(build, x, d, i, known, predicted)
+            known = [(i, self._value(p, x, d)), *known][: self.memory]
+            predicted = None
+            if singles and q.sigma > 0 and self._startable(p):
+                singles -= 1
+                x = self._start(build, x, d, i)
+            elif not regular(p, q):
+                x = data_step(build, i, x, [d], [1.0], self._eta(grid, i))
+            else:
+                used = known[: self.nodes(self._left(grid, i))[0]]
+                predicted = self._weights(grid, i, [k for k, _ in used])
+                x = self._move(build, i, x, [v for _, v in used], predicted)
+        return build.finish(x).on(points.path)
+
+    def _left(self, grid: Points, i: int) -> int:
+        """Steps to go, step i → i + 1 included, if they limit the order."""
+        return len(grid) - 1 - i if self.lower_order_final else MOST_NODES
+
+    def _correct(
+        self,
+        build: Builder,
+        x: Combo,
+        d: Combo,
+        i: int,
+        known: list[tuple[int, Combo]],
+        predicted: Array,
+    ) -> tuple[Combo, Combo]:
+        """x at level i with other weights on D in the step that led there; its x and noise stay."""
+        grid = build.points
+        count = self.nodes(self._left(grid, i - 1))[1]
+        if not count:
+            return x, d
+        used = [(i, d), *known][:count]
+        weights = self._weights(grid, i - 1, [k for k, _ in used])
+        change = total(weights, [v for _, v in used])
+        change = change - total(predicted, [v for _, v in known[: len(predicted)]])
+        x = x + grid[i].alpha * change
+        return build.advance(x, grid[i], i) if self.pece else (x, d)
+
+    # What families change.
+
+    def _grid(self, points: Points) -> Points:
+        """The points in the coordinates of the method."""
+        return points
+
+    def _eta(self, points: Points, i: int) -> float:
+        """Noise strength η of step i → i + 1."""
+        return 0.0
+
+    def _value(self, p: Point, x: Combo, d: Combo) -> Combo:
+        """What is extrapolated, at state x with prediction d."""
+        return d
+
+    def _weights(self, points: Points, i: int, levels: list[int]) -> Array:
+        """Weights of the values at ``levels``, newest first, in step i → i + 1; i + 1 is a corrector's."""
+        return data_weights(points, i, levels, self.coordinate, self._eta(points, i))
+
+    def _move(
+        self, build: Builder, i: int, x: Combo, values: Sequence[Combo], weights: Array
+    ) -> Combo:
+        """The state after step i → i + 1."""
+        return data_step(build, i, x, values, weights, self._eta(build.points, i))
+
+    def _startable(self, p: Point) -> bool:
+        """Whether the single-step method can start at p."""
+        return p.alpha > 0
+
+    def _start(self, build: Builder, x: Combo, d: Combo, i: int) -> Combo:
+        """The state after step i → i + 1 by the single-step method."""
+        p, q = build.points[i], build.points[i + 1]
+        return exponential_stages(build, x, d, p, q, i, STARTERS[self.memory])
+
+    def _start_stages(self) -> int:
+        """Evaluations of one step of the single-step method."""
+        return EXPONENTIAL[STARTERS[self.memory]][1]
 
 
 @dataclass(frozen=True)
-class DPMSolverMultistep(Solver):
+class DPMSolverMultistep(Multistep):
     """DPM-Solver++ multistep (2M, 3M) and its SDE form: one evaluation per step.
 
     'exact' integrates the polynomial through the last predictions exactly, which gives the stated
@@ -46,27 +224,21 @@ class DPMSolverMultistep(Solver):
     )  # fmt: skip
     paper: ClassVar[str] = "Lu et al. 2022 (arXiv 2211.01095), alg. 2; Zhang et al. 2023 (RES)"
     equals: ClassVar[str] = (
-        "published: ComfyUI dpmpp_2m (off flow), dpmpp_2m_sde (eta), dpmpp_3m_sde but for its second step, "
-        "diffusers DPMSolverMultistep midpoint and order 3; exact, order 2: diffusers 'heun', ComfyUI "
-        "dpmpp_2m_sde_heun, and with log_sigma res_multistep"
+        "published: ComfyUI dpmpp_2m (on flow with log_sigma), dpmpp_2m_sde (eta), dpmpp_3m_sde but for its "
+        "second step, diffusers DPMSolverMultistep midpoint and order 3, below 15 steps with "
+        "lower_order_final; exact, order 2: diffusers 'heun', ComfyUI dpmpp_2m_sde_heun, and with "
+        "log_sigma res_multistep"
     )
     max_order: int = knob(2, "Predictions that are combined: 1 is DDIM.", low=1, high=3)
     weights: str = knob("published", "Whose weights; see above.", options=("published", "exact"))
     eta: float = knob(0.0, "Noise strength: 0 ODE, 1 reverse SDE.", low=0.0, high=1.0, step=0.001)
-    coordinate: str = knob("lambda", COORDINATE_HELP + " Only for 'exact'.", options=COORDINATE)
-    start: str = knob("ramp", START_HELP, options=("ramp", "single_step"))
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.eta > 0 and self.start == "single_step":
-            raise ValueError("DPMSolverMultistep: start 'single_step' is for the ODE (eta 0)")
+    coordinate: str = coordinate_knob()
+    start: str = start_knob()
+    lower_order_final: bool = lower_order_knob()
 
     @property
-    def order(self) -> int:  # type: ignore[override]
-        if self.eta > 0:
-            return 1
-        capped = self.start == "ramp" or self.weights == "published" or self.coordinate == "index"
-        return min(self.max_order, 2) if capped else self.max_order
+    def second_order(self) -> bool:
+        return self.weights == "published" or super().second_order
 
     @property
     def stochastic(self) -> bool:
@@ -75,52 +247,31 @@ class DPMSolverMultistep(Solver):
     @classmethod
     def variants(cls) -> tuple[Solver, ...]:
         published = [cls(n) for n in (2, 1, 3)]
-        exact = [cls(n, "exact", coordinate=c) for c in COORDINATE for n in (2, 3)]
+        exact = [cls(n, "exact", coordinate=c) for c in COORDINATES for n in (2, 3)]
         started = [cls(n, "exact", start="single_step") for n in (2, 3)]
         noisy = [cls(n, w, 1.0) for n in (1, 2, 3) for w in ("published", "exact")]
-        return (*published, *exact, *started, *noisy, cls(2, eta=0.5))
+        flow = cls(3, coordinate="log_sigma", lower_order_final=True)
+        return (*published, flow, *exact, *started, *noisy, cls(2, eta=0.5))
 
-    def nfe(self, steps: int) -> int:
-        extra = 0
-        if self.start == "single_step" and self.max_order > 1:
-            extra = (self.max_order - 1) * min(self.max_order - 1, steps - 1)
-        return steps + extra
+    def _eta(self, points: Points, i: int) -> float:
+        return self.eta
 
-    @property
-    def path_invariant(self) -> bool:  # type: ignore[override]
-        return self.coordinate in ("lambda", "index")
-
-    def plan(self, points: Points) -> Plan:
-        self._check(points)
-        build = Builder(self, points)
-        x = build.start
-        known: list[tuple[int, Combo]] = []
-        for i, (p, q) in enumerate(points.steps):
-            starting = self.start == "single_step" and len(known) < self.max_order - 1
-            if starting and regular(p, q):
-                x, d = exponential_step(build, x, p, q, i, STARTERS[self.max_order])
-                known = [(i, d), *known]
-                continue
-            x, d = build.advance(x, p, i)
-            known = [(i, d), *known][: self.max_order]
-            weights = self._weights(points, i, [k for k, _ in known])
-            x = data_step(build, i, x, [d for _, d in known], weights, self.eta)
-        return build.finish(x)
-
-    def _weights(self, points: Points, i: int, levels: list[int]) -> np.ndarray:
-        if self.weights == "published" and len(levels) > 1 and regular(points[i], points[i + 1]):
-            return published_weights(points, i, levels, self.eta)
-        return data_weights(points, i, levels, self.coordinate, self.eta)
+    def _weights(self, points: Points, i: int, levels: list[int]) -> Array:
+        if self.weights == "published" and len(levels) > 1:
+            return published_weights(points, i, levels, self.coordinate, self.eta)
+        return super()._weights(points, i, levels)
 
 
-def published_weights(points: Points, i: int, levels: list[int], eta: float) -> np.ndarray:
+def published_weights(
+    points: Points, i: int, levels: list[int], name: str = "lambda", eta: float = 0.0
+) -> Array:
     """DPM-Solver++'s own weights: E₀·(D + d/2) for 2M; E₀D + E₁d₁ + ½E₂d₂ for 3M, with divided
-    differences d in units of h. A level at pure noise is infinitely far back and drops out."""
-    h = points[i + 1].lam - points[i].lam
-    e = moments((1 + eta) * h, 3)
-    r = [(points[a].lam - points[b].lam) / h for a, b in itertools.pairwise(levels)]
+    differences d in units of the step. A level infinitely far back drops out."""
+    e = moments((1 + eta) * (points[i + 1].lam - points[i].lam), 3)
+    now, *past = positions(points, i, levels, name)
+    r = np.diff([-t for t in (now, *past)])
     first = np.array([1.0, -1.0, 0.0]) / r[0]
-    if len(levels) == 2 or math.isinf(r[-1]):
+    if len(levels) == 2 or math.isinf(past[-1]):
         return (np.array([e[0], 0, 0]) + e[0] / 2 * first)[: len(levels)]
     second = np.array([0.0, 1.0, -1.0]) / r[1]
     curve = (first - second) / (r[0] + r[1])
@@ -128,7 +279,7 @@ def published_weights(points: Points, i: int, levels: list[int], eta: float) -> 
 
 
 @dataclass(frozen=True)
-class UniPC(Solver):
+class UniPC(Multistep):
     """UniPC: an exponential multistep predictor, and a corrector that reuses the next evaluation.
 
     'exact' solves the moment conditions; bh1 and bh2 are the published variants, which replace the
@@ -141,66 +292,45 @@ class UniPC(Solver):
     )  # fmt: skip
     paper: ClassVar[str] = "Zhao et al. 2023 (arXiv 2302.04867)"
     equals: ClassVar[str] = (
-        "diffusers UniPCMultistep and ComfyUI uni_pc, uni_pc_bh2 (those lower the order in the last steps; "
-        "ComfyUI's stops at σ = 0.001)"
+        "with lower_order_final diffusers UniPCMultistep, and with order 3 ComfyUI uni_pc, uni_pc_bh2 "
+        "(which stop at σ = 0.001)"
     )
     max_order: int = knob(2, "Order of the predictor.", low=1, high=4)
     variant: str = knob("bh2", "Which weights.", options=("bh2", "bh1", "exact"))
     corrector: bool = knob(True, "Correct each step with the next evaluation, at no cost.")
+    coordinate: str = coordinate_knob()
+    start: str = start_knob()
+    lower_order_final: bool = lower_order_knob()
 
-    @property
-    def order(self) -> int:  # type: ignore[override]
-        return min(self.max_order + 1, 3) if self.corrector else min(self.max_order, 2)
+    def nodes(self, left: int = MOST_NODES) -> tuple[int, int]:
+        used = min(self.max_order, left)
+        return used, used + 1 if self.corrector else 0
 
     @classmethod
     def variants(cls) -> tuple[Solver, ...]:
-        exact = [cls(n, "exact", c) for n in (1, 2, 3, 4) for c in (True, False)]
-        return (cls(), cls(2, "bh1"), cls(3, "bh2"), cls(3, "bh1"), cls(2, "bh2", False), *exact)
+        published = (cls(), cls(2, "bh1"), cls(3, "bh2"), cls(3, "bh1"), cls(2, "bh2", False))
+        exact = (*(cls(n, "exact") for n in (1, 2, 3, 4)), cls(2, "exact", False))
+        elsewhere = (
+            cls(2, "bh1", coordinate="sigma"),
+            cls(2, "exact", coordinate="log_sigma"),
+            cls(3, "exact", coordinate="index"),
+        )
+        started = (cls(3, start="single_step"), cls(4, "exact", False, start="single_step"))
+        return (*published, *exact, *elsewhere, *started, cls(3, lower_order_final=True))
 
-    def plan(self, points: Points) -> Plan:
-        self._check(points)
-        build = Builder(self, points)
-        x = build.start
-        known: list[tuple[int, Combo]] = []
-        for i, (p, _) in enumerate(points.steps):
-            x, d = build.advance(x, p, i)
-            if i and self.corrector and regular(points[i - 1], p):
-                x = x + p.alpha * self._correction(points, i - 1, (i, d), known)
-            known = [(i, d), *known][: self.max_order]
-            weights = self._predictor(points, i, [k for k, _ in known])
-            x = data_step(build, i, x, [d for _, d in known], weights, 0.0)
-        return build.finish(x)
-
-    def _predictor(self, points: Points, i: int, levels: list[int]) -> np.ndarray:
-        exact = data_weights(points, i, levels)
-        if self.variant == "exact" or len(levels) != 2 or not regular(points[i], points[i + 1]):
-            return exact
+    def _weights(self, points: Points, i: int, levels: list[int]) -> Array:
+        """Of two nodes the one that is not level i, at τ, has E₁/τ: bh1 and bh2 write B/2 for E₁."""
+        if self.variant == "exact" or len(levels) != 2:
+            return super()._weights(points, i, levels)
         h = points[i + 1].lam - points[i].lam
-        r = (points[levels[0]].lam - points[levels[1]].lam) / h
-        half = self._b(h) / 2 / r
-        return np.array([moments(h, 1)[0] + half, -half])
-
-    def _correction(
-        self, points: Points, i: int, new: tuple[int, Combo], known: list[tuple[int, Combo]]
-    ) -> Combo:
-        """(corrector − predictor) for the step i → i + 1, in units of α': the x-parts are equal, so the
-        corrected state is the predicted one plus a combination of predictions."""
-        levels = [k for k, _ in known]
-        if self.variant != "exact" and len(levels) == 1:
-            h = points[i + 1].lam - points[i].lam
-            half = self._b(h) / 2
-            weights = np.array([half, moments(h, 1)[0] - half])
-        else:
-            weights = data_weights(points, i, [new[0], *levels])
-        before = np.array([0.0, *self._predictor(points, i, levels)])
-        return total(weights - before, [d for _, d in (new, *known)])
-
-    def _b(self, h: float) -> float:
-        return h if self.variant == "bh1" else -math.expm1(-h)
+        half = (h if self.variant == "bh1" else -math.expm1(-h)) / 2
+        (other,) = [half / t for t in positions(points, i, levels, self.coordinate) if t]
+        rest = moments(h, 1)[0] - other
+        return np.array([rest if k == i else other for k in levels])
 
 
 @dataclass(frozen=True)
-class SASolver(Solver):
+class SASolver(Multistep):
     """SA-Solver: stochastic Adams predictor and corrector on the exact exponential weights.
 
     Noise of strength τ² is added where σ lies in the given window. PECE evaluates again after the
@@ -216,8 +346,9 @@ class SASolver(Solver):
     )
     paper: ClassVar[str] = "Xue et al. 2023 (arXiv 2309.05019), alg. 1 and 2"
     equals: ClassVar[str] = (
-        "ComfyUI sa_solver, sa_solver_pece (which lower the order before 0 and ask τ at the arriving σ); "
-        "diffusers SASolverScheduler (which changes the second order)"
+        "ComfyUI sa_solver, sa_solver_pece (which lower the order before 0, one step earlier than "
+        "lower_order_final, and ask τ at the arriving σ); diffusers SASolverScheduler (which changes the "
+        "second order)"
     )
     predictor: int = knob(3, "Order of the predictor.", low=1, high=4)
     corrector: int = knob(4, "Order of the corrector; 0 for none.", low=0, high=4)
@@ -229,12 +360,12 @@ class SASolver(Solver):
         1e5, "Noise only at or below this σ.", low=0.0, high=1e5, step=0.01, advanced=True
     )
     pece: bool = knob(False, "Evaluate again after each correction.")
+    coordinate: str = coordinate_knob()
+    start: str = start_knob()
+    lower_order_final: bool = lower_order_knob()
 
-    @property
-    def order(self) -> int:  # type: ignore[override]
-        if self.tau > 0:
-            return 1
-        return min(max(self.predictor, self.corrector), 3 if self.corrector > 1 else 2)
+    def nodes(self, left: int = MOST_NODES) -> tuple[int, int]:
+        return min(self.predictor, left), min(self.corrector, left + 1)
 
     @property
     def stochastic(self) -> bool:
@@ -242,56 +373,16 @@ class SASolver(Solver):
 
     @classmethod
     def variants(cls) -> tuple[Solver, ...]:
-        still = [cls(p, c, 0.0) for p, c in ((2, 0), (2, 2), (3, 4))]
+        noisy = (cls(), cls(2, 2), cls(1, 0), cls(2, 2, pece=True))
+        still = [cls(p, c, 0.0) for p, c in ((2, 0), (2, 2), (3, 4), (1, 4))]
         return (
-            cls(),
-            cls(2, 2),
-            cls(1, 0),
-            cls(2, 2, pece=True),
+            *noisy,
+            cls(coordinate="sigma", lower_order_final=True),
             *still,
             cls(2, 3, 0.0, pece=True),
+            cls(2, 3, 0.0, pece=True, coordinate="log_sigma", start="single_step"),
+            cls(3, 4, 0.0, start="single_step"),
         )
-
-    def nfe(self, steps: int) -> int:
-        return 2 * steps - 1 if self.pece and self.corrector else steps
-
-    def plan(self, points: Points) -> Plan:
-        self._check(points)
-        build = Builder(self, points)
-        x = build.start
-        known: list[tuple[int, Combo]] = []
-        predicted = np.zeros(0)
-        for i in range(len(points) - 1):
-            if i and self.corrector and regular(points[i - 1], points[i]):
-                x, d = self._correct(build, x, i, known, predicted)
-            else:
-                x, d = build.advance(x, points[i], i)
-            known = [(i, d), *known][: max(self.predictor, self.corrector)]
-            eta = self._eta(points, i)
-            used = known[: self.predictor]
-            predicted = data_weights(points, i, [k for k, _ in used], eta=eta)
-            x = data_step(build, i, x, [d for _, d in used], predicted, eta)
-        return build.finish(x)
 
     def _eta(self, points: Points, i: int) -> float:
         return self.tau**2 if self.noise_from <= points.host_sigma(i) <= self.noise_to else 0.0
-
-    def _correct(
-        self,
-        build: Builder,
-        x: Combo,
-        i: int,
-        known: list[tuple[int, Combo]],
-        predicted: np.ndarray,
-    ) -> tuple[Combo, Combo]:
-        """Evaluate at the prediction of level i and correct it: same x and noise, other weights on D."""
-        points, p = build.points, build.points[i]
-        anchor, d = build.advance(x, p, i)
-        used = [(i, d), *known[: self.corrector - 1]]
-        weights = data_weights(points, i - 1, [k for k, _ in used], eta=self._eta(points, i - 1))
-        change = total(weights, [v for _, v in used])
-        change = change - total(predicted, [v for _, v in known[: len(predicted)]])
-        corrected = anchor + p.alpha * change
-        if self.pece:
-            return build.advance(corrected, p, i)
-        return corrected, d

@@ -7,20 +7,22 @@ A stage forms one state and may evaluate the denoiser there:
     evaluate: D(y) becomes the newest entry of the history
 
 Almost every published solver is such a table, so a solver never loops: it plans. The numbers are
-Python floats computed once, in float64; ``advance`` runs them with one multiply-add per tensor, no
-device synchronisation, and returns a state that another call continues bit for bit.
+Python floats computed once, in float64; ``advance`` runs them (see ``program.py``) without device
+synchronisation and returns a state that another call continues bit for bit.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from ..path import Path, Point, rescale
+from .program import ANCHOR, DATA, Move, program
 
 Denoise = Callable[[Tensor, float], Tensor]
 DrawNoise = Callable[[int, Tensor], Tensor]
@@ -70,9 +72,23 @@ class Plan:
         """Whether any stage draws noise."""
         return any(stage.noise for stage in self.stages)
 
-    @property
+    @cached_property
     def steps(self) -> int:
         return max((stage.step + 1 for stage in self.stages if stage.evaluate), default=0)
+
+    @cached_property
+    def moves(self) -> tuple[Move, ...]:
+        """The stages, ready to run."""
+        return program(self.stages)
+
+    @cached_property
+    def reach(self) -> tuple[int, int]:
+        """How many states and predictions a run keeps."""
+        names = [name for move in self.moves for name in move.terms]
+        far = [
+            1 + max((back for kind, back in names if kind == k), default=0) for k in (ANCHOR, DATA)
+        ]
+        return far[0], far[1]
 
     def on(self, path: Path) -> Plan:
         """The same plan in another path's coordinates: x there is c·x here, so weights scale by c."""
@@ -123,12 +139,30 @@ class Plan:
 
 @dataclass(frozen=True)
 class State:
-    """Everything a run needs to go on: tensors newest first, the next stage, noise draws made."""
+    """Everything a run needs to go on: tensors newest first, the next stage, noise draws made.
+
+    A run that stopped on arriving at a noise level has formed the next stage's ``y`` already. ``x`` is
+    the state at that level; y moves by ``lift`` for every unit that x is moved.
+    """
 
     anchors: tuple[Tensor, ...]
     history: tuple[Tensor, ...] = ()
     stage: int = 0
     draws: int = 0
+    y: Tensor | None = None
+    arrived: Tensor | None = None
+    lift: float = 1.0
+
+    @property
+    def x(self) -> Tensor:
+        """The state at the noise level that was reached."""
+        return self.anchors[0] if self.arrived is None else self.arrived
+
+    def moved(self, x: Tensor) -> State:
+        """The same state and history with x in place of its own, which was edited in between."""
+        if self.y is None:
+            return replace(self, anchors=(x, *self.anchors[1:]))
+        return replace(self, y=self.y + self.lift * (x - self.x), arrived=x)
 
 
 @dataclass(frozen=True)
@@ -158,7 +192,7 @@ def run(
     denoise(x, sigma) → x0; noise(position, like) → standard normal, needed by stochastic plans;
     callback once per step; check before every evaluation (raise there to stop). x is not modified.
     """
-    return advance(plan, denoise, State((x,)), noise, callback, check).anchors[0]
+    return advance(plan, denoise, State((x,)), noise, callback, check).x
 
 
 def advance(
@@ -173,76 +207,100 @@ def advance(
     """Run stages ``state.stage`` … ``until`` (default: all) and return the state after them."""
     if plan.stochastic and noise is None:
         raise ValueError(f"{plan.solver} draws noise: pass a noise source")
-    anchors, history, draws = list(state.anchors), list(state.history), state.draws
-    keep_x = max((len(s.x) for s in plan.stages), default=1)
-    keep_d = max((len(s.d) for s in plan.stages), default=0)
-    stages, steps = plan.stages[state.stage : until], plan.steps
-    seen = {s.step for s in plan.stages[: state.stage] if s.evaluate}
-    sums: list[tuple[Stage, torch.dtype, Tensor]] = []
-    for stage in stages:
-        weights = [*stage.x, *stage.d]
-        tensors = [*anchors[: len(stage.x)], *history[: len(stage.d)]]
-        if stage.noise and noise is not None:
-            draws += 1
-            weights.append(stage.noise)
-            tensors.append(noise(draws, anchors[0]))
-        y = combine(weights, tensors)
-        if stage.commit:
-            anchors = [y, *anchors][:keep_x]
-        if not stage.evaluate:
+    anchors, history, draws, ready = list(state.anchors), list(state.history), state.draws, state.y
+    moves, steps = plan.moves, plan.steps
+    keep_x, keep_d = plan.reach
+    last = len(moves) if until is None else max(until, state.stage)
+    reported = max((m.step for m in moves[: state.stage] if m.evaluate), default=-1)
+    sums: list[tuple[Move, torch.dtype, Tensor]] = []
+    for move in moves[state.stage : last]:
+        if ready is None:
+            y, draws = form(move, anchors, history, noise, draws)
+        else:
+            y, ready = ready, None
+        if move.retire is not None:
+            history[0] = torch.sub(anchors[0], history[0], alpha=move.retire)
+        if move.commit:
+            anchors = [y, *anchors[: keep_x - 1]]
+        if not move.evaluate:
             continue
         if check is not None:
             check()
-        d = denoise(y, stage.sigma)
+        d = denoise(y, move.sigma)
         if d.shape != y.shape:
             raise ValueError(
                 f"the denoiser returned shape {tuple(d.shape)} for x of shape {tuple(y.shape)}"
             )
-        sums.append((stage, d.dtype, d.sum(dtype=torch.float32)))
-        if y.device.type == "cpu":  # elsewhere reading a number back would synchronise
-            require_finite(plan, *sums.pop())
-        d = d.to(y.dtype)
+        if move.check is not None:
+            sums.append((move, d.dtype, d.sum(dtype=torch.float32)))
+            if y.device.type == "cpu":  # elsewhere reading a number back would synchronise
+                require_finite(plan, *sums.pop())
+        if d.dtype != y.dtype:
+            d = d.to(y.dtype)
         if plan.clip_x0:
             d = d.clamp(-plan.clip_x0, plan.clip_x0)
-        history = [d, *history][:keep_d]
-        if callback is not None and stage.step not in seen:
-            callback(Progress(stage.step, steps, y, stage.at.sigma, d))
-        seen.add(stage.step)
+        history = [d, *history[: keep_d - 1]]
+        if move.step > reported:
+            reported = move.step
+            if callback is not None:
+                callback(Progress(move.step, steps, y, move.level, d))
     for entry in sums:
         require_finite(plan, *entry)
-    return State(tuple(anchors), tuple(history), state.stage + len(stages), draws)
+    if ready is not None:  # no stage was run
+        return state
+    return State(tuple(anchors), tuple(history), last, draws)
 
 
-def combine(weights: list[float], tensors: list[Tensor]) -> Tensor:
-    """Σ w·t, skipping zero weights; a single unit weight returns that tensor itself.
+def arrive(plan: Plan, state: State, level: Point, noise: DrawNoise | None = None) -> State:
+    """``state`` before a stage that starts from ``level``, with that stage's y formed and x at the level.
 
-    Two weights that add up to 1 (Euler and DDIM on VE and flow) are one interpolation.
+    The stage may lie above its level (churn raises it by fresh noise); without that noise it is the
+    state at the level, scaled by ``lift``.
     """
-    terms = [(w, t) for w, t in zip(weights, tensors, strict=True) if w != 0]
-    if not terms:
-        return torch.zeros_like(tensors[0])
-    (w, t), *rest = terms
-    if w == 1 and not rest:
-        return t
-    if len(rest) == 1 and abs(w + rest[0][0] - 1) < 1e-12:
-        return torch.lerp(rest[0][1], t, w)
-    y = t * w
-    for w, t in rest:
-        y.add_(t, alpha=w)
-    return y
+    if state.stage >= len(plan.moves) or state.y is not None:
+        return state
+    move, at = plan.moves[state.stage], plan.stages[state.stage].at
+    y, draws = form(move, state.anchors, state.history, noise, state.draws)
+    if math.isclose(at.sigma, level.sigma, rel_tol=1e-9):
+        return replace(state, y=y, arrived=y, draws=draws)
+    lift = at.alpha / level.alpha
+    x = move.form(state.anchors, state.history) / lift
+    return replace(state, y=y, arrived=x, draws=draws, lift=lift)
 
 
-def require_finite(plan: Plan, stage: Stage, dtype: torch.dtype, total: Tensor) -> None:
+def form(
+    move: Move,
+    anchors: Sequence[Tensor],
+    history: Sequence[Tensor],
+    noise: DrawNoise | None,
+    draws: int,
+) -> tuple[Tensor, int]:
+    """(state of this stage, noise draws made so far)."""
+    y = move.form(anchors, history)
+    if not move.noise or noise is None:
+        return y, draws
+    z = noise(draws + 1, anchors[0])
+    if move.borrows:
+        return torch.add(y, z, alpha=move.noise), draws + 1
+    return y.add_(z, alpha=move.noise), draws + 1
+
+
+def require_finite(plan: Plan, move: Move, dtype: torch.dtype, total: Tensor) -> None:
     """Raises FloatingPointError naming step, σ and dtype if a denoiser's output was not finite."""
-    if math.isfinite(float(total)):
-        return
+    if not math.isfinite(float(total)):
+        since = f"{move.check}-" if move.check is not None and move.check < move.step else ""
+        raise not_finite(f"step {since}{move.step} of {plan.steps}", move.level, dtype)
+
+
+def not_finite(where: str, sigma: float, dtype: torch.dtype) -> FloatingPointError:
+    """The error for a prediction that is NaN or infinite: where in the run, σ and dtype, and what to try."""
     hint = "check the prediction type and the range of the noise levels"
     if dtype != torch.float64:
         hint = (
             "if the network runs in float16 use bfloat16 or float32 (float16 ends at 65504); else "
             + hint
         )
-    raise FloatingPointError(
-        f"the denoiser returned NaN or infinity at step {stage.step} of {plan.steps} "
-        f"(σ = {stage.at.sigma:g}, {str(dtype).removeprefix('torch.')}): {hint}"
+    return FloatingPointError(
+        f"the denoiser returned NaN or infinity at {where} "
+        f"(σ = {sigma:g}, {str(dtype).removeprefix('torch.')}): {hint}"
     )

@@ -75,14 +75,21 @@ def sigma_step(
     build: Builder, x: Combo, p: Point, q: Point, step: int, tableau: Tableau
 ) -> tuple[Combo, Combo]:
     """(next state, velocity at p) of a step on dx/dσ = (x − D)/σ, host coordinates, σ' > 0."""
-    path, width = build.points.path, q.sigma - p.sigma
     x, d = build.advance(x, p, step)
+    return sigma_stages(build, x, d, p, q, step, tableau), (x - d) / p.sigma
+
+
+def sigma_stages(
+    build: Builder, x: Combo, d: Combo, p: Point, q: Point, step: int, tableau: Tableau
+) -> Combo:
+    """The state after a step of :func:`sigma_step` from x with prediction d."""
+    path, width = build.points.path, q.sigma - p.sigma
     slopes = [(x - d) / p.sigma]
     for c, weights in zip(tableau.c[1:], tableau.a[1:], strict=True):
         at = path.on(p.sigma + c * width)
         y = x + width * total(weights, slopes)
         slopes.append((y - build.evaluate(y, at, step)) / at.sigma)
-    return x + width * total(tableau.b, slopes), slopes[0]
+    return x + width * total(tableau.b, slopes)
 
 
 def lambda_step(
@@ -221,16 +228,22 @@ def exponential_step(
     build: Builder, x: Combo, p: Point, q: Point, step: int, name: str
 ) -> tuple[Combo, Combo]:
     """(next state, D at p) of an exponential step; needs a finite h."""
+    x, d = build.advance(x, p, step)
+    return exponential_stages(build, x, d, p, q, step, name), d
+
+
+def exponential_stages(
+    build: Builder, x: Combo, d: Combo, p: Point, q: Point, step: int, name: str
+) -> Combo:
+    """The state after a step of :func:`exponential_step` from x with prediction d."""
     path, h = build.points.path, q.lam - p.lam
     table = EXPONENTIAL[name][2](h)
-    x, d = build.advance(x, p, step)
     known = [d]
     for c, weights in zip(table.c[1:], table.a[1:], strict=True):
         at = path.at(p.kappa * math.exp(-c * h))
         y = at.sigma / p.sigma * x + at.alpha * total(weights, known)
         known.append(build.evaluate(y, at, step))
-    end = q.sigma / p.sigma * x + q.alpha * total(table.b, known)
-    return end, d
+    return q.sigma / p.sigma * x + q.alpha * total(table.b, known)
 
 
 @dataclass(frozen=True)

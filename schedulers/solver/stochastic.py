@@ -135,15 +135,18 @@ class EulerMaruyama(Solver):
 
     def plan(self, points: Points) -> Plan:
         self._check(points)
-        return one_evaluation_plan(self, points, [self._row(p, q) for p, q in points.steps])
+        rows = [reverse_sde_row(p, q) for p, q in points.steps]
+        rows = [Row(row.x, row.d, row.noise * self.noise) for row in rows]
+        return one_evaluation_plan(self, points, rows)
 
-    def _row(self, p: Point, q: Point) -> Row:
-        if not regular(p, q):
-            return ddim_row(p, q, 1.0)
-        squared = decay(p, q) ** 2
-        mean_x = p.alpha / q.alpha * (q.sigma / p.sigma) ** 2
-        added = q.alpha * p.kappa * math.sqrt(1 - squared)
-        return Row(mean_x, q.alpha * (1 - squared), self.noise * added)
+
+def reverse_sde_row(p: Point, q: Point) -> Row:
+    """Euler–Maruyama from p to q in time κ²; DDPM's step from pure noise and to 0."""
+    if not regular(p, q):
+        return ddim_row(p, q, 1.0)
+    squared = decay(p, q) ** 2
+    mean_x = p.alpha / q.alpha * (q.sigma / p.sigma) ** 2
+    return Row(mean_x, q.alpha * (1 - squared), q.alpha * p.kappa * math.sqrt(1 - squared))
 
 
 @dataclass(frozen=True)

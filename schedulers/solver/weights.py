@@ -33,30 +33,40 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(64)
 def moments(h: float, count: int) -> Array:
     """E_0 … E_{count−1} with E_k = ∫₀ʰ e^{u−h}(u/h)^k du; h may be ∞ (then every E_k is 1).
 
-    E_0 = 1 − e^{−h} and E_k = 1 − (k/h)·E_{k−1}; for small h the recursion cancels, and the series
-    E_k = Σ_m (−1)^m h^{m+1}·k!/(k + m + 1)! is used.
+    E_0 = 1 − e^{−h} and E_k = 1 − (k/h)·E_{k−1}. For small h that cancels on the way up: there the last
+    is the series E_k = Σ_m (−1)^m h^{m+1}·k!/(k + m + 1)! and the way goes down, E_{k−1} = (1 − E_k)·h/k.
     """
     if math.isinf(h):
         return np.ones(count)
+    out = [0.0] * count
     if h < 2.0:
-        series = []
-        for k in range(count):
-            term, value = h / (k + 1), 0.0
-            for m in range(30):
-                value += term
-                term *= -h / (k + m + 2)
-            series.append(value)
-        return np.array(series)
-    out = [-math.expm1(-h)]
+        k = count - 1
+        term, m = h / (k + 1), 0
+        while abs(term) > 1e-18 * abs(out[k]):
+            out[k] += term
+            term *= -h / (k + m + 2)
+            m += 1
+        for k in range(count - 1, 0, -1):
+            out[k - 1] = (1 - out[k]) * h / k
+        return np.array(out)
+    out[0] = -math.expm1(-h)
     for k in range(1, count):
-        out.append(1 - k / h * out[-1])
+        out[k] = 1 - k / h * out[k - 1]
     return np.array(out)
 
 
-def interpolation_weights(tau: Sequence[float], rhs: Array) -> Array:
-    """c with Σ_j c_j τ_j^k = rhs_k for k < len(tau)."""
-    system = np.vander(np.array(tau), increasing=True).T
-    return np.asarray(np.linalg.solve(system, rhs[: len(tau)]), np.float64)
+def interpolation_weights(tau: Sequence[float], rhs: Sequence[float] | Array) -> Array:
+    """c with Σ_j c_j τ_j^k = rhs_k for k < len(tau): a dual Vandermonde system (Björck & Pereyra 1970)."""
+    n, c = len(tau), [float(r) for r in rhs[: len(tau)]]
+    for k in range(n - 1):  # moments about the nodes, one after the other
+        for i in range(n - 1, k, -1):
+            c[i] -= tau[k] * c[i - 1]
+    for k in range(n - 2, -1, -1):
+        for i in range(k + 1, n):
+            c[i] /= tau[i] - tau[i - k - 1]
+        for i in range(k, n - 1):
+            c[i] -= c[i + 1]
+    return np.array(c)
 
 
 #: Coordinates to extrapolate in, as functions of κ on a path. "index" counts steps instead.
@@ -105,23 +115,29 @@ def data_weights(
         q.sigma == 0
     ):  # every E_k is 1, the polynomial's value at the end; we take the newest D itself
         return np.array([1.0] + [0.0] * (len(known) - 1))
-    if name == "index":
-        tau = [float(k - i) for k in known]
-    elif name == "lambda":
-        tau = [_tau(points, i, k) for k in known]
-    else:
+    if name not in ("lambda", "index"):
         return _data_weights_by_quadrature(points, i, known, name, eta)
+    tau = positions(points, i, known, name)
     used = [t for t in tau if math.isfinite(t)]
     solved = iter(interpolation_weights(used, moments((1 + eta) * h, len(used))))
     return np.array([next(solved) if math.isfinite(t) else 0.0 for t in tau])
 
 
-def _tau(points: Points, i: int, k: int) -> float:
-    """Position of level k in units of step i → i + 1 in λ; −∞ where either lies infinitely far back."""
-    if k in (i, i + 1):
-        return float(k - i)
-    h = points[i + 1].lam - points[i].lam
-    return (points[k].lam - points[i].lam) / h if math.isfinite(h) else -math.inf
+def positions(points: Points, i: int, known: Sequence[int], name: str = "lambda") -> list[float]:
+    """τ_k: where the coordinate of each level lies between i (0) and i + 1 (1); ±∞ if infinitely far back."""
+    if name == "index":
+        return [float(k - i) for k in known]
+
+    def at(k: int) -> float:
+        return (
+            points[k].lam
+            if name == "lambda"
+            else coordinate(name, points.path, [points.kappas[k]])[0]
+        )
+
+    start, h = at(i), at(i + 1) - at(i)
+    back = [(at(k) - start) / h if math.isfinite(h) else -math.inf for k in known]
+    return [float(k - i) if k in (i, i + 1) else tau for k, tau in zip(known, back, strict=True)]
 
 
 def _data_weights_by_quadrature(
@@ -132,7 +148,7 @@ def _data_weights_by_quadrature(
     low = 0.0 if p.alpha == 0 else (q.kappa / p.kappa) ** (1 + eta)
     s = low + (NODES + 1) / 2 * (1 - low)
     at = COORDINATES[name](points.path, q.kappa / s ** (1 / (1 + eta)))
-    return _quadrature(points, i, known, name, at, (1 - low) / 2)
+    return quadrature(points, i, known, name, at, (1 - low) / 2)
 
 
 def integral_weights(
@@ -150,18 +166,18 @@ def integral_weights(
         )
     inside = u if over == "kappa" or host == VE() else u / (1 - u)
     at = COORDINATES[name](points.path, inside)
-    return _quadrature(points, i, known, name, at, (end - start) / 2)
+    return quadrature(points, i, known, name, at, (end - start) / 2)
 
 
-def _quadrature(
-    points: Points, i: int, known: Sequence[int], name: str, at: Array, scale: float
+def quadrature(
+    points: Points, i: int, known: Sequence[int], name: str, at: Array, scale: float | Array
 ) -> Array:
-    """scale·Σ weight·L_j(at). Nodes infinitely far back drop out; if the step starts at one, its value is held."""
+    """Σ weight·scale·L_j(at). Nodes infinitely far back drop out; if the step starts at one, its value is held."""
     nodes = coordinate(name, points.path, [points.kappas[k] for k in known])
-    held = math.isinf(nodes[list(known).index(i)])
+    held = i in known and math.isinf(nodes[list(known).index(i)])
     keep = [k == i if held else math.isfinite(c) for k, c in zip(known, nodes, strict=True)]
     used = [0.0 if held else c for c, wanted in zip(nodes, keep, strict=True) if wanted]
-    integrals = iter(lagrange(used, at) @ WEIGHTS * scale)
+    integrals = iter(lagrange(used, at) @ (WEIGHTS * scale))
     return np.array([next(integrals) if wanted else 0.0 for wanted in keep])
 
 

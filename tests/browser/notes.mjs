@@ -31,10 +31,24 @@ Upper row Euler, lower row Heun, from the same noise on the same 18 Karras level
 
 ${no_checkpoint}`,
 
+  "invert": `# Inversion, and its round-trip error
+Top: new postcards. *Flip* turns the steps round, and Heun runs up from each picture to the noise (second row, ÷100) that it would have come from; then down again (third row). *Difference* measures what the trip lost (last row, ×100): RMSE 0.0005 to 0.001 with 20 steps. The noise shows the picture's outline, since the model is only nearly right about it.
+
+**Try:** *DDIM* in place of *Heun*: an RMSE of about 0.02. **steps** = 40 with Heun: 0.0001. A solver that draws noise (churn, η) cannot run upwards and says so.
+
+${no_checkpoint}`,
+
   "rectified-flow": `# Rectified flow, with CFG
 The path is a straight line, x = (1−t)·x0 + t·ε, and **shift** moves the steps towards noise. *CFG Guidance* combines two predictions, with the class and without, into one.
 
 **Try:** CFG **scale** 1 (guidance off) or 4 (too much: the colours burn); **eta** = 1 turns the ODE into an SDE.
+
+${no_checkpoint}`,
+
+  "split-run": `# One run in two parts
+First row: 12 steps of a stochastic two-step solver in one go. Second: the same in two samplers, 5 steps and 7, with *Keep State* and *Resume State*: **equal to the last bit**. Third: split without the state, which loses the history and the place in the noise stream; last row: what that changes (×4).
+
+**Try:** another **step** in *Split*; put *Save State* after the first part and *Load State* before the second, and go on tomorrow.
 
 ${no_checkpoint}`,
 

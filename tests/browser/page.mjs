@@ -45,13 +45,13 @@ export const inPage = {
   // API twin -> graph laid out in groups; returns what the frontend serialises
   async build({ api, stem, note, pack, version }) {
     const GAP = 44, ROW = 76, PAD = 24, TITLE = 40, HEAD = 30, NOTE = 190; // HEAD: a node's title lies above its pos; ROW: Nodes 2.0 are taller
-    const part = { schedule: "Schedule", denoiser: "Denoiser", guidance: "Guidance", solver: "Solver" };
+    const part = { schedule: "Schedule", denoiser: "Denoiser", guidance: "Guidance", solver: "Solver", state: "Solver" };
     const color = { Schedule: "#3f789e", Denoiser: "#8A8", Guidance: "#b58b2a", Solver: "#b06634", Start: "#a1309b", Sample: "#88A" };
     await app.loadApiJson(api, stem);
     const graph = app.rootGraph, nodes = graph.nodes.slice().sort((a, b) => a.id - b.id);
     const sources = (n) => n.inputs.map((i) => i.link && graph.getNodeById(graph.getLink(i.link).origin_id)).filter(Boolean);
     const depth = (n) => 1 + Math.max(-1, ...sources(n).map(depth));
-    const partOf = (n) => part[n.constructor.nodeData.category.split("/").pop()] ?? (depth(n) ? "Sample" : "Start");
+    const partOf = (n) => /Sigmas$/.test(n.type) ? "Schedule" : part[n.constructor.nodeData.category.split("/").pop()] ?? (depth(n) ? "Sample" : "Start");
 
     const blocks = {}; // part -> its nodes
     for (const n of nodes) {
@@ -61,10 +61,11 @@ export const inPage = {
       if (seed) seed.value = "fixed";
       n.setSize(n.type === "SaveImage" ? [400, 400] : [Math.max(n.size[0], 250), n.computeSize()[1]]); // SaveImage: room for the picture
     }
-    // one part: columns by dependency depth (at most three, the rest goes below) inside a titled group
+    // one part: columns by dependency depth (at most three, five in a deep part; the rest goes below) inside a titled group
     function place(name, x, y, inRow = false) {
       const columns = [], depths = [...new Set(blocks[name].map(depth))].sort((a, b) => a - b);
-      blocks[name].forEach((n, i) => (columns[inRow ? i : Math.min(depths.indexOf(depth(n)), 2)] ??= []).push(n));
+      const last = depths.length > 4 ? 4 : 2;
+      blocks[name].forEach((n, i) => (columns[inRow ? i : Math.min(depths.indexOf(depth(n)), last)] ??= []).push(n));
       let right = x + PAD, bottom = y;
       for (const column of columns) {
         let top = y + TITLE + HEAD;

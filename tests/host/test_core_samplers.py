@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ from sampling_kit.schedulers.solver import (
     ERSDE,
     LCM,
     AdamsBashforth,
+    Adaptive,
     DPMSolver,
     DPMSolverMultistep,
     Euler,
@@ -41,7 +43,7 @@ from sampling_kit.schedulers.solver import (
     Solver,
     UniPC,
 )
-from sampling_kit.schedulers.solver.build import Combo
+from sampling_kit.schedulers.solver.multistep import MOST_NODES
 from sampling_kit.schedulers.solver.weights import data_weights, lagrange
 
 pytestmark = pytest.mark.host
@@ -97,6 +99,8 @@ class FittedTime(DEIS):
     10000 points with both ends; ours has the standard VP time and exact integrals."""
 
     def _weights(self, points: Points, i: int, levels: list[int]) -> np.ndarray:
+        if len(levels) == 1:
+            return super()._weights(points, i, levels)
         low, high = np.log1p(0.002**2), np.log1p(80.0**2)
         slope = 2 * (low / 1e-3 - high) / (1e-3 - 1)
         first = high - slope / 2
@@ -137,21 +141,15 @@ class PutRight(Misprinted):
     right = True
 
 
-class LowerUniPC(UniPC):
-    """The order falls by one with each of the last steps, to 1; ours stays, and the last step is D."""
+class Earlier(SASolver):
+    """Core's SA-Solver does not count the step to 0 among those left, so its orders fall one step earlier,
+    and its corrector's with its predictor's."""
 
-    def _used(self, points: Points, i: int, count: int) -> int:
-        return min(count, len(points) - 1 - i)
+    def _left(self, grid: Points, i: int) -> int:
+        return max(super()._left(grid, i) - (grid[-1].sigma == 0), 1)
 
-    def _predictor(self, points: Points, i: int, levels: list[int]) -> np.ndarray:
-        used = self._used(points, i, len(levels))
-        weights = super()._predictor(points, i, levels[:used])
-        return np.pad(weights, (0, len(levels) - used))
-
-    def _correction(
-        self, points: Points, i: int, new: tuple[int, Combo], known: list[tuple[int, Combo]]
-    ) -> Combo:
-        return super()._correction(points, i, new, known[: self._used(points, i, len(known))])
+    def nodes(self, left: int = MOST_NODES) -> tuple[int, int]:
+        return min(self.predictor, left), min(self.corrector, left)
 
 
 # --------------------------------------------------------------------------------------------- cases
@@ -217,7 +215,9 @@ EQUAL = [
     Case("euler_ancestral", EulerAncestral(0.5), {"eta": 0.5}, models=EPS),
     Case("ddpm", DDPM(), models=EPS),
     Case("dpm_2", DPMSolver(2, "original"), models=EPS),
-    Case("dpmpp_2m", DPMSolverMultistep(2), models=EPS),
+    Case("dpmpp_2m", DPMSolverMultistep(2, coordinate="log_sigma")),
+    Case("unipc", UniPC(3, "bh1", lower_order_final=True), models=EPS),
+    Case("unipc_bh2", UniPC(3, "bh2", lower_order_final=True), models=EPS),
 ]
 DIFFERENT = [
     *(
@@ -245,34 +245,32 @@ DIFFERENT = [
         )
         for n in (3, 4)
     ),
-    *(
-        Different(
-            sampler,
-            UniPC(3, variant),
-            models=EPS,
-            theirs=LowerUniPC(3, variant),
-            first=N - 1,
-        )
-        for sampler, variant in (("unipc", "bh1"), ("unipc_bh2", "bh2"))
-    ),
     # to 0, theirs lowers its orders on the way: predictor 2 to σ_{N−2}, 1 to σ_{N−1}, corrector alike
     *(
-        Different("sa_solver", SASolver(tau=t), tau(t), ends=("0",), first=N - 2)
+        Different(
+            "sa_solver",
+            SASolver(tau=t, lower_order_final=True),
+            tau(t),
+            ends=("0",),
+            theirs=Earlier(tau=t, lower_order_final=True),
+            first=N - 2,
+        )
         for t in (0.0, 1.0)
     ),
     *(
         Different(
             "sa_solver_pece",
-            SASolver(tau=t, pece=True),
+            SASolver(tau=t, pece=True, lower_order_final=True),
             tau(t),
             ends=("0",),
+            theirs=Earlier(tau=t, pece=True, lower_order_final=True),
             first=2 * (N - 2) - 2,
         )
         for t in (0.0, 1.0)
     ),
 ]
 #: Core samplers that take a flow model's σ for κ: right as a discretisation in another coordinate
-#: (dpmpp_2m: −log σ; dpm_2: velocity in σ), wrong where they add noise (ddpm is for VP only).
+#: (dpmpp_2m: −log σ, see above; dpm_2: velocity in σ), wrong where they add noise (ddpm is for VP only).
 BLIND = [
     Different("dpmpp_2m", DPMSolverMultistep(2), models=("FLOW",), first=2),
     Different("dpm_2", DPMSolver(2, "original"), models=("FLOW",), first=1),
@@ -305,22 +303,28 @@ def keys(case: Case) -> list[Key]:
 def core(comfy: Any) -> dict[Key, list[torch.Tensor]]:
     """{(case, model, end, dtype): every state that the sampler's denoiser saw, and the result}."""
     asked = {key: case for case in ALL_CASES for key in keys(case)}
-    request = dict(
-        mean=MEAN.tolist(),
-        std=STD.tolist(),
-        draws=[draw(k).tolist() for k in range(1, 3 * N + 1)],
-        cases=[
-            dict(
-                sampler=case.sampler,
-                model=model,
-                sigmas=sigmas(model, end),
-                x=start(model, end).tolist(),
-                dtype=dtype,
-                options=case.options,
-            )
-            for (_, model, end, dtype), case in asked.items()
-        ],
-    )
+    cases = [
+        dict(
+            sampler=case.sampler,
+            model=model,
+            sigmas=sigmas(model, end),
+            x=start(model, end).tolist(),
+            dtype=dtype,
+            options=case.options,
+        )
+        for (_, model, end, dtype), case in asked.items()
+    ]
+    answers = answers_of(comfy, cases)
+    return {
+        key: [torch.tensor(x, dtype=getattr(torch, key[3])) for x in states]
+        for key, states in zip(asked, answers, strict=True)
+    }
+
+
+def answers_of(comfy: Any, cases: Sequence[dict[str, Any]]) -> list[Any]:
+    """What ``core_samplers.py`` says to these cases."""
+    draws = [draw(k).tolist() for k in range(1, 3 * N + 1)]
+    request = dict(mean=MEAN.tolist(), std=STD.tolist(), draws=draws, cases=cases)
     ended = subprocess.run(
         [comfy.python, str(Path(__file__).with_name("core_samplers.py"))],
         input=json.dumps(request).encode(),
@@ -329,11 +333,7 @@ def core(comfy: Any) -> dict[Key, list[torch.Tensor]]:
         **comfy.setting,
     )
     assert ended.returncode == 0, ended.stderr.decode()[-4000:]
-    answers = json.loads(ended.stdout)
-    return {
-        key: [torch.tensor(x, dtype=getattr(torch, key[3])) for x in states]
-        for key, states in zip(asked, answers, strict=True)
-    }
+    return json.loads(ended.stdout)
 
 
 def our_states(
@@ -429,3 +429,46 @@ def test_the_noise_window_of_sa_solver_is_one_step_off(core):
     for key in keys(WINDOWED):
         assert max(gaps(our_states(shifted, WINDOWED, key), core[key])) < TOLERANCE[key[3]], key
         assert max(gaps(our_states(same, WINDOWED, key), core[key])) > 1e-2, key
+
+
+class AsCore(Adaptive):
+    """Core's dpm_adaptive: errors in units of σ, not of the state's deviation, and a step is accepted if it
+    would not be cut by more than 0.81."""
+
+    def _tolerance(
+        self, low: torch.Tensor, at: Point, before: torch.Tensor, start: Point
+    ) -> torch.Tensor:
+        return (self.rtol * torch.maximum(low.abs(), before.abs())).clamp(min=self.atol)
+
+    def _control(self, errors: Sequence[float]) -> tuple[bool, float]:
+        factor = 1 + math.atan((1 / (errors[0] + 1e-8)) ** (1 / self.order) - 1)
+        return factor >= 0.81, factor
+
+
+@pytest.mark.parametrize("tolerance", [(0.05, 0.0078), (1e-3, 1e-4)], ids=str)
+def test_dpm_adaptive_is_ours_with_core_s_norm_and_control(comfy, tolerance):
+    """On EPS, for one image: the same steps. (It evaluates again what is known after a rejection, and takes
+    one error for the batch; on FLOW it takes σ for κ.)"""
+    grid, (rtol, atol) = sigmas("EPS", "open"), tolerance
+    x = start("EPS", "open")[:1]
+    about = dict(model="EPS", sigmas=grid, x=x.tolist(), dtype="float64")
+    cases = [
+        dict(
+            sampler="dpm_adaptive",
+            options=dict(order=k, rtol=rtol, atol=atol, h_init=0.05),
+            **about,
+        )
+        for k in (2, 3)
+    ]
+    oracle, points = Gaussian(VE(), MEAN, STD), Points(VE(), tuple(grid))
+    first = 0.05 / math.log(grid[0] / grid[-1])
+    for order, states in zip((2, 3), answers_of(comfy, cases), strict=True):
+        method = f"dpm_solver_{order - 1}{order}"
+        solver = AsCore(method, rtol, atol, first_step=first)
+        report = solver.integrate(points, oracle, x)
+        theirs = torch.tensor(states[-1], dtype=torch.float64)
+        assert (
+            float((report.x - theirs).abs().max() / theirs.abs().max()) < 1e-7
+        )  # estimates cancel
+        taken = report.runs[0]
+        assert (len(states) - 1) == order * (taken.accepted + taken.rejected)

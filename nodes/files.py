@@ -1,0 +1,71 @@
+"""File names that users give: confined to a folder, numbered as ComfyUI numbers them."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+def find_file(name: str, folder: Path, what: str = "image", kind: str = "input") -> Path:
+    """The file ``name`` (which may end in " [kind]", as ComfyUI writes it) inside ``folder``.
+
+    Raises ValueError when there is none or it lies elsewhere.
+    """
+    path = folder / name.removesuffix(f"[{kind}]").rstrip()
+    if "\0" in name or not path.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"the {what} {name!r} is outside of the {kind} folder {folder}")
+    if not path.is_file():
+        raise ValueError(f"there is no {what} {name!r} in the {kind} folder {folder}")
+    return path
+
+
+def new_file(prefix: str, folder: Path, suffix: str) -> Path:
+    """The next free ``folder/prefix_00001_suffix``, its folder made. Raises ValueError as split_prefix."""
+    subfolder, stem = split_prefix(fill_in(prefix), folder)
+    target = folder / subfolder
+    target.mkdir(parents=True, exist_ok=True)
+    return target / f"{stem}_{next_number(target, stem):05}_{suffix}"
+
+
+def fill_in(prefix: str, **more: object) -> str:
+    """``prefix`` with %year% … %second% of the local time replaced, and ``more`` of that kind."""
+    now = time.localtime()
+    values = {
+        "year": str(now.tm_year),
+        "month": f"{now.tm_mon:02}",
+        "day": f"{now.tm_mday:02}",
+        "hour": f"{now.tm_hour:02}",
+        "minute": f"{now.tm_min:02}",
+        "second": f"{now.tm_sec:02}",
+    } | {name: str(value) for name, value in more.items()}
+    return re.sub(r"%(\w+)%", lambda found: values.get(found[1], found[0]), prefix)
+
+
+def split_prefix(prefix: str, folder: Path) -> tuple[str, str]:
+    """The sub-folder and start of the file name; raises ValueError if they leave ``folder``."""
+    subfolder, stem = os.path.split(os.path.normpath(prefix))
+    outside = os.path.isabs(prefix) or "\0" in prefix or stem in ("", ".", "..")
+    if outside or not (folder / subfolder).resolve().is_relative_to(folder.resolve()):
+        raise ValueError(
+            f"filename_prefix {prefix!r} does not name a file inside of the output folder {folder}"
+        )
+    return subfolder, stem
+
+
+def next_number(folder: Path, stem: str) -> int:
+    """One more than the highest number that follows ``stem`` in the folder."""
+    pattern = re.escape(stem).replace("%batch_num%", r"\d+") + r"_(\d+)[_.]"
+    names = (re.match(pattern, name, re.IGNORECASE) for name in os.listdir(folder))
+    return max((int(found[1]) for found in names if found), default=0) + 1
+
+
+def refusal(look: Callable[[], object]) -> bool | str:
+    """True if calling ``look`` succeeds, else why not: the answer of a node's validate_inputs."""
+    try:
+        look()
+    except ValueError as error:
+        return str(error)
+    return True

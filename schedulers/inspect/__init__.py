@@ -1,0 +1,1 @@
+"""Looking at runs and their results."""

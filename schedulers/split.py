@@ -1,0 +1,325 @@
+"""A run in parts: what one part leaves for the next, which goes on bit for bit as in one go.
+
+A part covers some levels of SIGMAS of the whole run. Two latents and a list of levels do not say how a
+multistep or stochastic solver goes on; its earlier predictions, the next stage and the place in the noise
+stream do, and those are in a :class:`Stopped`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path as File
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .path import Path
+from .points import Points
+from .solver import Progress, Solver, State
+from .solver.base import host_plan
+from .solver.plan import Denoise, DrawNoise
+
+VERSION = 1
+SAME = 1e-5  # of the largest value: more than a host's scaling there and back rounds, less than an edit
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A run that stopped at noise level number ``level`` of ``sigmas``.
+
+    ``solver`` and ``path`` are the repr of what made it; ``extra`` holds tensors of the host that belong to
+    the run, such as the picture under a noise mask. All tensors are on the CPU.
+    """
+
+    solver: str
+    path: str
+    sigmas: tuple[float, ...]
+    level: int
+    seed: int
+    state: State
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def sigma(self) -> float:
+        return self.sigmas[self.level]
+
+    def describe(self) -> str:
+        shape = "×".join(map(str, self.state.x.shape))
+        where = f"level {self.level} of {len(self.sigmas) - 1} (σ = {self.sigma:g})"
+        return f"{self.solver}, {where}, {shape}, {self.state.draws} noise draws made"
+
+
+class Handover:
+    """Where a part of a run leaves its state for the next part; empty until that part has run."""
+
+    def __init__(self, stopped: Stopped | None = None) -> None:
+        self.stopped = stopped
+
+    def get(self, who: str) -> Stopped:
+        """Raises ValueError if the first part has not run."""
+        if self.stopped is None:
+            raise ValueError(
+                f"{who}: there is no state yet. The first SamplerCustomAdvanced must have run with the sampler "
+                "of Keep State in this session, before this: connect its LATENT to the second one. If ComfyUI "
+                "took that LATENT from its cache and the state is gone, change the seed or use Load State"
+            )
+        return self.stopped
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a run of ``solver``: the beginning of ``sigmas``, or what follows ``after``.
+
+    The state at its end goes to ``out``. ``edited``: x is not the state's own, but put in its place.
+    """
+
+    solver: Solver
+    out: Handover
+    sigmas: tuple[float, ...] = ()
+    after: Handover | None = None
+    edited: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.solver.planned:
+            raise ValueError(
+                f"sampler: {self.solver.title} chooses its moves from the data as it goes and cannot be split; "
+                "use another solver"
+            )
+
+    def begin(
+        self,
+        path: Path,
+        x: Tensor,
+        levels: Sequence[float],
+        seed: int,
+        noise_added: bool = False,
+        extra: Mapping[str, Tensor] | None = None,
+    ) -> Stopped:
+        """The state this part starts from, on the device of x [B, …], which is the host's start at levels[0].
+
+        Raises ValueError if ``levels`` is not the right part of the whole run, or the state is not one of
+        this solver, path or shape.
+        """
+        self.out.stopped = None  # an interrupted run leaves nothing, not an earlier run's state
+        if self.after is None:
+            start = Stopped(
+                repr(self.solver), repr(path), self.sigmas, 0, seed, State((x,)), extra or {}
+            )
+            self._check_levels(start, levels)
+            return start
+        start = self.after.get("Resume State")
+        for what, kept, given in (
+            ("solver", start.solver, repr(self.solver)),
+            ("noise schedule", start.path, repr(path)),
+            ("latent", tuple(start.state.x.shape), tuple(x.shape)),
+        ):
+            if kept != given:
+                raise ValueError(
+                    f"Resume State: the {what} of the state is {kept}, but that of this run is {given}; "
+                    "the two parts must agree"
+                )
+        self._check_levels(start, levels)
+        if noise_added:
+            raise ValueError(
+                "Resume State: noise was added to the latent; connect DisableNoise to this "
+                "SamplerCustomAdvanced, since the state goes on in its own noise stream"
+            )
+        points = Points.from_sigmas(path, start.sigmas)
+        if not fits(self.solver, points, start):
+            raise ValueError(
+                f"Resume State: the state is not one that {start.solver} has at level {start.level}; it was "
+                "made by another version of the Sampling Kit, or changed. Run the first part again"
+            )
+        start = on(start, x.device)
+        return replace(
+            start, state=self._with(start.state, x, points.path.host.on(levels[0]).alpha)
+        )
+
+    def run(
+        self,
+        start: Stopped,
+        path: Path,
+        denoise: Denoise,
+        levels: Sequence[float],
+        noise: DrawNoise | None = None,
+        callback: Callable[[Progress], None] | None = None,
+        check: Callable[[], None] | None = None,
+    ) -> Tensor:
+        """From ``start`` over ``levels``; returns x and leaves the state. The callback counts this part's steps."""
+        points = Points.from_sigmas(path, start.sigmas)
+        steps = len(levels) - 1
+
+        def report(p: Progress) -> None:
+            if callback is not None:
+                callback(replace(p, step=p.step - start.level, steps=steps))
+
+        level = start.level + steps
+        state = self.solver.advance(points, denoise, start.state, noise, report, check, level)
+        self.out.stopped = on(replace(start, level=level, state=state), torch.device("cpu"))
+        return state.x
+
+    def _check_levels(self, start: Stopped, levels: Sequence[float]) -> None:
+        expected = start.sigmas[start.level : start.level + len(levels)]
+        if tuple(levels) == expected:
+            return
+        got = f"{len(levels)} levels from σ = {levels[0]:g} to {levels[-1]:g}"
+        if self.after is None:
+            raise ValueError(
+                f"Keep State: SIGMAS of SamplerCustomAdvanced ({got}) must be the beginning of those at Keep "
+                f"State ({_span(start.sigmas)}): the whole run's there, high_sigmas of SplitSigmas here"
+            )
+        raise ValueError(
+            f"Resume State: the state stopped at level {start.level} (σ = {start.sigma:g}) of {_span(start.sigmas)}, "
+            f"but these SIGMAS are {got}: use low_sigmas of SplitSigmas with step = {start.level}"
+        )
+
+    def _with(self, state: State, x: Tensor, alpha: float) -> State:
+        """``state`` going on from x. Its own x, if x is that within rounding, or cannot show it (α = 0)."""
+        if alpha == 0:
+            return state
+        own = state.x
+        off, size = (x - own).abs().max().item(), own.abs().max().item()
+        if off <= SAME * size:
+            return state
+        if not self.edited:
+            raise ValueError(
+                f"Resume State: the latent differs from the state by up to {off:.3g} (values up to {size:.3g}). "
+                "Connect the output of the run that left this state, and give each run its own Keep State; if "
+                "you changed the latent in between, set edited"
+            )
+        return state.moved(x)
+
+
+def fits(solver: Solver, points: Points, stopped: Stopped) -> bool:
+    """Whether the state has the stage and the tensors that a run over ``points`` has at its level."""
+    plan, state = host_plan(solver, points), stopped.state
+    stages, level = plan.stages, stopped.level
+    ahead = (i for i, s in enumerate(stages) if s.step >= level or not s.evaluate)
+    stage = next(ahead, len(stages)) if level < len(points) - 1 else len(stages)
+    done = stages[:stage]
+    keep_x, keep_d = plan.reach
+    return (
+        (state.stage, len(state.anchors), len(state.history))
+        == (
+            stage,
+            min(keep_x, 1 + sum(s.commit for s in done)),
+            min(keep_d, sum(s.evaluate for s in done)),
+        )
+        and (state.y is None) == (stage == len(stages))
+    )  # fmt: skip
+
+
+def on(stopped: Stopped, device: torch.device) -> Stopped:
+    """The same with copies of its tensors on ``device``."""
+    tensors = {name: t.to(device, copy=True) for name, t in _tensors(stopped).items()}
+    return _with_tensors(stopped, tensors)
+
+
+# ------------------------------------------------------------------------------------------- files
+
+
+def save(stopped: Stopped, file: File, latent: Mapping[str, Tensor]) -> None:
+    """Write a state and the host's ``latent`` as safetensors; the file appears whole or not at all.
+
+    Raises ValueError if a tensor holds NaN or infinity.
+    """
+    from safetensors.torch import save_file
+
+    tensors = _tensors(stopped) | {f"latent.{name}": t for name, t in latent.items()}
+    _require_finite(tensors, "the state")
+    facts = {name: getattr(stopped, name) for name in ("solver", "path", "sigmas", "level", "seed")}
+    state = {name: getattr(stopped.state, name) for name in ("stage", "draws", "lift")}
+    text = json.dumps({"version": VERSION, **facts, **state}, allow_nan=False)
+    part = file.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        unshared = {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
+        save_file(unshared, part, {"sampling_kit_state": text})
+        os.replace(part, file)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load(file: File) -> tuple[Stopped, dict[str, Tensor]]:
+    """(state, latent) of a file that :func:`save` wrote. Raises ValueError saying what is wrong with it."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "pt") as opened:
+            text = (opened.metadata() or {}).get("sampling_kit_state")
+            tensors = {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{file.name} is not a safetensors file, or damaged: {error}") from None
+    if text is None:
+        raise ValueError(f"{file.name} holds no sampler state; Save State writes such files")
+    try:
+        facts: dict[str, Any] = json.loads(text)
+        version = int(facts["version"])
+        stopped = _from_facts(facts) if version <= VERSION else None
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{file.name}: its description is damaged ({type(error).__name__}: {error})"
+        ) from None
+    if stopped is None:
+        raise ValueError(
+            f"{file.name} has format version {version}, this Sampling Kit reads up to {VERSION}: update it"
+        )
+    latent = {n.removeprefix("latent."): t for n, t in tensors.items() if n.startswith("latent.")}
+    tensors = {n: t for n, t in tensors.items() if not n.startswith("latent.")}
+    _require_finite(tensors, file.name)
+    stopped = _with_tensors(stopped, tensors)
+    inner = [t for name, t in _tensors(stopped).items() if not name.startswith("extra.")]
+    if not inner or any(t.shape != inner[0].shape for t in inner) or "samples" not in latent:
+        raise ValueError(f"{file.name}: tensors are missing or differ in shape")
+    return stopped, latent
+
+
+def _from_facts(facts: Mapping[str, Any]) -> Stopped:
+    sigmas, level = tuple(map(float, facts["sigmas"])), int(facts["level"])
+    if not 0 <= level < len(sigmas):
+        raise ValueError(f"level {level} of {len(sigmas)}")
+    state = State((), (), int(facts["stage"]), int(facts["draws"]), lift=float(facts["lift"]))
+    return Stopped(
+        str(facts["solver"]), str(facts["path"]), sigmas, level, int(facts["seed"]), state
+    )
+
+
+def _tensors(stopped: Stopped) -> dict[str, Tensor]:
+    """Every tensor by its name in a file; ``_with_tensors`` is the inverse."""
+    s = stopped.state
+    named = {f"anchor.{i}": t for i, t in enumerate(s.anchors)}
+    named |= {f"history.{i}": t for i, t in enumerate(s.history)}
+    named |= {name: t for name, t in (("y", s.y), ("x", s.arrived)) if t is not None}
+    return named | {f"extra.{name}": t for name, t in stopped.extra.items()}
+
+
+def _with_tensors(stopped: Stopped, tensors: Mapping[str, Tensor]) -> Stopped:
+    def series(kind: str) -> tuple[Tensor, ...]:
+        count = sum(name.startswith(f"{kind}.") for name in tensors)
+        return tuple(tensors[f"{kind}.{i}"] for i in range(count) if f"{kind}.{i}" in tensors)
+
+    state = replace(
+        stopped.state,
+        anchors=series("anchor"),
+        history=series("history"),
+        y=tensors.get("y"),
+        arrived=tensors.get("x"),
+    )
+    extra = {n.removeprefix("extra."): t for n, t in tensors.items() if n.startswith("extra.")}
+    return replace(stopped, state=state, extra=extra)
+
+
+def _require_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+    for name, t in tensors.items():
+        if not t.isfinite().all():
+            raise ValueError(
+                f"{where} holds NaN or infinity ({name}); the run that made it diverged"
+            )
+
+
+def _span(sigmas: Sequence[float]) -> str:
+    return f"{len(sigmas)} levels from σ = {sigmas[0]:g} to {sigmas[-1]:g}"
