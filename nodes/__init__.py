@@ -1,10 +1,11 @@
 """The nodes: widgets in, engine values out. No mathematics here."""
 
-from . import denoiser, guidance, images, inspect, noise, schedule, solver, state
+from . import denoiser, guidance, images, inspect, model, noise, schedule, solver, state
 
 NODES = (
     *schedule.NODES,
     *denoiser.NODES,
+    *model.NODES,
     *guidance.NODES,
     *solver.NODES,
     *state.NODES,

@@ -1,4 +1,6 @@
-"""The host's part inside ComfyUI: native MODEL, GUIDER and SAMPLER. The only file that imports comfy.
+"""The host's part inside ComfyUI: native MODEL, GUIDER and SAMPLER.
+
+Only this file and ``_comfy_model.py``, which reads and corrects native MODELs, import comfy.
 
 Nothing of the host is patched or copied: a model is a BaseModel around a module, a guider a subclass
 of CFGGuider, a sampler a KSAMPLER with our function. See DESIGN §5.
@@ -6,9 +8,9 @@ of CFGGuider, a sampler a KSAMPLER with our function. See DESIGN §5.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,32 +23,50 @@ import comfy.samplers
 import comfy.supported_models_base
 import comfy.utils
 import folder_paths
-import numpy as np
 import torch
 from comfy_api.latest import ComfyExtension, io
 from torch import Tensor, nn
 
-from ..schedulers import noise_schedule as schedules
 from ..schedulers.denoiser import Denoiser
+from ..schedulers.denoiser.wrap import call_in, input_scale
 from ..schedulers.guidance import CFG, COND, UNCOND, Guidance
 from ..schedulers.noise import PerImageNoise
 from ..schedulers.noise_schedule import NoiseSchedule
 from ..schedulers.path import VE, Flow
-from ..schedulers.points import finite
-from ..schedulers.prediction import Prediction
+from ..schedulers.prediction import Prediction, usual
 from ..schedulers.sample import require_latent, sample
 from ..schedulers.solver import Progress, Solver
 from ..schedulers.solver.plan import DrawNoise
 from ..schedulers.split import Part
+from ._comfy_model import (
+    compute_choice,
+    facts_of,
+    in_dtype,
+    noise_scale,
+    probe,
+    raw_output,
+    relabelled,
+    sampling_for,
+    schedule_of,
+    state_for,
+    wants_vp,
+)
 from .conditioning import Conditioning, class_weights
 
 __all__ = [
     "ComfyExtension",
+    "compute_choice",
+    "facts_of",
     "folder",
+    "in_dtype",
     "io",
     "make_guider",
     "make_model",
     "make_sampler",
+    "noise_scale",
+    "probe",
+    "raw_output",
+    "relabelled",
     "schedule_of",
     "set_device",
     "solver_of",
@@ -64,44 +84,6 @@ def set_device(name: str) -> str:
 def folder(kind: str) -> Path:
     """ComfyUI's folder "input" or "output"."""
     return Path(folder_paths.get_directory_by_type(kind))
-
-
-# ---------------------------------------------------------------- noise schedule of a native MODEL
-
-
-def _flow(shift: float) -> NoiseSchedule:
-    return schedules.RectifiedFlowSchedule(shift=float(shift))
-
-
-#: model_sampling classes (the first that matches exactly the given bases) → noise schedule.
-NATIVE: tuple[tuple[type, Callable[[Any], NoiseSchedule]], ...] = (
-    (ms.ModelSamplingDiscreteFlow, lambda m: _flow(m.shift)),
-    (ms.ModelSamplingFlux, lambda m: _flow(math.exp(m.shift))),
-    (
-        ms.ModelSamplingContinuousEDM,
-        lambda m: schedules.EDM(float(m.sigma_min), float(m.sigma_max)),
-    ),
-    (ms.ModelSamplingDiscrete, lambda m: schedules.Measured(tuple(m.sigmas.double().tolist()))),
-)
-UNKNOWN = (
-    ms.ModelSamplingAV,
-    ms.StableCascadeSampling,
-    ms.ModelSamplingContinuousV,
-    ms.ModelSamplingCosmosRFlow,
-)
-
-
-def schedule_of(model: Any) -> NoiseSchedule:
-    """The noise schedule of a MODEL. Raises ValueError with the class's name if it is not known."""
-    sampling = model.get_model_object("model_sampling")
-    own = getattr(sampling, "sampling_kit_schedule", None)
-    if own is not None:
-        return own
-    for kind, build in NATIVE:
-        if isinstance(sampling, kind) and not isinstance(sampling, UNKNOWN):
-            return build(sampling)
-    names = ", ".join(c.__name__ for c in type(sampling).__mro__[1:-2])
-    raise ValueError(f"the Sampling Kit does not know this MODEL's noise schedule ({names})")
 
 
 # ---------------------------------------------------------------------------- our MODEL, natively
@@ -134,9 +116,13 @@ class FractionalTable(ms.ModelSamplingDiscrete):
 
 
 class Network(nn.Module):
-    """A denoiser in the clothes of a network: takes ComfyUI's input and time, returns the prediction."""
+    """A denoiser in the clothes of a network: takes ComfyUI's input and time, returns the prediction.
+
+    It computes in the dtype of its input.
+    """
 
     dtype = torch.float32
+    sampling_kit_casts = True
 
     def __init__(
         self, denoiser: Denoiser, prediction: Prediction, sigma_of: Callable[[Tensor], Tensor]
@@ -149,57 +135,36 @@ class Network(nn.Module):
         transformer_options: Any = None, **kwargs: Any,
     ) -> Tensor:  # fmt: skip
         self.denoiser.to(x.device)
-        sigma = self.sigma_of(timesteps.float())
+        dtype, host, sigma = x.dtype, self.denoiser.path, self.sigma_of(timesteps.float())
         level = sigma.reshape(-1, *(1,) * (x.ndim - 1))
-        alpha: Any = 1.0
-        if isinstance(self.denoiser.path, Flow):
-            alpha = (1 - level).clamp(min=0)
-        else:  # ComfyUI divides the state by √(σ² + σ_data²) first
-            x = x * (level**2 + self.prediction.sigma_data**2).sqrt()
-        d = self.denoiser(x, sigma, class_weights(context, self.denoiser.classes))
-        return self.prediction.from_x0(d, x, alpha, level)
+        x = x.float() / input_scale(host, self.prediction, level)
+        inputs = x, sigma, class_weights(context, self.denoiser.classes)
+        if dtype == torch.float32:
+            d = self.denoiser(*inputs)
+        else:
+            d = call_in(dtype, self.denoiser, *inputs)
+        return self.prediction.write(d, x, host, sigma)
 
 
-def _table(schedule: NoiseSchedule) -> tuple[nn.Module, Prediction, Callable[[Tensor], Tensor]]:
-    """VP and sub-VP: an eps network over a table of 1000 levels."""
+def _table() -> nn.Module:
+    """The blank of VP and sub-VP: a table with interpolated timesteps."""
 
     class Sampling(FractionalTable, ms.EPS):
         pass
 
-    sampling = Sampling()
-    times = np.linspace(
-        schedule.t_min, schedule.t_max, int(schedule.t_max) + 1 if schedule.discrete else 1000
-    )
-    sampling.set_sigmas(torch.tensor(finite(schedule.kappa(times).tolist())))
-    return sampling, Prediction("eps", 1.0), sampling.sigma
+    return Sampling()
 
 
-def _edm(schedule: NoiseSchedule) -> tuple[nn.Module, Prediction, Callable[[Tensor], Tensor]]:
-    class Sampling(ms.ModelSamplingContinuousEDM, ms.EDM):
-        pass
-
-    sampling, sigma_data = Sampling(), 0.5
-    sampling.set_parameters(schedule.kappa_min, schedule.kappa_max, sigma_data)
-    return sampling, Prediction("edm", sigma_data), sampling.sigma
-
-
-def _rectified_flow(
-    schedule: NoiseSchedule,
-) -> tuple[nn.Module, Prediction, Callable[[Tensor], Tensor]]:
-    class Sampling(ms.ModelSamplingDiscreteFlow, ms.CONST):
-        pass
-
-    sampling = Sampling()
-    sampling.set_parameters(shift=getattr(schedule, "shift", 1.0))
-    return sampling, Prediction("flow"), lambda t: t / sampling.multiplier
-
-
-def make_model(build: Callable[[Any], Denoiser], schedule: NoiseSchedule) -> Any:
-    """Native MODEL from ``build(path)`` → denoiser, predicting what ComfyUI expects on this path."""
-    kinds = {Flow: (ModelType.FLOW, _rectified_flow), VE: (ModelType.EDM, _edm)}
-    kind, make = kinds.get(type(schedule.path), (ModelType.EPS, _table))
-    sampling, prediction, sigma_of = make(schedule)
-    sampling.sampling_kit_schedule = schedule
+def make_model(
+    build: Callable[[Any], Denoiser], schedule: NoiseSchedule, prediction: Prediction | None = None
+) -> Any:
+    """Native MODEL from ``build(path)`` → denoiser, outputting ``prediction`` (default: the usual one)."""
+    prediction = prediction or usual(schedule.path)
+    kind = {Flow: ModelType.FLOW, VE: ModelType.EDM}.get(type(schedule.path), ModelType.EPS)
+    sampling = sampling_for(schedule, prediction, _table() if kind is ModelType.EPS else None)
+    sigma_of = sampling.sigma  # except on flow, where it would shift what timestep() did not
+    if kind is ModelType.FLOW:
+        sigma_of = partial(torch.div, other=sampling.multiplier)
     config = PixelModel({"disable_unet_model_creation": True})
     offload = comfy.model_management.unet_offload_device()
     base = comfy.model_base.BaseModel(config, model_type=kind, device=offload)
@@ -225,15 +190,20 @@ def solve(
     require_latent(path, levels)
     bar = comfy.utils.model_trange(len(levels) - 1, disable=disable)
     seed = extra.get("seed") or 0
-    size = getattr(
-        model.inner_model.model_patcher.get_model_object("model_sampling"), "noise_scale", 1.0
-    )
+    size = noise_scale(model.inner_model.model_patcher)
+    sampling = model.inner_model.model_patcher.get_model_object("model_sampling")
+    if wants_vp(sampling) and extra.get("denoise_mask") is not None:
+        raise ValueError(
+            "latent_image: a noise mask does not work with this MODEL's V_PREDICTION_DDPM; put a Denoiser Settings "
+            "node with prediction v before the sampler"
+        )
 
     def noise(seed: int) -> DrawNoise:
         draw = PerImageNoise(seed)
         return lambda position, like: draw(position, like) * size
 
     def denoise(y: Tensor, sigma: float) -> Tensor:
+        y = state_for(sampling, y, sigma)
         return model(y, y.new_full((y.shape[0],), sigma), **extra)
 
     def report(p: Progress) -> None:

@@ -8,24 +8,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from ..schedulers.denoiser import Denoiser
-from ..schedulers.guidance import Guidance
+from ..schedulers.denoiser.wrap import InDtype, Relabelled
+from ..schedulers.guidance import COND, Guidance
+from ..schedulers.inspect import DTYPES, Evaluate
+from ..schedulers.inspect.compute_dtype import Choice, choose
+from ..schedulers.inspect.facts import ModelFacts, Weights, is_zero_snr
 from ..schedulers.noise import PerImageNoise
 from ..schedulers.noise_schedule import NoiseSchedule
+from ..schedulers.path import VP, Flow
 from ..schedulers.points import Points
+from ..schedulers.prediction import Prediction, usual
 from ..schedulers.sample import noised, require_latent, sample
 from ..schedulers.solver import Progress, Solver
 from ..schedulers.split import Part
 from .conditioning import Conditioning, class_weights
 
 Callback = Callable[[int, Tensor, Tensor, int], None]
+T = TypeVar("T")
 
 _device = torch.device("cpu")
 
@@ -67,21 +75,116 @@ def folder(kind: str) -> Path:
 
 @dataclass(frozen=True)
 class Model:
-    """MODEL: a denoiser in the coordinates of ``schedule.path.host``, and its noise schedule."""
+    """MODEL: a denoiser in the coordinates of ``trained.path.host``, and what it is taken for.
 
-    denoiser: Denoiser
-    schedule: NoiseSchedule
+    ``network`` says what the denoiser, seen as a network, outputs. ``claimed`` and ``claimed_schedule``
+    stand for what ComfyUI's ``model_sampling`` says, right or wrong; ``raw``: return the output itself.
+    """
+
+    inner: Denoiser
+    trained: NoiseSchedule
+    network: Prediction
+    claimed: Prediction | None = None
+    claimed_schedule: NoiseSchedule | None = None
+    dtype: torch.dtype | None = None
+    raw: bool = False
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        return self.claimed_schedule or self.trained
+
+    @property
+    def prediction(self) -> Prediction:
+        return self.claimed or self.network
+
+    @cached_property
+    def denoiser(self) -> Denoiser:
+        """D(x, σ) in the coordinates of ``schedule.path.host``, with everything above applied."""
+        inner = self.inner if self.dtype is None else InDtype(self.inner, self.dtype)
+        honest = (self.network, self.trained) == (self.prediction, self.schedule)
+        if honest and not self.raw:
+            return inner
+        claims = self.prediction, self.schedule
+        return Relabelled(inner, self.network, self.trained, *claims, raw=self.raw)
 
 
-def make_model(build: Callable[[Any], Denoiser], schedule: NoiseSchedule) -> Model:
-    """MODEL from ``build(path)`` → denoiser."""
-    return Model(build(schedule.path.host).eval().requires_grad_(False), schedule)
+def make_model(
+    build: Callable[[Any], Denoiser], schedule: NoiseSchedule, prediction: Prediction | None = None
+) -> Model:
+    """MODEL from ``build(path)`` → denoiser, a network that outputs ``prediction`` (default: the usual)."""
+    denoiser = build(schedule.path.host).eval().requires_grad_(False)
+    return Model(denoiser, schedule, prediction or usual(schedule.path))
 
 
 def schedule_of(model: Any) -> NoiseSchedule:
     if not isinstance(model, Model):
         raise TypeError(f"expected a MODEL, got {type(model).__name__}")
     return model.schedule
+
+
+def facts_of(model: Any) -> ModelFacts:
+    """What a MODEL says about itself."""
+    schedule = schedule_of(model)
+    weights = Weights.of(model.inner)
+    return ModelFacts(
+        sampling=type(schedule).__name__,
+        prediction=model.prediction,
+        schedule=schedule,
+        weights=weights,
+        compute=model.dtype or weights.stored,
+        family=tuple(DTYPES.values()),
+        zero_snr=isinstance(schedule.path, VP) and is_zero_snr(schedule.kappa_max),
+        loaded_sampling=type(model.trained).__name__,
+        loaded_flow=isinstance(model.trained.path, Flow),
+    )
+
+
+def noise_scale(model: Model) -> float:
+    """Standard deviation of the noise a flow MODEL was trained with."""
+    return 1.0
+
+
+def relabelled(model: Model, prediction: str | None, schedule: NoiseSchedule | None) -> Model:
+    """A MODEL whose output is read as ``prediction`` and that knows ``schedule`` (None: as it is)."""
+    path = schedule_of(model).path
+    if prediction is None and schedule is not None:
+        flow = isinstance(schedule.path, Flow)
+        if flow != isinstance(path, Flow):
+            raise ValueError(
+                f"prediction: the noise_schedule turns this MODEL into {'rectified flow' if flow else 'a model that is not flow'}: "
+                "choose the prediction as well"
+            )
+    if prediction is not None:
+        known = model.prediction if model.prediction.kind == "edm" else Prediction("edm")
+        model = replace(model, claimed=Prediction(prediction, known.sigma_data))
+    return model if schedule is None else replace(model, claimed_schedule=schedule)
+
+
+def compute_choice(model: Model, asked: str) -> Choice:
+    """The dtype that Denoiser Settings would choose."""
+    cuda = _device.type == "cuda"
+    fast = [torch.float16] * cuda + [torch.bfloat16] * (cuda and torch.cuda.is_bf16_supported())
+    return choose(asked, Weights.of(model.inner).stored, tuple(DTYPES.values()), fast)
+
+
+def in_dtype(model: Model, dtype: torch.dtype | None) -> Model:
+    """A MODEL that computes in ``dtype``; None: in the one it was loaded with."""
+    return replace(model, dtype=dtype)
+
+
+def raw_output(model: Model) -> Model:
+    """A MODEL whose D is the network's output itself."""
+    return replace(model, raw=True)
+
+
+def probe(
+    model: Model, positive: Conditioning | None, latent: dict[str, Any], look: Callable[[Tensor, Evaluate], T]
+) -> T:  # fmt: skip
+    """``look(x0, D)``: x0 the latent, D the MODEL under ``positive``."""
+    conds = {COND: positive if positive is not None else [[None, {}]]}
+    x0 = latent["samples"].to(_device, torch.float32)
+    with torch.inference_mode():
+        return look(x0, make_guider(model, conds, Guidance()).denoiser(len(x0)))
 
 
 class Guider:

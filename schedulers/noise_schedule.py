@@ -78,6 +78,8 @@ class Tabulated(NoiseSchedule):
     def log_kappas(self) -> Array:
         """log κ at timesteps 0 … T−1, strictly increasing; the last may be +∞."""
         alpha_bar: Array = np.cumprod(1 - self.betas(), dtype=np.float64)
+        shift = getattr(self, "snr_shift", 1.0)
+        alpha_bar = alpha_bar / (shift + (1 - shift) * alpha_bar)  # κ² grows by the shift
         if getattr(self, "zero_snr", False):
             alpha_bar = zero_terminal_snr(alpha_bar)
         with np.errstate(divide="ignore"):
@@ -165,6 +167,14 @@ class ScaledLinearVP(Tabulated):
     beta_end: float = knob(0.012, "β of the last timestep.", low=0.0, high=0.999, step=1e-5)
     timesteps: int = knob(1000, _TIMESTEPS, low=2, high=10000)
     zero_snr: bool = knob(False, _ZERO_SNR)
+    snr_shift: float = knob(
+        1.0,
+        "Divide the signal-to-noise ratio α²/σ² by this, before any zero-SNR rescale (CogVideoX 2B: 3).",
+        low=0.01,
+        high=100.0,
+        step=0.1,
+        advanced=True,
+    )
 
     def betas(self) -> Array:
         return np.linspace(self.beta_start**0.5, self.beta_end**0.5, self.timesteps) ** 2

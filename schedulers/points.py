@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from .path import VE, Path, Point
+from .path import VE, Flow, Path, Point
 
 #: ComfyUI's finite stand-in for κ = ∞ in a zero-terminal-SNR table (ᾱ_T = 4.897e-8).
 LARGEST_KAPPA = math.sqrt(1 / 4.8973451890853435e-08 - 1)
@@ -95,7 +95,6 @@ def finite(kappas: Sequence[float]) -> list[float]:
 def _kappa(host: Path, sigma: float) -> float:
     if not sigma >= 0 or math.isinf(sigma):
         raise ValueError(f"SIGMAS holds {sigma}: noise levels must be finite numbers, 0 or larger")
-    point = host.on(sigma)
-    if point.alpha < 0:
+    if isinstance(host, Flow) and sigma > 1 + 1e-6:
         raise ValueError(f"SIGMAS holds {sigma}: on a flow model noise levels end at 1")
-    return point.kappa
+    return host.on(sigma).kappa

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .path import VP, Path
+from .path import VE, VP, Flow, Path, coefficients
 
 KINDS = ("eps", "v", "x0", "flow", "edm", "score")
 
@@ -65,6 +65,70 @@ class Prediction:
         a, b = self._x0_weights(alpha, sigma)
         return (x0 - a * x) / b
 
+    def target(self, x0: Tensor, eps: Tensor, alpha: Number, sigma: Number) -> Tensor:
+        """What the network is trained to output at x = α·x0 + σ·ε: the definition of the kind."""
+        if self.kind == "eps":
+            return eps
+        if self.kind == "v":
+            return alpha * eps - sigma * x0
+        if self.kind == "x0":
+            return x0
+        if self.kind == "flow":
+            return eps - x0
+        if self.kind == "score":
+            return -eps / sigma
+        # F = (x0 − c_skip·y)/c_out with y = x0 + κ·ε, multiplied by α/α
+        s = self.sigma_data
+        return (sigma * x0 - s * s * alpha * eps) / (
+            s * (sigma * sigma + s * s * alpha * alpha) ** 0.5
+        )
+
+    def loss(
+        self, out: Tensor, x0: Tensor, eps: Tensor, alpha: Number, sigma: Number, on: str = "output"
+    ) -> Tensor:
+        """Mean square error per image [B] of a training step, in one of the two conventions.
+
+        ``output``: of the network's output against :meth:`target`. ``x0``: of the x0 it implies
+        against x0 (CogVideo: get_velocity(v, x_t)); that is :meth:`x0_loss_weight` times the first.
+        """
+        if on not in ("output", "x0"):
+            raise ValueError(f"on = {on!r}: choose output or x0")
+        if on == "output":
+            error = out - self.target(x0, eps, alpha, sigma)
+        else:
+            error = self.to_x0(out, alpha * x0 + sigma * eps, alpha, sigma) - x0
+        return error.flatten(1).square().mean(1)
+
+    def x0_loss_weight(self, alpha: Number, sigma: Number) -> Number:
+        """b² with x0 = a·x + b·out: σ² for v, κ² for eps (1/SNR), 1 for x0, σ² for flow on α + σ = 1."""
+        b = self._x0_weights(alpha, sigma)[1]
+        return b * b
+
+    def read(self, out: Tensor, x: Tensor, host: Path, sigma: float | Tensor) -> Tensor:
+        """x0 from the output at state x [B, …] in a host's coordinates (VE or flow).
+
+        v is read at the same κ on VP, where it is defined.
+        """
+        x, alpha, level = self._coordinates(x, host, sigma)
+        return self.to_x0(out, x, alpha, level)
+
+    def write(self, x0: Tensor, x: Tensor, host: Path, sigma: float | Tensor) -> Tensor:
+        """The output from which :meth:`read` makes x0 (σ > 0)."""
+        x, alpha, level = self._coordinates(x, host, sigma)
+        return self.from_x0(x0, x, alpha, level)
+
+    def _coordinates(
+        self, x: Tensor, host: Path, sigma: float | Tensor
+    ) -> tuple[Tensor, Number, Number]:
+        alpha, level = coefficients(host, sigma, x)
+        if self.kind != "v":
+            return x, alpha, level
+        norm = (alpha * alpha + level * level) ** 0.5
+        return x / norm, alpha / norm, level / norm
+
+    def __str__(self) -> str:
+        return f"edm (σ_data {self.sigma_data:g})" if self.kind == "edm" else self.kind
+
     def _x0_weights(self, alpha: Number, sigma: Number) -> tuple[Number, Number]:
         """(a, b) with x0 = a·x + b·out."""
         if self.kind == "eps":
@@ -87,6 +151,11 @@ class Prediction:
         """Raises ValueError where the kind has no meaning on the path."""
         if self.kind == "v" and not isinstance(path, VP):
             raise ValueError(f"v prediction is defined on VP (α² + σ² = 1), not on {path.name}")
+
+
+def usual(path: Path) -> Prediction:
+    """What networks on this path output by custom: flow on flow, EDM's F on VE, eps elsewhere."""
+    return {Flow: Prediction("flow"), VE: Prediction("edm", 0.5)}.get(type(path), Prediction("eps"))
 
 
 def get_velocity(x0: Tensor, noise: Tensor, alpha: float, sigma: float) -> Tensor:

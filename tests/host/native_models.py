@@ -344,14 +344,7 @@ def text_to_our_model() -> None:
 
 
 def refusals() -> dict[str, str]:
-    unknown = (
-        ModelType.STABLE_CASCADE,
-        ModelType.V_PREDICTION_CONTINUOUS,
-        ModelType.FLOW_COSMOS,
-        ModelType.FLOW_AV,
-    )
-    found = {kind.name: message(lambda k=kind: steps(native("EPS", k))) for kind in unknown}
-    return found | {"text": message(text_to_our_model)}
+    return {"text": message(text_to_our_model)}
 
 
 def main() -> None:

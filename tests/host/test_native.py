@@ -149,10 +149,6 @@ def test_runs_repeat_batches_match_and_wires_stay_untouched(measured):
 @pytest.mark.parametrize(
     ("case", "words"),
     [
-        ("STABLE_CASCADE", "StableCascadeSampling"),
-        ("V_PREDICTION_CONTINUOUS", "ModelSamplingContinuousV"),
-        ("FLOW_COSMOS", "ModelSamplingCosmosRFlow"),
-        ("FLOW_AV", "ModelSamplingAV"),
         ("text", "connect a Class Condition node, not a text encoder"),
     ],
 )

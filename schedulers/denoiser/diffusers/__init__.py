@@ -1,0 +1,26 @@
+"""diffusers folders as denoisers; see ``folder``, ``training``, ``adapters``, ``denoiser``, ``vae``, ``text``."""
+
+from .denoiser import DiffusersDenoiser, choose_dtype, join, load
+from .folder import Folder, Weights, read_file, read_folder
+from .text import TextEncoder, load_text
+from .training import Training, read_training
+from .vae import Latents, Vae, latents_of, load_vae
+
+__all__ = [
+    "DiffusersDenoiser",
+    "Folder",
+    "Latents",
+    "TextEncoder",
+    "Training",
+    "Vae",
+    "Weights",
+    "choose_dtype",
+    "join",
+    "latents_of",
+    "load",
+    "load_text",
+    "load_vae",
+    "read_file",
+    "read_folder",
+    "read_training",
+]
