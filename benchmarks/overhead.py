@@ -35,7 +35,18 @@ from sampling_kit.schedulers.spacing import Karras, space
 
 SHAPES = ((1, 4, 64, 64), (4, 16, 128, 128), (1, 16, 13, 60, 90))
 STEPS, REPEATS = 20, 7
-NOT_KERNELS = ("empty", "empty_like", "view", "expand", "detach", "select", "unbind", "item")
+NOT_KERNELS = (
+    "empty",
+    "empty_like",
+    "view",
+    "expand",
+    "detach",
+    "select",
+    "unbind",
+    "item",
+    "reshape",
+    "split",
+)
 
 Seconds = Callable[[], float]  # one run
 Model = Callable[[Tensor, Tensor], Tensor]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sampling_kit.nodes.noise import ImageSeeds
-from sampling_kit.schedulers.noise import PerImageNoise, mix
+from sampling_kit.schedulers.noise import PIECE, PerImageNoise, mix
 
 LIKE = torch.empty(3, 4, 5, 6)
 
@@ -55,3 +55,16 @@ def test_the_noise_wire_honours_batch_index():
 def test_a_wrong_number_of_indices_is_refused():
     with pytest.raises(ValueError, match="2 image indices for a batch of 3"):
         PerImageNoise(0, (1, 2))(0, LIKE)
+
+
+def test_a_large_image_is_drawn_in_pieces_that_are_as_good_as_one():
+    """The first piece is a small image's draw; nothing depends on the batch or on the threads."""
+    like = torch.empty(2, 3, 256, 256)
+    batch = PerImageNoise(4)(1, like)
+    assert torch.equal(batch[1:], PerImageNoise(5)(1, like[:1]))
+    assert torch.equal(batch[0].flatten()[:PIECE], PerImageNoise(4)(1, torch.empty(1, PIECE))[0])
+    first, second = batch[0].flatten()[:PIECE], batch[0].flatten()[-PIECE:]
+    assert torch.corrcoef(torch.stack([first[: len(second)], second]))[0, 1].abs() < 0.01
+    assert second.std() == pytest.approx(1, abs=0.02)
+    whole = torch.randn(3, 256, 256, generator=torch.manual_seed(4))
+    assert torch.equal(PerImageNoise(4)(0, like)[0], whole)
