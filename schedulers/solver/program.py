@@ -56,12 +56,12 @@ class Move(NamedTuple):
             y, n = y * weights[0], 1
         elif n > 1:
             y = torch.lerp(y, tensors[1], weights[1])
-            for t, w in zip(tensors[2:n], weights[2:n], strict=True):
-                y.lerp_(t, w)
+            for j in range(2, n):
+                y.lerp_(tensors[j], weights[j])
         elif len(tensors) > 1:
             y, n = torch.add(y, tensors[1], alpha=weights[1]), 2
-        for t, w in zip(tensors[n:], weights[n:], strict=True):
-            y.add_(t, alpha=w)
+        for j in range(n, len(tensors)):
+            y.add_(tensors[j], alpha=weights[j])
         return y
 
     @property
