@@ -47,7 +47,8 @@ class PerImageNoise:
         indices = range(like.shape[0]) if self.indices is None else self.indices
         if len(indices) != like.shape[0]:
             raise ValueError(f"{len(indices)} image indices for a batch of {like.shape[0]}")
-        batch = torch.empty(like.shape, pin_memory=like.device.type == "cuda")
+        with torch.inference_mode(False):  # which other threads are not in
+            batch = torch.empty(like.shape, pin_memory=like.device.type == "cuda")
         keys = [mix(self.seed + i, position) for i in indices]
         pieces = [
             (piece, mix(key, j))

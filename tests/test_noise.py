@@ -68,3 +68,10 @@ def test_a_large_image_is_drawn_in_pieces_that_are_as_good_as_one():
     assert second.std() == pytest.approx(1, abs=0.02)
     whole = torch.randn(3, 256, 256, generator=torch.manual_seed(4))
     assert torch.equal(PerImageNoise(4)(0, like)[0], whole)
+
+
+def test_a_large_image_is_drawn_in_inference_mode_too():
+    like = torch.empty(1, 3 * PIECE)
+    with torch.inference_mode():
+        inside = PerImageNoise(4)(1, like)
+    assert torch.equal(inside, PerImageNoise(4)(1, like))
