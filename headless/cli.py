@@ -33,6 +33,14 @@ input_option = click.option(
     show_default=True,
     help="Folder that LoadImage reads from.",
 )
+models_option = click.option(
+    "--models",
+    "models_dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="models",
+    show_default=True,
+    help="Folder of models; diffusers folders lie in its diffusers/.",
+)
 workflow_argument = click.argument("workflow", type=click.Path(path_type=Path))
 
 
@@ -89,6 +97,7 @@ def main() -> None:
     help="Folder for the images.",
 )
 @input_option
+@models_option
 @click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda", "mps"]),
@@ -104,6 +113,7 @@ def run(
     seeds: range | None,
     output_dir: Path,
     input_dir: Path,
+    models_dir: Path,
     device: str,
     as_json: bool,
     debug: bool,
@@ -117,7 +127,7 @@ def run(
 
         nodes = registry()
         loaded = with_settings(load(workflow), nodes, settings)
-        context = _context(loaded, output_dir, input_dir, set_device(device))
+        context = _context(loaded, output_dir, input_dir, models_dir, set_device(device))
         for end in (plan[0], plan[-1]):  # what fits both ends fits all seeds
             _check(with_seed(loaded, nodes, end), nodes, context)
         runs = []
@@ -135,12 +145,14 @@ def run(
 @main.command()
 @workflow_argument
 @input_option
+@models_option
 @debug_option
-def check(workflow: Path, input_dir: Path, debug: bool) -> None:
+def check(workflow: Path, input_dir: Path, models_dir: Path, debug: bool) -> None:
     """Say what is wrong with WORKFLOW, without running it."""
     with _errors_reported(debug):
         loaded = load(workflow)
-        _check(loaded, registry(), _context(loaded, Path("output"), input_dir, "cpu"))
+        context = _context(loaded, Path("output"), input_dir, models_dir, "cpu")
+        _check(loaded, registry(), context)
         click.echo(f"{workflow}: fine, {len(loaded.prompt)} nodes")
 
 
@@ -186,9 +198,10 @@ def _errors_reported(debug: bool) -> Iterator[None]:
         raise SystemExit(2 if isinstance(error, WorkflowError) else 1) from None
 
 
-def _context(workflow: Workflow, output: Path, input: Path, device: str) -> Context:
+def _context(workflow: Workflow, output: Path, input: Path, models: Path, device: str) -> Context:
     """A run without progress; previews go to output/temp."""
-    return Context(output, input, output / "temp", device, None, workflow.prompt, workflow.ui)
+    temp = output / "temp"
+    return Context(output, input, temp, device, None, workflow.prompt, workflow.ui, models=models)
 
 
 def _check(workflow: Workflow, nodes: Registry, context: Context) -> None:

@@ -24,6 +24,7 @@ class Context:
     prompt: dict[str, Any]
     workflow: dict[str, Any] | None
     node: str | None = None
+    models: Path = Path("models")
 
     def report(self, step: int, total: int) -> None:
         """Tell whoever watches that the executing node has done `step` of `total` steps."""

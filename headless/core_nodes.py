@@ -17,11 +17,12 @@ from ..nodes._standalone import Guider, Sampler, make_guider, set_folders
 from ..nodes.files import find_file, refusal, split_prefix
 from ..schedulers.guidance import CFG, COND, UNCOND, Guidance
 from .context import current
-from .images import load_image, save_images
+from .images import load_image, save_animation, save_images
 
-set_folders(lambda kind: {"input": current().input, "output": current().output}[kind])
+set_folders(lambda kind: getattr(current(), kind))
 
 Latent = dict[str, Any]
+WEBP_METHODS = {"default": 4, "fastest": 0, "slowest": 6}
 SEED_RANGE = dict(default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True)
 
 
@@ -124,7 +125,8 @@ def sample(
         callback=callback,
         seed=noise.seed,
     )
-    rest = {k: v for k, v in latent.items() if k != "downscale_ratio_spacial"}
+    ratios = "downscale_ratio_spacial", "downscale_ratio_temporal"
+    rest = {k: v for k, v in latent.items() if k not in ratios}
     return {**rest, "samples": samples}, {**rest, "samples": seen.get("x0", samples).cpu()}
 
 
@@ -281,7 +283,103 @@ class LoadImage(io.ComfyNode):
         return io.NodeOutput(*load_image(image, current().input))
 
 
+def as_batch(images: Tensor) -> Tensor:
+    """IMAGE [B·F, H, W, C]: the frames of videos one after the other."""
+    return images.flatten(0, 1) if images.ndim == 5 else images
+
+
+class VAEDecode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        inputs = [io.Latent.Input("samples"), io.Vae.Input("vae")]
+        return schema("VAEDecode", inputs, [io.Image.Output()], "VAE Decode")
+
+    @classmethod
+    def execute(cls, samples: Latent, vae: Any) -> Any:
+        return io.NodeOutput(as_batch(vae.decode(samples["samples"])))
+
+
+class VAEEncode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        inputs = [io.Image.Input("pixels"), io.Vae.Input("vae")]
+        return schema("VAEEncode", inputs, [io.Latent.Output()], "VAE Encode")
+
+    @classmethod
+    def execute(cls, pixels: Tensor, vae: Any) -> Any:
+        return io.NodeOutput({"samples": vae.encode(pixels)})
+
+
+def tile_inputs() -> list[Any]:
+    """Lengths in pixels, and in frames where the VAE can cut a video."""
+    return [
+        io.Int.Input("tile_size", default=512, min=64, max=4096, step=32),
+        io.Int.Input("overlap", default=64, min=0, max=4096, step=32),
+        io.Int.Input("temporal_size", default=64, min=8, max=4096, step=4),
+        io.Int.Input("temporal_overlap", default=8, min=4, max=4096, step=4),
+    ]
+
+
+class VAEDecodeTiled(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        inputs = [io.Latent.Input("samples"), io.Vae.Input("vae"), *tile_inputs()]
+        return schema("VAEDecodeTiled", inputs, [io.Image.Output()], "VAE Decode (Tiled)")
+
+    @classmethod
+    def execute(
+        cls, samples: Latent, vae: Any, tile_size: int, overlap: int, temporal_size: int, temporal_overlap: int
+    ) -> Any:  # fmt: skip
+        scale = vae.spacial_compression_decode()
+        tile, overlap = tile_size // scale, min(overlap, tile_size // 4) // scale
+        return io.NodeOutput(as_batch(vae.decode_tiled(samples["samples"], tile, tile, overlap)))
+
+
+class VAEEncodeTiled(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        inputs = [io.Image.Input("pixels"), io.Vae.Input("vae"), *tile_inputs()]
+        return schema("VAEEncodeTiled", inputs, [io.Latent.Output()], "VAE Encode (Tiled)")
+
+    @classmethod
+    def execute(
+        cls, pixels: Tensor, vae: Any, tile_size: int, overlap: int, temporal_size: int, temporal_overlap: int
+    ) -> Any:  # fmt: skip
+        return io.NodeOutput({"samples": vae.encode_tiled(pixels, tile_size, tile_size, overlap)})
+
+
+class SaveAnimatedWEBP(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        inputs = [
+            io.Image.Input("images"),
+            io.String.Input("filename_prefix", default="ComfyUI"),
+            io.Float.Input("fps", default=6.0, min=0.01, max=1000.0, step=0.01),
+            io.Boolean.Input("lossless", default=True),
+            io.Int.Input("quality", default=80, min=0, max=100),
+            io.Combo.Input("method", options=list(WEBP_METHODS)),
+        ]
+        outputs = [io.Image.Output("images")]
+        return schema(
+            "SaveAnimatedWEBP", inputs, outputs, "Save Animated WEBP", is_output_node=True
+        )
+
+    @classmethod
+    def validate_inputs(cls, filename_prefix: str = "ComfyUI") -> bool | str:
+        return refusal(lambda: split_prefix(filename_prefix, current().output))
+
+    @classmethod
+    def execute(
+        cls, images: Tensor, filename_prefix: str, fps: float, lossless: bool, quality: int, method: str
+    ) -> Any:  # fmt: skip
+        run = current()
+        how = dict(lossless=lossless, quality=quality, method=WEBP_METHODS[method])
+        saved = save_animation(images, filename_prefix, run.output, run.metadata, fps, how)
+        return io.NodeOutput(images, ui={"images": [saved], "animated": [True]})
+
+
 CORE_NODES = (
     RandomNoise, DisableNoise, BasicGuider, CFGGuider, SamplerCustomAdvanced, SamplerCustom,
     SplitSigmas, FlipSigmas, LatentMultiply, SaveImage, PreviewImage, PreviewAny, LoadImage,
+    VAEDecode, VAEDecodeTiled, VAEEncode, VAEEncodeTiled, SaveAnimatedWEBP,
 )  # fmt: skip

@@ -46,9 +46,41 @@ def save_images(
     saved = []
     for index, image in enumerate(pixels):
         name = f"{stem.replace('%batch_num%', str(index))}_{first + index:05}_.png"
-        _write(Image.fromarray(image), target / name, chunks)
+        _write(Image.fromarray(image), target / name, "PNG", pnginfo=chunks, compress_level=4)
         saved.append({"filename": name, "subfolder": subfolder, "type": kind})
     return saved
+
+
+def save_animation(
+    images: torch.Tensor,
+    prefix: str,
+    folder: Path,
+    metadata: Mapping[str, Any],
+    fps: float,
+    how: Mapping[str, Any],
+) -> dict[str, str]:
+    """Write frames [F,H,W,C] as one animated `folder/prefix_00001_.webp`; otherwise as :func:`save_images`.
+
+    The metadata lies in EXIF tags from 0x0110 (prompt) and 0x010F (others) on, where ComfyUI's page
+    looks for it. `how` goes to the encoder.
+    """
+    pixels = _to_pixels(images)
+    subfolder, stem = split_prefix(
+        fill_in(prefix, width=pixels.shape[2], height=pixels.shape[1]), folder
+    )
+    target = folder / subfolder
+    target.mkdir(parents=True, exist_ok=True)
+    frames = [Image.fromarray(frame) for frame in pixels]
+    exif, others = frames[0].getexif(), 0x010F
+    for keyword, value in metadata.items():
+        tag = 0x0110 if keyword == "prompt" else others
+        others -= keyword != "prompt"
+        exif[tag] = f"{keyword}:{json.dumps(value, allow_nan=False)}"
+    name = f"{stem}_{next_number(target, stem):05}_.webp"
+    duration = max(1, round(1000 / fps))  # milliseconds
+    options = dict(save_all=True, append_images=frames[1:], duration=duration, exif=exif)
+    _write(frames[0], target / name, "WEBP", **options, **how)
+    return {"filename": name, "subfolder": subfolder, "type": "output"}
 
 
 def load_image(name: str, folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
@@ -99,12 +131,12 @@ def _to_pixels(images: torch.Tensor) -> NDArray[np.uint8]:
     return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
 
 
-def _write(image: Image.Image, path: Path, chunks: PngImagePlugin.PngInfo) -> None:
+def _write(image: Image.Image, path: Path, kind: str, **options: Any) -> None:
     """Write beside `path` and rename, so that an error or Ctrl-C leaves nothing half-written."""
     part = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         with part.open("xb") as file:
-            image.save(file, "PNG", pnginfo=chunks, compress_level=4)
+            image.save(file, kind, **options)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

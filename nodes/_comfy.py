@@ -1,6 +1,6 @@
 """The host's part inside ComfyUI: native MODEL, GUIDER and SAMPLER.
 
-Only this file and ``_comfy_model.py``, which reads and corrects native MODELs, import comfy.
+Only this file and the others named ``_comfy_…`` import comfy.
 
 Nothing of the host is patched or copied: a model is a BaseModel around a module, a guider a subclass
 of CFGGuider, a sampler a KSAMPLER with our function. See DESIGN §5.
@@ -8,7 +8,9 @@ of CFGGuider, a sampler a KSAMPLER with our function. See DESIGN §5.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +21,7 @@ import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
 import comfy.model_sampling
+import comfy.patcher_extension
 import comfy.samplers
 import comfy.supported_models_base
 import comfy.utils
@@ -33,6 +36,7 @@ from ..schedulers.guidance import CFG, COND, UNCOND, Guidance
 from ..schedulers.noise import PerImageNoise
 from ..schedulers.noise_schedule import NoiseSchedule
 from ..schedulers.path import VE, Flow
+from ..schedulers.points import LARGEST_KAPPA
 from ..schedulers.prediction import Prediction, usual
 from ..schedulers.sample import require_latent, sample
 from ..schedulers.solver import Progress, Solver
@@ -54,16 +58,20 @@ from ._comfy_model import (
 from .conditioning import Conditioning, class_weights
 
 __all__ = [
+    "ABSOLUTE_FOLDERS",
     "ComfyExtension",
     "compute_choice",
     "facts_of",
     "folder",
     "in_dtype",
     "io",
+    "loaded",
     "make_guider",
     "make_model",
     "make_sampler",
+    "model_folders",
     "noise_scale",
+    "patcher",
     "probe",
     "raw_output",
     "relabelled",
@@ -84,6 +92,41 @@ def set_device(name: str) -> str:
 def folder(kind: str) -> Path:
     """ComfyUI's folder "input" or "output"."""
     return Path(folder_paths.get_directory_by_type(kind))
+
+
+ABSOLUTE_FOLDERS = False  # workflows come from anywhere: only models folders may be opened
+
+
+def model_folders(kind: str) -> list[Path]:
+    """ComfyUI's folders for models of a kind."""
+    return [Path(path) for path in folder_paths.get_folder_paths(kind)]
+
+
+# ----------------------------------------------------------------- modules beside the MODEL: VAE, text
+
+
+def patcher(module: nn.Module, kind: str, keep: bool = True) -> Any:
+    """A ModelPatcher by which ComfyUI moves ``module`` as it moves its own "vae" or "text_encoder".
+
+    Without ``keep`` the weights are gone (on the device "meta") once it is moved off its device, by /free
+    or to make room. The module itself must live on: ComfyUI counts its models while it unloads them.
+    """
+    mm = comfy.model_management
+    device, offload = getattr(mm, f"{kind}_device")(), getattr(mm, f"{kind}_offload_device")()
+    made = comfy.model_patcher.ModelPatcher(module, load_device=device, offload_device=offload)
+    if not keep:
+        event = comfy.patcher_extension.CallbacksMP.ON_DETACH
+        made.add_callback(event, lambda owner, whole: owner.model.to("meta") if whole else None)
+    return made
+
+
+@contextmanager
+def loaded(patcher: Any, memory: int = 0) -> Iterator[torch.device]:
+    """The module on its device, with room for ``memory`` bytes besides; yields the device."""
+    mm = comfy.model_management
+    mm.load_models_gpu([patcher], memory_required=memory, force_full_load=True)
+    with mm.cuda_device_context(patcher.load_device):
+        yield patcher.load_device
 
 
 # ---------------------------------------------------------------------------- our MODEL, natively
@@ -110,6 +153,9 @@ class FractionalTable(ms.ModelSamplingDiscrete):
     def timestep(self, sigma: Tensor) -> Tensor:
         table = self.log_sigmas.to(sigma.device)
         at = sigma.float().log().clamp(table[0], table[-1])
+        # zero terminal SNR: the steps' stand-in for infinity may be smaller than the table's
+        pure = (at > math.log(LARGEST_KAPPA) - 1e-5) & (at > table[-2])
+        at = torch.where(pure, table[-1], at)
         high = torch.searchsorted(table, at).clamp(1, len(table) - 1)
         low, up = table[high - 1], table[high]
         return (high - 1) + (at - low) / (up - low)

@@ -7,18 +7,20 @@ management. The duck types are ComfyUI's, so the stand-ins of its core nodes rea
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..schedulers.denoiser import Denoiser
+from ..schedulers.denoiser.diffusers import DiffusersDenoiser, Latents
 from ..schedulers.denoiser.wrap import InDtype, Relabelled
-from ..schedulers.guidance import COND, Guidance
+from ..schedulers.guidance import COND, UNCOND, Guidance
 from ..schedulers.inspect import DTYPES, Evaluate
 from ..schedulers.inspect.compute_dtype import Choice, choose
 from ..schedulers.inspect.facts import ModelFacts, Weights, is_zero_snr
@@ -31,6 +33,8 @@ from ..schedulers.sample import noised, require_latent, sample
 from ..schedulers.solver import Progress, Solver
 from ..schedulers.split import Part
 from .conditioning import Conditioning, class_weights
+from .diffusers_conditioning import from_conditioning
+from .diffusers_facts import LatentLayout, dtypes_of, layout_of
 
 Callback = Callable[[int, Tensor, Tensor, int], None]
 T = TypeVar("T")
@@ -69,8 +73,47 @@ def set_folders(find: Callable[[str], Path]) -> None:
 
 
 def folder(kind: str) -> Path:
-    """The folder "input" or "output" of the run that is going on."""
+    """The folder "input", "output" or "models" of the run that is going on."""
     return _folder(kind)
+
+
+@dataclass(frozen=True)
+class Patcher:
+    """Stands for ComfyUI's ModelPatcher: a module that is on the device only while it is used."""
+
+    model: nn.Module
+
+    @property
+    def load_device(self) -> torch.device:
+        return _device
+
+
+def patcher(module: nn.Module, kind: str, keep: bool = True) -> Patcher:
+    """A handle on a "vae" or "text_encoder" for :func:`loaded`. Nothing takes its weights away here."""
+    return Patcher(module)
+
+
+@contextmanager
+def loaded(patcher: Patcher, memory: int = 0) -> Iterator[torch.device]:
+    """The module on the device inside the block, back on the CPU after it; yields the device."""
+    patcher.model.to(_device)
+    try:
+        yield _device
+    finally:
+        patcher.model.to("cpu")
+
+
+ABSOLUTE_FOLDERS = True  # who runs a workflow here also writes it
+
+
+def model_folders(kind: str) -> list[Path]:
+    """The folders for models of a kind; none outside of a run."""
+    if _folder is Path:
+        return []
+    try:
+        return [folder("models") / kind]
+    except LookupError:
+        return []
 
 
 @dataclass(frozen=True)
@@ -78,7 +121,8 @@ class Model:
     """MODEL: a denoiser in the coordinates of ``trained.path.host``, and what it is taken for.
 
     ``network`` says what the denoiser, seen as a network, outputs. ``claimed`` and ``claimed_schedule``
-    stand for what ComfyUI's ``model_sampling`` says, right or wrong; ``raw``: return the output itself.
+    stand for what ComfyUI's ``model_sampling`` says, right or wrong; ``raw``: return the output itself;
+    ``latents``: how what comes over the LATENT wire becomes what the denoiser sees.
     """
 
     inner: Denoiser
@@ -88,6 +132,7 @@ class Model:
     claimed_schedule: NoiseSchedule | None = None
     dtype: torch.dtype | None = None
     raw: bool = False
+    latents: Latents = field(default_factory=Latents)
 
     @property
     def schedule(self) -> NoiseSchedule:
@@ -107,6 +152,19 @@ class Model:
         claims = self.prediction, self.schedule
         return Relabelled(inner, self.network, self.trained, *claims, raw=self.raw)
 
+    def condition(self, name: str, cond: Conditioning, batch: int) -> Any:
+        """What the denoiser takes for a CONDITIONING, with ``batch`` rows, on the device."""
+        context, extra = cond[0]
+        if not isinstance(self.inner, DiffusersDenoiser):
+            return repeat_to(class_weights(context, self.inner.classes), batch)
+        where = {COND: "positive", UNCOND: "negative"}.get(name, name)
+        tensors = from_conditioning(self.inner, context, extra, where)
+        return {key: repeat_to(value, batch) for key, value in tensors.items()}
+
+    def latent_in(self, latent: Tensor) -> Tensor:
+        """A LATENT as the denoiser sees it; an empty one (zeros) stays empty, as in ComfyUI."""
+        return self.latents.from_vae(latent) if bool(latent.count_nonzero()) else latent
+
 
 def make_model(
     build: Callable[[Any], Denoiser], schedule: NoiseSchedule, prediction: Prediction | None = None
@@ -114,6 +172,29 @@ def make_model(
     """MODEL from ``build(path)`` → denoiser, a network that outputs ``prediction`` (default: the usual)."""
     denoiser = build(schedule.path.host).eval().requires_grad_(False)
     return Model(denoiser, schedule, prediction or usual(schedule.path))
+
+
+def compute_device() -> str:
+    """The kind of device that MODELs run on: "cuda", "cpu", …"""
+    return _device.type
+
+
+def make_diffusers(network: DiffusersDenoiser, vae: str, again: Any) -> Model:
+    """MODEL of a denoiser from a diffusers folder."""
+    trained = network.trained
+    path = trained.noise_schedule.path.host
+    latents = network.latents or Latents()
+    return Model(
+        network.using(path=path), trained.noise_schedule, trained.prediction, latents=latents
+    )
+
+
+def latent_layout(model: Model) -> LatentLayout:
+    """Of any MODEL."""
+    network = model.inner
+    if isinstance(network, DiffusersDenoiser):
+        return layout_of(network)
+    return LatentLayout(3, spatial=1)  # the shipped models draw pixels
 
 
 def schedule_of(model: Any) -> NoiseSchedule:
@@ -132,7 +213,7 @@ def facts_of(model: Any) -> ModelFacts:
         schedule=schedule,
         weights=weights,
         compute=model.dtype or weights.stored,
-        family=tuple(DTYPES.values()),
+        family=_family(model),
         zero_snr=isinstance(schedule.path, VP) and is_zero_snr(schedule.kappa_max),
         loaded_sampling=type(model.trained).__name__,
         loaded_flow=isinstance(model.trained.path, Flow),
@@ -164,7 +245,13 @@ def compute_choice(model: Model, asked: str) -> Choice:
     """The dtype that Denoiser Settings would choose."""
     cuda = _device.type == "cuda"
     fast = [torch.float16] * cuda + [torch.bfloat16] * (cuda and torch.cuda.is_bf16_supported())
-    return choose(asked, Weights.of(model.inner).stored, tuple(DTYPES.values()), fast)
+    return choose(asked, Weights.of(model.inner).stored, _family(model), fast)
+
+
+def _family(model: Model) -> tuple[torch.dtype, ...]:
+    """The dtypes its network computes well in."""
+    network = model.inner
+    return tuple(dtypes_of(network) if isinstance(network, DiffusersDenoiser) else DTYPES.values())
 
 
 def in_dtype(model: Model, dtype: torch.dtype | None) -> Model:
@@ -182,7 +269,7 @@ def probe(
 ) -> T:  # fmt: skip
     """``look(x0, D)``: x0 the latent, D the MODEL under ``positive``."""
     conds = {COND: positive if positive is not None else [[None, {}]]}
-    x0 = latent["samples"].to(_device, torch.float32)
+    x0 = model.latent_in(latent["samples"].to(_device, torch.float32))
     with torch.inference_mode():
         return look(x0, make_guider(model, conds, Guidance()).denoiser(len(x0)))
 
@@ -209,14 +296,22 @@ class Guider:
             raise ValueError("a noise mask on the LATENT is supported inside ComfyUI only")
         if len(sigmas) == 0:
             return latent_image
-        return sampler.sample(self, sigmas.tolist(), noise, latent_image, callback, seed or 0)
+        latents, show = self.model.latents, callback
+
+        def report(step: int, x0: Tensor, x: Tensor, total: int) -> None:
+            if show is not None:
+                show(step, latents.to_vae(x0), x, total)
+
+        start = self.model.latent_in(latent_image)
+        return latents.to_vae(
+            sampler.sample(self, sigmas.tolist(), noise, start, report, seed or 0)
+        )
 
     def denoiser(self, batch: int) -> Callable[[Tensor, float], Tensor]:
         """D(x, σ) for a run of ``batch`` images, with the conditionings made ready once."""
         network = self.model.denoiser.to(_device)
         weights = {
-            name: repeat_to(class_weights(cond[0][0], network.classes), batch)
-            for name, cond in self.conds.items()
+            name: self.model.condition(name, cond, batch) for name, cond in self.conds.items()
         }
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
@@ -228,10 +323,11 @@ class Guider:
 
 
 def repeat_to(rows: Tensor | None, batch: int) -> Tensor | None:
-    """Rows [B, K] repeated or cut to ``batch``, as ComfyUI does with conditionings."""
+    """Rows [B, …] repeated or cut to ``batch``, as ComfyUI does with conditionings."""
     if rows is None:
         return None
-    return rows.repeat(-(-batch // len(rows)), 1)[:batch].to(_device)
+    times = -(-batch // len(rows))
+    return rows.repeat(times, *(1,) * (rows.ndim - 1))[:batch].to(_device)
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,21 @@ makes it unconditional, and a batch of B rows gives every image its own class.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 Conditioning = list[Any]
+
+#: What a diffusers network takes beside the text (``adapters.py``) → ComfyUI's name for it in CONDITIONING.
+KEYS = {"pooled": "pooled_output", "mask": "attention_mask"}
+
+
+def named_conditioning(named: Mapping[str, Tensor]) -> Conditioning:
+    """CONDITIONING from tensors by name: "text" [B, L, D] and those of ``KEYS``."""
+    return [[named["text"], {KEYS[key]: value for key, value in named.items() if key != "text"}]]
 
 
 def class_conditioning(rows: list[list[float]]) -> Conditioning:

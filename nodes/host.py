@@ -13,16 +13,20 @@ PRESENT = importlib.util.find_spec("comfy_api") is not None
 
 if PRESENT:
     from ._comfy import (  # pyright: ignore
+        ABSOLUTE_FOLDERS,
         ComfyExtension,
         compute_choice,
         facts_of,
         folder,
         in_dtype,
         io,
+        loaded,
         make_guider,
         make_model,
         make_sampler,
+        model_folders,
         noise_scale,
+        patcher,
         probe,
         raw_output,
         relabelled,
@@ -30,18 +34,26 @@ if PRESENT:
         set_device,
         solver_of,
     )
+    from ._comfy_diffusers import compute_device, latent_layout, make_diffusers  # pyright: ignore
 else:
     from . import io_standalone as io
     from ._standalone import (
+        ABSOLUTE_FOLDERS,
         ComfyExtension,
         compute_choice,
+        compute_device,
         facts_of,
         folder,
         in_dtype,
+        latent_layout,
+        loaded,
+        make_diffusers,
         make_guider,
         make_model,
         make_sampler,
+        model_folders,
         noise_scale,
+        patcher,
         probe,
         raw_output,
         relabelled,
@@ -51,17 +63,24 @@ else:
     )
 
 __all__ = [
+    "ABSOLUTE_FOLDERS",
     "PRESENT",
     "ComfyExtension",
     "compute_choice",
+    "compute_device",
     "facts_of",
     "folder",
     "in_dtype",
     "io",
+    "latent_layout",
+    "loaded",
+    "make_diffusers",
     "make_guider",
     "make_model",
     "make_sampler",
+    "model_folders",
     "noise_scale",
+    "patcher",
     "probe",
     "raw_output",
     "relabelled",

@@ -117,7 +117,7 @@ async function run(page, stem) {
   });
   await page.evaluate(() => app.queuePrompt(0));
   const started = Date.now(), entry = await finished;
-  const image = Object.values(entry.outputs).flatMap((o) => o.images ?? [])[0];
+  const image = Object.values(entry.outputs).flatMap((o) => o.images ?? []).find((i) => i.filename.endsWith(".png"));
   const url = `${options.url}/view?${new URLSearchParams(image)}`;
   const picture = path.join(options.run, `${stem}.png`);
   writeFileSync(picture, Buffer.from(await (await fetch(url)).arrayBuffer()));

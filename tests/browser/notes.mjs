@@ -3,6 +3,13 @@ const no_checkpoint =
   "*No checkpoint is needed: the **Embedded Denoiser** computes its predictions from little drawn postcards.*";
 
 export default {
+  "cogvideox": `# Video from a diffusers folder, in bfloat16
+From prompt to frames with nothing but a folder as diffusers saves it: *Diffusers Text Encode*, *Load Diffusers Denoiser*, *Diffusers VAE*. The folder **tiny-cogvideox** ships with the pack: every part of CogVideoX-5B, but tiny and **random, so the video is noise**.
+
+**For real video:** put CogVideoX-5B below *models/diffusers* and choose it in all four **folder** widgets; 720 × 480, 49 **frames**, 50 **steps**, CFG **scale** 6, Image Sheet **scale** 1. Keep **bf16**: fp16 overflows, and the nodes say so.
+
+*Needs the Python packages diffusers and transformers.*`,
+
   "ddim-eta": `# DDIM, with η as a knob
 Ten pictures, one of each class, in 20 steps. Every sampler is four parts, and here each has its own box: **schedule, denoiser, guidance, solver**.
 

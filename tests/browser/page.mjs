@@ -59,7 +59,7 @@ export const inPage = {
       if (n.type.startsWith("SamplingKit")) Object.assign(n.properties, { cnr_id: pack, ver: version });
       const seed = n.widgets?.find((w) => w.name === "control_after_generate");
       if (seed) seed.value = "fixed";
-      n.setSize(n.type === "SaveImage" ? [400, 400] : [Math.max(n.size[0], 250), n.computeSize()[1]]); // SaveImage: room for the picture
+      n.setSize(/^Save(Image|Animated)/.test(n.type) ? [400, 400] : [Math.max(n.size[0], 250), n.computeSize()[1]]); // room for the picture
     }
     // one part: columns by dependency depth (at most three, five in a deep part; the rest goes below) inside a titled group
     function place(name, x, y, inRow = false) {

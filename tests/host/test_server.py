@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -63,29 +65,50 @@ def test_core_stand_ins_have_the_core_s_inputs_and_outputs(infos, kind):
 
 # --------------------------------------------------------------------------------------- examples
 
+NEEDS_DIFFUSERS = ("cogvideox",)
+LEVELS = {"cogvideox": 16}  # of 255; bfloat16 rounds otherwise in another torch
+
+
+def has_diffusers(comfy: Any) -> bool:
+    look = "import importlib.util as u; print(all(map(u.find_spec, ('diffusers', 'transformers'))))"
+    both = (
+        subprocess.run([p, "-c", look], capture_output=True) for p in (comfy.python, sys.executable)
+    )
+    return all(done.stdout.strip() == b"True" for done in both)
+
 
 @pytest.fixture(scope="module")
-def queued(server: Any) -> dict[Path, str]:
+def queued(server: Any, comfy: Any) -> dict[Path, str]:
     """All examples, queued at once: ComfyUI draws while we draw."""
-    return {path: server.queue(json.loads(path.read_text())) for path in EXAMPLES}
+    able = has_diffusers(comfy)
+    runs = [path for path in EXAMPLES if able or path.stem not in NEEDS_DIFFUSERS]
+    return {path: server.queue(json.loads(path.read_text())) for path in runs}
 
 
-def standalone(workflow: Path, output: Path) -> list[Path]:
-    """The images of a run without ComfyUI."""
+def standalone(workflow: Path, output: Path) -> dict[str, list[Path]]:
+    """{node id: its images} of a run without ComfyUI."""
     arguments = ["run", str(workflow), "--output", str(output), "--device", "cpu", "--json"]
     result = CliRunner().invoke(cli.main, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    return [Path(file) for file in json.loads(result.stdout)["runs"][0]["files"]]
+    shown = json.loads(result.stdout)["runs"][0]["outputs"].items()
+    return {
+        node: [output / i["subfolder"] / i["filename"] for i in ui["images"]]
+        for node, ui in shown
+        if "images" in ui
+    }
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_examples_draw_the_same_pixels_in_both_worlds(server, queued, path, tmp_path):
-    here = [server.pixels(file) for file in standalone(path, tmp_path)]
-    there = [image for images in server.images(queued[path]).values() for image in images]
-    assert len(here) == len(there) > 0
-    for ours, theirs in zip(here, there, strict=True):
-        assert np.ptp(ours) > 100, "a blank picture"
-        assert np.abs(ours - theirs).max() <= 2
+    if path not in queued:
+        pytest.skip("diffusers and transformers are not installed here and in ComfyUI")
+    here, there = standalone(path, tmp_path), server.images(queued[path])
+    assert here.keys() == there.keys() and here
+    for node, files in here.items():
+        for file, theirs in zip(files, there[node], strict=True):
+            ours = server.pixels(file)
+            assert np.ptp(ours) > 100, "a blank picture"
+            assert np.abs(ours - theirs).max() <= LEVELS.get(path.stem, 2)
 
 
 # ---------------------------------------------------------------------- graphs written out here

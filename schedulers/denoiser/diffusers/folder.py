@@ -134,7 +134,7 @@ class Folder:
         """Sub-folder ``name`` for a library that reads it itself: every file in it checked."""
         folder = self.path / name
         if not folder.is_dir():
-            raise ValueError(f"{self.path} has no folder {name!r}")
+            raise ValueError(f"{self.path} has no folder {name!r}: use a complete diffusers folder")
         for file in sorted(folder.rglob("*")):
             inside(self.root, file)
             if file.name == "adapter_config.json":  # transformers would look for its base model

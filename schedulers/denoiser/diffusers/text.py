@@ -7,7 +7,7 @@ them; encoders and tokenizers are transformers' own, read from the folder only.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -23,15 +23,16 @@ TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast", "T5Tokenizer", "T5TokenizerF
 
 @dataclass(frozen=True)
 class Encoder:
-    """A tokenizer and its encoder."""
+    """A tokenizer and its encoder; ``instead``: a prompt that it reads in place of all others."""
 
     tokenizer: Any
     model: nn.Module
+    instead: str = ""
 
     def tokens(self, prompts: Sequence[str], length: int) -> dict[str, Tensor]:
         """input_ids and attention_mask [B, L], padded and cut to ``length``, or the tokenizer's own."""
         batch = self.tokenizer(
-            list(prompts), padding="max_length", truncation=True, return_tensors="pt",
+            [self.instead or prompt for prompt in prompts], padding="max_length", truncation=True, return_tensors="pt",
             max_length=length or self.tokenizer.model_max_length,
         )  # fmt: skip
         device = next(self.model.parameters()).device
@@ -165,10 +166,20 @@ class TextEncoder:
     encoders: tuple[Encoder, ...] = field(repr=False)
     config: Config = field(repr=False)
 
-    def encode(self, *prompts: str, length: int | None = None) -> dict[str, Tensor]:
-        """Conditioning by name, a row a prompt; ``length``: T5 tokens (default: the pipeline's)."""
+    def encode(
+        self, *prompts: str, length: int | None = None, second: str = ""
+    ) -> dict[str, Tensor]:
+        """Conditioning by name, a row a prompt; ``length``: T5 tokens (default: the pipeline's).
+
+        ``second``: what the second encoder reads in place of the prompts (the pipelines' prompt_2).
+        """
+        encoders = list(self.encoders)
+        if second:
+            if len(encoders) < 2:
+                raise ValueError("a second prompt needs a folder with a second text encoder")
+            encoders[1] = replace(encoders[1], instead=second)
         with torch.inference_mode():
-            out = self.row.encode(self.encoders, prompts, length or self.row.length, self.config)
+            out = self.row.encode(encoders, prompts, length or self.row.length, self.config)
         return {k: v.float() if v.is_floating_point() else v for k, v in out.items()}
 
     def to(self, device: str) -> TextEncoder:

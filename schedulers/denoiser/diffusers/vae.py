@@ -9,9 +9,11 @@ One row a class in ``VAES``. Images [B, 3, H, W] or, for video VAEs, [B, 3, F, H
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -165,12 +167,50 @@ class Vae(nn.Module):
         getattr(self.module, name)()
         return self
 
+    @contextmanager
+    def tiles(self, size: int, overlap: int) -> Iterator[None]:
+        """Work on tiles of about ``size`` pixels that overlap by about ``overlap``, in this block only.
+
+        diffusers blends neighbours over the overlap and rounds every length down by itself; tiles of a
+        multiple of 8 latents that overlap by whole eighths leave nothing to round.
+        """
+        tile = max(8, size // self.latents.spatial // 8 * 8)
+        eighths = min(4, max(1, round(8 * overlap / size)))
+        pixels = tile * self.latents.spatial
+        lengths = {
+            "tile_sample_min": pixels, "tile_latent_min": tile, "tile_overlap_factor": eighths / 8,
+            "tile_sample_stride": pixels - pixels * eighths // 8,
+        }  # fmt: skip
+        axes = ("", "_size", "_height", "_width")  # the classes' names differ
+        wanted = {name + axis: n for name, n in lengths.items() for axis in axes}
+        own = vars(self.tile().module)
+        before = {name: own[name] for name in wanted.keys() & own.keys()}
+        own.update({name: wanted[name] for name in before})
+        try:
+            yield
+        finally:
+            own.update(before)
+            self.tile(False)
+
+    def unscaled(self) -> Vae:
+        """The same VAE between images and its own latents z, which ComfyUI's LATENT wire holds."""
+        other = copy.copy(self)
+        other._modules = dict(self._modules)
+        other.latents = replace(self.latents, scale=1.0, shift=0.0, mean=(), std=())
+        return other
+
     def encode(self, images: Tensor) -> Tensor:
-        """Latents (the mode of the posterior), float32."""
+        """Latents (the mode of the posterior), float32. FloatingPointError if they are not finite."""
         self._check(images, 3)
+        frames, step = images.shape[2], self.latents.temporal
+        if self.dims == 3 and (frames - 1) % step:
+            fits = (frames - 1) // step * step + 1
+            raise ValueError(
+                f"{self.kind} takes videos of 1 + a multiple of {step} frames, got {frames}: use the first {fits}"
+            )
         coded = self.module.encode(images.to(self.dtype))  # type: ignore[operator]
         z = coded.latent_dist.mode() if hasattr(coded, "latent_dist") else coded.latent
-        return self.latents.from_vae(z.float())
+        return self.latents.from_vae(self._finite(z.float(), "images"))
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images, float32, not clipped. FloatingPointError if they are not finite."""
@@ -179,18 +219,16 @@ class Vae(nn.Module):
         extra = {}
         if getattr(self.module.config, "timestep_conditioning", False):  # LTX: noise-free latents
             extra = dict(temb=torch.zeros(len(z), device=z.device))
-        images = self.module.decode(z, **extra).sample.float()  # type: ignore[operator]
-        if not torch.isfinite(images).all():
-            name = str(self.dtype).removeprefix("torch.")
-            raise FloatingPointError(
-                f"{self.kind} returned NaN or infinity in {name}: "
-                + (
-                    "use float32 or bfloat16"
-                    if self.dtype == torch.float16
-                    else "check the latents"
-                )
-            )
-        return images
+        return self._finite(self.module.decode(z, **extra).sample.float(), "latents")  # type: ignore[operator]
+
+    def _finite(self, out: Tensor, given: str) -> Tensor:
+        if bool(torch.isfinite(out).all()):
+            return out
+        hint = f"check the {given}"
+        if self.dtype == torch.float16:
+            hint = "float16 ends at 65504 and overflowed: use bfloat16 or float32"
+        name = str(self.dtype).removeprefix("torch.")
+        raise FloatingPointError(f"{self.kind} returned NaN or infinity in {name}: {hint}")
 
     def _check(self, x: Tensor, channels: int) -> None:
         if x.ndim != 2 + self.dims or x.shape[1] != channels:
