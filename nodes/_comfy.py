@@ -9,7 +9,7 @@ of CFGGuider, a sampler a KSAMPLER with our function. See DESIGN §5.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from ..schedulers.denoiser import Denoiser
 from ..schedulers.denoiser.wrap import call_in, input_scale
-from ..schedulers.guidance import CFG, COND, UNCOND, Guidance
+from ..schedulers.guidance import CFG, COND, UNCOND, Guidance, GuidanceRun
 from ..schedulers.noise import PerImageNoise
 from ..schedulers.noise_schedule import NoiseSchedule
 from ..schedulers.path import VE, Flow
@@ -292,9 +292,10 @@ class Guider(comfy.samplers.CFGGuider):
     """A guidance chain as GUIDER: all branches of a step in one call, the host's hooks respected."""
 
     names: ClassVar = {"positive": COND, "negative": UNCOND}
+    run: GuidanceRun | None = None
 
     def set_guidance(self, guidance: Guidance) -> None:
-        self.guidance = guidance
+        self.guidance, self.run = guidance, None
         self.scale = next((rule.scale for rule in guidance.rules if isinstance(rule, CFG)), 1.0)
         self.cfg = self.scale
 
@@ -307,44 +308,64 @@ class Guider(comfy.samplers.CFGGuider):
         )
         return Guidance(tuple(rules))
 
+    def sample(
+        self, noise: Any, latent_image: Any, sampler: Any, sigmas: Tensor, *args: Any, **kwargs: Any
+    ) -> Any:
+        """CFGGuider's, with a new run of the guidance."""
+        self.run = self.new_run(sigmas.tolist())
+        return super().sample(noise, latent_image, sampler, sigmas, *args, **kwargs)
+
+    def new_run(self, sigmas: list[float]) -> GuidanceRun:
+        flow = isinstance(self.model_patcher.get_model_object("model_sampling"), ms.CONST)
+        return self.guidance.begin(Flow() if flow else VE(), sigmas)
+
     def predict_noise(
         self, x: Tensor, timestep: Tensor, model_options: dict[str, Any] | None = None,
         seed: int | None = None, **kwargs: Any,
     ) -> Tensor:  # fmt: skip
         options = model_options or {}
         sigma = float(timestep.flatten()[0])
-        guidance = self.guidance_now()
-        wanted = guidance.branches(sigma)
-        if (
-            options.get("disable_cfg1_optimization", False)
-            and self.conds.get("negative") is not None
-        ):
-            wanted |= {UNCOND}
-        conds = [
-            self.conds.get(key) if name in wanted else None for key, name in self.names.items()
-        ]
+        run = self.run or self.new_run([])
+        run.guidance = self.guidance_now()
+        always = options.get("disable_cfg1_optimization", False)
+        also = (UNCOND,) if always and self.conds.get("negative") is not None else ()
+        here = run.ladder.at(sigma)
+        weights = [r.weight(here) for r in run.guidance.rules if isinstance(r, CFG)]
         shared = {
             "sigma": timestep, "timestep": timestep, "input": x, "model": self.inner_model,
-            "model_options": options, "cond_scale": self.cfg,
+            "model_options": options, "cond_scale": weights[0] if weights else self.cfg,
         }  # fmt: skip
-        if "sampler_calc_cond_batch_function" in options:
-            preds = options["sampler_calc_cond_batch_function"](shared | {"conds": conds})
-        else:
-            preds = comfy.samplers.calc_cond_batch(self.inner_model, conds, x, timestep, options)
-        for fn in options.get("sampler_pre_cfg_function", []):
-            preds = fn(shared | {"conds": conds, "conds_out": preds})
-        cond, uncond = preds[:2]
-        named = {"cond_denoised": cond, "uncond_denoised": uncond}
-        if "sampler_cfg_function" in options:
-            ours = {
-                "cond": x - cond,
-                "uncond": x - uncond,
-                "input_cond": conds[0],
-                "input_uncond": conds[1],
-            }
-            d = x - options["sampler_cfg_function"](shared | named | ours)
-        else:
-            d = guidance.combine(x, sigma, {COND: cond, UNCOND: uncond})
+
+        def chosen(names: Collection[str]) -> list[Any]:
+            return [self.conds.get(key) if n in names else None for key, n in self.names.items()]
+
+        def evaluate(y: Tensor, level: float, names: Sequence[str]) -> dict[str, Tensor]:
+            """All branches in one call, and the host's functions before CFG."""
+            at = timestep if level == sigma else torch.full_like(timestep, level)
+            conds, known = chosen(names), shared | {"sigma": at, "timestep": at, "input": y}
+            if "sampler_calc_cond_batch_function" in options:
+                preds = options["sampler_calc_cond_batch_function"](known | {"conds": conds})
+            else:
+                preds = comfy.samplers.calc_cond_batch(self.inner_model, conds, y, at, options)
+            for fn in options.get("sampler_pre_cfg_function", []):
+                preds = fn(known | {"conds": conds, "conds_out": preds})
+            return dict(zip(self.names.values(), preds, strict=False))
+
+        with run.scope(x, sigma) as y:
+            preds = run.predict(y, sigma, evaluate, also)
+            conds, cond = chosen(list(preds)), preds[COND]
+            uncond = preds.get(UNCOND, torch.zeros_like(cond))  # what the host itself hands on
+            named = {"cond_denoised": cond, "uncond_denoised": uncond}
+            if "sampler_cfg_function" in options:
+                ours = {
+                    "cond": x - cond,
+                    "uncond": x - uncond,
+                    "input_cond": conds[0],
+                    "input_uncond": conds[1],
+                }
+                d = x - options["sampler_cfg_function"](shared | named | ours)
+            else:
+                d = run.combine(y, sigma, preds, evaluate)
         for fn in options.get("sampler_post_cfg_function", []):
             d = fn(shared | named | {"denoised": d, "cond": conds[0], "uncond": conds[1]})
         return d

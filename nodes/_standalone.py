@@ -7,7 +7,7 @@ management. The duck types are ComfyUI's, so the stand-ins of its core nodes rea
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -307,19 +307,18 @@ class Guider:
             sampler.sample(self, sigmas.tolist(), noise, start, report, seed or 0)
         )
 
-    def denoiser(self, batch: int) -> Callable[[Tensor, float], Tensor]:
-        """D(x, σ) for a run of ``batch`` images, with the conditionings made ready once."""
+    def denoiser(self, batch: int, sigmas: Sequence[float] = ()) -> Callable[[Tensor, float], Tensor]:
+        """D(x, σ) for one run of ``batch`` images over ``sigmas``, with the conditionings made ready once."""
         network = self.model.denoiser.to(_device)
         weights = {
             name: self.model.condition(name, cond, batch) for name, cond in self.conds.items()
         }
 
-        def denoise(x: Tensor, sigma: float) -> Tensor:
-            names = self.guidance.branches(sigma)
-            preds = {name: network(x, sigma, weights[name]) for name in sorted(names)}
-            return self.guidance.combine(x, sigma, preds)
+        def evaluate(x: Tensor, sigma: float, names: Sequence[str]) -> dict[str, Tensor]:
+            return {name: network(x, sigma, repeat_to(weights[name], len(x))) for name in names}
 
-        return denoise
+        run = self.guidance.begin(self.model.schedule.path, sigmas)
+        return lambda x, sigma: run(x, sigma, evaluate)
 
 
 def repeat_to(rows: Tensor | None, batch: int) -> Tensor | None:
@@ -357,8 +356,8 @@ class Sampler:
                 callback(p.step, p.denoised, p.x, p.steps)
 
         path, solver = schedule.path, self.solver
-        with torch.inference_mode():
-            denoise = guider.denoiser(len(x))
+        with torch.no_grad():
+            denoise = guider.denoiser(len(x), sigmas)
             if isinstance(solver, Solver):
                 out = sample(solver, path, denoise, x, sigmas, PerImageNoise(seed), report)
             else:

@@ -7,7 +7,7 @@ from typing import Any
 from ..schedulers.guidance import ALL, COND, UNCOND, Guidance, Rule
 from .host import io, make_guider
 from .types import GuidanceType
-from .widgets import inputs_for, summary
+from .widgets import inputs_for, made, summary
 
 CATEGORY = "Sampling Kit/guidance"
 
@@ -21,9 +21,11 @@ def rule_node(rule: type[Rule]) -> type[Any]:
         )
         return io.Schema(
             node_id=f"SamplingKit{rule.__name__}",
-            display_name=f"{rule.title} Guidance",
+            display_name=rule.title
+            if rule.title.endswith("guidance")
+            else f"{rule.title} Guidance",
             category=CATEGORY,
-            description=summary(rule),
+            description=summary(rule, rule.paper and f"{rule.paper}."),
             search_aliases=[*rule.aliases, "guidance"],
             inputs=[*inputs_for(rule), chain],
             outputs=[
@@ -34,7 +36,7 @@ def rule_node(rule: type[Rule]) -> type[Any]:
         )
 
     def execute(cls: Any, guidance: Guidance | None = None, **knobs: Any) -> Any:
-        return io.NodeOutput((guidance or Guidance()).then(rule(**knobs)))
+        return io.NodeOutput((guidance or Guidance()).then(made(rule, knobs)))
 
     methods = {"define_schema": classmethod(define_schema), "execute": classmethod(execute)}
     return type(f"{rule.__name__}Node", (io.ComfyNode,), {**methods, "__module__": __name__})
@@ -67,10 +69,15 @@ class Guider(io.ComfyNode):
         if not isinstance(guidance, Guidance):
             raise TypeError(f"guidance: expected a GUIDANCE, got {type(guidance).__name__}")
         conds = {COND: positive} | ({} if negative is None else {UNCOND: negative})
-        missing = guidance.branches(1.0) - set(conds)
-        if missing:
-            names = ", ".join(rule.title for rule in guidance.rules)
-            raise ValueError(f"negative: the guidance ({names}) needs it, but it is not connected")
+        for rule in guidance.rules:
+            if UNCOND in rule.reads - set(conds):
+                raise ValueError(
+                    f"negative: the guidance ({rule.title}) needs it, but it is not connected"
+                )
+            if missing := sorted(rule.reads - {COND, UNCOND}):
+                raise ValueError(
+                    f"guidance: {rule.title} needs {', '.join(missing)}, which this Guider cannot supply"
+                )
         return io.NodeOutput(make_guider(model, conds, guidance))
 
 

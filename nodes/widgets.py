@@ -23,6 +23,10 @@ def inputs_for(settings: type[Settings]) -> list[Any]:
 
 def _input(field: dataclasses.Field[Any]) -> Any:
     meta, default = field.metadata, field.default
+    if "table" in meta:
+        return choice(field.name, meta["table"], meta["help"], optional=True)
+    if "wire" in meta:
+        return io.Custom(meta["wire"]).Input(field.name, optional=True, tooltip=meta["help"])
     common = dict(default=default, tooltip=meta["help"], advanced=meta["advanced"] or None)
     common = {key: value for key, value in common.items() if value is not None} | {"optional": True}
     if meta["options"] is not None:
@@ -40,10 +44,12 @@ def _input(field: dataclasses.Field[Any]) -> Any:
     return kind.Input(field.name, **common, **limits)
 
 
-def choice(id: str, table: Mapping[str, type[Settings]], tooltip: str) -> Any:
+def choice(
+    id: str, table: Mapping[str, type[Settings]], tooltip: str, optional: bool = False
+) -> Any:
     """A combo whose choice brings its own widgets: one option per entry of ``table``."""
     options = [io.DynamicCombo.Option(key, inputs_for(settings)) for key, settings in table.items()]
-    return io.DynamicCombo.Input(id, options=options, tooltip=tooltip)
+    return io.DynamicCombo.Input(id, options=options, tooltip=tooltip, optional=optional)
 
 
 def chosen(id: str, table: Mapping[str, type[T]], value: Mapping[str, Any] | None) -> T:
@@ -53,6 +59,15 @@ def chosen(id: str, table: Mapping[str, type[T]], value: Mapping[str, Any] | Non
     if key not in table:
         raise ValueError(f"{id} = {key!r}: choose one of {', '.join(table)}")
     return table[key](**fields)
+
+
+def made(settings: type[T], given: Mapping[str, Any]) -> T:
+    """The settings object of a node from its inputs, choices among other settings included."""
+    tables = {
+        f.name: f.metadata["table"] for f in dataclasses.fields(settings) if "table" in f.metadata
+    }
+    values = {n: chosen(n, tables[n], v) if n in tables else v for n, v in given.items()}
+    return settings(**values)
 
 
 def summary(settings: type[Settings], *more: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -26,6 +27,17 @@ def knob(
     """A dataclass field with its range and help text (``low`` and ``high`` are inclusive)."""
     meta = dict(help=help, low=low, high=high, step=step, options=options, advanced=advanced)
     return dataclasses.field(default=default, metadata=meta)
+
+
+def choose(table: Mapping[str, type[Settings]], help: str) -> Any:
+    """A field that holds one of the settings of ``table``; its first entry, as made, is the default."""
+    default = next(iter(table.values()))()
+    return dataclasses.field(default=default, metadata=dict(help=help, table=table))
+
+
+def wire(kind: str, help: str, default: Any = None) -> Any:
+    """A field for a value that only a node can make, on a wire of type ``kind``; None: not connected."""
+    return dataclasses.field(default=default, metadata=dict(help=help, wire=kind))
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,9 @@ class Settings:
 def _check(owner: str, field: dataclasses.Field[Any], value: Any) -> None:
     where = f"{owner}.{field.name} = {value!r}"
     options, low, high = (field.metadata.get(key) for key in ("options", "low", "high"))
+    table = field.metadata.get("table")
+    if table is not None and not isinstance(value, tuple(table.values())):
+        raise ValueError(f"{where}: give one of {', '.join(c.__name__ for c in table.values())}")
     if options is not None and value not in options:
         raise ValueError(f"{where}: choose one of {', '.join(options)}")
     if isinstance(field.default, bool):

@@ -111,6 +111,28 @@ class Mixture(Denoiser):
     def forward(self, x: Tensor, sigma: float | Tensor, classes: Tensor | None = None) -> Tensor:
         self.check(x)
         alpha, sigma = coefficients(self.path, sigma, x.flatten(1))
+        r, inside, s_iso, s_in, logits = self._compare(x, alpha, sigma)
+        logits = logits + log_prior(self.weights, self.labels, classes, x.shape[0])
+        gamma = torch.softmax(logits, 1)
+        gain_iso = alpha * self.floor**2 / s_iso
+        gain_in = trailing(alpha, 3) * (self.variances + self.floor[:, None] ** 2) / s_in
+        gain_in = gain_in - gain_iso[..., None]
+        mean = gamma @ self.means + torch.einsum("bk,bkd->bd", gamma * gain_iso, r)
+        mean = mean + torch.einsum("bk,bkr,krd->bd", gamma, gain_in * inside, self.basis)
+        return mean.reshape(x.shape)
+
+    def class_logits(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """log p(x, class | σ) [B, K] up to one number per image: the exact classifier of these data."""
+        self.check(x)
+        alpha, sigma = coefficients(self.path, sigma, x.flatten(1))
+        joint = self._compare(x, alpha, sigma)[-1] + self.weights.log()
+        members = self.labels == torch.arange(self.classes, device=x.device)[:, None]
+        return joint[:, None].masked_fill(~members, -torch.inf).logsumexp(-1)
+
+    def _compare(
+        self, x: Tensor, alpha: float | Tensor, sigma: float | Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """r [B, K, d], Ur [B, K, R], s² outside and inside the basis, log N(x; …) [B, K] up to a number."""
         r = x.flatten(1)[:, None] - trailing(alpha, 3) * self.means
         inside = torch.einsum("bkd,krd->bkr", r, self.basis)
         iso = self.floor**2
@@ -120,13 +142,7 @@ class Mixture(Denoiser):
         d, rank = self.means.shape[1], self.variances.shape[1]
         quad = ((r * r).sum(-1) - (inside**2).sum(-1)) / s_iso + (inside**2 / s_in).sum(-1)
         log_det = (d - rank) * torch.log(torch.as_tensor(s_iso)) + s_in.log().sum(-1)
-        logits = -0.5 * (quad + log_det) + log_prior(self.weights, self.labels, classes, x.shape[0])
-        gamma = torch.softmax(logits, 1)
-        gain_iso = alpha * iso / s_iso
-        gain_in = trailing(alpha, 3) * (self.variances + iso[:, None]) / s_in - gain_iso[..., None]
-        mean = gamma @ self.means + torch.einsum("bk,bkd->bd", gamma * gain_iso, r)
-        mean = mean + torch.einsum("bk,bkr,krd->bd", gamma, gain_in * inside, self.basis)
-        return mean.reshape(x.shape)
+        return r, inside, s_iso, s_in, -0.5 * (quad + log_det)
 
 
 def trailing(value: float | Tensor, ndim: int) -> float | Tensor:

@@ -1,8 +1,45 @@
 """Guidance rules. Adding one: a class in a file here and its name in ``ALL``."""
 
-from .base import COND, UNCOND, Guidance, Rule
-from .cfg import CFG
+from .apg import APG
+from .base import (
+    COND,
+    NEGATIVE,
+    UNCOND,
+    WEAK,
+    Call,
+    Evaluate,
+    Perturbation,
+    Rule,
+    Scaled,
+)
+from .cfg import CFG, CFGPlusPlus
+from .chain import Guidance, GuidanceRun, Record
+from .classifier import Classifier, ClassifierGuidance
+from .compose import Compose, PerpNeg
+from .contrast import PAG, SEG, Autoguidance, SkipLayer
+from .curve import CURVES, Constant, Cosine, Curve, Interval, Linear, Power, Table
+from .frequency import FrequencyDecoupled
+from .level import Level
+from .magnitude import MAMBOG, DynamicThresholding, Rescale
+from .measurement import OPERATORS, Blur, Downsample, Gray, Inpaint, Measurement, Operator
+from .reconstruction import DDNM, DPS, PiGDM
+from .rectified import RectifiedCFGPlusPlus
+from .tangential import TCFG
+from .zero_star import CFGZeroStar
 
-ALL: tuple[type[Rule], ...] = (CFG,)
+ALL: tuple[type[Rule], ...] = (
+    CFG, CFGPlusPlus, APG, CFGZeroStar, TCFG, FrequencyDecoupled, MAMBOG, RectifiedCFGPlusPlus,
+    Autoguidance, PAG, SEG, SkipLayer,
+    PerpNeg, Compose, ClassifierGuidance,
+    Rescale, DynamicThresholding,
+    DDNM, DPS, PiGDM,
+)  # fmt: skip
 
-__all__ = ["ALL", "CFG", "COND", "UNCOND", "Guidance", "Rule"]
+__all__ = [
+    "ALL", "APG", "CFG", "COND", "CURVES", "DDNM", "DPS", "MAMBOG", "NEGATIVE", "OPERATORS", "PAG", "SEG",
+    "TCFG", "UNCOND", "WEAK", "Autoguidance", "Blur", "CFGPlusPlus", "CFGZeroStar", "Call", "Classifier",
+    "ClassifierGuidance", "Compose", "Constant", "Cosine", "Curve", "Downsample", "DynamicThresholding",
+    "Evaluate", "FrequencyDecoupled", "Gray", "Guidance", "GuidanceRun", "Inpaint", "Interval", "Level",
+    "Linear", "Measurement", "Operator", "PerpNeg", "Perturbation", "PiGDM", "Power", "Record",
+    "RectifiedCFGPlusPlus", "Rescale", "Rule", "Scaled", "SkipLayer", "Table",
+]  # fmt: skip

@@ -1,0 +1,213 @@
+"""A chain of rules, and one run of it: levels, memory, counting, and the evaluations themselves.
+
+A host makes one per sampling run, ``run = guidance.begin(path, sigmas)``, and calls
+``run(x, sigma, evaluate)`` for every D. Everything that changes during a run is here, and nothing
+outlives it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from ..path import VE, Path
+from .base import COND, UNCOND, Call, Evaluate, Perturbation, Rule, leaf
+from .level import Ladder, Level
+from .reduce import dot, norm, ratio
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """A chain of rules; the empty chain is the conditional prediction itself.
+
+    Order: rules that only add a term (PAG, SEG, Skip-Layer, Composition, Classifier) commute; others do
+    not. What is usually meant: Perpendicular Negative, then one of CFG and its relatives, then rules that
+    add, then Rescale and Dynamic Thresholding, and last DDNM, DPS or ΠGDM.
+    """
+
+    rules: tuple[Rule, ...] = ()
+
+    def then(self, rule: Rule) -> Guidance:
+        return Guidance((*self.rules, rule))
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """Every branch the chain may need in a run; always includes ``cond``."""
+        return frozenset({COND}).union(*(rule.reads for rule in self.rules))
+
+    @property
+    def perturbations(self) -> dict[str, Perturbation]:
+        """Branch name → what to do to the network while it is evaluated."""
+        return {p.branch: p for rule in self.rules for p in rule.perturbations}
+
+    def begin(
+        self,
+        path: Path | None = None,
+        sigmas: Sequence[float] = (),
+        *,
+        share_pure_noise: bool = False,
+        probe: bool = False,
+    ) -> GuidanceRun:
+        """The chain for one run over SIGMAS of a model on ``path``; see :class:`GuidanceRun`."""
+        return GuidanceRun(self, path or VE(), sigmas, share_pure_noise, probe)
+
+    def branches(self, sigma: float, path: Path | None = None) -> frozenset[str]:
+        """Branches the chain needs at ``sigma`` (SIGMAS units) outside a run."""
+        return self.begin(path).branches(sigma)
+
+    def combine(
+        self, x: Tensor, sigma: float, preds: Mapping[str, Tensor], path: Path | None = None
+    ) -> Tensor:
+        """One D from predictions, outside a run."""
+        return self.begin(path).combine(x, sigma, preds)
+
+
+@dataclass
+class Record:
+    """One evaluation of the chain: what was called, what was saved, and, if probed, what it did.
+
+    ``calls`` counts network evaluations by branch, ``reads`` are the branches the chain needs somewhere
+    in the run, ``images`` is Σ calls·images per call and ``shared`` the images that sharing left out.
+    Probed, per image [B]: ``delta`` = ‖D_c − D_u‖, ``cosine`` of D_c and D_u, and the effective weight
+    ⟨D − D_u, D_c − D_u⟩/‖D_c − D_u‖² of the whole chain; None where ``uncond`` was not evaluated.
+    """
+
+    level: Level
+    calls: Counter[str] = field(default_factory=Counter)
+    reads: frozenset[str] = frozenset()
+    images: int = 0
+    shared: int = 0
+    delta: Tensor | None = None
+    cosine: Tensor | None = None
+    weight: Tensor | None = None
+
+    @property
+    def skipped(self) -> list[str]:
+        """Branches that were not needed here, so not evaluated."""
+        return sorted(self.reads - set(self.calls))
+
+    def row(self) -> dict[str, Any]:
+        """The record as JSON."""
+        at = self.level
+        row = dict(step=at.step, sigma=at.sigma, calls=dict(self.calls), skipped=self.skipped)
+        values = dict(delta=self.delta, cosine=self.cosine, effective_weight=self.weight)
+        return {**row, **{key: _numbers(value) for key, value in values.items()}}
+
+
+def _numbers(values: Tensor | None) -> list[float | None] | None:
+    """Finite numbers or None: JSON knows no others."""
+    if values is None:
+        return None
+    return [v if math.isfinite(v) else None for v in values.flatten().tolist()]
+
+
+class GuidanceRun:
+    """A chain during one run.
+
+    ``guidance`` may be replaced between calls by a chain of the same length (ComfyUI's CFG Override).
+    ``share_pure_noise``: at α = 0 (flow, t = 1) an exact D is E[x0 | condition] and does not depend on
+    x, so one image is evaluated and used for the whole batch. Only for batches with one and the same
+    condition; a network that is not exact there then gives each image the first one's prediction.
+    ``probe``: keep ‖Δ‖, cosine and effective weight of every evaluation.
+    """
+
+    def __init__(
+        self,
+        guidance: Guidance,
+        path: Path,
+        sigmas: Sequence[float],
+        share_pure_noise: bool = False,
+        probe: bool = False,
+    ) -> None:
+        self.guidance, self.ladder = guidance, Ladder.make(path, sigmas)
+        self.share_pure_noise, self.probe = share_pure_noise, probe
+        self.memory: list[dict[str, Tensor]] = [{} for _ in guidance.rules]
+        self.records: list[Record] = []
+
+    def __call__(self, x: Tensor, sigma: float, evaluate: Evaluate) -> Tensor:
+        """D [B, …] at x, with every branch from ``evaluate`` (see ``base.Evaluate``)."""
+        with self.scope(x, sigma) as x:
+            return self.combine(x, sigma, self.predict(x, sigma, evaluate), evaluate)
+
+    def branches(self, sigma: float) -> frozenset[str]:
+        """Branches needed at ``sigma`` (SIGMAS units); always includes ``cond``."""
+        at = self.ladder.at(sigma)
+        return frozenset({COND}).union(*(rule.branches(at) for rule in self.guidance.rules))
+
+    @contextmanager
+    def scope(self, x: Tensor, sigma: float) -> Iterator[Tensor]:
+        """Where a rule needs D as a function: gradients on, and x as a leaf. Elsewhere x itself."""
+        at = self.ladder.at(sigma)
+        if not any(rule.gradient and rule.active(at) for rule in self.guidance.rules):
+            yield x
+            return
+        with leaf(x) as x:
+            yield x
+
+    def predict(
+        self, x: Tensor, sigma: float, evaluate: Evaluate, also: Sequence[str] = ()
+    ) -> Mapping[str, Tensor]:
+        """The branches needed at ``sigma``, and those the host wants ``also``, in one call."""
+        names = self.branches(sigma).union(also)
+        self.records.append(Record(self.ladder.at(sigma), reads=self.guidance.reads))
+        return self._counted(evaluate, x, sigma, sorted(names))
+
+    def _counted(
+        self, evaluate: Evaluate, x: Tensor, sigma: float, names: Sequence[str]
+    ) -> Mapping[str, Tensor]:
+        at, record = self.ladder.at(sigma), self.records[-1]
+        shared = self.share_pure_noise and at.point.alpha == 0
+        given = x[:1] if shared else x
+        preds = evaluate(given, sigma, names)
+        record.calls.update(names)
+        record.images += len(names) * len(given)
+        record.shared += len(names) * (len(x) - len(given))
+        return {n: preds[n].expand(x.shape) if shared else preds[n] for n in names}
+
+    def combine(
+        self,
+        x: Tensor,
+        sigma: float,
+        preds: Mapping[str, Tensor],
+        evaluate: Evaluate | None = None,
+    ) -> Tensor:
+        """One D from the predictions of :meth:`branches`; rules that are off are skipped.
+
+        ``evaluate`` only for rules that evaluate the network again elsewhere.
+        """
+        at, d = self.ladder.at(sigma), preds[COND]
+        again = None if evaluate is None else partial(self._counted, evaluate)
+        for rule, memory in zip(self.guidance.rules, self.memory, strict=True):
+            if rule.active(at):
+                d = rule.apply(d, Call(x, at, self.ladder.path, preds, memory, again))
+        d = d.detach() if d.requires_grad else d
+        if self.probe and self.records and UNCOND in preds:
+            self._observe(self.records[-1], preds[COND].detach(), preds[UNCOND].detach(), d)
+        return d
+
+    @staticmethod
+    def _observe(record: Record, cond: Tensor, uncond: Tensor, d: Tensor) -> None:
+        delta = cond - uncond
+        record.delta = norm(delta)
+        record.cosine = ratio(dot(cond, uncond), norm(cond) * norm(uncond))
+        record.weight = dot(d - uncond, delta) / dot(delta, delta)
+
+    def report(self) -> dict[str, Any]:
+        """Network calls made and saved, and one row per evaluation; JSON, finite numbers only."""
+        calls: Counter[str] = sum((r.calls for r in self.records), Counter())
+        return dict(
+            evaluations=len(self.records),
+            network_calls=calls.total(),
+            calls=dict(sorted(calls.items())),
+            saved_calls=sum(len(r.skipped) for r in self.records),
+            images=sum(r.images for r in self.records),
+            shared_images=sum(r.shared for r in self.records),
+            steps=[r.row() for r in self.records],
+        )
