@@ -16,6 +16,7 @@ from typing import Any
 from ..nodes.io_standalone import NodeOutput, bind
 from .context import Context, current, use
 from .inputs import (
+    AUTOGROW,
     DYNAMIC,
     Slot,
     Wrong,
@@ -139,6 +140,8 @@ class _Checker:
         fine = True
         for slot in known:
             try:
+                if slot.type == AUTOGROW and slot.id not in given:
+                    continue  # only its inputs are set
                 if slot.id in given:
                     values[slot.id] = self.value(slot, given[slot.id], slot.id not in unchecked)
                 elif not slot.item.optional:

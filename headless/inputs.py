@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,13 +12,15 @@ from typing import Any
 from ..nodes.io_standalone import Input
 
 DYNAMIC = "COMFY_DYNAMICCOMBO_V3"
+AUTOGROW = "COMFY_AUTOGROW_V3"
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", DYNAMIC, "*")
 CONVERTERS = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
 
 
 @dataclass(frozen=True)
 class Slot:
-    """An input under its name in a workflow: inputs of a DynamicCombo's option have dots."""
+    """An input under its name in a workflow: inputs of a DynamicCombo's option and of an Autogrow
+    have dots."""
 
     id: str
     item: Input
@@ -45,7 +48,8 @@ class Wrong(Exception):
 
 
 def slots(inputs: Sequence[Input], given: Mapping[str, Any], prefix: str = "") -> Iterator[Slot]:
-    """The inputs that exist when those `given` are set: every input and each chosen option's."""
+    """The inputs that exist when those `given` are set: every input, each chosen option's, and of an
+    Autogrow those that are needed or given."""
     for item in inputs:
         slot = Slot(prefix + item.id, item)
         yield slot
@@ -53,6 +57,18 @@ def slots(inputs: Sequence[Input], given: Mapping[str, Any], prefix: str = "") -
             for option in item.extra["options"]:
                 if option.key == given.get(slot.id):
                     yield from slots(option.inputs, given, f"{slot.id}.")
+        elif slot.type == AUTOGROW:
+            yield from _grown(slot, given)
+
+
+def _grown(slot: Slot, given: Mapping[str, Any]) -> Iterator[Slot]:
+    template = slot.item.extra["template"]
+    for i in range(template.max):
+        name = f"{slot.id}.{template.prefix}{i}"
+        item = copy.copy(template.input)
+        item.optional = item.optional or i >= template.min
+        if name in given or not item.optional:
+            yield Slot(name, item)
 
 
 def missing(slot: Slot) -> Wrong:
@@ -115,7 +131,9 @@ def nest(known: Iterable[Slot], values: Mapping[str, Any]) -> dict[str, Any]:
         for parent in parents:
             target = target[parent]
         value = values.get(slot.id)
-        if slot.type == DYNAMIC:
+        if slot.type == AUTOGROW:
+            target[name] = {}
+        elif slot.type == DYNAMIC:
             target[name] = {name: value}
         elif parents or slot.id in values:
             target[name] = value

@@ -1,6 +1,7 @@
 """The nodes: widgets in, engine values out. No mathematics here."""
 
 from . import (
+    classifier,
     denoiser,
     diffusers,
     diffusers_text,
@@ -8,8 +9,10 @@ from . import (
     guidance,
     images,
     inspect,
+    measurement,
     model,
     noise,
+    probe,
     schedule,
     solver,
     state,
@@ -23,6 +26,9 @@ NODES = (
     *diffusers_vae.NODES,
     *model.NODES,
     *guidance.NODES,
+    *classifier.NODES,
+    *measurement.NODES,
+    *probe.NODES,
     *solver.NODES,
     *state.NODES,
     *noise.NODES,

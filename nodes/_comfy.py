@@ -8,14 +8,16 @@ of CFGGuider, a sampler a KSAMPLER with our function. See DESIGN §5.
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+import comfy.conds
 import comfy.latent_formats
 import comfy.model_base
 import comfy.model_management
@@ -32,7 +34,18 @@ from torch import Tensor, nn
 
 from ..schedulers.denoiser import Denoiser
 from ..schedulers.denoiser.wrap import call_in, input_scale
-from ..schedulers.guidance import CFG, COND, UNCOND, Guidance, GuidanceRun
+from ..schedulers.guidance import (
+    CFG,
+    COND,
+    NEGATIVE,
+    UNCOND,
+    WEAK,
+    Call,
+    Guidance,
+    GuidanceRun,
+    differentiable,
+    ordinary,
+)
 from ..schedulers.noise import PerImageNoise
 from ..schedulers.noise_schedule import NoiseSchedule
 from ..schedulers.path import VE, Flow
@@ -46,6 +59,9 @@ from ._comfy_model import (
     compute_choice,
     facts_of,
     in_dtype,
+    is_flow,
+    latent_space,
+    names,
     noise_scale,
     probe,
     raw_output,
@@ -55,6 +71,8 @@ from ._comfy_model import (
     state_for,
     wants_vp,
 )
+from ._comfy_perturb import perturbed
+from .branches import Holder, conclude, one_condition, placed
 from .conditioning import Conditioning, class_weights
 
 __all__ = [
@@ -65,6 +83,7 @@ __all__ = [
     "folder",
     "in_dtype",
     "io",
+    "latent_space",
     "loaded",
     "make_guider",
     "make_model",
@@ -73,6 +92,7 @@ __all__ = [
     "noise_scale",
     "patcher",
     "probe",
+    "probed",
     "raw_output",
     "relabelled",
     "schedule_of",
@@ -288,36 +308,139 @@ def solver_of(sampler: Any) -> Solver | Part | None:
 # ---------------------------------------------------------------------------------------- GUIDER
 
 
-class Guider(comfy.samplers.CFGGuider):
-    """A guidance chain as GUIDER: all branches of a step in one call, the host's hooks respected."""
+@dataclass(frozen=True)
+class HostCFG(CFG):
+    """The chain's CFG, done by the MODEL's own ``sampler_cfg_function``: (D_c, D_u, weight) → D."""
 
-    names: ClassVar = {"positive": COND, "negative": UNCOND}
+    function: Callable[[Tensor, Tensor, float], Tensor] | None = None
+
+    def apply(self, d: Tensor, call: Call) -> Tensor:
+        assert self.function is not None
+        return self.function(d, call[UNCOND], self.weight(call.level))
+
+
+class Held:
+    """SAMPLER that samples nothing: calls ``then`` while its guider's MODEL is loaded and ready."""
+
+    def __init__(self, then: Callable[[dict[str, Any]], Any]) -> None:
+        self.then = then
+        self.out: Any = None
+
+    def sample(
+        self, model_wrap: Any, sigmas: Tensor, extra_args: dict[str, Any], callback: Any, noise: Tensor,
+        latent_image: Tensor, denoise_mask: Any = None, disable_pbar: bool = False,
+    ) -> Tensor:  # fmt: skip
+        self.out = self.then(extra_args["model_options"])
+        return latent_image
+
+
+class Guider(comfy.samplers.CFGGuider):
+    """A guidance chain as GUIDER: the branches of a step that share a model and its options in one call of
+    the host, whose hooks are respected.
+
+    What the MODEL's functions are given: before CFG, after CFG and in place of the batch call the pair
+    (cond, uncond) that they know; branches beyond it pass them by.
+    """
+
+    #: Branch → what the host calls its condition; others keep their name.
+    names: ClassVar = {COND: "positive", UNCOND: "negative", NEGATIVE: "negative prompt"}
+
+    guidance = Guidance()
+    weak_model: Any = None
+    share_pure_noise = False
+    holder: Holder | None = None
+
     run: GuidanceRun | None = None
+    ready: Guidance | None = None  # the chain on the run's device
+    weak: tuple[Any, dict[str, Any]] | None = None  # during a run: its guider and model options
 
     def set_guidance(self, guidance: Guidance) -> None:
         self.guidance, self.run = guidance, None
         self.scale = next((rule.scale for rule in guidance.rules if isinstance(rule, CFG)), 1.0)
         self.cfg = self.scale
 
-    def guidance_now(self) -> Guidance:
-        """The chain, with the CFG scale that the host may set for a step (CFG Override)."""
-        if self.cfg == self.scale:
-            return self.guidance
-        rules = (
-            replace(r, scale=self.cfg) if isinstance(r, CFG) else r for r in self.guidance.rules
+    def set_branches(self, conds: Mapping[str, Conditioning]) -> None:
+        """Conditionings by branch."""
+        kinds = {UNCOND: "negative", NEGATIVE: "negative"}  # what the host is told they are
+        self.inner_set_conds(
+            {
+                self.names.get(name, name): [
+                    [text, {"prompt_type": kinds.get(name, "positive"), **more}]
+                    for text, more in cond
+                ]
+                for name, cond in conds.items()
+            }
         )
-        return Guidance(tuple(rules))
+
+    # ------------------------------------------------------------------------------- a run
 
     def sample(
         self, noise: Any, latent_image: Any, sampler: Any, sigmas: Tensor, *args: Any, **kwargs: Any
     ) -> Any:
-        """CFGGuider's, with a new run of the guidance."""
-        self.run = self.new_run(sigmas.tolist())
-        return super().sample(noise, latent_image, sampler, sigmas, *args, **kwargs)
+        """CFGGuider's, with a new run of the guidance, and a weaker model loaded beside the MODEL."""
+        self.run, self.ready = self.new_run(sigmas.tolist()), None
+        sample = partial(super().sample, noise, latent_image, sampler, sigmas, *args, **kwargs)
+        try:
+            if self.weak_model is None or WEAK not in self.guidance.reads or not len(sigmas):
+                out = sample()
+            else:
+                out = self.beside_weak(sample, noise, latent_image, sigmas, *args, **kwargs)
+        finally:
+            self.weak = self.ready = None
+            for name in ("inner_model", "loaded_models", "conds"):  # an interrupted run leaves them
+                vars(self).pop(name, None)
+        conclude(self.run, self.holder)
+        return out
+
+    def beside_weak(
+        self, sample: Callable[[], Any], noise: Any, latent_image: Any, sigmas: Tensor,
+        denoise_mask: Any = None, callback: Any = None, disable_pbar: bool = False, seed: int | None = None,
+    ) -> Any:  # fmt: skip
+        """``sample`` while the host holds the weak model, prepared as for a run of its own.
+
+        For the MODEL it is one of the additional models of its condition, so that both are loaded
+        together.
+        """
+        weak = comfy.samplers.CFGGuider(self.weak_model)
+        plain = self.original_conds
+        weak.original_conds = {"positive": [dict(cond) for cond in plain["positive"]]}
+        together = [
+            cond | {"additional_models": [weak.model_patcher]} for cond in plain["positive"]
+        ]
+
+        def main(options: dict[str, Any]) -> Any:
+            self.weak = weak, options
+            return sample()
+
+        held = Held(main)
+        self.original_conds = plain | {"positive": together}
+        try:
+            weak.sample(noise, latent_image, held, sigmas, denoise_mask, None, disable_pbar, seed)
+        finally:
+            self.original_conds = plain
+        return held.out
 
     def new_run(self, sigmas: list[float]) -> GuidanceRun:
         flow = isinstance(self.model_patcher.get_model_object("model_sampling"), ms.CONST)
-        return self.guidance.begin(Flow() if flow else VE(), sigmas)
+        share, probe = self.share_pure_noise, self.holder is not None
+        path = Flow() if flow else VE()
+        return self.guidance.begin(path, sigmas, share_pure_noise=share, probe=probe)
+
+    def guidance_now(self, x: Tensor, cfg_function: Any) -> Guidance:
+        """The chain on x's device, with the CFG scale that the host may set for a step (CFG Override) and
+        the MODEL's own function in the place of CFG."""
+        if self.ready is None:
+            self.ready = placed(self.guidance, x)
+        rules, changed = list(self.ready.rules), self.cfg != self.scale
+        for i, rule in enumerate(rules):
+            if isinstance(rule, CFG):
+                scale = self.cfg if changed else rule.scale
+                rules[i] = (
+                    HostCFG(scale, rule.curve, cfg_function)
+                    if cfg_function
+                    else CFG(scale, rule.curve)
+                )
+        return Guidance(tuple(rules))
 
     def predict_noise(
         self, x: Tensor, timestep: Tensor, model_options: dict[str, Any] | None = None,
@@ -326,56 +449,208 @@ class Guider(comfy.samplers.CFGGuider):
         options = model_options or {}
         sigma = float(timestep.flatten()[0])
         run = self.run or self.new_run([])
-        run.guidance = self.guidance_now()
+        shared: dict[str, Any] = {
+            "sigma": timestep, "timestep": timestep, "input": x, "model": self.inner_model,
+            "model_options": options,
+        }  # fmt: skip
+        own = options.get("sampler_cfg_function")
+        conds = [self.conds.get("positive"), None]
+
+        def host_cfg(d: Tensor, uncond: Tensor, weight: float) -> Tensor:
+            """The MODEL's function, which takes and gives x − D."""
+            named = {"cond_denoised": d, "uncond_denoised": uncond, "cond_scale": weight}
+            pair = {
+                "cond": y - d,
+                "uncond": y - uncond,
+                "input_cond": conds[0],
+                "input_uncond": conds[1],
+            }
+            return y - own({**shared, "input": y, **named, **pair})
+
+        run.guidance = self.guidance_now(x, own and host_cfg)
         always = options.get("disable_cfg1_optimization", False)
         also = (UNCOND,) if always and self.conds.get("negative") is not None else ()
         here = run.ladder.at(sigma)
         weights = [r.weight(here) for r in run.guidance.rules if isinstance(r, CFG)]
-        shared = {
-            "sigma": timestep, "timestep": timestep, "input": x, "model": self.inner_model,
-            "model_options": options, "cond_scale": weights[0] if weights else self.cfg,
-        }  # fmt: skip
-
-        def chosen(names: Collection[str]) -> list[Any]:
-            return [self.conds.get(key) if n in names else None for key, n in self.names.items()]
+        shared["cond_scale"] = weights[0] if weights else self.cfg
 
         def evaluate(y: Tensor, level: float, names: Sequence[str]) -> dict[str, Tensor]:
-            """All branches in one call, and the host's functions before CFG."""
             at = timestep if level == sigma else torch.full_like(timestep, level)
-            conds, known = chosen(names), shared | {"sigma": at, "timestep": at, "input": y}
-            if "sampler_calc_cond_batch_function" in options:
-                preds = options["sampler_calc_cond_batch_function"](known | {"conds": conds})
-            else:
-                preds = comfy.samplers.calc_cond_batch(self.inner_model, conds, y, at, options)
-            for fn in options.get("sampler_pre_cfg_function", []):
-                preds = fn(known | {"conds": conds, "conds_out": preds})
-            return dict(zip(self.names.values(), preds, strict=False))
+            if len(y) < len(x):
+                self.require_one_condition(names)
+            known = shared | {"sigma": at[: len(y)], "timestep": at[: len(y)], "input": y}
+            return self.predictions(known, options, names)
 
-        with run.scope(x, sigma) as y:
+        with run.scope(x, sigma) as y, self.with_gradients(y):
+            if y.requires_grad:
+                shared |= {"sigma": ordinary(timestep), "timestep": ordinary(timestep)}
             preds = run.predict(y, sigma, evaluate, also)
-            conds, cond = chosen(list(preds)), preds[COND]
-            uncond = preds.get(UNCOND, torch.zeros_like(cond))  # what the host itself hands on
-            named = {"cond_denoised": cond, "uncond_denoised": uncond}
-            if "sampler_cfg_function" in options:
-                ours = {
-                    "cond": x - cond,
-                    "uncond": x - uncond,
-                    "input_cond": conds[0],
-                    "input_uncond": conds[1],
-                }
-                d = x - options["sampler_cfg_function"](shared | named | ours)
-            else:
-                d = run.combine(y, sigma, preds, evaluate)
+            if UNCOND in preds:
+                conds[1] = self.conds.get("negative")
+            d = run.combine(y, sigma, preds, evaluate)
+            cond = preds[COND].detach()
+            uncond = preds[UNCOND].detach() if UNCOND in preds else torch.zeros_like(cond)
+        named = {"cond_denoised": cond, "uncond_denoised": uncond}  # zeros: as the host itself
         for fn in options.get("sampler_post_cfg_function", []):
             d = fn(shared | named | {"denoised": d, "cond": conds[0], "uncond": conds[1]})
         return d
 
+    # -------------------------------------------------------------------------- the network
 
-def make_guider(model: Any, conds: dict[str, Conditioning], guidance: Guidance) -> Guider:
-    """GUIDER over a native MODEL from conditionings named as in ``guidance``."""
+    def predictions(
+        self, known: dict[str, Any], options: dict[str, Any], names: Sequence[str]
+    ) -> dict[str, Tensor]:
+        """D of every branch at ``known["input"]``: one call for each model and set of options.
+
+        ``known`` is what the host tells its functions.
+        """
+        y, at, special = known["input"], known["timestep"], self.guidance.perturbations
+        if y.requires_grad:
+            at, options = ordinary(at), on_one_device(options)
+            known = known | {"timestep": at, "sigma": at, "model_options": options}
+        plain = [name for name in names if name != WEAK and name not in special]
+        found = self.plain(known, options, plain) if plain else {}
+        for name in (n for n in names if n in special):
+            changed = perturbed(options, special[name])
+            conds = [self.condition(COND, y.requires_grad)]
+            (found[name],) = comfy.samplers.calc_cond_batch(self.inner_model, conds, y, at, changed)
+        if WEAK in names:
+            assert self.weak is not None
+            guider, own = self.weak
+            own = on_one_device(own) if y.requires_grad else own
+            conds = [readable(guider.conds["positive"], y.requires_grad)]
+            model = guider.inner_model
+            (found[WEAK],) = comfy.samplers.calc_cond_batch(model, conds, y, at, own)
+        return found
+
+    def plain(
+        self, known: dict[str, Any], options: dict[str, Any], names: Sequence[str]
+    ) -> dict[str, Tensor]:
+        """The branches of the MODEL as it is, with the host's functions before CFG."""
+        y, at = known["input"], known["timestep"]
+        order = [COND, UNCOND, *sorted(set(names) - {COND, UNCOND})]
+        conds = [self.condition(n, y.requires_grad) if n in names else None for n in order]
+
+        def call(some: list[Any]) -> list[Tensor]:
+            return comfy.samplers.calc_cond_batch(self.inner_model, some, y, at, options)
+
+        own, pair = options.get("sampler_calc_cond_batch_function"), conds[:2]
+        if own is None:
+            preds = call(conds)
+        else:
+            preds = [*own(known | {"conds": pair}), *(call(conds[2:]) if conds[2:] else ())]
+        for fn in options.get("sampler_pre_cfg_function", []):
+            preds[:2] = fn(known | {"conds": pair, "conds_out": preds[:2]})
+        return {name: d for name, d in zip(order, preds, strict=True) if name in names}
+
+    def condition(self, branch: str, gradient: bool) -> Any:
+        """The host's conditions of a branch."""
+        return readable(self.conds[self.names.get(branch, branch)], gradient)
+
+    @contextmanager
+    def with_gradients(self, y: Tensor) -> Iterator[None]:
+        """Where D is needed as a function of y, everything loaded for the run can be differentiated."""
+        if not y.requires_grad:
+            yield
+            return
+        models = [getattr(patcher, "model", patcher) for patcher in self.loaded_models]
+        try:
+            with differentiable(self.inner_model, *models):
+                yield
+        except RuntimeError as error:
+            if not any(words in str(error) for words in ("nference tensor", "inplace operation")):
+                raise
+            titles = ", ".join(rule.title for rule in self.guidance.rules if rule.gradient)
+            raise ValueError(
+                f"guidance: {titles} needs the gradient of the MODEL, which a patch, a part of it or weights "
+                f"that do not fit in memory do not give: {error}"
+            ) from error
+
+    def require_one_condition(self, names: Sequence[str]) -> None:
+        """Raises ValueError unless every image of the batch has the same condition."""
+        for name in names:
+            key = self.names.get(COND if name in self.guidance.perturbations else name, name)
+            group = (
+                self.weak[0].conds["positive"] if name == WEAK and self.weak else self.conds[key]
+            )
+            for cond in group:
+                for what, rows in image_rows(cond):
+                    one_condition(rows, f"{what} of {name}")
+
+
+def on_one_device(options: dict[str, Any]) -> dict[str, Any]:
+    """Model options without the clones on other GPUs, which the host runs without a graph."""
+    return {key: value for key, value in options.items() if key != "multigpu_clones"}
+
+
+def image_rows(cond: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    """(what, tensor [B, …]) of a condition's parts that may differ from image to image."""
+    for what, held in cond["model_conds"].items():
+        if not isinstance(held, comfy.conds.CONDConstant):
+            found = held.cond if isinstance(held.cond, list) else [held.cond]
+            yield from ((what, t) for t in found if isinstance(t, Tensor) and t.ndim)
+    if isinstance(cond.get("mask"), Tensor):
+        yield "mask", cond["mask"]
+    control = cond.get("control")
+    while control is not None:
+        hint = getattr(control, "cond_hint_original", None)
+        if isinstance(hint, Tensor):
+            yield "control", hint
+        control = getattr(control, "previous_controlnet", None)
+
+
+def readable(conds: list[dict[str, Any]], gradient: bool) -> list[dict[str, Any]]:
+    """Conditions whose tensors a graph can hold, if there is to be one."""
+    return [_readable(cond) for cond in conds] if gradient else conds
+
+
+def _readable(cond: dict[str, Any]) -> dict[str, Any]:
+    held = {key: copy.copy(value) for key, value in cond["model_conds"].items()}
+    for value in held.values():
+        value.cond = ordinary(value.cond)
+    return ordinary(cond) | {"model_conds": held}
+
+
+def make_guider(
+    model: Any, conds: Mapping[str, Conditioning], guidance: Guidance, *,
+    weak: Any = None, share_pure_noise: bool = False,
+) -> Guider:  # fmt: skip
+    """GUIDER over a native MODEL from conditionings by branch; ``weak``: the MODEL of that branch.
+
+    Raises ValueError for a weak model that cannot stand beside the MODEL.
+    """
+    if weak is not None:
+        require_partner(model, weak)
     guider = Guider(model)
-    guider.inner_set_conds(
-        {key: conds[name] for key, name in Guider.names.items() if name in conds}
-    )
+    guider.set_branches(conds)
     guider.set_guidance(guidance)
+    guider.weak_model, guider.share_pure_noise = weak, share_pure_noise
     return guider
+
+
+def require_partner(model: Any, weak: Any) -> None:
+    """Raises ValueError unless ``weak`` has the MODEL's states and latents, and weights of its own."""
+    if weak.is_clone(model):
+        raise ValueError(
+            "weak_model: it is the MODEL's own network, which can only have one set of weights at a time; "
+            "load another file, or use PAG, SEG or Skip-Layer"
+        )
+    here, there = (m.get_model_object("model_sampling") for m in (model, weak))
+    if (is_flow(here), wants_vp(here)) != (is_flow(there), wants_vp(there)):
+        raise ValueError(
+            f"weak_model: its noise levels ({names(there)}) are not those of the MODEL ({names(here)})"
+        )
+    ours, theirs = (m.model.latent_format.latent_channels for m in (model, weak))
+    if ours != theirs:
+        raise ValueError(f"weak_model: its latents have {theirs} channels, the MODEL's {ours}")
+
+
+def probed(guider: Any, holder: Holder) -> Guider:
+    """The same guider, which puts the report of every run into ``holder``."""
+    if not isinstance(guider, Guider):
+        raise TypeError(
+            f"guider: connect a Guider of the Sampling Kit, not a {type(guider).__name__}"
+        )
+    copied = copy.copy(guider)
+    copied.holder = holder
+    return copied

@@ -321,6 +321,11 @@ def compute_choice(model: Any, asked: str) -> Choice:
     return choose(asked, stored, model.model.model_config.supported_inference_dtypes, fast)
 
 
+def latent_space(model: Any) -> tuple[int | None, Callable[[Tensor], Tensor]]:
+    """Channels of a MODEL's latents, and LATENT samples → the units the network sees."""
+    return model.model.latent_format.latent_channels, model.model.process_latent_in
+
+
 def in_dtype(model: Any, dtype: torch.dtype | None) -> Any:
     """A clone that computes in ``dtype``; None: in the one it was loaded with.
 

@@ -6,8 +6,9 @@ management. The duck types are ComfyUI's, so the stand-ins of its core nodes rea
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,7 +21,15 @@ from torch import Tensor, nn
 from ..schedulers.denoiser import Denoiser
 from ..schedulers.denoiser.diffusers import DiffusersDenoiser, Latents
 from ..schedulers.denoiser.wrap import InDtype, Relabelled
-from ..schedulers.guidance import COND, UNCOND, Guidance
+from ..schedulers.guidance import (
+    COND,
+    UNCOND,
+    WEAK,
+    Guidance,
+    GuidanceRun,
+    differentiable,
+    ordinary,
+)
 from ..schedulers.inspect import DTYPES, Evaluate
 from ..schedulers.inspect.compute_dtype import Choice, choose
 from ..schedulers.inspect.facts import ModelFacts, Weights, is_zero_snr
@@ -32,6 +41,7 @@ from ..schedulers.prediction import Prediction, usual
 from ..schedulers.sample import noised, require_latent, sample
 from ..schedulers.solver import Progress, Solver
 from ..schedulers.split import Part
+from .branches import Holder, conclude, one_condition, placed
 from .conditioning import Conditioning, class_weights
 from .diffusers_conditioning import from_conditioning
 from .diffusers_facts import LatentLayout, dtypes_of, layout_of
@@ -259,6 +269,13 @@ def in_dtype(model: Model, dtype: torch.dtype | None) -> Model:
     return replace(model, dtype=dtype)
 
 
+def latent_space(model: Model) -> tuple[int | None, Callable[[Tensor], Tensor]]:
+    """Channels of a MODEL's latents (None: any), and LATENT samples → the units the network sees."""
+    schedule_of(model)
+    shape = model.inner.shape
+    return (None if shape is None else shape[0]), model.latents.from_vae
+
+
 def raw_output(model: Model) -> Model:
     """A MODEL whose D is the network's output itself."""
     return replace(model, raw=True)
@@ -275,10 +292,17 @@ def probe(
 
 
 class Guider:
-    """GUIDER: conditionings by name and a guidance chain over a model."""
+    """GUIDER: conditionings by branch and a guidance chain over a model, and the model of ``weak``."""
 
-    def __init__(self, model: Model, conds: dict[str, Conditioning], guidance: Guidance) -> None:
+    holder: Holder | None = None
+    run: GuidanceRun | None = None
+
+    def __init__(
+        self, model: Model, conds: Mapping[str, Conditioning], guidance: Guidance,
+        weak: Model | None = None, share_pure_noise: bool = False,
+    ) -> None:  # fmt: skip
         self.model, self.conds, self.guidance = model, conds, guidance
+        self.weak_model, self.share_pure_noise = weak, share_pure_noise
 
     def sample(
         self,
@@ -294,31 +318,88 @@ class Guider:
         """Sample from noise and latent_image [B, …] over SIGMAS; returns the final state, on the CPU."""
         if denoise_mask is not None:
             raise ValueError("a noise mask on the LATENT is supported inside ComfyUI only")
-        if len(sigmas) == 0:
-            return latent_image
-        latents, show = self.model.latents, callback
+        self.run = self.new_run(sigmas.tolist())
+        if len(sigmas):
+            latent_image = self._sample(noise, latent_image, sampler, sigmas, callback, seed or 0)
+        conclude(self.run, self.holder)
+        return latent_image
+
+    def _sample(
+        self,
+        noise: Tensor,
+        latent: Tensor,
+        sampler: Sampler,
+        sigmas: Tensor,
+        show: Callback | None,
+        seed: int,
+    ) -> Tensor:
+        """From the LATENT wire to the denoiser's units and back."""
+        latents = self.model.latents
 
         def report(step: int, x0: Tensor, x: Tensor, total: int) -> None:
             if show is not None:
                 show(step, latents.to_vae(x0), x, total)
 
-        start = self.model.latent_in(latent_image)
-        return latents.to_vae(
-            sampler.sample(self, sigmas.tolist(), noise, start, report, seed or 0)
-        )
+        start = self.model.latent_in(latent)
+        return latents.to_vae(sampler.sample(self, sigmas.tolist(), noise, start, report, seed))
 
-    def denoiser(self, batch: int, sigmas: Sequence[float] = ()) -> Callable[[Tensor, float], Tensor]:
-        """D(x, σ) for one run of ``batch`` images over ``sigmas``, with the conditionings made ready once."""
-        network = self.model.denoiser.to(_device)
-        weights = {
-            name: self.model.condition(name, cond, batch) for name, cond in self.conds.items()
-        }
+    def new_run(self, sigmas: Sequence[float]) -> GuidanceRun:
+        share, probe = self.share_pure_noise, self.holder is not None
+        path = self.model.schedule.path
+        return self.guidance.begin(path, sigmas, share_pure_noise=share, probe=probe)
+
+    def denoiser(self, batch: int) -> Callable[[Tensor, float], Tensor]:
+        """D(x, σ) of the run for ``batch`` images, with the conditionings made ready once."""
+        run = self.run or self.new_run([])
+        models = {COND: self.model}
+        if self.weak_model is not None:
+            models[WEAK] = self.weak_model
+        networks = {name: model.denoiser.to(_device) for name, model in models.items()}
+        self.refuse_perturbations()
+
+        def rows(branch: str) -> Any:
+            model, cond = models.get(branch, self.model), self.conds.get(branch)
+            return model.condition(branch, self.conds[COND] if cond is None else cond, batch)
+
+        weights = {name: rows(name) for name in {*self.conds, *models}}
+
+        def one(x: Tensor, sigma: float, name: str) -> Tensor:
+            network, given = networks.get(name, networks[COND]), weights[name]
+            if len(x) < batch:
+                given = shared(given, len(x), name)
+            if not x.requires_grad:
+                return network(x, sigma, given)
+            with differentiable(network):
+                return network(x, sigma, ordinary(given))
 
         def evaluate(x: Tensor, sigma: float, names: Sequence[str]) -> dict[str, Tensor]:
-            return {name: network(x, sigma, repeat_to(weights[name], len(x))) for name in names}
+            return {name: one(x, sigma, name) for name in names}
 
-        run = self.guidance.begin(self.model.schedule.path, sigmas)
-        return lambda x, sigma: run(x, sigma, evaluate)
+        def denoise(x: Tensor, sigma: float) -> Tensor:
+            if not run.records:
+                run.guidance = placed(self.guidance, x)
+            return run(x, sigma, evaluate)
+
+        return denoise
+
+    def refuse_perturbations(self) -> None:
+        """Raises ValueError if the chain perturbs attention or blocks: no model here has any."""
+        for rule in self.guidance.rules:
+            if rule.perturbations:
+                raise ValueError(
+                    f"{rule.title}: not possible with this MODEL ({type(self.model.inner).__name__}), which has no "
+                    "attention layers or blocks to change"
+                )
+
+
+def shared(given: Any, count: int, name: str) -> Any:
+    """The first ``count`` rows of a condition (a tensor, tensors by name or None) that all images share."""
+    if given is None:
+        return None
+    if isinstance(given, dict):
+        return {key: shared(value, count, f"{name}'s {key}") for key, value in given.items()}
+    one_condition(given, name)
+    return given[:count]
 
 
 def repeat_to(rows: Tensor | None, batch: int) -> Tensor | None:
@@ -357,7 +438,7 @@ class Sampler:
 
         path, solver = schedule.path, self.solver
         with torch.no_grad():
-            denoise = guider.denoiser(len(x), sigmas)
+            denoise = guider.denoiser(len(x))
             if isinstance(solver, Solver):
                 out = sample(solver, path, denoise, x, sigmas, PerImageNoise(seed), report)
             else:
@@ -377,6 +458,34 @@ def solver_of(sampler: Any) -> Solver | Part | None:
     return sampler.solver if isinstance(sampler, Sampler) else None
 
 
-def make_guider(model: Any, conds: dict[str, Conditioning], guidance: Guidance) -> Guider:
-    schedule_of(model)
-    return Guider(model, conds, guidance)
+def make_guider(
+    model: Any, conds: Mapping[str, Conditioning], guidance: Guidance, *,
+    weak: Any = None, share_pure_noise: bool = False,
+) -> Guider:  # fmt: skip
+    """GUIDER from conditionings by branch; ``weak``: the MODEL of that branch.
+
+    Raises ValueError for a weak model that cannot stand beside the MODEL.
+    """
+    path = schedule_of(model).path.host
+    if weak is not None and schedule_of(weak).path.host != path:
+        raise ValueError(
+            f"weak_model: its noise levels ({type(weak.schedule).__name__}) are not those of the MODEL "
+            f"({type(model.schedule).__name__})"
+        )
+    shapes = {m.inner.shape for m in (model, weak) if m is not None} - {None}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"weak_model: its latents are {weak.inner.shape}, the MODEL's {model.inner.shape}"
+        )
+    return Guider(model, conds, guidance, weak, share_pure_noise)
+
+
+def probed(guider: Any, holder: Holder) -> Guider:
+    """The same guider, which puts the report of every run into ``holder``."""
+    if not isinstance(guider, Guider):
+        raise TypeError(
+            f"guider: connect a Guider of the Sampling Kit, not a {type(guider).__name__}"
+        )
+    copied = copy.copy(guider)
+    copied.holder = holder
+    return copied

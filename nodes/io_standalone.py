@@ -91,8 +91,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Enum):
         return value.name
     if isinstance(value, list | tuple):
-        return [item.as_dict() if isinstance(item, Option) else item for item in value]
-    return value
+        return [_plain(item) for item in value]
+    return value.as_dict() if isinstance(value, Option | TemplatePrefix) else value
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,21 @@ class Option:
     def as_dict(self) -> dict[str, Any]:
         """The option as it stands in /object_info."""
         return {"key": self.key, "inputs": describe_inputs(self.inputs)}
+
+
+@dataclass(frozen=True)
+class TemplatePrefix:
+    """The inputs of an Autogrow: ``max`` copies of one input, called `prefix0`, `prefix1`, …"""
+
+    input: Input
+    prefix: str
+    min: int = 1
+    max: int = 10
+
+    def as_dict(self) -> dict[str, Any]:
+        """The template as it stands in /object_info."""
+        named = dict(prefix=self.prefix, min=self.min, max=self.max)
+        return {"input": describe_inputs([self.input]), **named}
 
 
 class Output:
@@ -125,6 +140,7 @@ class ComfyType:
     Input: type[Any] = Input
     Output: type[Any] = Output
     Option = Option  # of a DynamicCombo
+    TemplatePrefix = TemplatePrefix  # of an Autogrow
 
 
 def _type(name: str, options: str = "", **always: Any) -> type[ComfyType]:
@@ -162,6 +178,7 @@ Combo = _type(
     multiselect=False,
 )
 DynamicCombo = _type("COMFY_DYNAMICCOMBO_V3", "options")
+Autogrow = _type("COMFY_AUTOGROW_V3", "template")
 AnyType = _type("*")
 Image, Mask, Latent, Vae = (_type(name) for name in ("IMAGE", "MASK", "LATENT", "VAE"))
 Model, Conditioning, Guider = (_type(name) for name in ("MODEL", "CONDITIONING", "GUIDER"))

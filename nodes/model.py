@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..schedulers.inspect import DTYPES, precision, prediction_type, spread
@@ -24,6 +23,7 @@ from .host import (
     relabelled,
     schedule_of,
 )
+from .images import written
 from .types import NoiseScheduleType
 
 CATEGORY = "Sampling Kit/inspect"
@@ -245,23 +245,7 @@ def _picture(result: precision.Audit) -> Tensor:
     try:
         return precision.plot(result)
     except ImportError:
-        return _written(f"{result.text()}\n\n(a plot needs matplotlib: pip install matplotlib)")
-
-
-def _written(text: str, size: int = 15, margin: int = 12) -> Tensor:
-    """Text as IMAGE [1, H, W, 3], black on white, every letter in a cell of its own."""
-    from PIL import Image, ImageDraw, ImageFont
-
-    font, wide, high = ImageFont.load_default(size), size * 2 // 3, size + 6
-    lines = text.replace("σ", "s").split("\n")
-    width = max(map(len, lines)) * wide + 2 * margin
-    picture = Image.new("RGB", (width, len(lines) * high + 2 * margin), "white")
-    pen = ImageDraw.Draw(picture)
-    for i, line in enumerate(lines):
-        for j, letter in enumerate(line):
-            pen.text((margin + j * wide, margin + i * high), letter, fill="black", font=font)
-    flat = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-    return flat.reshape(1, picture.height, picture.width, 3).float() / 255
+        return written(f"{result.text()}\n\n(a plot needs matplotlib: pip install matplotlib)")
 
 
 NODES = (DenoiserSettings, InspectDenoiser, CheckPredictionType, PrecisionAudit)

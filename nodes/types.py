@@ -5,3 +5,6 @@ from .host import io
 NoiseScheduleType = io.Custom("NOISE_SCHEDULE")
 SamplerStateType = io.Custom("SAMPLER_STATE")
 GuidanceType = io.Custom("GUIDANCE")
+ClassifierType = io.Custom("CLASSIFIER")
+MeasurementType = io.Custom("MEASUREMENT")
+GuidanceReportType = io.Custom("GUIDANCE_REPORT")

@@ -25,6 +25,7 @@ from sampling_kit.schedulers.guidance import (
     PAG,
     SEG,
     UNCOND,
+    Autoguidance,
     CFGPlusPlus,
     CFGZeroStar,
     Compose,
@@ -261,9 +262,9 @@ def test_every_rule_has_a_paper_a_node_and_widgets_that_make_it(cls):
     assert cls.paper in node.define_schema().description
     assert "curve" in {i.id for i in node.define_schema().inputs}
     curve = {"curve": "interval", "sigma_low": 0.1, "sigma_high": None}
-    (rule,) = node.execute(curve=curve).result[0].rules
-    assert rule == cls(curve=Interval(sigma_low=0.1))
-    assert node.execute().result[0] == Guidance((cls(),))
+    wires = {"conditions": {"condition0": "a condition"}} if cls is Compose else {}
+    for knobs, expected in (({"curve": curve}, cls(curve=Interval(sigma_low=0.1))), ({}, cls())):
+        assert node.execute(**wires, **knobs).result[0].rules == (expected,)
 
 
 # --------------------------------------------------------------------------------------- the chain
@@ -567,5 +568,10 @@ def test_the_guider_says_what_it_lacks():
     )
     with pytest.raises(ValueError, match=r"negative: the guidance \(CFG\) needs it"):
         guider.execute(model, cond, guidance=Guidance((CFG(),)))
-    with pytest.raises(ValueError, match=r"Perpendicular Negative needs negative"):
-        guider.execute(model, cond, cond, guidance=Guidance((PerpNeg(),)))
+    for rule, name in (
+        (PerpNeg(), "negative_prompt"),
+        (Autoguidance(), "weak_model"),
+        (Compose(), "conditions"),
+    ):
+        with pytest.raises(ValueError, match=rf"{name}: the guidance \({rule.title}\) needs it"):
+            guider.execute(model, cond, cond, guidance=Guidance((rule,)))

@@ -58,6 +58,12 @@ SPACING = io.DynamicCombo.Input(
 )
 
 
+_MODELS = io.Autogrow.TemplatePrefix(io.Model.Input("model"), prefix="model", min=1, max=3)
+_NAMES = io.Autogrow.TemplatePrefix(io.Model.Input("name", optional=True), prefix="name", min=0)
+GROWING = io.Autogrow.Input("models", template=_MODELS, tooltip="Models.")
+MORE = io.Autogrow.Input("names", template=_NAMES, optional=True)
+
+
 def keep(cls, **given):
     CAUGHT.append(given)
     return io.NodeOutput(given)
@@ -98,6 +104,7 @@ NODES = [
         lambda cls, **given: io.NodeOutput(given),
     ),
     make_node("Spaced", [SPACING], [io.Sigmas.Output()], keep),
+    make_node("Grown", [GROWING, MORE], [io.Sigmas.Output()], keep),
     make_node("Model", [], [io.Model.Output()]),
     make_node(
         "Add",
@@ -716,3 +723,31 @@ def test_context_is_restored_after_an_error(tmp_path: Path):
 
 def test_limits_are_what_the_messages_say():
     assert (png.TEXT_LIMIT, workflow.JSON_LIMIT) == (32 * 2**20, 32 * 2**20)
+
+
+# Autogrow
+
+
+def grown(**inputs: Any) -> graph.Workflow:
+    return flow(m=node("Model"), g=node("Grown", **inputs), out=node("Show", value=["g", 0]))
+
+
+def test_growing_inputs_arrive_as_one_dictionary(tmp_path):
+    inputs = {"models.model0": ["m", 0], "models.model2": ["m", 0]}
+    run(tmp_path, grown(**inputs))
+    assert CAUGHT[0] == {"models": {"model0": None, "model2": None}, "names": {}}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "kind", "name"),
+    [
+        ({}, "required_input_missing", "models.model0"),
+        ({"models.model1": ["m", 0]}, "required_input_missing", "models.model0"),
+        ({"models.model0": ["m", 0], "models.model3": ["m", 0]}, "unknown_input", "models.model3"),
+        ({"models.model0": ["g", 0]}, "return_type_mismatch", "models.model0"),
+        ({"models.model0": ["m", 0], "models": 3}, "return_type_mismatch", "models"),
+    ],
+)
+def test_growing_inputs_are_checked_one_by_one(inputs, kind, name):
+    found = graph.check(grown(**inputs), REGISTRY)
+    assert (kind, name) in [(error.kind, error.input) for error in found]

@@ -88,6 +88,24 @@ def run(tmp_path, *arguments):
 
 #: Fewer and smaller steps than shipped; what the examples are is tested in full against ComfyUI.
 QUICK = {
+    "autoguidance": [
+        "--set",
+        "Steps.steps=6",
+        "--set",
+        "Embedded Denoiser.kind.scenes=24",
+        "--set",
+        "Weak Denoiser.kind.scenes=24",
+    ],
+    "classifier-guidance": [
+        "--set",
+        "Steps.steps=6",
+        "--set",
+        "Embedded Denoiser.kind.scenes=24",
+        "--set",
+        "Mixture.kind.scenes=24",
+        "--set",
+        "Embedded Classifier.kind.scenes=24",
+    ],
     "ddpm-1000-steps": [
         "--set",
         "Empty Pixel Latent.batch_size=1",

@@ -1,6 +1,7 @@
 """Guidance rules. Adding one: a class in a file here and its name in ``ALL``."""
 
 from .apg import APG
+from .autograd import differentiable, ordinary
 from .base import (
     COND,
     NEGATIVE,
@@ -41,5 +42,5 @@ __all__ = [
     "ClassifierGuidance", "Compose", "Constant", "Cosine", "Curve", "Downsample", "DynamicThresholding",
     "Evaluate", "FrequencyDecoupled", "Gray", "Guidance", "GuidanceRun", "Inpaint", "Interval", "Level",
     "Linear", "Measurement", "Operator", "PerpNeg", "Perturbation", "PiGDM", "Power", "Record",
-    "RectifiedCFGPlusPlus", "Rescale", "Rule", "Scaled", "SkipLayer", "Table",
+    "RectifiedCFGPlusPlus", "Rescale", "Rule", "Scaled", "SkipLayer", "Table", "differentiable", "ordinary",
 ]  # fmt: skip

@@ -35,6 +35,7 @@ class Compose(Scaled):
         "MASKS", "Per condition a mask that broadcasts with the latent, or none.", ()
     )
     curve: Curve = curve_knob()
+    first: int = knob(1, "Its conditions are cond.first, cond.first+1, …", low=1, advanced=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,8 +56,8 @@ class Compose(Scaled):
     def terms(self) -> list[tuple[str, float, Tensor | None]]:
         """(branch, weight, mask) of the conditions that count."""
         masks = (*self.masks, *[None] * len(self.parts))
-        rows = zip(range(1, len(self.parts) + 1), self.parts, masks, strict=False)
-        return [(f"{COND}.{i}", w, mask) for i, w, mask in rows if w]
+        rows = zip(self.parts, masks, strict=False)
+        return [(f"{COND}.{i}", w, mask) for i, (w, mask) in enumerate(rows, self.first) if w]
 
     @property
     def reads(self) -> frozenset[str]:

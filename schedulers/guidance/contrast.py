@@ -105,15 +105,15 @@ class SEG(Perturbed):
 class SkipLayer(Perturbed):
     """Skip-layer guidance: away from the prediction with some blocks left out.
 
-    D ← D + s·(D_c − D_perturbed), for transformers (SD3.5: blocks 7, 8, 9, usually only from 1 % to 20 %
-    of the run). Which blocks matters much. One more network call.
+    D ← D + s·(D_c − D_perturbed), usually only from 1 % to 20 % of the run. Which blocks matters much;
+    usual are 7, 8, 9 of SD3.5 and Flux, 9 of Wan, 14 of LTX, otherwise the middle. One more network call.
     """
 
     title: ClassVar[str] = "Skip-Layer"
     aliases: ClassVar[tuple[str, ...]] = ("slg", "skip layer guidance", "spatiotemporal skip")
     paper: ClassVar[str] = "Hyung et al. 2024 (arXiv 2411.18664, STG); Stability AI for SD3.5"
     scale: float = knob(3.0, "s: 0 is off.", low=0.0, high=100.0, step=0.01)
-    layers: str = knob("7, 8, 9", "Blocks to leave out, with commas.")
+    layers: str = knob("", "Blocks to leave out, with commas; empty: the model's usual ones.")
     curve: Curve = curve_knob()
 
     @property

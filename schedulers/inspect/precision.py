@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from ..noise_schedule import NoiseSchedule
 from ..sample import noised, sample
 from ..solver import Euler
 from . import DTYPES, Evaluate, plain, table
+from .figure import new_figure, pixels
 
 REFERENCE = "fp32"
 
@@ -194,17 +194,11 @@ _STYLE = {"bf16": ("#0072B2", "o", ""), "fp16": ("#D55E00", "s", "///")}
 
 def plot(result: Audit, width: int = 960, height: int = 480) -> Tensor:
     """IMAGE [1, height, width, 3] in [0, 1]. Raises ImportError without matplotlib."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width / 100, height / 100), dpi=100, layout="constrained")
+    figure = new_figure(width, height)
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     _plot_levels(left, result)
     _plot_runs(right, result)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    pixels = np.asarray(canvas.buffer_rgba())[..., :3].astype(np.float32) / 255
-    return torch.from_numpy(pixels)[None]
+    return pixels(figure)
 
 
 def _plot_levels(axes: Any, result: Audit) -> None:

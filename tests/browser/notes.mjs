@@ -52,6 +52,55 @@ The path is a straight line, x = (1−t)·x0 + t·ε, and **shift** moves the st
 
 ${no_checkpoint}`,
 
+  "guidance-scale": `# CFG, four scales
+Rows from the top: **0** (the condition is not heard), **1** (the model's own answer; the second network call is saved), **2** and **3** (too much: contours break up and colours burn). Same noise everywhere.
+
+**Try:** *APG* or *CFG-Zero** in place of *CFG*; *Rescale* after it.
+
+${no_checkpoint}`,
+
+  "guidance-interval": `# CFG where it helps, and the calls it saves
+Scale 4 in all rows. Top: at every step. Middle: only for σ from 0.41 to 0.81, which keeps the picture clean and costs 28 network calls instead of 40. Bottom: only at low noise, where it does the damage. *Guidance Probe* and *Guidance Report* show the middle row step by step; connect *plot* to a Preview Image (it needs matplotlib).
+
+**Try:** move **sigma_low** and **sigma_high**; put the probe on another Guider.
+
+${no_checkpoint}`,
+
+  "autoguidance": `# Autoguidance
+Rows from the top: a weak model (it looks at small windows, so suns fall to pieces), a stronger one, and the strong one guided away from the weak one with **scale** 2 and 3: pieces become whole, and the class is not touched. No unconditional prediction is used.
+
+**Try:** **locality** of *Weak Denoiser*; kind *gaussian* as the weak model.
+
+${no_checkpoint}`,
+
+  "classifier-guidance": `# Classifier guidance
+Top: a mixture of Gaussians without a condition. Second row: the same with the exact class probability of that mixture as *classifier*, scale 1; third row: the mixture with the condition itself. **The two are equal**, as Bayes' rule says. Last row: that classifier guides another model, the patches, which gets no condition at all.
+
+**Try:** **label** = 8 for five planets; **scale** 1 in *Classifier, ×3*.
+
+${no_checkpoint}`,
+
+  "composition": `# AND, and conditions with places
+Rows from the top: snow; a moonlit night; snow **and** a moonlit night, 0.6 of each (moons over snowy woods); snow on the left and night on the right by masks.
+
+**Try:** **weights** = -0.6 in *AND*: NOT. Another *Class Condition*.
+
+${no_checkpoint}`,
+
+  "inpainting": `# Inpainting with DDNM and ΠGDM
+Rows from the top: new postcards, which the model has not seen; what is known of them; filled by **DDNM**, which puts the known pixels into every prediction; filled by **ΠGDM**, which also asks the model's gradient how the rest should follow, with DDNM after it so that the known pixels stay exact.
+
+**Try:** *Mask* elsewhere; kind *gray* or *blur* in *Measurement*.
+
+${no_checkpoint}`,
+
+  "super-resolution": `# Super-resolution, four times
+Rows from the top: new postcards; the 16 × 16 pixels that are known; **DDNM**, whose result averages to exactly those pixels; **ΠGDM** at scale 0.5, which takes about three times as long and draws cleaner shapes.
+
+**Try:** **factor** 8; **noise** 0.1 in *Measurement*; DDNM after ΠGDM.
+
+${no_checkpoint}`,
+
   "split-run": `# One run in two parts
 First row: 12 steps of a stochastic two-step solver in one go. Second: the same in two samplers, 5 steps and 7, with *Keep State* and *Resume State*: **equal to the last bit**. Third: split without the state, which loses the history and the place in the noise stream; last row: what that changes (×4).
 

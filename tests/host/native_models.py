@@ -114,7 +114,7 @@ def native(name: str, sampling: ModelType | None = None) -> Any:
     return comfy.model_patcher.CoreModelPatcher(base, load_device=CPU, offload_device=CPU)
 
 
-def kit(name: str, **inputs: Any) -> Any:
+def kit(name: str, /, **inputs: Any) -> Any:
     """The first output of one of our nodes."""
     return nodes.NODE_CLASS_MAPPINGS[f"SamplingKit{name}"].execute(**inputs).args[0]
 

@@ -322,6 +322,29 @@ def test_a_bad_graph_says_what_to_do(server, spoil, where, words):
     assert all(word in error["exception_message"] for word in words), error["exception_message"]
 
 
+def composed(**inputs: Any) -> Graph:
+    """The small graph with Composition of two more conditions after CFG."""
+    graph = small()
+    graph["guider"]["inputs"] |= {"guidance": ["and", 0], "negative": ["negative", 0]}
+    graph["cfg"] = kit("CFG", scale=2.0)
+    graph["other"] = kit("ClassCondition", name="sunset sea")
+    known = {"conditions.condition0": ["other", 0], "conditions.condition1": ["positive", 0]}
+    graph["and"] = kit("Compose", guidance=["cfg", 0], **{**known, "weights": "1, -0.5", **inputs})
+    return graph
+
+
+def test_growing_inputs_arrive(server):
+    drawn = server.images(server.queue(composed()))["out"][0]
+    plain = server.images(server.queue(small()))["out"][0]
+    assert np.ptp(drawn) > 50 and not np.array_equal(drawn, plain)
+    error = server.error(composed(weights="1, 2, 3"))
+    assert error["node_id"] == "and" and "3 for 2 conditions" in error["exception_message"]
+    graph = composed()
+    del graph["and"]["inputs"]["conditions.condition0"]
+    errors = server.post(graph)["node_errors"]["and"]["errors"]
+    assert [e["type"] for e in errors] == ["required_input_missing"]
+
+
 def test_no_steps_are_refused_before_anything_runs(server):
     graph = small()
     graph["sigmas"]["inputs"]["steps"] = 0
