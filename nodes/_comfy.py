@@ -270,7 +270,7 @@ def solve(
 
     def denoise(y: Tensor, sigma: float) -> Tensor:
         y = state_for(sampling, y, sigma)
-        return model(y, y.new_full((y.shape[0],), sigma), **extra)
+        return model(y, noted(y.new_full((y.shape[0],), sigma), sigma), **extra)
 
     def report(p: Progress) -> None:
         if callback is not None:
@@ -296,6 +296,18 @@ def solve(
 def make_sampler(solver: Solver | Part) -> Any:
     """SAMPLER around a solver; masks, previews and noise scaling are KSAMPLER's."""
     return comfy.samplers.KSAMPLER(solve, {"solver": solver})
+
+
+def noted(timestep: Tensor, sigma: float) -> Tensor:
+    """``timestep`` [B] with its level written on it, so that our Guider need not read it from the device."""
+    timestep.sampling_kit_sigma = sigma  # type: ignore[attr-defined]
+    return timestep
+
+
+def level_of(timestep: Tensor) -> float:
+    """σ of a step: as :func:`noted`, else (other samplers) read back."""
+    known: float | None = getattr(timestep, "sampling_kit_sigma", None)
+    return float(timestep.flatten()[0]) if known is None else known
 
 
 def solver_of(sampler: Any) -> Solver | Part | None:
@@ -447,7 +459,7 @@ class Guider(comfy.samplers.CFGGuider):
         seed: int | None = None, **kwargs: Any,
     ) -> Tensor:  # fmt: skip
         options = model_options or {}
-        sigma = float(timestep.flatten()[0])
+        sigma = level_of(timestep)
         run = self.run or self.new_run([])
         shared: dict[str, Any] = {
             "sigma": timestep, "timestep": timestep, "input": x, "model": self.inner_model,

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 import torch
@@ -67,12 +68,17 @@ class Path:
 
     def on(self, sigma: float) -> Point:
         """The point with noise level ``sigma`` in this path's own coordinates."""
-        return Point(float(self.alpha(torch.tensor(sigma, dtype=torch.float64))), sigma)
+        return _on(self, sigma)
 
     @property
     def host(self) -> Path:
         """The path whose σ stands in ComfyUI's SIGMAS and whose coordinates its latents are in."""
         return VE()
+
+
+@lru_cache(maxsize=4096)  # a run asks for the same few levels again and again
+def _on(path: Path, sigma: float) -> Point:
+    return Point(float(path.alpha(torch.tensor(sigma, dtype=torch.float64))), sigma)
 
 
 @dataclass(frozen=True)

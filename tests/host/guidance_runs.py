@@ -26,6 +26,7 @@ from comfy import controlnet, model_base, model_patcher, samplers
 from comfy_extras import nodes_custom_sampler as core
 from comfy_extras import nodes_perpneg
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import nodes
 
@@ -314,6 +315,33 @@ def calls() -> dict[str, Any]:
     return found
 
 
+class Reads(TorchDispatchMode):
+    """Counts how often a number is read from a tensor, which on a GPU waits for the device."""
+
+    count = 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        read = function.__name__.split(".")[0] in ("item", "_local_scalar_dense")
+        self.count += read and args[0].dtype != torch.float64  # those are never on a device
+        return function(*args, **(kwargs or {}))
+
+
+def reads() -> dict[str, float]:
+    """Numbers read per further step: 28 steps against 20."""
+    found = {}
+    for kind in ("EPS", "FLOW"):
+        w, counts = world(kind), []
+        for steps in (20, 28):
+            sigmas = n.steps(w.model, steps)
+            with Reads() as mode:
+                run(w.guider(n.kit("CFG", scale=3.0)), sigmas, sampler=n.kit("DDIM"))
+            counts.append(mode.count)
+        found[kind] = (counts[1] - counts[0]) / 8
+    return found
+
+
 def sharing() -> dict[str, Any]:
     """Sharing at pure noise: distance to the run without, images saved, and who is refused."""
     found: dict[str, Any] = {}
@@ -493,7 +521,7 @@ def main() -> None:
     torch.set_num_threads(1)
     n.comfy.utils.PROGRESS_BAR_ENABLED = False
     assert asyncio.run(nodes.load_custom_node(sys.argv[1])), "the pack did not load"
-    checks = (every_rule, core_guiders, calls, sharing, weak_model, gradients, masks)
+    checks = (every_rule, core_guiders, calls, reads, sharing, weak_model, gradients, masks)
     with torch.inference_mode():
         print(json.dumps({check.__name__: check() for check in checks}))
         torch.save(cases.pictures(n.kit, draw, rules()), sys.argv[2])
