@@ -32,7 +32,7 @@ import torch
 from comfy_api.latest import ComfyExtension, io
 from torch import Tensor, nn
 
-from ..schedulers.denoiser import Denoiser
+from ..schedulers.denoiser import Denoiser, latent
 from ..schedulers.denoiser.wrap import call_in, input_scale
 from ..schedulers.guidance import (
     CFG,
@@ -160,6 +160,14 @@ class PixelSpace(comfy.latent_formats.LatentFormat):
     latent_rgb_factors: ClassVar = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
 
 
+class BlockSpace(comfy.latent_formats.LatentFormat):
+    """The latents of ``schedulers/denoiser/latent.py``; a preview shows the blocks' average colours."""
+
+    latent_channels = latent.CHANNELS
+    spacial_downscale_ratio = latent.RATIO
+    latent_rgb_factors: ClassVar = [list(row) for row in latent.PREVIEW]
+
+
 class PixelModel(comfy.supported_models_base.BASE):
     """ComfyUI's configuration object for a model that we build ourselves."""
 
@@ -231,11 +239,13 @@ def make_model(
     sigma_of = sampling.sigma  # except on flow, where it would shift what timestep() did not
     if kind is ModelType.FLOW:
         sigma_of = partial(torch.div, other=sampling.multiplier)
+    denoiser = build(schedule.path.host)
     config = PixelModel({"disable_unet_model_creation": True})
+    if isinstance(denoiser, latent.InLatents):
+        config.latent_format = BlockSpace()
     offload = comfy.model_management.unet_offload_device()
     base = comfy.model_base.BaseModel(config, model_type=kind, device=offload)
     base.model_sampling = sampling
-    denoiser = build(schedule.path.host)
     base.diffusion_model = Network(denoiser, prediction, sigma_of).eval().requires_grad_(False)
     return comfy.model_patcher.CoreModelPatcher(
         base, load_device=comfy.model_management.get_torch_device(), offload_device=offload

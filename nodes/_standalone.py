@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..schedulers.denoiser import Denoiser
+from ..schedulers.denoiser import Denoiser, latent
 from ..schedulers.denoiser.diffusers import DiffusersDenoiser, Latents
 from ..schedulers.denoiser.wrap import InDtype, Relabelled
 from ..schedulers.guidance import (
@@ -204,6 +204,8 @@ def latent_layout(model: Model) -> LatentLayout:
     network = model.inner
     if isinstance(network, DiffusersDenoiser):
         return layout_of(network)
+    if isinstance(network, latent.InLatents):
+        return LatentLayout(latent.CHANNELS, spatial=latent.RATIO)
     return LatentLayout(3, spatial=1)  # the shipped models draw pixels
 
 

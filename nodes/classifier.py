@@ -9,30 +9,45 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..schedulers.denoiser import Mixture
+from ..embedded import trained
+from ..schedulers.denoiser import Classifier, Mixture
 from ..schedulers.path import Path
-from .denoiser import Embedded, MixtureOfGaussians, OneGaussian
+from ..schedulers.settings import Settings
+from .denoiser import MixtureOfGaussians, OneGaussian
 from .host import io, schedule_of
 from .types import ClassifierType
 from .widgets import choice, chosen
 
-KINDS: dict[str, type[Embedded]] = {"mixture": MixtureOfGaussians, "gaussian": OneGaussian}
+
+@dataclass(frozen=True)
+class TrainedClassifier(Settings):
+    """A small network trained on noisy postcards, 32×32: a classifier for any denoiser of them."""
+
+    def build(self, path: Path) -> Classifier:
+        return trained.classifier(path)
+
+
+KINDS: dict[str, type[MixtureOfGaussians | OneGaussian | TrainedClassifier]] = {
+    "mixture": MixtureOfGaussians,
+    "gaussian": OneGaussian,
+    "network": TrainedClassifier,
+}
 
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
-    """CLASSIFIER: p(class | x, σ) of a mixture, exactly; its path is the guided model's host path.
+    """CLASSIFIER: p(class | x, σ) of a model; its path is the guided model's host path.
 
     In float64 where the device has it: the rule multiplies the gradient by σ², which at σ = 80 makes
-    errors of 0.1 from what float32 leaves of the differences between logits.
+    errors of 0.1 from what float32 leaves of the differences between a mixture's logits.
     """
 
-    mixture: Mixture
+    model: Mixture | Classifier
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         """Logits [B, K], differentiable in x [B, …]."""
         dtype = torch.float32 if x.device.type == "mps" else torch.float64
-        return self.mixture.to(x.device, dtype).class_logits(x.to(dtype), sigma)
+        return self.model.to(x.device, dtype).class_logits(x.to(dtype), sigma)
 
 
 def posterior(build: Callable[[Path], Any], path: Path) -> Posterior:
@@ -48,14 +63,14 @@ class EmbeddedClassifier(io.ComfyNode):
             node_id="SamplingKitEmbeddedClassifier",
             display_name="Embedded Classifier",
             category="Sampling Kit/guidance",
-            description="A classifier of noisy postcards that needs no download: the exact probability of each of the ten "
-            "classes under a Gaussian mixture, at every noise level. With the Embedded Denoiser of the same kind and "
-            "settings, Classifier Guidance of scale 1 turns the unconditional prediction into the conditional one; "
-            "with another it is a classifier like any.",
+            description="A classifier of noisy postcards that needs no download. 'mixture' and 'gaussian' give the exact "
+            "probability of each of the ten classes under a Gaussian mixture, at every noise level: with the Embedded Denoiser "
+            "of the same kind and settings, Classifier Guidance of scale 1 turns the unconditional prediction into the "
+            "conditional one. 'network' is a small trained classifier, for Embedded Denoiser 'network' and 'patches' at 32×32.",
             search_aliases=["classifier guidance", "noise-conditional classifier", "class posterior"],
             inputs=[
                 io.Model.Input("model", tooltip="The MODEL that is guided; its noise levels are the classifier's."),
-                choice("kind", KINDS, "Which mixture; its size must be the latent's."),
+                choice("kind", KINDS, "Which classifier; its size must be the latent's."),
             ],
             outputs=[ClassifierType.Output(display_name="classifier", tooltip="For Classifier Guidance.")],
         )  # fmt: skip

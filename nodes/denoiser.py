@@ -11,12 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..embedded import postcards
+from ..embedded import postcards, trained
 from ..schedulers import noise_schedule as schedules
 from ..schedulers.denoiser import Denoiser, ImageSet, LocalScore, Mixture
+from ..schedulers.denoiser.latent import Blocks, InLatents
 from ..schedulers.path import Path
 from ..schedulers.settings import Settings, knob
 from .conditioning import class_conditioning
+from .diffusers_vae import FolderVae
 from .host import io, make_model
 from .types import NoiseScheduleType
 from .widgets import choice, chosen
@@ -26,10 +28,17 @@ EACH, NONE = "one of each", "unconditional"
 
 
 @lru_cache(maxsize=4)
+def painted(count: int, size: int, width: int) -> Tensor:
+    """The first ``count`` postcards of every class, bytes [K, count, 3, size, width]."""
+    images = np.empty((len(postcards.CLASSES), count, 3, size, width), np.uint8)
+    for k, seed in np.ndindex(images.shape[:2]):
+        images[k, seed] = postcards.scene(k, seed, size, width).transpose(2, 0, 1)
+    return torch.from_numpy(images)
+
+
 def scenes(count: int, size: int) -> Tensor:
-    """The first ``count`` postcards of every class [K, count, 3, size, size] in [−1, 1]."""
-    images = np.stack([postcards.scenes(name, range(count), size) for name in postcards.CLASSES])
-    return torch.from_numpy(images).permute(0, 1, 4, 2, 3).float() / 127.5 - 1
+    """The first ``count`` square postcards of every class [K, count, 3, size, size] in [−1, 1]."""
+    return painted(count, size, size).float() / 127.5 - 1
 
 
 _SCENES = "Postcards per class the model knows."
@@ -57,9 +66,20 @@ class Patches(Embedded):
         high=20.0,
         step=0.01,
     )
+    width: int = knob(
+        0,
+        "Width in pixels, for panoramas; 0: as the size. The empty latent must match.",
+        low=0,
+        high=postcards.MAX_WIDTH,
+    )
 
     def build(self, path: Path) -> Denoiser:
-        return LocalScore(path, scenes(self.scenes, self.size), self.locality)
+        width = self.width or self.size
+        if width < self.size:
+            raise ValueError(
+                f"width = {width}: 0 (square), or from the size ({self.size}) to {postcards.MAX_WIDTH}"
+            )
+        return LocalScore(path, painted(self.scenes, self.size, width), self.locality)
 
 
 @dataclass(frozen=True)
@@ -98,12 +118,34 @@ class OneGaussian(Embedded):
         return Mixture.fit(path, scenes(self.scenes, self.size), self.rank)
 
 
+@dataclass(frozen=True)
+class TrainedNetwork(Embedded):
+    """A U-Net trained on postcards, 32×32: new pictures, and everything a real network does."""
+
+    def build(self, path: Path) -> Denoiser:
+        return trained.network(path)
+
+
+@dataclass(frozen=True)
+class SmallNetwork(Embedded):
+    """Its weaker twin, for autoguidance."""
+
+    def build(self, path: Path) -> Denoiser:
+        return trained.network(path, "network-small")
+
+
 KINDS: dict[str, type[Embedded]] = {
     "patches": Patches,
+    "network": TrainedNetwork,
+    "network-small": SmallNetwork,
     "images": Images,
     "mixture": MixtureOfGaussians,
     "gaussian": OneGaussian,
 }
+
+
+#: What a MODEL draws: the denoiser itself, or seen in latents.
+SPACES: dict[str, Callable[[Denoiser], Denoiser]] = {"pixels": lambda d: d, "latent": InLatents}
 
 
 class EmbeddedDenoiser(io.ComfyNode):
@@ -113,26 +155,60 @@ class EmbeddedDenoiser(io.ComfyNode):
             node_id="SamplingKitEmbeddedDenoiser",
             display_name="Embedded Denoiser",
             category=CATEGORY,
-            description="A model that needs no download: procedural postcards in 10 classes, drawn by an analytic denoiser. "
+            description="A model that needs no download: procedural postcards in 10 classes, drawn by an analytic denoiser or a small trained network. "
             "The same denoiser runs on every noise schedule, so it serves DDPM, DDIM, EDM and rectified-flow graphs. "
-            "'patches' draws new pictures, 'images' copies, 'mixture' and 'gaussian' have exact scores.",
+            "'patches' draws new pictures, 'network' (32×32) too, 'network-small' is weaker on purpose, for autoguidance; "
+            "'images' copies, 'mixture' and 'gaussian' have exact scores.",
             search_aliases=["model", "checkpoint", "postcards", "local score", "test model", "loader"],
             inputs=[
-                choice("kind", KINDS, "Which analytic denoiser."),
+                choice("kind", KINDS, "Which model."),
                 NoiseScheduleType.Input("noise_schedule", optional=True, tooltip="Default: VE (EDM), σ from 0.002 to 80."),
+                io.Combo.Input(
+                    "space", options=list(SPACES), default=next(iter(SPACES)), optional=True,
+                    tooltip="latent: the same pictures as latents of the Embedded VAE, 12 channels at half the size.",
+                ),
             ],
-            outputs=[io.Model.Output(display_name="model", tooltip="Pixel space: no VAE, use Latent to Image.")],
+            outputs=[
+                io.Model.Output(
+                    display_name="model", tooltip="Pixels: Empty Pixel Latent and Latent to Image. Latents: Empty Diffusers "
+                    "Latent and VAE Decode with the Embedded VAE.",
+                )
+            ],
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, kind: dict[str, Any] | None = None, noise_schedule: Any = None) -> Any:
+    def execute(
+        cls, kind: dict[str, Any] | None = None, noise_schedule: Any = None, space: str = "pixels"
+    ) -> Any:
         schedule = noise_schedule or schedules.EDM()
         if not isinstance(schedule, schedules.NoiseSchedule):
             raise TypeError(
                 f"noise_schedule: expected a NOISE_SCHEDULE, got {type(schedule).__name__}"
             )
-        build: Callable[[Path], Denoiser] = chosen("kind", KINDS, kind).build
-        return io.NodeOutput(make_model(build, schedule))
+        if space not in SPACES:
+            raise ValueError(f"space = {space!r}: choose one of {', '.join(SPACES)}")
+        build, seen = chosen("kind", KINDS, kind).build, SPACES[space]
+        return io.NodeOutput(make_model(lambda path: seen(build(path)), schedule))
+
+
+class EmbeddedVAE(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        return io.Schema(
+            node_id="SamplingKitEmbeddedVAE",
+            display_name="Embedded VAE",
+            category=CATEGORY,
+            description="A stand-in for a VAE that needs no download, for VAE Decode, VAE Encode and their tiled forms: every "
+            "2×2 pixels become 12 latent channels by an orthogonal transform (colour, then Haar), and back without loss. For "
+            "the Embedded Denoiser with space 'latent', whose latent run then equals its pixel run.",
+            search_aliases=["VAELoader", "Load VAE", "latent space", "Haar", "test VAE"],
+            inputs=[],
+            outputs=[io.Vae.Output(display_name="vae")],
+        )
+
+    @classmethod
+    def execute(cls) -> Any:
+        return io.NodeOutput(FolderVae(Blocks()))
 
 
 class ClassCondition(io.ComfyNode):
@@ -212,4 +288,4 @@ def class_rows(name: str) -> list[list[float]]:
     return [unit[postcards.CLASSES.index(name)].tolist()]
 
 
-NODES = (EmbeddedDenoiser, ClassCondition, Postcards)
+NODES = (EmbeddedDenoiser, EmbeddedVAE, ClassCondition, Postcards)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..schedulers.denoiser.diffusers import Vae, load_vae
+from ..schedulers.denoiser.latent import Blocks
 from ..schedulers.inspect import DTYPES
 from .diffusers_folders import folder_input, open_folder, resolve, stamp
 from .files import refusal
@@ -32,7 +33,7 @@ class FolderVae:
 
     output_channels = 3
 
-    def __init__(self, vae: Vae) -> None:
+    def __init__(self, vae: Vae | Blocks) -> None:
         self.first_stage_model = vae.unscaled()
         self.patcher = patcher(self.first_stage_model, "vae")
         facts = vae.latents
@@ -51,7 +52,7 @@ class FolderVae:
 
     def get_sd(self) -> dict[str, Tensor]:
         """The weights under diffusers' names."""
-        return self.patcher.model.module.state_dict()
+        return getattr(self.patcher.model, "module", self.patcher.model).state_dict()
 
     def spacial_compression_decode(self) -> int:
         """Pixels per latent row and column."""

@@ -6,8 +6,14 @@ import math
 import pytest
 import torch
 
-from sampling_kit.schedulers.denoiser import Gaussian, ImageSet, LocalScore, Mixture
+from sampling_kit.nodes.denoiser import Patches, painted
+from sampling_kit.schedulers.denoiser import Gaussian, ImageSet, LocalScore, Mixture, analytic
+from sampling_kit.schedulers.denoiser.latent import InLatents
+from sampling_kit.schedulers.noise_schedule import EDM
 from sampling_kit.schedulers.path import PATHS, VE, VP, Flow
+from sampling_kit.schedulers.sample import sample
+from sampling_kit.schedulers.solver import DPMSolverMultistep
+from sampling_kit.schedulers.spacing import Karras, space
 
 on_every_path = pytest.mark.parametrize("path", [p() for p in PATHS], ids=lambda p: p.name)
 
@@ -104,6 +110,79 @@ def test_local_score_is_its_definition(kappa):
     assert torch.allclose(ours, local_by_definition(images[0], x, kappa, 0.9), atol=1e-8)
 
 
+def test_a_panorama_is_the_same_definition_in_strips(monkeypatch):
+    monkeypatch.setattr(analytic, "STRIP", 6)
+    images = random(1, 5, 3, 6, 20)
+    x = images[0, 0] + 0.5 * random(3, 6, 20, seed=1)
+    ours = LocalScore(VE(), images, 0.9)(x[None], 0.5)[0]
+    assert torch.allclose(ours, local_by_definition(images[0], x, 0.5, 0.9), atol=1e-8)
+
+
+def test_pictures_side_by_side_are_pictures_one_by_one(monkeypatch):
+    """As on a GPU; every image with its own level and classes."""
+    model, x = LocalScore(VP(), random(2, 4, 3, 6, 6), 1.0), random(5, 3, 6, 6, seed=1)
+    sigma, classes = torch.linspace(0.1, 1, 5).double(), torch.rand(5, 2).double().round()
+    alone = model(x, sigma, classes), model(x, 0.3)
+    monkeypatch.setitem(analytic.TOGETHER, "cpu", 3 * 4 * 3 * 36)  # three at a time
+    assert torch.allclose(model(x, sigma, classes), alone[0], atol=1e-12)
+    assert torch.allclose(model(x, 0.3), alone[1], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("weights", "taken"),
+    [
+        ([1.0, 0.0, 0.0], [6, 0, 0]),
+        ([0.0, 0.0, 3.0], [0, 0, 6]),
+        ([0.0, 0.0, 0.0], [2, 2, 2]),
+        ([0.5, 0.0, 0.5], [3, 0, 3]),
+        ([0.1, 0.6, 0.3], [1, 3, 2]),
+        ([1.0, 1e-12, 0.0], [6, 0, 0]),
+    ],
+)
+def test_the_images_are_shared_among_the_classes_by_weight(weights, taken):
+    images, x = random(3, 6, 3, 4, 4), random(1, 3, 4, 4, seed=1)
+    chosen = torch.cat([images[k, :count] for k, count in enumerate(taken)])[None]
+    blend = LocalScore(VE(), images)(x, 1.0, torch.tensor([weights]))
+    assert torch.allclose(blend, LocalScore(VE(), chosen)(x, 1.0), atol=1e-12)
+
+
+def test_bytes_are_images():
+    images, x = painted(4, 24, 24), random(2, 3, 24, 24)
+    floats = images.double() / 127.5 - 1
+    assert torch.allclose(LocalScore(VE(), images)(x, 1.0), LocalScore(VE(), floats)(x, 1.0))
+
+
+def drawn(model, dtype, shape, count=10):
+    """The finished picture of every class and one without, 20 evaluations."""
+    points = space(EDM(), 20, Karras())
+    noise = random(count + 1, *shape).to(dtype) * points.sigmas()[0]
+    classes = torch.eye(count + 1, count, dtype=dtype)
+    with torch.inference_mode():
+        return sample(
+            DPMSolverMultistep(), VE(), lambda x, s: model(x, s, classes), noise, points.sigmas()
+        )
+
+
+def test_finished_pictures_do_not_depend_on_the_approximations(monkeypatch):
+    """float64 and windows without a cut-off change no value of any picture by 2/255."""
+    model = Patches(size=32, scenes=60).build(VE())
+    plain = drawn(model, torch.float32, (3, 32, 32))
+    monkeypatch.setattr(analytic, "NEGLIGIBLE", 0.0)
+    exact = drawn(model, torch.float64, (3, 32, 32))
+    assert (plain - exact).abs().max() < 2 / 127.5
+
+
+def test_panoramas_and_their_limits():
+    model = Patches(size=24, scenes=4, width=60).build(VE())
+    x = random(1, 3, 24, 60).float()
+    assert model(x, 1.0).shape == x.shape
+    with pytest.raises(ValueError, match="width 60, height 24"):
+        model(x[..., :24], 1.0)
+    with pytest.raises(ValueError, match=r"width = 30: 0 \(square\), or from the size"):
+        Patches(width=30).build(VE())
+    assert Patches(size=24, scenes=4, width=24).build(VE()).shape == (3, 24, 24)
+
+
 def test_infinite_locality_is_the_image_set_with_mirror_images():
     images = random(1, 6, 3, 8, 8)
     x = images[0, :2] + 0.5 * random(2, 3, 8, 8, seed=1)
@@ -167,8 +246,19 @@ def test_classes_choose_and_blend(make):
     alone = model(3 * x[1:2], 3.0, rows[1:2])
     assert torch.allclose(alone[0], d[1])
     tilted = model(3 * x[:1], 3.0, torch.tensor([[1.0, 1e-12]], dtype=torch.float64))
-    if not isinstance(model, LocalScore):  # whose candidates are shared among the classes asked for
-        assert torch.allclose(tilted[0], d[0], atol=1e-6)
+    assert torch.allclose(tilted[0], d[0], atol=1e-6)
+
+
+@every_model
+def test_no_number_is_read_from_the_device(make, shape):
+    """Tensors without values give the shape of the answer: nothing waits for the device in a step."""
+    model = make(VP()).to("meta")
+    models = [model, InLatents(model)] if len(shape) == 3 else [model]
+    for m in models:
+        x, sigma = torch.empty(3, *m.shape, device="meta"), torch.empty(3, device="meta")
+        classes = torch.empty(3, m.classes, device="meta")
+        assert m(x.double(), sigma.double(), classes.double()).shape == x.shape
+        assert m(x.double(), 0.5).shape == x.shape
 
 
 def test_fit_recovers_mean_and_spread():

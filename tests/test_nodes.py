@@ -88,13 +88,16 @@ def run(tmp_path, *arguments):
 
 #: Fewer and smaller steps than shipped; what the examples are is tested in full against ComfyUI.
 QUICK = {
-    "autoguidance": [
+    "autoguidance": ["--set", "Steps.steps=6", "--set", "Empty Pixel Latent.batch_size=2"],
+    "one-network-four-schedules": ["--set", "100 steps.steps=20"],
+    "latent-space": ["--set", "All 20 steps.steps=6", "--set", "Postcards.batch_size=2"],
+    "panorama": [
         "--set",
         "Steps.steps=6",
         "--set",
-        "Embedded Denoiser.kind.scenes=24",
+        "Wide patches.kind.scenes=8",
         "--set",
-        "Weak Denoiser.kind.scenes=24",
+        "Empty Pixel Latent.batch_size=2",
     ],
     "classifier-guidance": [
         "--set",

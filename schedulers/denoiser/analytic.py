@@ -9,6 +9,8 @@ per image; two non-zero entries blend two classes, None or a row of zeros means 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,14 +29,19 @@ class Denoiser(nn.Module):
         self.path, self.shape, self.classes = path, shape, classes
 
     prediction = "x0"
+    pixels = 1  #: of the picture per row and column of x
 
     def check(self, x: Tensor) -> None:
         """Raises ValueError if x is not a batch of images of ``shape``."""
-        if self.shape is not None and tuple(x.shape[1:]) != self.shape:
-            raise ValueError(
-                f"this denoiser knows images of shape {self.shape}, got a batch of shape {tuple(x.shape)}: "
-                "make the empty latent that size"
-            )
+        if self.shape is None or tuple(x.shape[1:]) == self.shape:
+            return
+        node = "Empty Pixel Latent" if self.pixels == 1 else "Empty Diffusers Latent"
+        size = [n * self.pixels for n in self.shape[1:]]
+        hint = f" ({node}: width {size[1]}, height {size[0]})" if len(size) == 2 else ""
+        raise ValueError(
+            f"this denoiser knows images of shape {self.shape}, got a batch of shape {tuple(x.shape)}: "
+            f"make the empty latent that size{hint}"
+        )
 
 
 class Mixture(Denoiser):
@@ -260,58 +267,88 @@ class LocalScore(Denoiser):
     infinite one is :class:`ImageSet`). A denoiser, not the exact score of a density: its field is not
     a gradient. After Kamb & Ganguli 2025 (arXiv 2412.20292), with a smooth window of continuous width.
 
-    images [K, N, C, H, W] in [−1, 1], K classes; mirror images take part too. The N candidates are
-    shared among the classes an image asks for, so every image costs the same.
+    images [K, N, C, H, W], K classes: floats in [−1, 1] or bytes; mirror images take part too, and W
+    may be as large as you like. Every picture is compared with N of them, shared among its classes
+    by weight: without a condition it is the local score of the first N/K images of every class.
     """
 
     def __init__(self, path: Path, images: Tensor, locality: float = 1.0) -> None:
         super().__init__(path, tuple(images.shape[2:]), images.shape[0])
         if not locality > 0:
             raise ValueError(f"locality = {locality}: must be above 0")
-        self.locality = locality
+        self.locality, self.count = locality, images.shape[1]
         self.register_buffer("images", images)
-        self.register_buffer("half_energy", images.square().sum(2) / 2)
 
     images: Tensor
-    half_energy: Tensor
 
     def forward(self, x: Tensor, sigma: float | Tensor, classes: Tensor | None = None) -> Tensor:
         self.check(x)
         alpha, sigma = coefficients(self.path, sigma, x)
-        wanted = [[0.0] * self.classes] * len(x) if classes is None else classes.tolist()
-        rows = [self._one(x[b], pick(alpha, b), pick(sigma, b), wanted[b]) for b in range(len(x))]
-        return torch.stack(rows)
-
-    def _one(
-        self, x: Tensor, alpha: float | Tensor, sigma: float | Tensor, classes: list[float]
-    ) -> Tensor:
-        """D for one image [C, H, W]; its mirror image takes the place of mirrored candidates."""
-        images, half_energy, log_weights = (t.to(x) for t in self._candidates(classes))
-        gain = alpha / (sigma * sigma)
-        rows, columns = self._windows(alpha, sigma, x)
-        match = torch.stack([(images * v).sum(1) for v in (x, x.flip(-1))]) - alpha * half_energy
-        logits = gain * (rows @ (match @ columns)) + log_weights[:, None, None]
-        logits = torch.stack([logits[0], logits[1].flip(-1)])
-        share = torch.softmax(logits.flatten(0, 1), 0).reshape(logits.shape)
-        mirrored = (share[1].flip(-1)[:, None] * images).sum(0).flip(-1)
-        return (share[0][:, None] * images).sum(0) + mirrored
-
-    def _candidates(self, classes: list[float]) -> tuple[Tensor, Tensor, Tensor]:
-        """Images [N, C, H, W] of the classes asked for, their half energies and log weights."""
-        chosen = [k for k, w in enumerate(classes) if w > 0] or list(range(self.classes))
-        each = -(-self.images.shape[1] // len(chosen))
-        weights = torch.tensor([classes[k] or 1.0 for k in chosen]).repeat_interleave(each)
-        if len(chosen) == 1:
-            return self.images[chosen[0]], self.half_energy[chosen[0]], weights.log()
-        images, half_energy = (
-            t[chosen, :each].flatten(0, 1) for t in (self.images, self.half_energy)
+        chosen = self._chosen(classes, x.device)
+        size = max(1, TOGETHER.get(x.device.type, 2**24) // (self.count * x[0].numel()))
+        parts = [slice(i, i + size) for i in range(0, len(x), size)]
+        return torch.cat(
+            [self._some(x[p], rows(alpha, p), rows(sigma, p), rows(chosen, p)) for p in parts]
         )
-        return images, half_energy, weights.log()
+
+    def _some(
+        self, x: Tensor, alpha: float | Tensor, sigma: float | Tensor, chosen: Tensor
+    ) -> Tensor:
+        """D of x [B, C, H, W] from the images ``chosen`` [B or 1, N].
+
+        With Q the sum over a window, −d/2σ² = Q[α·x_i·x − α²·x_i²/2]/σ² + a number that all images
+        share. The distance to a mirrored image is that of the mirrored x to the image itself.
+        Columns are done few at a time, which bounds the memory.
+        """
+        planes = self._planes(chosen, x.dtype)
+        energy = sum(p * p for p in planes) * (alpha / 2)
+        above, beside = self._windows(alpha, sigma, x)
+        near, near_mirrored = (
+            above @ (sum(p * v for p, v in zip(planes, view.unbind(2), strict=True)) - energy)
+            for view in (x[:, None], x[:, None].flip(-1))
+        )
+        gain, width = alpha / (sigma * sigma), x.shape[-1]
+        strips = []
+        for left in range(0, width, STRIP):
+            right = min(left + STRIP, width)
+            here = slice(left, right)
+            there = slice(width - right, width - left)  # the mirrored place
+            plain = near @ beside[..., here]
+            mirrored = (near_mirrored @ beside[..., there]).flip(-1)
+            share = torch.softmax(torch.cat([plain, mirrored], 1) * gain, 1)
+            plain, mirrored = share[:, : self.count], share[:, self.count :].flip(-1)
+            strips.append(
+                [
+                    (plain * p[..., here]).sum(1) + (mirrored * p[..., there]).sum(1).flip(-1)
+                    for p in planes
+                ]
+            )
+        return torch.stack([torch.cat(channel, -1) for channel in zip(*strips, strict=True)], 1)
+
+    def _planes(self, chosen: Tensor, dtype: torch.dtype) -> list[Tensor]:
+        """The channels of the images ``chosen`` [B, N], each [B, N, H, W] in [−1, 1]."""
+        found = self.images.flatten(0, 1)[chosen.flatten()].unflatten(0, chosen.shape)
+        whole = found.to(dtype)
+        return list((whole if found.is_floating_point() else whole / 127.5 - 1).unbind(2))
+
+    def _chosen(self, classes: Tensor | None, device: torch.device) -> Tensor:
+        """Which images [B or 1, N] every picture is compared with, among all K·N; no number leaves the device.
+
+        Slot n belongs to the class in whose part of the cumulated weights (n + ½)/N falls; a class takes
+        its images from the first.
+        """
+        weights = torch.ones(1, self.classes, device=device) if classes is None else classes.float()
+        weights = torch.where(weights.sum(1, keepdim=True) > 0, weights, torch.ones_like(weights))
+        ends = weights.cumsum(1) / weights.sum(1, keepdim=True)
+        slot = torch.arange(self.count, device=device).expand(len(ends), -1)
+        label = torch.searchsorted(ends, (slot + 0.5) / self.count).clamp(max=self.classes - 1)
+        first = torch.searchsorted((slot + 0.5) / self.count, F.pad(ends, (1, -1)), right=True)
+        return label * self.count + slot - first.gather(1, label)
 
     def _windows(
         self, alpha: float | Tensor, sigma: float | Tensor, x: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Window matrices over rows [H, H] and columns [W, W], unnormalised with 1 on the diagonal."""
+        """Window matrices over rows [(B, 1,) H, H] and columns [(B, 1,) W, W], unnormalised with 1 on the diagonal."""
         height, width = x.shape[-2:]
         unit = 3.6 * self.locality * height / 32
         if isinstance(alpha, Tensor):
@@ -323,11 +360,19 @@ class LocalScore(Denoiser):
         def window(n: int) -> Tensor:
             at = torch.arange(n, device=x.device, dtype=x.dtype)
             weights = torch.exp((at[:, None] - at).square() / (-2 * square))
-            return F.threshold(weights, 1e-12, 0.0)  # denormal numbers would slow the products down
+            return F.threshold(weights, NEGLIGIBLE, 0.0)
 
         return window(height), window(width)
 
 
-def pick(value: float | Tensor, index: int) -> float | Tensor:
-    """One image's coefficient, as a 0-d tensor or the float it is."""
-    return value[index].reshape(()) if isinstance(value, Tensor) else value
+#: Values of images to work on side by side; on the CPU, one picture after the other is no slower.
+TOGETHER = {"cpu": 0}
+#: Columns that are worked on at a time.
+STRIP = 64
+#: Window weights below are 0: denormal numbers would slow the products down.
+NEGLIGIBLE = 1e-12
+
+
+def rows(value: Any, part: slice) -> Any:
+    """The rows of a coefficient or index that ``part`` of the batch has; what all share stays as it is."""
+    return value[part] if isinstance(value, Tensor) and len(value) > 1 else value

@@ -2,6 +2,9 @@
 const no_checkpoint =
   "*No checkpoint is needed: the **Embedded Denoiser** computes its predictions from little drawn postcards.*";
 
+const weights =
+  "*No checkpoint is needed: the small trained network comes with the pack.*";
+
 export default {
   "cogvideox": `# Video from a diffusers folder, in bfloat16
 From prompt to frames with nothing but a folder as diffusers saves it: *Diffusers Text Encode*, *Load Diffusers Denoiser*, *Diffusers VAE*. The folder **tiny-cogvideox** ships with the pack: every part of CogVideoX-5B, but tiny and **random, so the video is noise**.
@@ -67,11 +70,11 @@ Scale 4 in all rows. Top: at every step. Middle: only for σ from 0.41 to 0.81, 
 ${no_checkpoint}`,
 
   "autoguidance": `# Autoguidance
-Rows from the top: a weak model (it looks at small windows, so suns fall to pieces), a stronger one, and the strong one guided away from the weak one with **scale** 2 and 3: pieces become whole, and the class is not touched. No unconditional prediction is used.
+Rows from the top: a small network that was trained for less time, the network itself, and the network guided away from its weaker twin with **scale** 1.5 and 2: shapes firm up where the two differ, and the class is not touched. No unconditional prediction is used.
 
-**Try:** **locality** of *Weak Denoiser*; kind *gaussian* as the weak model.
+**Try:** **scale** 3 (too much); kind *patches* with **size** 32 and **locality** 0.35 as the weak model.
 
-${no_checkpoint}`,
+${weights}`,
 
   "classifier-guidance": `# Classifier guidance
 Top: a mixture of Gaussians without a condition. Second row: the same with the exact class probability of that mixture as *classifier*, scale 1; third row: the mixture with the condition itself. **The two are equal**, as Bayes' rule says. Last row: that classifier guides another model, the patches, which gets no condition at all.
@@ -112,6 +115,27 @@ ${no_checkpoint}`,
 One schedule, one denoiser, one noise, so every difference is the solver's. Rows from the top: **DDPM, DDIM, Heun, Euler Ancestral** (its η is 0.5).
 
 **Try:** 100 **steps**: DDIM and Heun, which add no noise, meet at one picture; the other two do not.
+
+${no_checkpoint}`,
+
+  "one-network-four-schedules": `# One network, four samplers
+The same trained weights as **DDPM** (100 steps), **DDIM** (50), **EDM** with DPM-Solver++ (20) and **rectified flow** (30), a row each, from the same noise. A denoiser says what the clean picture is, and that does not depend on how data and noise are mixed: the three lower rows follow the same curve and **end at the same pictures**. DDPM adds fresh noise on its way and ends elsewhere.
+
+**Try:** kind *patches* with **size** 32 in all three models; another *Noise Schedule* in place of VP.
+
+${weights}`,
+
+  "latent-space": `# Latents and a VAE
+*Embedded VAE* turns every 2 × 2 pixels into 12 latent channels and back without loss; the network with **space** = latent draws there. Rows from the top: new pictures by *VAE Decode*; new postcards; the same through *VAE Encode*, noised, and redrawn by the last 60 % of the steps.
+
+**Try:** **denoise** 0.4 and 0.8 in *The last 60 %*; *VAE Decode (Tiled)*; the core's *KSampler* and *Empty Latent Image*.
+
+${weights}`,
+
+  "panorama": `# Panoramas
+Patches look at a neighbourhood, not at the whole picture, so they go on for as long as you like: here 256 × 64 pixels, from postcards painted as wide. Far-apart suns do not know of each other.
+
+**Try:** **width** up to 2048, in the model and in *Empty Pixel Latent*; **locality** 0.5 for bolder mixtures.
 
 ${no_checkpoint}`,
 };
