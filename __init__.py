@@ -8,10 +8,14 @@ WEB_DIRECTORY = "./web"
 # Without ComfyUI this package is a library and a command line tool (see headless/cli.py).
 if __package__ and find_spec("comfy_api"):
     from .nodes import NODES
-    from .nodes.host import ComfyExtension
+    from .nodes.host import ComfyExtension, add_route
+    from .nodes.preview import MOST_BYTES, ROUTE, answer
 
     class SamplingKit(ComfyExtension):
         """The pack, as ComfyUI sees it."""
+
+        async def on_load(self) -> None:
+            add_route(ROUTE, answer, MOST_BYTES)
 
         async def get_node_list(self) -> list[type]:
             return list(NODES)

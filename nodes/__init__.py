@@ -2,20 +2,26 @@
 
 from . import (
     classifier,
+    compare,
     denoiser,
     diffusers,
     diffusers_text,
     diffusers_vae,
+    distances,
     guidance,
+    idempotence,
     images,
     inspect,
+    likelihood,
     measurement,
     model,
     noise,
+    plots,
     probe,
     schedule,
     solver,
     state,
+    trace,
 )
 
 NODES = (
@@ -34,4 +40,10 @@ NODES = (
     *noise.NODES,
     *images.NODES,
     *inspect.NODES,
+    *plots.NODES,
+    *trace.NODES,
+    *compare.NODES,
+    *likelihood.NODES,
+    *distances.NODES,
+    *idempotence.NODES,
 )

@@ -54,13 +54,14 @@ from ..schedulers.prediction import Prediction, usual
 from ..schedulers.sample import require_latent, sample
 from ..schedulers.solver import Progress, Solver
 from ..schedulers.solver.plan import DrawNoise
-from ..schedulers.split import Part
+from ..schedulers.split import Part, Stepped
 from ._comfy_model import (
     compute_choice,
     facts_of,
     in_dtype,
     is_flow,
     latent_space,
+    model_of,
     names,
     noise_scale,
     probe,
@@ -89,6 +90,7 @@ __all__ = [
     "make_model",
     "make_sampler",
     "model_folders",
+    "model_of",
     "noise_scale",
     "patcher",
     "probe",
@@ -257,7 +259,7 @@ def make_model(
 
 def solve(
     model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None,
-    callback: Any = None, disable: bool | None = None, *, solver: Solver | Part,
+    callback: Any = None, disable: bool | None = None, *, solver: Solver | Part | Stepped,
 ) -> Tensor:  # fmt: skip
     """A k-diffusion style sampler function around one of our solvers, or a part of its run."""
     extra = extra_args or {}
@@ -303,7 +305,7 @@ def solve(
         return solver.run(start, path, denoise, levels, noise(start.seed), report, check)
 
 
-def make_sampler(solver: Solver | Part) -> Any:
+def make_sampler(solver: Solver | Part | Stepped) -> Any:
     """SAMPLER around a solver; masks, previews and noise scaling are KSAMPLER's."""
     return comfy.samplers.KSAMPLER(solve, {"solver": solver})
 
@@ -320,7 +322,7 @@ def level_of(timestep: Tensor) -> float:
     return float(timestep.flatten()[0]) if known is None else known
 
 
-def solver_of(sampler: Any) -> Solver | Part | None:
+def solver_of(sampler: Any) -> Solver | Part | Stepped | None:
     """What :func:`make_sampler` was given; None for any other SAMPLER."""
     if getattr(sampler, "sampler_function", None) is not solve:
         return None

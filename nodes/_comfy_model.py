@@ -403,18 +403,28 @@ class Look:
         return latent_image
 
 
+def model_of(value: Any) -> Any:
+    """The MODEL of a GUIDER; anything else as it is."""
+    return value.model_patcher if isinstance(value, comfy.samplers.CFGGuider) else value
+
+
 def probe(
     model: Any, positive: Conditioning | None, latent: dict[str, Any], look: Callable[[Tensor, Evaluate], T]
 ) -> T:  # fmt: skip
-    """``look(x0, D)`` with the MODEL loaded: x0 the latent in the model's own space, D under ``positive``."""
+    """``look(x0, D)`` with the MODEL loaded: x0 the latent in the model's own space, D under ``positive``,
+    or a GUIDER's in place of the MODEL."""
     samples = latent["samples"]
     noise = (
         samples.__class__([torch.zeros_like(t) for t in samples.unbind()])
         if samples.is_nested
         else torch.zeros_like(samples)
     )
-    guider, looking = comfy.samplers.CFGGuider(model), Look(look)
-    guider.inner_set_conds({"positive": positive if positive is not None else [[None, {}]]})
-    top = float(model.get_model_object("model_sampling").sigma_max)
+    looking = Look(look)
+    if isinstance(model, comfy.samplers.CFGGuider):
+        guider = copy.copy(model)
+    else:
+        guider = comfy.samplers.CFGGuider(model)
+        guider.inner_set_conds({"positive": positive if positive is not None else [[None, {}]]})
+    top = float(model_of(model).get_model_object("model_sampling").sigma_max)
     guider.sample(noise, samples, looking, torch.tensor([top, 0.0]), disable_pbar=True, seed=0)
     return looking.found

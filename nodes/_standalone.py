@@ -40,7 +40,7 @@ from ..schedulers.points import Points
 from ..schedulers.prediction import Prediction, usual
 from ..schedulers.sample import noised, require_latent, sample
 from ..schedulers.solver import Progress, Solver
-from ..schedulers.split import Part
+from ..schedulers.split import Part, Stepped
 from .branches import Holder, conclude, one_condition, placed
 from .conditioning import Conditioning, class_weights
 from .diffusers_conditioning import from_conditioning
@@ -54,6 +54,10 @@ _device = torch.device("cpu")
 
 class ComfyExtension:
     """Base of the pack's extension object; only ComfyUI makes one."""
+
+
+def add_route(path: str, answer: Callable[[bytes], tuple[int, dict[str, Any]]], most: int) -> None:
+    """Only ComfyUI has a web server."""
 
 
 def set_device(name: str) -> str:
@@ -284,13 +288,21 @@ def raw_output(model: Model) -> Model:
 
 
 def probe(
-    model: Model, positive: Conditioning | None, latent: dict[str, Any], look: Callable[[Tensor, Evaluate], T]
+    model: Model | Guider, positive: Conditioning | None, latent: dict[str, Any], look: Callable[[Tensor, Evaluate], T]
 ) -> T:  # fmt: skip
-    """``look(x0, D)``: x0 the latent, D the MODEL under ``positive``."""
-    conds = {COND: positive if positive is not None else [[None, {}]]}
-    x0 = model.latent_in(latent["samples"].to(_device, torch.float32))
+    """``look(x0, D)``: x0 the latent, D the MODEL under ``positive``, or a GUIDER's."""
+    if isinstance(model, Guider):
+        guider = probed(model, None)
+    else:
+        guider = make_guider(model, {COND: positive or [[None, {}]]}, Guidance())
+    x0 = guider.model.latent_in(latent["samples"].to(_device, torch.float32))
     with torch.inference_mode():
-        return look(x0, make_guider(model, conds, Guidance()).denoiser(len(x0)))
+        return look(x0, guider.denoiser(len(x0)))
+
+
+def model_of(value: Any) -> Any:
+    """The MODEL of a GUIDER; anything else as it is."""
+    return value.model if isinstance(value, Guider) else value
 
 
 class Guider:
@@ -414,9 +426,9 @@ def repeat_to(rows: Tensor | None, batch: int) -> Tensor | None:
 
 @dataclass(frozen=True)
 class Sampler:
-    """SAMPLER: a solver, or a part of its run."""
+    """SAMPLER: a solver, a part of its run, or a run that shows its states."""
 
-    solver: Solver | Part
+    solver: Solver | Part | Stepped
 
     def sample(
         self,
@@ -451,11 +463,11 @@ class Sampler:
         return (out if alpha == 1 else out / alpha).cpu()
 
 
-def make_sampler(solver: Solver | Part) -> Sampler:
+def make_sampler(solver: Solver | Part | Stepped) -> Sampler:
     return Sampler(solver)
 
 
-def solver_of(sampler: Any) -> Solver | Part | None:
+def solver_of(sampler: Any) -> Solver | Part | Stepped | None:
     """What :func:`make_sampler` was given; None for any other SAMPLER."""
     return sampler.solver if isinstance(sampler, Sampler) else None
 
@@ -482,12 +494,12 @@ def make_guider(
     return Guider(model, conds, guidance, weak, share_pure_noise)
 
 
-def probed(guider: Any, holder: Holder) -> Guider:
-    """The same guider, which puts the report of every run into ``holder``."""
+def probed(guider: Any, holder: Holder | None) -> Guider:
+    """The same guider without a run, which puts the report of every run into ``holder``."""
     if not isinstance(guider, Guider):
         raise TypeError(
             f"guider: connect a Guider of the Sampling Kit, not a {type(guider).__name__}"
         )
     copied = copy.copy(guider)
-    copied.holder = holder
+    copied.holder, copied.run = holder, None
     return copied

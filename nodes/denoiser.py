@@ -227,7 +227,7 @@ class ClassCondition(io.ComfyNode):
                     tooltip="'unconditional' draws any class; use it as the negative of CFG.",
                 ),
             ],
-            outputs=[io.Conditioning.Output(display_name="conditioning")],
+            outputs=[io.Conditioning.Output(display_name="conditioning", tooltip="For the Guider, or Conditioning (Average).")],
         )  # fmt: skip
 
     @classmethod
@@ -258,7 +258,7 @@ class Postcards(io.ComfyNode):
                 io.Int.Input("batch_size", default=1, min=1, max=4096, tooltip="Number of pictures."),
             ],
             outputs=[
-                io.Image.Output(display_name="images"),
+                io.Image.Output(display_name="images", tooltip="For Image to Latent, or a preview."),
                 io.Conditioning.Output(display_name="conditioning", tooltip="Their classes, as Class Condition gives them."),
             ],
         )  # fmt: skip

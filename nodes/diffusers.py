@@ -60,7 +60,7 @@ class LoadDiffusersDenoiser(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Model.Output(display_name="model"),
+                io.Model.Output(display_name="model", tooltip="For the Guider, KSampler or any other node that takes a MODEL."),
                 NoiseScheduleType.Output(display_name="noise_schedule", tooltip="What it was trained with; for Steps."),
                 io.String.Output(display_name="about", tooltip="Class, prediction, schedule, dtype and why, what it is conditioned on."),
             ],
@@ -160,7 +160,7 @@ class EmptyDiffusersLatent(io.ComfyNode):
                 ),
                 io.Int.Input("batch_size", default=1, min=1, max=4096, optional=True, tooltip="Number of pictures or videos."),
             ],
-            outputs=[io.Latent.Output(display_name="latent")],
+            outputs=[io.Latent.Output(display_name="latent", tooltip="All zeros: for sampling from noise alone.")],
         )  # fmt: skip
 
     @classmethod
@@ -194,7 +194,7 @@ class DiffusersClass(io.ComfyNode):
                     "trained with it (DiT).",
                 ),
             ],
-            outputs=[io.Conditioning.Output(display_name="conditioning")],
+            outputs=[io.Conditioning.Output(display_name="conditioning", tooltip="For the Guider.")],
         )  # fmt: skip
 
     @classmethod

@@ -76,7 +76,7 @@ class DiffusersTextEncode(io.ComfyNode):
                     "Empty: the same prompt. A folder with one encoder takes none.",
                 ),
             ],
-            outputs=[io.Conditioning.Output(display_name="conditioning")],
+            outputs=[io.Conditioning.Output(display_name="conditioning", tooltip="For the Guider, with the MODEL of the same folder.")],
         )  # fmt: skip
 
     @classmethod

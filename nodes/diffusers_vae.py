@@ -153,7 +153,7 @@ class DiffusersVAE(io.ComfyNode):
                     tooltip="auto: bf16 where the weights are stored so, else fp32. Many VAEs overflow in fp16.",
                 ),
             ],
-            outputs=[io.Vae.Output(display_name="vae")],
+            outputs=[io.Vae.Output(display_name="vae", tooltip="For VAE Decode and VAE Encode.")],
         )  # fmt: skip
 
     @classmethod

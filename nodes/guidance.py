@@ -157,7 +157,7 @@ class Guider(io.ComfyNode):
             "called where the chain has none.",
             search_aliases=["guider", "CFGGuider", "BasicGuider", "PerpNegGuider", "DualCFGGuider", "guidance"],
             inputs=[
-                io.Model.Input("model"),
+                io.Model.Input("model", tooltip="Any MODEL, with its patches."),
                 io.Conditioning.Input("positive", tooltip="The condition."),
                 io.Conditioning.Input("negative", optional=True, tooltip="The unconditional or negative condition; needed by CFG."),
                 GuidanceType.Input("guidance", optional=True, tooltip="Rules in order; none: the condition alone."),

@@ -26,6 +26,7 @@ if PRESENT:
         make_model,
         make_sampler,
         model_folders,
+        model_of,
         noise_scale,
         patcher,
         probe,
@@ -37,11 +38,20 @@ if PRESENT:
         solver_of,
     )
     from ._comfy_diffusers import compute_device, latent_layout, make_diffusers  # pyright: ignore
+    from ._comfy_route import add_route  # pyright: ignore
+    from ._comfy_trace import (  # pyright: ignore
+        as_latent,
+        path_of,
+        run_sampler,
+        sampler_name,
+        traced,
+    )
 else:
     from . import io_standalone as io
     from ._standalone import (
         ABSOLUTE_FOLDERS,
         ComfyExtension,
+        add_route,
         compute_choice,
         compute_device,
         facts_of,
@@ -55,6 +65,7 @@ else:
         make_model,
         make_sampler,
         model_folders,
+        model_of,
         noise_scale,
         patcher,
         probe,
@@ -65,11 +76,14 @@ else:
         set_device,
         solver_of,
     )
+    from ._standalone_trace import as_latent, path_of, run_sampler, sampler_name, traced
 
 __all__ = [
     "ABSOLUTE_FOLDERS",
     "PRESENT",
     "ComfyExtension",
+    "add_route",
+    "as_latent",
     "compute_choice",
     "compute_device",
     "facts_of",
@@ -84,13 +98,18 @@ __all__ = [
     "make_model",
     "make_sampler",
     "model_folders",
+    "model_of",
     "noise_scale",
     "patcher",
+    "path_of",
     "probe",
     "probed",
     "raw_output",
     "relabelled",
+    "run_sampler",
+    "sampler_name",
     "schedule_of",
     "set_device",
     "solver_of",
+    "traced",
 ]

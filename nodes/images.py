@@ -29,7 +29,11 @@ class EmptyPixelLatent(io.ComfyNode):
                     "batch_size", default=1, min=1, max=4096, tooltip="Number of pictures."
                 ),
             ],
-            outputs=[io.Latent.Output(display_name="latent")],
+            outputs=[
+                io.Latent.Output(
+                    display_name="latent", tooltip="All zeros: for sampling from noise alone."
+                )
+            ],
         )
 
     @classmethod
@@ -47,8 +51,8 @@ class LatentToImage(io.ComfyNode):
             category=CATEGORY,
             description="Shows a pixel-space LATENT in [−1, 1] as IMAGE: what VAE Decode is for latent models.",
             search_aliases=["VAE Decode", "decode", "pixel space"],
-            inputs=[io.Latent.Input("latent")],
-            outputs=[io.Image.Output(display_name="image")],
+            inputs=[io.Latent.Input("latent", tooltip="Of a model that works on pixels.")],
+            outputs=[io.Image.Output(display_name="image", tooltip="Values cut to 0 to 1.")],
         )
 
     @classmethod
@@ -72,8 +76,8 @@ class ImageToLatent(io.ComfyNode):
             category=CATEGORY,
             description="Makes a pixel-space LATENT in [−1, 1] from IMAGE: what VAE Encode is for latent models.",
             search_aliases=["VAE Encode", "encode", "pixel space", "img2img"],
-            inputs=[io.Image.Input("image")],
-            outputs=[io.Latent.Output(display_name="latent")],
+            inputs=[io.Image.Input("image", tooltip="Values from 0 to 1.")],
+            outputs=[io.Latent.Output(display_name="latent", tooltip="Values from −1 to 1.")],
         )
 
     @classmethod
@@ -94,7 +98,7 @@ class ImageSheet(io.ComfyNode):
             "without smoothing.",
             search_aliases=["grid", "contact sheet", "image grid", "compare"],
             inputs=[
-                io.Image.Input("images"),
+                io.Image.Input("images", tooltip="The first batch."),
                 io.Int.Input("columns", default=5, min=1, max=100, tooltip="Pictures per row."),
                 io.Int.Input(
                     "scale",
@@ -112,7 +116,7 @@ class ImageSheet(io.ComfyNode):
                 ),
                 *(io.Image.Input(f"images_{n}", optional=True, tooltip=more) for n in (2, 3, 4)),
             ],
-            outputs=[io.Image.Output(display_name="sheet")],
+            outputs=[io.Image.Output(display_name="sheet", tooltip="One picture.")],
         )
 
     @classmethod

@@ -46,7 +46,7 @@ class PerImageNoiseNode(io.ComfyNode):
                     tooltip="Seed of the first image.",
                 ),
             ],
-            outputs=[io.Noise.Output(display_name="noise")],
+            outputs=[io.Noise.Output(display_name="noise", tooltip="For SamplerCustomAdvanced.")],
         )  # fmt: skip
 
     @classmethod

@@ -7,11 +7,14 @@ from typing import Any
 import torch
 
 from ..schedulers import noise_schedule, spacing
+from ..schedulers.inspect.levels import Run
 from .host import io, schedule_of
+from .page import levels_on_page
 from .types import NoiseScheduleType
-from .widgets import choice, chosen
+from .widgets import choice, chosen, inputs_for
 
 CATEGORY = "Sampling Kit/schedule"
+SPACINGS = spacing.ALL  # for where an input is called spacing
 
 
 class NoiseSchedule(io.ComfyNode):
@@ -51,7 +54,11 @@ class NoiseScheduleFromModel(io.ComfyNode):
             description="Reads path, training table and range from any MODEL, with the shifts patched onto it.",
             search_aliases=["model_sampling", "scheduler", "sigma range"],
             inputs=[io.Model.Input("model", tooltip="Native ComfyUI models and the kit's own.")],
-            outputs=[NoiseScheduleType.Output(display_name="noise_schedule")],
+            outputs=[
+                NoiseScheduleType.Output(
+                    display_name="noise_schedule", tooltip="For Steps and Embedded Denoiser."
+                )
+            ],
         )
 
     @classmethod
@@ -82,29 +89,70 @@ class Steps(io.ComfyNode):
                     tooltip="End at exactly 0 (the result is a prediction of x0), or at the schedule's smallest level.",
                 ),
             ],
-            outputs=[io.Sigmas.Output(display_name="sigmas")],
+            outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="For SamplerCustomAdvanced.")],
         )  # fmt: skip
 
     @classmethod
-    def execute(
+    def execute(cls, **given: Any) -> Any:
+        return _sigmas(cls.run(**given))
+
+    @classmethod
+    def run(
         cls,
         noise_schedule: Any,
         steps: int,
         spacing: dict[str, Any] | None = None,
         denoise: float = 1.0,
         final: str = "zero",
-    ) -> Any:
-        points = _space(noise_schedule, steps, spacing, denoise, final)
-        return io.NodeOutput(torch.tensor(points.sigmas(), dtype=torch.float32))
+    ) -> Run:
+        """The noise levels. Raises ValueError where they do not fit the schedule."""
+        kind = chosen("spacing", SPACINGS, spacing)
+        return _space(noise_schedule, steps, kind, denoise, final)
 
 
-def _space(
-    schedule: Any, steps: int, choice: dict[str, Any] | None, denoise: float, final: str
-) -> Any:
+class ScheduleEditor(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        return io.Schema(
+            node_id="SamplingKitScheduleEditor",
+            display_name="Schedule Editor",
+            category=CATEGORY,
+            description="Noise levels from a curve that you draw: height against progress through the run, always falling. "
+            "Drag its points, or move them with the arrow keys; Enter or a double click adds one, Delete removes it. The text "
+            "is the same curve for copying, versioning and runs without the page.",
+            search_aliases=["curve", "draw", "sigma graph", "sigma editor", "custom sigmas", "spline", "sigmas"],
+            inputs=[
+                NoiseScheduleType.Input("noise_schedule", tooltip="From Noise Schedule, or Noise Schedule from Model."),
+                io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Steps that are really taken."),
+                *inputs_for(spacing.Drawn),
+                io.Combo.Input(
+                    "final", options=list(spacing.FINAL), default="zero", advanced=True, optional=True,
+                    tooltip="End at exactly 0 (the result is a prediction of x0), or at the curve's last level.",
+                ),
+            ],
+            outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="For SamplerCustomAdvanced.")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, **given: Any) -> Any:
+        return _sigmas(cls.run(**given))
+
+    @classmethod
+    def run(cls, noise_schedule: Any, steps: int, final: str = "zero", **drawn: Any) -> Run:
+        """The noise levels."""
+        return _space(noise_schedule, steps, spacing.Drawn(**drawn), 1.0, final)
+
+
+def _space(schedule: Any, steps: int, kind: spacing.Spacing, denoise: float, final: str) -> Run:
     if not isinstance(schedule, noise_schedule.NoiseSchedule):
         raise TypeError(f"noise_schedule: expected a NOISE_SCHEDULE, got {type(schedule).__name__}")
-    kind = chosen("spacing", spacing.ALL, choice)
-    return spacing.space(schedule, steps, kind, denoise=denoise, final=final)
+    points = spacing.space(schedule, steps, kind, denoise=denoise, final=final)
+    return Run(points, schedule, f"{kind.title}, {len(points) - 1}")
 
 
-NODES = (NoiseSchedule, NoiseScheduleFromModel, Steps)
+def _sigmas(run: Run) -> Any:
+    sigmas = torch.tensor(run.points.sigmas(), dtype=torch.float32)
+    return io.NodeOutput(sigmas, ui=levels_on_page([run]))
+
+
+NODES = (NoiseSchedule, NoiseScheduleFromModel, Steps, ScheduleEditor)

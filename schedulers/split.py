@@ -195,6 +195,57 @@ class Part:
         return state.moved(x)
 
 
+@dataclass(frozen=True)
+class Stepped:
+    """A whole run of ``solver``, bit for bit the run in one go, that shows every step, and its state at every noise
+    level if the solver is a plan."""
+
+    solver: Solver
+    seen: Callable[[Progress], None]
+    passed: Callable[[Stopped], None]
+
+    def begin(
+        self,
+        path: Path,
+        x: Tensor,
+        levels: Sequence[float],
+        seed: int,
+        noise_added: bool = False,
+        extra: Mapping[str, Tensor] | None = None,
+    ) -> Stopped:
+        """The state the run starts from; see :meth:`Part.begin`."""
+        state = State((x,))
+        return Stopped(repr(self.solver), repr(path), tuple(levels), 0, seed, state, extra or {})
+
+    def run(
+        self,
+        start: Stopped,
+        path: Path,
+        denoise: Denoise,
+        levels: Sequence[float],
+        noise: DrawNoise | None = None,
+        callback: Callable[[Progress], None] | None = None,
+        check: Callable[[], None] | None = None,
+    ) -> Tensor:
+        """From ``start`` over ``levels``; ``seen`` comes before the callback."""
+        state = start.state
+        if len(levels) < 2:
+            return state.x
+        points = Points.from_sigmas(path, levels)
+
+        def report(p: Progress) -> None:
+            self.seen(p)
+            if callback is not None:
+                callback(p)
+
+        if not self.solver.planned:
+            return self.solver.solve(points, denoise, state.x, noise, report, check)
+        for level in range(len(levels)):
+            state = self.solver.advance(points, denoise, state, noise, report, check, level)
+            self.passed(replace(start, level=level, state=state))
+        return state.x
+
+
 def fits(solver: Solver, points: Points, stopped: Stopped) -> bool:
     """Whether the state has the stage and the tensors that a run over ``points`` has at its level."""
     plan, state = host_plan(solver, points), stopped.state
@@ -216,8 +267,12 @@ def fits(solver: Solver, points: Points, stopped: Stopped) -> bool:
 
 def on(stopped: Stopped, device: torch.device) -> Stopped:
     """The same with copies of its tensors on ``device``."""
-    tensors = {name: t.to(device, copy=True) for name, t in _tensors(stopped).items()}
-    return _with_tensors(stopped, tensors)
+    return mapped(stopped, lambda t: t.to(device, copy=True))
+
+
+def mapped(stopped: Stopped, change: Callable[[Tensor], Tensor]) -> Stopped:
+    """The same with ``change`` of each of its tensors."""
+    return _with_tensors(stopped, {name: change(t) for name, t in _tensors(stopped).items()})
 
 
 # ------------------------------------------------------------------------------------------- files

@@ -115,6 +115,32 @@ QUICK = {
         "--set",
         "Embedded Denoiser.kind.scenes=8",
     ],
+    "tutorial-1-noise": ["--set", "Embedded Denoiser.kind.scenes=24"],
+    "tutorial-2-ddpm": ["--set", "Steps.steps=8", "--set", "Embedded Denoiser.kind.scenes=8"],
+    "tutorial-3-ddim": [
+        *("--set", "8 steps.steps=3", "--set", "30 steps.steps=5"),
+        *("--set", "Embedded Denoiser.kind.scenes=8"),
+    ],
+    "tutorial-4-ode": [
+        *("--set", "Steps on VP.steps=4", "--set", "Steps on VE.steps=4"),
+        *("--set", "Steps on flow.steps=4", "--set", "Denoiser on VP.kind.scenes=8"),
+        *("--set", "Denoiser on VE.kind.scenes=8", "--set", "Denoiser on flow.kind.scenes=8"),
+    ],
+    "tutorial-5-rectified-flow": [
+        *("--set", "8 steps.steps=4", "--set", "24 steps.steps=5"),
+        *("--set", "Embedded Denoiser.kind.scenes=8"),
+    ],
+    "log-likelihood": [
+        *("--set", "Steps.steps=5", "--set", "Embedded Denoiser.kind.scenes=24"),
+        *("--set", "Log-Likelihood of samples.probes=1"),
+        *("--set", "Log-Likelihood of new postcards.probes=1"),
+    ],
+    "distances": [
+        *("--set", "30 steps.steps=5", "--set", "Embedded Denoiser.kind.scenes=24"),
+        *("--set", "Empty Pixel Latent.batch_size=20"),
+    ],
+    "idempotent": ["--set", "Embedded Denoiser.kind.scenes=24"],
+    "inspect-model": ["--set", "Steps.steps=4", "--set", "Embedded Denoiser.kind.scenes=8"],
     "same-noise-four-solvers": [
         "--set",
         "Steps.steps=4",

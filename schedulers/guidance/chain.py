@@ -101,6 +101,13 @@ class Record:
         return {**row, **{key: _numbers(value) for key, value in values.items()}}
 
 
+def observed(cond: Tensor, uncond: Tensor, d: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(‖Δ‖, cos(D_c, D_u), effective weight), each [B], of a guided D; see :class:`Record`."""
+    delta = cond - uncond
+    cosine = ratio(dot(cond, uncond), norm(cond) * norm(uncond))
+    return norm(delta), cosine, dot(d - uncond, delta) / dot(delta, delta)
+
+
 def _numbers(values: Tensor | None) -> list[float | None] | None:
     """Finite numbers or None: JSON knows no others."""
     if values is None:
@@ -187,17 +194,15 @@ class GuidanceRun:
         for rule, memory in zip(self.guidance.rules, self.memory, strict=True):
             if rule.active(at):
                 d = rule.apply(d, Call(x, at, self.ladder.path, preds, memory, again))
-        d = d.detach() if d.requires_grad else d
+        if d.requires_grad and any(r.gradient and r.active(at) for r in self.guidance.rules):
+            d = d.detach()  # the graph was for the rules; one that the caller asked for stays
         if self.probe and self.records and UNCOND in preds:
             self._observe(self.records[-1], preds[COND].detach(), preds[UNCOND].detach(), d)
         return d
 
     @staticmethod
     def _observe(record: Record, cond: Tensor, uncond: Tensor, d: Tensor) -> None:
-        delta = cond - uncond
-        record.delta = norm(delta)
-        record.cosine = ratio(dot(cond, uncond), norm(cond) * norm(uncond))
-        record.weight = dot(d - uncond, delta) / dot(delta, delta)
+        record.delta, record.cosine, record.weight = observed(cond, uncond, d)
 
     def report(self) -> dict[str, Any]:
         """Network calls made and saved, and one row per evaluation; JSON, finite numbers only."""

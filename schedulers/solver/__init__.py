@@ -9,6 +9,7 @@ from .ddpm import DDPM
 from .euler import Euler, EulerAncestral
 from .gaussian import GaussianAdams
 from .heun import HeunEDM
+from .idempotent import Idempotent
 from .langevin import Langevin
 from .multistep import DPMSolverMultistep, SASolver, UniPC
 from .plan import Plan, Progress, Stage, State, advance, run
@@ -62,6 +63,7 @@ __all__ = [
     "GaussianAdams",
     "GradientEstimation",
     "HeunEDM",
+    "Idempotent",
     "Langevin",
     "Plan",
     "Progress",

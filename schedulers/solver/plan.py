@@ -124,13 +124,20 @@ class Plan:
                 noise=stage.noise, commit=int(stage.commit), evaluate=int(stage.evaluate)
             )
 
+    def columns(self) -> list[str]:
+        """The names in :meth:`rows`, of all stages, in reading order."""
+        kept = [
+            max((len(s.x) for s in self.stages), default=0),
+            max((len(s.d) for s in self.stages), default=0),
+        ]
+        history = [
+            f"{name}[{j}]" for name, count in zip("xD", kept, strict=True) for j in range(count)
+        ]
+        return ["stage", "step", "alpha", "sigma", *history, "noise", "commit", "evaluate"]
+
     def table(self, digits: int = 6) -> str:
         """The plan as a Markdown table."""
-        rows = list(self.rows())
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        order = ["stage", "step", "alpha", "sigma"]
-        order += sorted(n for n in names if n[0] == "x") + sorted(n for n in names if n[0] == "D")
-        order += ["noise", "commit", "evaluate"]
+        rows, order = list(self.rows()), self.columns()
         cell = lambda v: f"{v:.{digits}f}" if isinstance(v, float) else str(v)  # noqa: E731
         lines = ["| " + " | ".join(order) + " |", "|" + "---|" * len(order)]
         lines += ["| " + " | ".join(cell(row.get(n, "")) for n in order) + " |" for row in rows]

@@ -111,7 +111,7 @@ async function run(page, stem) {
         const entry = (await (await fetch(`${options.url}/history/${id}`)).json())[id];
         if (entry?.status?.completed) return resolve(entry);
         if (entry?.status?.status_str === "error") return reject(new Error(`${stem}: ${JSON.stringify(entry.status.messages.at(-1))}`));
-        await new Promise((r) => setTimeout(r, 300));
+        await new Promise((done) => setTimeout(done, 300));
       }
     });
   });

@@ -104,10 +104,87 @@ Rows from the top: new postcards; the 16 × 16 pixels that are known; **DDNM**, 
 
 ${no_checkpoint}`,
 
+  "trace": `# Look into a run, and take another turn
+*Trace* goes between a solver and its sampler and changes nothing. *Show Trace* has the film strip (predictions above states), six curves and every number as CSV and JSON. *Replay* goes on from step 8 as if nothing had happened, here with another class.
+
+**Try:** *Trace* around a **KSamplerSelect**; **step** 2 in *Replay*; **local_error** = step doubling. Connect a VAE to *Show Trace* for latent models.
+
+${no_checkpoint}`,
+
+  "compare": `# Which solver, how many steps?
+Three solvers with 6, 12 and 24 steps from the same noise, against a fine reference run: lower and further left is better. Every solver is run on every noise schedule that is connected; **runs** = pairs takes them one by one.
+
+**Try:** your own model and guidance; any SAMPLER of ComfyUI; another **spacing** in one of the *Steps*.
+
+${no_checkpoint}`,
+
   "split-run": `# One run in two parts
 First row: 12 steps of a stochastic two-step solver in one go. Second: the same in two samplers, 5 steps and 7, with *Keep State* and *Resume State*: **equal to the last bit**. Third: split without the state, which loses the history and the place in the noise stream; last row: what that changes (×4).
 
 **Try:** another **step** in *Split*; put *Save State* after the first part and *Load State* before the second, and go on tomorrow.
+
+${no_checkpoint}`,
+
+  "tutorial-1-noise": `# Tutorial 1: what noise is
+First row: postcards x0. Second: the same with noise, **x = x0 + σ·ε** at σ = 1. Third: the denoiser's one answer D(x, σ), *the mean of all pictures that x could have been*: blurred where it cannot know. Last row: ten steps from the same noise, each a little less noisy, end in one of those pictures. **A diffusion model is only the denoiser; the steps are the rest of this pack.**
+
+**Try:** 3.0 in place of 1.0 in both *Steps* (the many steps begin there too).
+
+${no_checkpoint} *Next: tutorial-2-ddpm.*`,
+
+  "tutorial-2-ddpm": `# Tutorial 2: DDPM
+From pure noise to a picture: ask the denoiser, go one step towards its answer, **add fresh noise**, repeat. Upper rows: the answers x0; lower rows: the state x. First the colours are decided, then the shapes, then the edges.
+
+**Try:** another **image**; **variance** = large in *DDPM Solver*; 15 **steps**. *Show Trace* also draws curves.
+
+${no_checkpoint} *Next: tutorial-3-ddim.*`,
+
+  "tutorial-3-ddim": `# Tutorial 3: DDIM, less noise on the way
+Rows from the top: η = 0 in 8 and 30 steps, then η = 1, which is DDPM, in 8 and 30 steps. Same start noise. **Without fresh noise** few steps and many agree on the picture; with it they do not.
+
+**Try:** η = 0.5; other **steps**. *Solver Table* on a solver and its SIGMAS shows what η does to every weight.
+
+${no_checkpoint} *Next: tutorial-4-ode.*`,
+
+  "tutorial-4-ode": `# Tutorial 4: one ODE, three coordinates
+Without fresh noise a sampler solves an **ordinary differential equation**, and VP, VE and flow are the same one in other coordinates: y = x/α, dy/dκ = (y − D)/κ. Rows: DDIM on VP, Euler on VE, Rectified Flow: different nodes, nearly the same pictures. *Plot Schedule* shows where each of them puts its steps.
+
+**Try:** 60 **steps** everywhere: the rows come closer; *Heun* in place of *Euler*.
+
+${no_checkpoint} *Next: tutorial-5-rectified-flow.*`,
+
+  "tutorial-5-rectified-flow": `# Tutorial 5: rectified flow
+The path as a straight line, x = (1−t)·x0 + t·ε, and the solver as Euler's method on the velocity. Rows: 1, 3, 8 and 24 steps. One step gives the mean of all pictures of a class; a trajectory that were straight would need no more. **shift** moves steps to the noise, where this one bends.
+
+**Try:** **shift** = 1 with 8 steps; *DPM-Solver++ (multistep)* in place of *Rectified Flow*.
+
+${no_checkpoint} *Next: a solver fitted to the model.*`,
+
+  "log-likelihood": `# How likely is a picture?
+First row: postcards that the model has not seen. Second row: its own samples. *Log-Likelihood* follows each up to the noise and counts how the density changes on the way: **bits per dimension**, fewer is likelier, with the error of the estimate and of the steps.
+
+**Try:** **probes** = 32: the error bar shrinks to a third; another **class** as *positive*: Bayes' rule makes a classifier of it.
+
+${no_checkpoint}`,
+
+  "distances": `# Do two batches come from one distribution?
+60 samples in 30 steps (top) against 60 others in 30 steps, and against 60 in 4 steps (bottom). **p** says how often chance makes batches as different: large in the first case, and small where four steps have lost something.
+
+**Try:** 8 steps; another solver; *Postcards* as **a**: how good is the model?
+
+${no_checkpoint}`,
+
+  "idempotent": `# Idempotent: f(f(z)) = f(z)
+Rows: pictures with noise, z; f(z), one application of the exact denoiser of the postcards; five applications. The residual ‖f(x) − x‖ falls to 0: **applied to its own result f leaves it as it is**, which idempotent generative networks are trained to do in one step.
+
+**Try:** σ = 2 in *Steps* and *Idempotence*: f pulls towards the mean of the class instead; the *Embedded Denoiser* of kind *patches*.
+
+${no_checkpoint}`,
+
+  "inspect-model": `# A model that says the wrong thing about itself
+*Wrong on purpose* claims that the network predicts v, and the upper row falls to pieces: lost suns, three moons. *Check Prediction Type* finds out that it is eps; *Put right* says so, and the lower row is whole. *Inspect Denoiser* tells what a MODEL is and whether the steps fit; *Precision Audit* what bf16 and fp16 would cost.
+
+**Try:** a checkpoint of yours (Load Checkpoint) in place of the *Embedded Denoiser*.
 
 ${no_checkpoint}`,
 

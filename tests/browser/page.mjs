@@ -27,6 +27,7 @@ export async function launch() {
 // A page with the frontend ready. Settings are answered here: the server's user keeps theirs, and no template dialog opens.
 export async function open(browser, url, { nodes2 = false, settings = {} } = {}) {
   const context = await browser.newContext({ viewport: { width: 1920, height: 1080 } });
+  context.setDefaultTimeout(120_000); // a busy machine
   const page = await context.newPage();
   page.ours = []; // complaints that name our pack
   const complain = (text) => { if (/sampling.?kit/i.test(text)) page.ours.push(text); };

@@ -1,4 +1,5 @@
-"""Every example in the real web page: a chromium opens a ComfyUI that holds this pack (examples.mjs)."""
+"""The real web page: a chromium opens a ComfyUI that holds this pack, every example (examples.mjs) and widget
+(widgets.mjs). Pictures of the widgets are kept in SAMPLING_KIT_SHOTS, if that is set."""
 
 from __future__ import annotations
 
@@ -86,10 +87,10 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def examples(node: str, url: str) -> Node:
-    """Runs examples.mjs against the server and passes its report on."""
+    """Runs examples.mjs, or the script named first, against the server and passes its report on."""
 
-    def run(*arguments: str) -> str:
-        command = [node, str(TOOL), "--url", url, *arguments]
+    def run(*arguments: str, script: str = TOOL.name) -> str:
+        command = [node, str(TOOL.with_name(script)), "--url", url, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=3 * PATIENCE)
         report = done.stdout + done.stderr
         assert done.returncode == 0, report
@@ -122,3 +123,11 @@ def test_pictures_carry_their_graph_both_ways(examples: Node, tmp_path: Path) ->
     assert "dropped" in report
     theirs = tmp_path / "ddim-eta.png"
     assert "12 nodes" in sampling_kit("check", str(theirs))
+
+
+@pytest.mark.parametrize("renderer", ["classic", "nodes2"])
+def test_the_widgets_work(examples: Node, tmp_path: Path, renderer: str) -> None:
+    """Drawn before a run, follow their inputs, drag, keyboard, undo, copy, reload, a traced run."""
+    shots = os.environ.get("SAMPLING_KIT_SHOTS") or str(tmp_path)
+    report = examples("--shots", shots, "--only", renderer, script="widgets.mjs")
+    assert "FAIL" not in report and report.count("\nok") + report.startswith("ok") >= 10, report

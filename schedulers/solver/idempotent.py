@@ -1,0 +1,122 @@
+"""Idempotent: x ← f(x) again and again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..points import Points
+from ..settings import knob
+from .base import Solver
+from .plan import Denoise, DrawNoise, Progress, State
+from .unplanned import Evaluations, Unplanned
+
+
+@dataclass(frozen=True)
+class Idempotent(Unplanned):
+    """Repeats x ← f(x) with f = D at the noise level of the step: for one-step generators that are trained to leave their
+    own results as they are, f(f(z)) = f(z).
+
+    Every application after the first reports the residual ‖f(x) − x‖ per value, which is ‖f(f(z)) − f(z)‖;
+    a generator that is idempotent has 0. With a diffusion MODEL, D at a low level pulls towards the data,
+    and at a high one towards their mean; what comes out is no sample. The prediction is fed back as it
+    is, without noise or scaling.
+    """
+
+    order: ClassVar[int] = 0
+    path_invariant: ClassVar[bool] = False
+    title: ClassVar[str] = "Idempotent"
+    aliases: ClassVar[tuple[str, ...]] = (
+        "IGN",
+        "idempotent generative network",
+        "one-step generator",
+        "fixed point",
+        "projection",
+    )
+    paper: ClassVar[str] = "Shocher et al. 2023 (arXiv 2311.01462)"
+    equals: ClassVar[str] = "one application is any solver's run of one step"
+    repeats: int = knob(
+        2, "Applications of f at each noise level of SIGMAS above 0.", low=1, high=1000
+    )
+    tolerance: float = knob(
+        0.0,
+        "Goes on to the next level once every image's residual is at most this; 0: always all repeats.",
+        low=0.0, high=1000.0, step=0.001,
+    )  # fmt: skip
+
+    @classmethod
+    def variants(cls) -> tuple[Solver, ...]:
+        return (cls(), cls(5, 1e-3))
+
+    def nfe(self, steps: int) -> int:
+        """At most."""
+        return steps * self.repeats
+
+    def walk(
+        self,
+        points: Points,
+        denoise: Denoise,
+        state: State,
+        noise: DrawNoise | None = None,
+        callback: Callable[[Progress], None] | None = None,
+        check: Callable[[], None] | None = None,
+        level: int | None = None,
+    ) -> State:
+        done, steps = state.stage, len(points) - 1
+        last = steps if level is None else level
+        x = state.x / points[done].alpha if done else state.x
+        x, residuals = self.iterate(points, denoise, x, done, last, callback, check, done > 0)
+        if last > done and points[last].alpha:
+            x = points[last].alpha * x  # a state at the level reached, whose data part is x
+        if residuals:
+            told = "; ".join(", ".join(f"{r:.3g}" for r in row) for row in residuals)
+            logging.getLogger(__name__).info(
+                f"Idempotent: ‖f(x) − x‖ per value of each image: {told}"
+            )
+        return State((x,), stage=max(done, last))
+
+    def residuals(self, points: Points, denoise: Denoise, x: Tensor) -> list[list[float]]:
+        """‖f(x) − x‖ per value before each application, for a picture x [B, …] as it is."""
+        return self.iterate(points, denoise, x, fed=True)[1]
+
+    def iterate(
+        self,
+        points: Points,
+        denoise: Denoise,
+        x: Tensor,
+        start: int = 0,
+        end: int | None = None,
+        callback: Callable[[Progress], None] | None = None,
+        check: Callable[[], None] | None = None,
+        fed: bool = False,
+    ) -> tuple[Tensor, list[list[float]]]:
+        """f(…f(x)), and the residuals: a row per application after the first, one number per image.
+
+        ``fed``: x is a prediction or a picture already, so that the first application has a residual too.
+        """
+        self._check(points)
+        evaluate, found = Evaluations(denoise, check), []
+        end = len(points) - 1 if end is None else end
+        for i in range(start, end):
+            at = points[i]
+            for _ in range(self.repeats if at.sigma else 0):
+                d = evaluate(x, at)
+                if callback is not None:
+                    callback(Progress(i, len(points) - 1, x, at.sigma, d))
+                if fed:
+                    found.append(rms(d - x))
+                x, fed = d, True
+                if self.tolerance and found and found[-1].max().item() <= self.tolerance:
+                    break
+        evaluate.settle()
+        return x, torch.stack(found).tolist() if found else []
+
+
+def rms(x: Tensor) -> Tensor:
+    """Root mean square per image: [B]."""
+    return x.flatten(1).float().square().mean(1).sqrt()

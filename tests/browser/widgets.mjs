@@ -1,0 +1,387 @@
+// The pack's widgets in the real ComfyUI frontend, classic and Nodes 2.0.
+//   node tests/browser/widgets.mjs [--url http://127.0.0.1:8188] [--shots DIR] [--only classic|nodes2]
+// Draws each widget, changes inputs, drags and types, undoes, copies, reloads, runs; --shots keeps a picture of each.
+import { mkdirSync, readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import path from "node:path";
+import { parseArgs } from "node:util";
+import { inPage, launch, open } from "./page.mjs";
+
+const root = fileURLToPath(new URL("../../", import.meta.url));
+const { values: options } = parseArgs({ options: { url: { type: "string", default: "http://127.0.0.1:8188" }, shots: { type: "string" }, only: { type: "string" } } });
+if (options.shots) mkdirSync(options.shots, { recursive: true });
+
+let failures = 0, page, mode;
+async function test(what, act, { refused = false } = {}) { // refused: the page may note an answer 400
+  const problems = [];
+  try {
+    await act((right, wrong) => { if (!right) problems.push(wrong); });
+  } catch (error) { problems.push(String(error.stack ?? error).slice(0, 600)); }
+  const ours = page.ours.splice(0).filter((t) => !(refused && /\b400\b.*sampling_kit\/preview/.test(t)));
+  problems.push(...ours.map((t) => `the page complained: ${t}`));
+  failures += problems.length;
+  console.log(`${problems.length ? "FAIL" : "ok  "} ${mode}: ${what}`);
+  for (const p of problems) console.log(`       ${p}`);
+}
+
+// --------------------------------------------------------------------------- run inside the page
+
+const inside = {
+  async build() {
+    app.graph.clear();
+    const make = (type, x, y, width) => {
+      const node = LiteGraph.createNode(type);
+      app.graph.add(node);
+      node.pos = [x, y];
+      if (width) node.setSize([width, node.size[1]]);
+      return node;
+    };
+    const kit = (name, ...at) => make(`SamplingKit${name}`, ...at);
+    const schedule = kit("NoiseSchedule", 0, 0), solver = kit("DPMSolverMultistep", 0, 450);
+    const steps = kit("Steps", 330, 0), editor = kit("ScheduleEditor", 330, 450), plot = kit("PlotSchedule", 680, 0), table = kit("SolverTable", 680, 500, 460);
+    const slot = (node, name) => node.inputs.findIndex((i) => i.name === name);
+    const wait = () => new Promise((r) => setTimeout(r, 300));
+    schedule.connect(0, steps, 0);
+    schedule.connect(0, editor, 0);
+    steps.connect(0, plot, slot(plot, "sigmas.sigmas0"));
+    await wait(); // the growing input grows
+    editor.connect(0, plot, slot(plot, "sigmas.sigmas1"));
+    solver.connect(0, table, slot(table, "sampler"));
+    steps.connect(0, table, slot(table, "sigmas"));
+    schedule.connect(0, table, slot(table, "noise_schedule"));
+    app.canvas.emitBeforeChange();
+    app.canvas.emitAfterChange();
+  },
+  set({ type, name, value, index = 0 }) {
+    const widget = app.graph.nodes.filter((n) => n.type === type)[index].widgets.find((w) => w.name === name);
+    widget.value = value;
+    widget.callback?.(value);
+  },
+  get: ({ type, name, index = 0 }) => app.graph.nodes.filter((n) => n.type === type)[index]?.widgets.find((w) => w.name === name)?.value,
+  kept: ({ type, index = 0 }) => app.graph.nodes.filter((n) => n.type === type)[index]?.properties.sampling_kit,
+  mark() { // so that a panel is found by its node's type
+    const seen = {};
+    for (const node of app.graph.nodes) {
+      const panel = node.widgets?.find((w) => w.name === "sampling_kit_panel")?.element;
+      if (panel) panel.dataset.of = `${node.type}-${(seen[node.type] = (seen[node.type] ?? -1) + 1)}`;
+    }
+  },
+};
+
+// ------------------------------------------------------------------------------------- looking
+
+const panel = (type, index = 0) => page.locator(`[data-of="SamplingKit${type}-${index}"]`);
+const value = (type, name, index = 0) => page.evaluate(inside.get, { type: `SamplingKit${type}`, name, index });
+const set = (type, name, v, index = 0) => page.evaluate(inside.set, { type: `SamplingKit${type}`, name, value: v, index });
+const lines = async (type, index = 0) => panel(type, index).locator(".sk-area path").evaluateAll((all) => all.map((p) => p.getAttribute("d")));
+const note = (type, index = 0) => panel(type, index).locator(".sk-note").innerText();
+
+async function until(what, look, right = Boolean, patience = 60_000) {
+  const end = Date.now() + patience;
+  let last;
+  while (Date.now() < end) {
+    last = await look().catch((error) => error);
+    if (!(last instanceof Error) && right(last)) return last;
+    await page.waitForTimeout(100);
+  }
+  throw new Error(`${what}: ${JSON.stringify(last instanceof Error ? last.message : last)?.slice(0, 300)}`);
+}
+
+async function show() {
+  await page.evaluate(inside.mark);
+  await page.evaluate(inPage.fit);
+  await page.waitForTimeout(700);
+}
+
+async function shot(name, of) {
+  if (!options.shots) return;
+  const file = path.join(options.shots, `${mode}-${name}.png`);
+  await (of ? of.screenshot({ path: file }) : page.screenshot({ path: file }));
+}
+
+const changes = async (type, act, index = 0) => {
+  const before = JSON.stringify(await lines(type, index));
+  await act();
+  await until(`${type} does not change`, async () => JSON.stringify(await lines(type, index)), (now) => now !== before && now !== "[]");
+};
+
+// -------------------------------------------------------------------------------------- tests
+
+async function widgets() {
+  await test("every widget is drawn before any run", async (expect) => {
+    await page.evaluate(inside.build);
+    await show();
+    for (const type of ["Steps", "PlotSchedule", "ScheduleEditor"]) await until(type, () => lines(type), (l) => l.length && l[0].length > 40);
+    await until("two runs", () => lines("PlotSchedule"), (l) => l.filter((d) => d.split("L").length > 10).length === 2);
+    await until("table", () => panel("SolverTable").locator("tbody tr").count(), (n) => n === 21);
+    expect(/NFE 20 · order 2/.test(await panel("SolverTable").innerText()), await panel("SolverTable").innerText());
+    for (const type of ["Steps", "PlotSchedule", "ScheduleEditor", "SolverTable"]) {
+      const box = await panel(type).boundingBox(), frame = page.viewportSize();
+      expect(box && box.height > 60 && box.width > 150 && box.x >= 0 && box.x + box.width <= frame.width, `${type} lies at ${JSON.stringify(box)}`);
+      await shot(type, panel(type));
+    }
+    await shot("all");
+  });
+
+  await test("values change when inputs change", async (expect) => {
+    await changes("Steps", () => set("Steps", "steps", 8));
+    await until("table follows", () => panel("SolverTable").locator("tbody tr").count(), (n) => n === 9);
+    await changes("Steps", () => set("Steps", "spacing", "karras"));
+    await changes("Steps", () => set("Steps", "spacing.rho", 2));
+    await changes("Steps", () => set("NoiseSchedule", "kind", "rectified_flow"));
+    await changes("Steps", () => set("NoiseSchedule", "kind.shift", 5));
+    await changes("Steps", () => panel("Steps").locator("[data-key=lambda]").click());
+    expect((await page.evaluate(inside.kept, { type: "SamplingKitSteps" })).y === "lambda", "the axis is not kept");
+    await changes("PlotSchedule", () => panel("PlotSchedule").locator("[data-key=sigma]").click());
+    expect((await value("PlotSchedule", "y")) === "sigma", "the axis is not the widget's");
+    await changes("PlotSchedule", () => set("PlotSchedule", "y", "timestep"));
+    await set("NoiseSchedule", "kind", "vp_linear");
+    await set("PlotSchedule", "y", "log_sigma");
+    await until("vp again", () => note("ScheduleEditor"), (t) => /157/.test(t));
+  });
+
+  await test("values are shown on hover and by the arrow keys, and copied as text", async (expect) => {
+    await page.context().grantPermissions(["clipboard-read", "clipboard-write"]);
+    const plot = panel("Steps").locator(".sk-area > svg"), tip = panel("Steps").locator(".sk-tip");
+    await plot.hover();
+    expect(/^step \d+\nσ .+\nλ .+\nt /.test(await tip.innerText()), await tip.innerText());
+    await shot("Steps-hover", panel("Steps"));
+    await plot.focus();
+    await plot.press("Home");
+    expect(/^step 0\nσ 157/.test(await tip.innerText()), await tip.innerText());
+    await plot.press("ArrowRight");
+    expect(/^step 1\n/.test(await tip.innerText()), await tip.innerText());
+    await panel("Steps").locator("[data-key=sigma]").click();
+    await panel("Steps").locator(".sk-copy").click();
+    const copied = (await page.evaluate(() => navigator.clipboard.readText())).split(", ").map(Number);
+    expect(copied.length === 9 && Math.abs(copied[0] - 157.4073) < 1e-3 && copied[8] === 0, `copied ${copied}`);
+    await panel("Steps").getByText("pin").click();
+    await set("Steps", "steps", 5);
+    await until("pinned beside the new one", () => lines("Steps"), (l) => l.length === 2);
+    await shot("Steps-pinned", panel("Steps"));
+  });
+
+  await test("a drag in the editor changes text and levels; undo takes it back", async (expect) => {
+    const handle = panel("ScheduleEditor").locator(".sk-handle").nth(1), before = await value("ScheduleEditor", "curve"), levels = await lines("ScheduleEditor");
+    const box = await handle.boundingBox();
+    await page.mouse.move(box.x + box.width / 2, box.y + box.height / 2);
+    await page.mouse.down();
+    await page.mouse.move(box.x - 20, box.y + 10, { steps: 4 });
+    await page.mouse.move(box.x - 40, box.y + 30, { steps: 4 });
+    await page.mouse.up();
+    const dragged = await value("ScheduleEditor", "curve");
+    expect(/^0:1, 0\.[1-4]\d*:0\.[1-4]\d*, 1:0$/.test(dragged), `the text is ${dragged}`);
+    await until("the curve follows", () => lines("ScheduleEditor"), (l) => l[0] !== levels[0]);
+    await shot("ScheduleEditor-dragged", panel("ScheduleEditor"));
+    await page.evaluate(() => document.activeElement?.blur());
+    await page.keyboard.press("Control+z");
+    await until("undo", () => value("ScheduleEditor", "curve"), (t) => t === before);
+    await page.evaluate(inside.mark);
+    await page.keyboard.press("Control+y");
+    await until("redo", () => value("ScheduleEditor", "curve"), (t) => t === dragged);
+    await page.evaluate(inside.mark);
+  });
+
+  await test("the editor works from the keyboard and follows its text", async (expect) => {
+    await set("ScheduleEditor", "curve", "0:1, 0.5:0.5, 1:0");
+    await until("drawn", () => panel("ScheduleEditor").locator(".sk-handle").count(), (n) => n === 3);
+    const handle = panel("ScheduleEditor").locator(".sk-handle").nth(1);
+    await until("the text moves the handle", () => handle.getAttribute("aria-valuenow"), (v) => v === "0.5");
+    await handle.focus();
+    for (const key of ["ArrowUp", "ArrowUp", "Shift+ArrowLeft"]) await page.keyboard.press(key);
+    expect((await value("ScheduleEditor", "curve")) === "0:1, 0.45:0.52, 1:0", await value("ScheduleEditor", "curve"));
+    await page.keyboard.press("Enter");
+    expect((await value("ScheduleEditor", "curve")) === "0:1, 0.45:0.52, 0.725:0.26, 1:0", await value("ScheduleEditor", "curve"));
+    await page.keyboard.press("Delete");
+    expect((await value("ScheduleEditor", "curve")) === "0:1, 0.45:0.52, 1:0", await value("ScheduleEditor", "curve"));
+    expect(await page.evaluate(() => app.graph.nodes.some((n) => n.type === "SamplingKitScheduleEditor")), "Delete removed the node");
+    await set("ScheduleEditor", "curve", "1, 2, 3");
+    await until("says what is wrong", () => note("ScheduleEditor"), (t) => /progress:height/.test(t));
+    await set("ScheduleEditor", "curve", "0:1, 0.3:0.7, 1:0.1");
+    await until("right again", () => note("ScheduleEditor"), (t) => /^σ from/.test(t));
+  }, { refused: true });
+
+  await test("10^6 levels are refused in words", async () => {
+    await set("Steps", "steps", 10000);
+    await until("message", () => note("Steps"), (t) => /4096/.test(t));
+    await set("Steps", "steps", 8);
+    await until("plot", () => note("Steps"), (t) => t === "");
+  }, { refused: true });
+}
+
+async function canvas() {
+  await test("the wheel zooms the canvas over a plot, and scrolls a table", async (expect) => {
+    const zoom = () => page.evaluate(() => app.canvas.ds.scale), before = await zoom();
+    await panel("Steps").locator(".sk-area").hover();
+    await page.mouse.wheel(0, -120);
+    await until("zoom", zoom, (z) => z > before);
+    await show();
+    await set("Steps", "steps", 20);
+    const scroll = panel("SolverTable").locator(".sk-scroll"), still = await zoom();
+    await until("rows", () => scroll.locator("tbody tr").count(), (n) => n === 21);
+    await scroll.focus();
+    await scroll.hover();
+    await page.mouse.wheel(0, 60);
+    await until("scrolled", () => scroll.evaluate((e) => e.scrollTop), (t) => t > 0);
+    expect((await zoom()) === still, "the canvas moved with the table");
+    await set("Steps", "steps", 8);
+    await show();
+  });
+
+  await test("wire types have their colours, also after a change of theme", async (expect) => {
+    const colors = () => page.evaluate(() => [app.canvas.constructor.link_type_colors.NOISE_SCHEDULE, getComputedStyle(document.documentElement).getPropertyValue("--color-datatype-NOISE_SCHEDULE")]);
+    expect((await colors()).every((c) => c === "#4fa3d1"), String(await colors()));
+    await page.evaluate(() => app.extensionManager.setting.set("Comfy.ColorPalette", "light"));
+    await page.waitForTimeout(1000);
+    await until("again", colors, (c) => c.every((one) => one === "#4fa3d1"));
+    await shot("light");
+    await page.evaluate(() => app.extensionManager.setting.set("Comfy.ColorPalette", "dark"));
+  });
+}
+
+async function keeping() {
+  const state = async (index = 0) => ({ curve: await value("ScheduleEditor", "curve", index), steps: await value("Steps", "steps", index), rho: await value("Steps", "spacing.rho", index), kept: await page.evaluate(inside.kept, { type: "SamplingKitSteps", index }) });
+  await test("copy and paste keeps text, axes and pins", async (expect) => {
+    const before = await state();
+    await page.evaluate(() => { app.canvas.selectItems(app.graph.nodes); app.canvas.copyToClipboard(); app.canvas.pasteFromClipboard(); });
+    await show();
+    expect(JSON.stringify(await state(1)) === JSON.stringify(before), `${JSON.stringify(await state(1))} is not ${JSON.stringify(before)}`);
+    await until("the copy is drawn", () => lines("ScheduleEditor", 1), (l) => l.length && l[0].length > 40);
+    await set("Steps", "steps", 3, 1);
+    await until("copies are independent", () => lines("Steps", 1), (l) => l[0]?.split("L").length <= 4);
+    expect((await value("Steps", "steps")) === before.steps, "the original changed with the copy");
+    await page.evaluate(() => { for (const n of app.graph.nodes.slice(6)) app.graph.remove(n); });
+  });
+
+  await test("reload keeps everything", async (expect) => {
+    await page.evaluate(() => { app.canvas.emitBeforeChange(); app.canvas.emitAfterChange(); });
+    const before = await state(), saved = await page.evaluate(() => JSON.stringify(app.graph.serialize().nodes.map((n) => n.widgets_values)));
+    await page.waitForTimeout(2000); // the page keeps its draft after a pause
+    await page.reload();
+    await page.waitForFunction(() => window.app?.vueAppReady && app.graph?.nodes.length === 6, null, { timeout: 120_000 });
+    await show();
+    expect(JSON.stringify(await state()) === JSON.stringify(before), `${JSON.stringify(await state())} is not ${JSON.stringify(before)}`);
+    expect((await page.evaluate(() => JSON.stringify(app.graph.serialize().nodes.map((n) => n.widgets_values)))) === saved, "widgets_values changed");
+    for (const type of ["Steps", "PlotSchedule", "ScheduleEditor"]) await until(type, () => lines(type), (l) => l.length && l[0].length > 20);
+    await until("table", () => panel("SolverTable").locator("tbody tr").count(), (n) => n === 9);
+    await shot("reloaded");
+  });
+}
+
+async function templates() {
+  const stem = "same-noise-four-solvers", ui = JSON.parse(readFileSync(path.join(root, "example_workflows", `${stem}.json`), "utf8"));
+  await test(`${stem}: Steps is drawn; its schedule is read through a reroute, a bypassed node and a subgraph`, async (expect) => {
+    await page.evaluate(inPage.load, { ui, stem });
+    await show();
+    const direct = await until("Steps", () => lines("Steps"), (l) => l.length && l[0].length > 40);
+    await page.evaluate(() => {
+      const at = (type) => app.graph.nodes.find((n) => n.type === type), steps = at("SamplingKitSteps"), schedule = at("SamplingKitNoiseSchedule");
+      const reroute = LiteGraph.createNode("Reroute");
+      app.graph.add(reroute);
+      schedule.connect(0, reroute, 0);
+      reroute.connect(0, steps, 0);
+    });
+    await page.waitForTimeout(500);
+    expect((await note("Steps")) === "" && (await lines("Steps"))[0] === direct[0], `after a reroute: ${await note("Steps")}`);
+    await page.evaluate(() => {
+      const at = (type) => app.graph.nodes.find((n) => n.type === type);
+      app.graph.convertToSubgraph(new Set([at("SamplingKitNoiseSchedule")]));
+    });
+    await page.waitForTimeout(500);
+    expect((await note("Steps")) === "", `after a subgraph: ${await note("Steps")}`);
+    await shot("template");
+  });
+}
+
+// A traced run of the example `trace`, smaller, with a plot of levels that only the run can tell.
+async function running() {
+  const api = JSON.parse(readFileSync(path.join(root, "example_workflows", "api", "trace.json"), "utf8"));
+  const kind = (name) => Object.keys(api).filter((id) => api[id].class_type === `SamplingKit${name}`);
+  const [show0] = kind("ShowTrace"), [model] = kind("EmbeddedDenoiser"), [steps] = kind("Steps");
+  const needed = new Set();
+  const need = (id) => { needed.add(id); for (const v of Object.values(api[id].inputs)) if (Array.isArray(v)) need(v[0]); };
+  need(show0);
+  const graph = Object.fromEntries([...needed].map((id) => [id, api[id]]));
+  graph[steps].inputs.steps = 5;
+  graph[model].inputs["kind.scenes"] = 8;
+  graph[show0].inputs.frames = 4;
+  graph[101] = { class_type: "SamplingKitNoiseScheduleFromModel", inputs: { model: [model, 0] } };
+  graph[102] = { class_type: "SamplingKitSteps", inputs: { noise_schedule: ["101", 0], steps: 6, spacing: "trailing", denoise: 1, final: "zero" } };
+  graph[103] = { class_type: "SamplingKitPlotSchedule", inputs: { "sigmas.sigmas0": ["102", 0], y: "log_sigma", x: "step" } };
+
+  await test("a run shows its trace, and levels that only it can tell", async (expect) => {
+    await page.evaluate(async (prompt) => {
+      await app.loadApiJson(prompt, "traced");
+      const of = (type) => app.graph.nodes.find((n) => n.type === `SamplingKit${type}`), trace = of("ShowTrace"), plot = of("PlotSchedule");
+      trace.setSize([320, trace.size[1]]);
+      plot.pos = [trace.pos[0] + 400, trace.pos[1]];
+    }, graph);
+    await page.waitForTimeout(500);
+    await show();
+    await until("named", () => note("PlotSchedule"), (t) => t === "“Noise Schedule from Model” is known only after a run.");
+    expect((await panel("ShowTrace").locator("input").isDisabled()), "the slider moves before a run");
+    await page.evaluate(() => app.queuePrompt(0));
+    await until("strip", () => panel("ShowTrace").locator("[data-count]").count(), (n) => n === 2, 120_000);
+    await until("curve", () => lines("ShowTrace"), (l) => l.length && l[0].length > 20);
+    await until("levels", () => lines("PlotSchedule"), (l) => l.length && l[0].split("L").length === 6);
+    expect(/^Values of the last run/.test(await note("PlotSchedule")), await note("PlotSchedule"));
+    await show();
+    await shot("ShowTrace", panel("ShowTrace"));
+    const at = () => panel("ShowTrace").locator("[data-count]").first().evaluate((e) => e.style.backgroundPosition);
+    const last = await at();
+    await panel("ShowTrace").locator("input").fill("0");
+    expect((await at()) !== last, "the slider does not change the frame");
+    await changes("ShowTrace", () => panel("ShowTrace").locator("select").selectOption({ index: 2 }));
+    await shot("traced");
+  });
+
+  await test("reload keeps strip, curve and levels", async (expect) => {
+    await page.waitForTimeout(2000);
+    await page.reload();
+    await page.waitForFunction((n) => window.app?.vueAppReady && app.graph?.nodes.length === n, Object.keys(graph).length, { timeout: 120_000 });
+    await show();
+    await until("strip", () => panel("ShowTrace").locator("[data-count]").count(), (n) => n === 2);
+    expect((await panel("ShowTrace").locator("select").evaluate((e) => e.selectedIndex)) === 2, "the choice of curve is lost");
+    await until("levels", () => lines("PlotSchedule"), (l) => l.length && l[0].split("L").length === 6);
+  });
+}
+
+async function cost() {
+  await test("less than 60 KB, and less than 100 ms of the page's start", async (expect) => {
+    const { bytes, best } = await page.evaluate(async () => {
+      const mine = performance.getEntriesByType("resource").filter((r) => /sampling-kit\/js\/.*\.js$/.test(r.name)), texts = {}, times = [];
+      for (const r of mine) texts[r.name.split("/").at(-1)] = await (await fetch(r.name)).text();
+      const order = []; // each after those that it imports; without the two that speak to the host
+      const visit = (name) => { if (order.includes(name)) return; for (const [, of] of texts[name].matchAll(/from "\.\/(.+)"/g)) visit(of); order.push(name); };
+      for (const name of Object.keys(texts)) if (!["sampling_kit.js", "live.js"].includes(name)) visit(name);
+      for (let i = 0; i < 5; i++) {
+        const url = {}, start = performance.now();
+        for (const name of order) url[name] = URL.createObjectURL(new Blob([texts[name].replace(/from "\.\/(.+)"/g, (_, of) => `from "${url[of]}"`)], { type: "text/javascript" }));
+        await Promise.all(order.map((name) => import(url[name])));
+        times.push(performance.now() - start);
+      }
+      return { bytes: mine.reduce((sum, r) => sum + r.decodedBodySize, 0), best: Math.min(...times) };
+    });
+    console.log(`       ${bytes} bytes, ${best.toFixed(1)} ms`);
+    expect(bytes > 10_000 && bytes < 60_000, `${bytes} bytes`);
+    expect(best < 100, `${best} ms`);
+  });
+}
+
+const browser = await launch();
+try {
+  for (mode of ["classic", "nodes2"]) {
+    if (options.only && options.only !== mode) continue;
+    page = await open(browser, options.url, { nodes2: mode === "nodes2" });
+    await cost();
+    await widgets();
+    await canvas();
+    await keeping();
+    await running();
+    await templates();
+    await page.context().close();
+  }
+} finally {
+  await browser.close();
+}
+process.exitCode = failures ? 1 : 0;

@@ -1,0 +1,182 @@
+"""Help, tooltips and translations are complete and in step with the nodes; tutorial, examples and blueprints hold together."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from sampling_kit.headless import help_pages, locales
+from sampling_kit.headless.words import LANGUAGES, ROOT, Words
+from sampling_kit.nodes import NODES
+from sampling_kit.nodes import io_standalone as io
+
+PACK = ROOT.parent
+SCHEMAS = {node.define_schema().node_id: node.define_schema() for node in NODES}
+AGAIN = "run: python -m sampling_kit.headless.locales"
+#: Need a folder or file that does not ship.
+WITHOUT_EXAMPLE = {"SamplingKitDiffusersClass"}
+
+
+def inputs(items):
+    for item in items:
+        yield item
+        for option in item.extra.get("options") or ():
+            if isinstance(option, io.Option):
+                yield from inputs(option.inputs)
+
+
+@pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
+def test_every_input_and_output_has_a_tooltip(schema):
+    bare = [item.id for item in inputs(schema.inputs) if not item.tooltip]
+    bare += [item.display_name for item in schema.outputs if not item.tooltip]
+    assert not bare
+
+
+@pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
+def test_every_help_page_says_what_when_and_where(schema):
+    assert len(schema.description) > 40
+    assert help_pages.helps()[schema.node_id].when, "write it in locales/en/help.json"
+    if schema.node_id not in WITHOUT_EXAMPLE:
+        assert "## Example" in help_pages.page(
+            next(n for n in NODES if n.define_schema().node_id == schema.node_id)
+        )
+
+
+def test_solvers_and_rules_have_a_formula_a_reference_and_their_other_names():
+    for schema in SCHEMAS.values():
+        if schema.category == "Sampling Kit/solver":
+            told = help_pages.helps()[schema.node_id].formula + schema.description
+            assert "=" in told or "→" in told or "∫" in told, schema.node_id
+            assert "Elsewhere: " in schema.description and "Reference: " in schema.description
+
+
+def test_no_help_is_left_over():
+    assert set(help_pages.helps()) <= set(SCHEMAS)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_nothing_is_missing_or_stale(language):
+    assert not locales.problems(language)
+
+
+def test_the_generated_files_are_in_step():
+    for path, text in locales.files().items():
+        assert path.read_text(encoding="utf-8") == text, AGAIN
+
+
+def test_translated_help_pages_are_in_step():
+    again = "run: python -m sampling_kit.headless.help_pages"
+    made = help_pages.pages()
+    for path, text in made.items():
+        assert path.read_text(encoding="utf-8") == text, again
+    assert set(help_pages.FOLDER.rglob("*.md")) == set(made)
+
+
+def test_chinese_is_chinese():
+    """Names may be symbols or proper names; a sentence has to be translated."""
+    words = Words.of("zh")
+    for english, own in words.texts.items():
+        if len(english) > 25 and " " in english and not english.startswith(("[{", "{")):
+            assert re.search("[\u4e00-\u9fff]", own), english
+            assert not re.search("[\u4e00-\u9fff] ?[,;?!]", own), f"half-width punctuation: {own}"
+
+
+def test_translations_keep_references_and_symbols():
+    """arXiv numbers, years and α, σ, κ, λ, η of the English text are in the other one too."""
+    for english, own in Words.of("zh").texts.items():
+        for kept in (r"\d{4}\.\d{5}", r"\b(?:19|20)\d{2}\b", r"[αβγζηκλμρστφ]"):
+            assert set(re.findall(kept, english)) <= set(re.findall(kept, own)), (english, own)
+
+
+def test_a_missing_and_a_stale_string_are_named(monkeypatch):
+    words = Words.of("zh")
+    gone = "How the levels are spread over the schedule."
+    texts = {k: v for k, v in words.texts.items() if k != gone} | {"no node says this": "无"}
+    monkeypatch.setattr(Words, "of", classmethod(lambda cls, language: cls(words.names, texts)))
+    assert [line.split(", ")[1] for line in locales.problems("zh")] == [
+        f'texts: missing: "{gone}"',
+        'texts: stale: "no node says this"',
+    ]
+
+
+def test_messages_show_the_syntax_of_vue_i18n_as_it_is():
+    assert locales.message("|a − b| {x}") == "{'|'}a − b{'|'} {'{'}x{'}'}"
+
+
+def test_a_name_of_one_node_goes_before_the_common_one():
+    words = Words({"scale": "强度", "A.scale": "倍数"})
+    assert (words.name("scale", "A"), words.name("scale", "B")) == ("倍数", "强度")
+    assert words.name("shift", "A") == "shift" and list(words.missing) == [("names", "shift")]
+
+
+def test_options_that_share_an_input_are_all_told():
+    steps = locales.node_defs(Words())["SamplingKitSteps"]["inputs"]
+    assert steps["spacing_rho"]["tooltip"].startswith("ρ")
+    shift = locales.node_defs(Words())["SamplingKitNoiseSchedule"]["inputs"]["kind_sigma_max"]
+    assert shift["name"] == "sigma_max" and shift["tooltip"]
+
+
+# --------------------------------------------------------------------------- tutorial, blueprints
+
+TUTORIAL = sorted((PACK / "example_workflows" / "api").glob("tutorial-*.json"))
+
+
+def test_the_tutorial_is_a_path_without_a_checkpoint():
+    text = (PACK / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    stems = [path.stem for path in TUTORIAL]
+    assert [stem.split("-")[1] for stem in stems] == [str(i + 1) for i in range(len(stems))]
+    assert len(stems) >= 5
+    assert sorted(set(re.findall(r"tutorial-\d-[\w-]+(?=`)", text))) == stems
+    for path in TUTORIAL:
+        types = {n["class_type"] for n in json.loads(path.read_text(encoding="utf-8")).values()}
+        assert "SamplingKitEmbeddedDenoiser" in types
+        assert not [t for t in types if "Load" in t]
+
+
+def test_the_tutorial_page_leads_to_files():
+    text = (PACK / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!http)([^)#]+)", text):
+        assert (PACK / "docs" / target).exists(), target
+
+
+BLUEPRINTS = sorted((PACK / "subgraphs").glob("*.json"))
+PARTS = {"schedule", "guidance", "solver", "noise"}
+
+
+def test_the_blueprints_are_there():
+    assert {p.stem for p in BLUEPRINTS} == {"DDPM", "DDIM", "Euler", "Rectified Flow"}
+
+
+@pytest.mark.parametrize("path", BLUEPRINTS, ids=lambda p: p.stem)
+def test_a_blueprint_is_one_node_that_opens_into_the_parts(path):
+    """A malformed file here is an error message on every start of the page."""
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    (node,), (inside,) = saved["nodes"], saved["definitions"]["subgraphs"]
+    assert node["type"] == inside["id"] and inside["name"] == node["title"] == path.stem
+    assert [i["name"] for i in node["inputs"] if "widget" not in i] == [
+        "model", "positive", "negative", "latent_image"
+    ]  # fmt: skip
+    assert node["outputs"][0]["type"] == "LATENT"
+    ids = {n["id"]: n["type"] for n in inside["nodes"]}
+    kinds = {
+        SCHEMAS[t].category.split("/")[-1] for t in ids.values() if t.startswith("SamplingKit")
+    }
+    assert kinds >= PARTS and "SamplerCustomAdvanced" in ids.values()
+    for id, widget in node["properties"]["proxyWidgets"]:
+        held = {i.id for i in SCHEMAS[ids[int(id)]].inputs}
+        assert widget in held
+    for link in inside["links"]:
+        assert {link["origin_id"], link["target_id"]} <= {*ids, -10, -20}
+
+
+def test_the_folders_ship():
+    text = (PACK / "pyproject.toml").read_text(encoding="utf-8")
+    for folder in ("locales/**/*", "subgraphs/*.json"):
+        assert folder in text
+
+
+def test_paths_are_where_the_host_looks():
+    for language in ("en", *LANGUAGES):
+        assert json.loads((ROOT / language / "main.json").read_text(encoding="utf-8"))
+    assert Path(help_pages.FOLDER).parts[-2:] == ("web", "docs")

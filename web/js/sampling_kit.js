@@ -1,0 +1,169 @@
+// The pack's widgets: which node gets which, how they are put on it, and what of them is kept in the workflow.
+
+import { app } from "../../../scripts/app.js";
+import { addColors, keepColors } from "./colors.js";
+import { addStyle } from "./dom.js";
+import { editor } from "./editor.js";
+import { levels } from "./levels.js";
+import { eachTick, start, watch } from "./live.js";
+import { table } from "./table.js";
+import { trace } from "./trace.js";
+import { say, speak } from "./words.js";
+
+const KEPT = "sampling_kit"; // in node.properties: what the user chose to see, pinned curves, values of the last run
+const MOST_KEPT = 16384; // characters of the last run's values
+const PAYLOADS = ["sampling_kit", "sampling_kit_trace"];
+
+const kept = (node) => node.properties[KEPT] ?? {};
+const keep = (node, more) => { node.properties[KEPT] = { ...kept(node), ...more }; };
+const widget = (node, name) => node.widgets?.find((w) => w.name === name);
+function setWidget(node, name, value) {
+  const w = widget(node, name);
+  w.value = value;
+  w.callback?.(value);
+}
+// one step for undo
+function noteChange() {
+  app.canvas.emitBeforeChange();
+  app.canvas.emitAfterChange();
+}
+
+// A panel of our own below the widgets. It is not saved: the workflow keeps values by position.
+function addPanel(node, { element }, height) {
+  const panel = node.addDOMWidget("sampling_kit_panel", "sampling_kit", element, { serialize: false, hideOnZoom: false, getMinHeight: () => height });
+  panel.serialize = false;
+  element.style.minHeight = `${height - 2 * (panel.margin ?? 10)}px`; // Nodes 2.0 lay it out by this
+  // what the pointer does to the canvas it also does over a panel, as over the host's own text boxes
+  element.addEventListener("wheel", (event) => {
+    if (globalThis.LiteGraph?.vueNodesMode) return; // there the node passes it on
+    const scroll = event.target.closest?.(".sk-scroll");
+    if (scroll && scroll.scrollHeight > scroll.clientHeight && !event.ctrlKey) return;
+    event.preventDefault();
+    app.canvas.processMouseWheel(event);
+  }, { passive: false });
+  for (const [type, forward] of [["pointerdown", "processMouseDown"], ["pointermove", "processMouseMove"], ["pointerup", "processMouseUp"]])
+    element.addEventListener(type, (event) => { if (event.button === 1 || (type === "pointermove" && event.buttons & 4)) app.canvas[forward](event); });
+  return panel;
+}
+
+// What of a node is seen, from its widgets where it has them, else from its properties.
+function viewOf(node, pins) {
+  const usual = { y: "log_sigma", x: "step", pins: pins ? [] : null }, view = {};
+  for (const name of Object.keys(usual))
+    Object.defineProperty(view, name, {
+      get: () => widget(node, name)?.value ?? kept(node)[name] ?? usual[name],
+      set(value) {
+        if (widget(node, name)) setWidget(node, name, value);
+        else keep(node, { [name]: value });
+        noteChange();
+      },
+    });
+  return view;
+}
+
+// Shows what the route says; where only a run can tell, the values of the last one. Returns a function that asks at once.
+function livePanel(node, panel) {
+  let told = {};
+  const show = () => {
+    const { last } = kept(node);
+    if (told.error) panel.show(told, told.error, "error");
+    else if (told.missing) panel.show(told, say("Connect {}.", told.missing));
+    else if (!told.unknown) panel.show(told);
+    else if (last) panel.show({ ...told, ...last }, say("Values of the last run; “{}” is known only then.", told.unknown));
+    else panel.show(told, say("“{}” is known only after a run.", told.unknown));
+  };
+  after(node, (result) => {
+    if (!told.unknown) return;
+    const small = JSON.stringify(result).length <= MOST_KEPT;
+    keep(node, { last: small ? result : undefined });
+    if (small) show();
+    else panel.show(result);
+  });
+  return watch(node, panel.sync ?? (() => {}), (answer) => { told = answer; show(); });
+}
+
+// act on what a run tells, at once and when a finished run is opened from the history
+const readers = new WeakMap();
+function after(node, act) {
+  readers.set(node, act);
+  const before = node.onExecuted;
+  node.onExecuted = function (output) {
+    before?.call(this, output);
+    read(node, output);
+  };
+}
+
+function read(node, output) {
+  const payload = PAYLOADS.map((key) => output?.[key]?.[0]).find(Boolean);
+  if (payload) readers.get(node)?.(typeof payload === "string" ? JSON.parse(payload) : payload);
+}
+
+// A recorded run is too large for a workflow: it stays in the browser's tab, under a name kept in the node.
+const SHELF = "sampling_kit.trace.";
+function shelve(node, payload) {
+  const name = Date.now().toString(36) + Math.random().toString(36).slice(2, 8);
+  keep(node, { run: name });
+  for (let tries = 0; tries < 20; tries++) {
+    try { return sessionStorage.setItem(SHELF + name, JSON.stringify(payload)); } catch { // full: the oldest goes
+      const oldest = Object.keys(sessionStorage).filter((key) => key.startsWith(SHELF)).sort()[0];
+      if (!oldest) return;
+      sessionStorage.removeItem(oldest);
+    }
+  }
+}
+const shelved = (node) => JSON.parse(sessionStorage.getItem(SHELF + kept(node).run));
+
+const WIDGETS = {
+  SamplingKitSteps(node) {
+    const panel = levels(viewOf(node, true));
+    addPanel(node, panel, 170);
+    livePanel(node, panel);
+  },
+  SamplingKitPlotSchedule(node) {
+    const panel = levels(viewOf(node, false));
+    addPanel(node, panel, 220);
+    livePanel(node, panel);
+  },
+  SamplingKitScheduleEditor(node) {
+    const panel = editor({
+      get: () => widget(node, "curve")?.value ?? "",
+      set: (text) => { setWidget(node, "curve", text); ask(); },
+      done: noteChange,
+    });
+    addPanel(node, panel, 220);
+    const ask = livePanel(node, panel);
+  },
+  SamplingKitSolverTable(node) {
+    const panel = table();
+    addPanel(node, panel, 200);
+    livePanel(node, panel);
+  },
+  SamplingKitShowTrace(node) {
+    const panel = trace({ get curve() { return kept(node).curve; }, set curve(curve) { keep(node, { curve }); noteChange(); } });
+    addPanel(node, panel, 330);
+    let shown;
+    const show = (payload) => { shown = kept(node).run; panel.show(payload, say("The run is shown here after it was made.")); };
+    after(node, (payload) => { shelve(node, payload); show(payload); });
+    eachTick(node, () => { if (shown !== kept(node).run) show(shelved(node)); });
+    show(null);
+  },
+};
+
+app.registerExtension({
+  name: "SamplingKit.Widgets",
+  init() {
+    speak(app.extensionManager.setting.get("Comfy.Locale"));
+  },
+  setup() {
+    addStyle();
+    addColors();
+    start(() => keepColors(app.canvas));
+  },
+  nodeCreated(node) {
+    WIDGETS[node.comfyClass]?.(node);
+  },
+  onNodeOutputsUpdated(outputs) {
+    for (const graph of [app.rootGraph, ...(app.rootGraph.subgraphs?.values() ?? [])])
+      for (const node of graph.nodes) read(node, outputs[graph === app.rootGraph ? node.id : `${graph.id}:${node.id}`]);
+  },
+});
