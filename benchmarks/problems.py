@@ -163,6 +163,10 @@ def problem(name: str, seeds: int | None = None) -> Problem:
     if name == "postcards":
         start = sd.kappa_max * gaussian_noise(seeds or 8, 3, 24, 24)
         return Problem(name, VE(), sd, two_products(postcard_mixture(VE())), start)
+    if name.startswith("network"):
+        from .fit import network_problem
+
+        return network_problem(name, seeds)
     raise ValueError(f"problem {name!r}: choose among {', '.join(PROBLEMS)}")
 
 
@@ -219,6 +223,7 @@ class Result:
     nfe: int
     error: float
     failure: str = ""
+    rms: float = math.inf  # root of the mean square over seeds
 
 
 Pair = tuple[Contestant, str]  # and its spacing
@@ -231,8 +236,10 @@ def contest(
     budgets: Sequence[int] = BUDGETS,
     seeds: int | None = None,
     spacings: Sequence[str] = tuple(SPACINGS),
+    only: Sequence[Sequence[str]] | None = None,
 ) -> list[Result]:
-    """Every contestant on every problem in ``answers``, with every spacing and budget.
+    """Every contestant on every problem in ``answers``, with every spacing and budget; or ``only`` the
+    [contestant, spacing] given.
 
     To save time, a pair of contestant and spacing that is HOPELESS times worse than the best of this
     contest at some budget above EARLY sits out the larger ones. (Without that rule the 72 best of the
@@ -242,6 +249,8 @@ def contest(
     for name, end in answers.items():
         task = problem(name, seeds)
         pairs = [(c, s) for c in contestants if c.path in ("", task.path.name) for s in spacings]
+        if only is not None:
+            pairs = [(c, s) for c, s in pairs if [c.name, s] in [list(pair) for pair in only]]
         results += _play_all(side, task, end, pairs, sorted(budgets))
     return results
 
@@ -271,7 +280,7 @@ def _play_all(
 def _play(
     side: str, task: Problem, end: Tensor, contestant: Contestant, spacing: str, points: Points
 ) -> Result:
-    calls, failure, error = 0, "", math.inf
+    calls, failure, error, rms = 0, "", math.inf, math.inf
 
     def counted(x: Tensor, sigma: float) -> Tensor:
         nonlocal calls
@@ -280,9 +289,11 @@ def _play(
 
     try:
         last = contestant.play(task, points, counted)
-        error = median(rmse(last.double(), end))
+        errors = rmse(last.double(), end)
+        error, rms = median(errors), float(errors.square().mean().sqrt())
     except Exception as exception:  # somebody else's code: a failure is a result
         failure = f"{type(exception).__name__}: {exception}"
     if not failure and not math.isfinite(error):
         failure, error = "not finite", math.inf
-    return Result(task.name, side, contestant.name, spacing, len(points) - 1, calls, error, failure)
+    steps = len(points) - 1
+    return Result(task.name, side, contestant.name, spacing, steps, calls, error, failure, rms)

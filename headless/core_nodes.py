@@ -14,12 +14,14 @@ from torch import Tensor
 
 from ..nodes import io_standalone as io
 from ..nodes._standalone import Guider, Sampler, make_guider, set_folders
+from ..nodes._standalone_fit import set_progress
 from ..nodes.files import find_file, refusal, split_prefix
 from ..schedulers.guidance import CFG, COND, UNCOND, Guidance
 from .context import current
 from .images import load_image, save_animation, save_images
 
 set_folders(lambda kind: getattr(current(), kind))
+set_progress(lambda step, total: current().report(step, total))
 
 Latent = dict[str, Any]
 WEBP_METHODS = {"default": 4, "fastest": 0, "slowest": 6}

@@ -166,8 +166,8 @@ class Model:
         claims = self.prediction, self.schedule
         return Relabelled(inner, self.network, self.trained, *claims, raw=self.raw)
 
-    def condition(self, name: str, cond: Conditioning, batch: int) -> Any:
-        """What the denoiser takes for a CONDITIONING, with ``batch`` rows, on the device."""
+    def condition(self, name: str, cond: Conditioning, batch: int | None) -> Any:
+        """What the denoiser takes for a CONDITIONING, with ``batch`` rows (None: its own), on the device."""
         context, extra = cond[0]
         if not isinstance(self.inner, DiffusersDenoiser):
             return repeat_to(class_weights(context, self.inner.classes), batch)
@@ -365,6 +365,23 @@ class Guider:
     def denoiser(self, batch: int) -> Callable[[Tensor, float], Tensor]:
         """D(x, σ) of the run for ``batch`` images, with the conditionings made ready once."""
         run = self.run or self.new_run([])
+        one = self.network_calls(batch)
+
+        def evaluate(x: Tensor, sigma: float, names: Sequence[str]) -> dict[str, Tensor]:
+            return {name: one(x, sigma, name, None) for name in names}
+
+        def denoise(x: Tensor, sigma: float) -> Tensor:
+            if not run.records:
+                run.guidance = placed(self.guidance, x)
+            return run(x, sigma, evaluate)
+
+        return denoise
+
+    def network_calls(
+        self, batch: int | None
+    ) -> Callable[[Tensor, float | Tensor, str, Tensor | None], Tensor]:
+        """D(x, σ) of a branch, with the conditionings made ready once, for ``batch`` images; or, given
+        rows, image i with row rows[i] of every conditioning, counted around."""
         models = {COND: self.model}
         if self.weak_model is not None:
             models[WEAK] = self.weak_model
@@ -377,24 +394,18 @@ class Guider:
 
         weights = {name: rows(name) for name in {*self.conds, *models}}
 
-        def one(x: Tensor, sigma: float, name: str) -> Tensor:
+        def one(x: Tensor, sigma: float | Tensor, name: str, image: Tensor | None) -> Tensor:
             network, given = networks.get(name, networks[COND]), weights[name]
-            if len(x) < batch:
+            if image is not None:
+                given = picked(given, image)
+            elif batch is not None and len(x) < batch:
                 given = shared(given, len(x), name)
             if not x.requires_grad:
                 return network(x, sigma, given)
             with differentiable(network):
                 return network(x, sigma, ordinary(given))
 
-        def evaluate(x: Tensor, sigma: float, names: Sequence[str]) -> dict[str, Tensor]:
-            return {name: one(x, sigma, name) for name in names}
-
-        def denoise(x: Tensor, sigma: float) -> Tensor:
-            if not run.records:
-                run.guidance = placed(self.guidance, x)
-            return run(x, sigma, evaluate)
-
-        return denoise
+        return one
 
     def refuse_perturbations(self) -> None:
         """Raises ValueError if the chain perturbs attention or blocks: no model here has any."""
@@ -416,10 +427,17 @@ def shared(given: Any, count: int, name: str) -> Any:
     return given[:count]
 
 
-def repeat_to(rows: Tensor | None, batch: int) -> Tensor | None:
-    """Rows [B, …] repeated or cut to ``batch``, as ComfyUI does with conditionings."""
-    if rows is None:
-        return None
+def picked(given: Any, rows: Tensor) -> Any:
+    """Rows of a condition (a tensor, tensors by name or None), counted around."""
+    if isinstance(given, dict):
+        return {key: picked(value, rows) for key, value in given.items()}
+    return given if given is None else given[(rows % len(given)).to(given.device)]
+
+
+def repeat_to(rows: Tensor | None, batch: int | None) -> Tensor | None:
+    """Rows [B, …] repeated or cut to ``batch`` (None: as they are), as ComfyUI does with conditionings."""
+    if rows is None or batch is None:
+        return None if rows is None else rows.to(_device)
     times = -(-batch // len(rows))
     return rows.repeat(times, *(1,) * (rows.ndim - 1))[:batch].to(_device)
 

@@ -38,6 +38,14 @@ if PRESENT:
         solver_of,
     )
     from ._comfy_diffusers import compute_device, latent_layout, make_diffusers  # pyright: ignore
+    from ._comfy_fit import (  # pyright: ignore
+        facts_of_guider,
+        latent_shape,
+        noise_scale_of_guider,
+        progress,
+        schedule_of_guider,
+        with_field,
+    )
     from ._comfy_route import add_route  # pyright: ignore
     from ._comfy_trace import (  # pyright: ignore
         as_latent,
@@ -76,6 +84,14 @@ else:
         set_device,
         solver_of,
     )
+    from ._standalone_fit import (
+        facts_of_guider,
+        latent_shape,
+        noise_scale_of_guider,
+        progress,
+        schedule_of_guider,
+        with_field,
+    )
     from ._standalone_trace import as_latent, path_of, run_sampler, sampler_name, traced
 
 __all__ = [
@@ -87,10 +103,12 @@ __all__ = [
     "compute_choice",
     "compute_device",
     "facts_of",
+    "facts_of_guider",
     "folder",
     "in_dtype",
     "io",
     "latent_layout",
+    "latent_shape",
     "latent_space",
     "loaded",
     "make_diffusers",
@@ -100,16 +118,20 @@ __all__ = [
     "model_folders",
     "model_of",
     "noise_scale",
+    "noise_scale_of_guider",
     "patcher",
     "path_of",
     "probe",
     "probed",
+    "progress",
     "raw_output",
     "relabelled",
     "run_sampler",
     "sampler_name",
     "schedule_of",
+    "schedule_of_guider",
     "set_device",
     "solver_of",
     "traced",
+    "with_field",
 ]

@@ -17,13 +17,13 @@ SUFFIX = ".safetensors"
 STATE = "SAMPLER_STATE, filled while SamplerCustomAdvanced runs with this sampler"
 
 
-def plain_solver(sampler: Any) -> Solver:
-    """The solver of a SAMPLER of ours. Raises ValueError for any other."""
+def plain_solver(sampler: Any, input: str = "sampler") -> Solver:
+    """The solver of a SAMPLER of ours. Raises ValueError naming ``input`` for any other."""
     solver = solver_of(sampler)
     if isinstance(solver, Solver):
         return solver
     raise ValueError(
-        "sampler: connect a solver node of the Sampling Kit itself, "
+        f"{input}: connect a solver node of the Sampling Kit itself, "
         + ("not Keep State or Resume State" if isinstance(solver, Part) else "not another sampler")
     )
 

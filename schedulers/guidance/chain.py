@@ -122,8 +122,11 @@ class GuidanceRun:
     ``share_pure_noise``: at α = 0 (flow, t = 1) an exact D is E[x0 | condition] and does not depend on
     x, so one image is evaluated and used for the whole batch. Only for batches with one and the same
     condition; a network that is not exact there then gives each image the first one's prediction.
-    ``probe``: keep ‖Δ‖, cosine and effective weight of every evaluation.
+    ``probe``: keep ‖Δ‖, cosine and effective weight of every evaluation. ``keep_graph`` (set it before the
+    first call): D can be differentiated by x, for those who fit a solver through the model.
     """
+
+    keep_graph = False
 
     def __init__(
         self,
@@ -194,7 +197,11 @@ class GuidanceRun:
         for rule, memory in zip(self.guidance.rules, self.memory, strict=True):
             if rule.active(at):
                 d = rule.apply(d, Call(x, at, self.ladder.path, preds, memory, again))
-        if d.requires_grad and any(r.gradient and r.active(at) for r in self.guidance.rules):
+        if (
+            d.requires_grad
+            and not self.keep_graph
+            and any(r.gradient and r.active(at) for r in self.guidance.rules)
+        ):
             d = d.detach()  # the graph was for the rules; one that the caller asked for stays
         if self.probe and self.records and UNCOND in preds:
             self._observe(self.records[-1], preds[COND].detach(), preds[UNCOND].detach(), d)

@@ -3,6 +3,7 @@
 A stage forms one state and may evaluate the denoiser there:
 
     y = Σ_j x_j·anchor_j + Σ_j d_j·D_j + noise·z        (newest anchor and newest D first)
+        + the terms' frequency bands, channels mixed    (fitted solvers only, see ``mix.py``)
     commit:   y becomes the newest anchor
     evaluate: D(y) becomes the newest entry of the history
 
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 
 from ..path import Path, Point, rescale
+from .mix import Mix, Spectra
 from .program import ANCHOR, DATA, Move, program
 
 Denoise = Callable[[Tensor, float], Tensor]
@@ -40,6 +42,7 @@ class Stage:
     commit: bool = True
     evaluate: bool = True
     told: Point | None = None
+    mix: Mix | None = None
 
     @property
     def sigma(self) -> float:
@@ -84,7 +87,7 @@ class Plan:
     @cached_property
     def reach(self) -> tuple[int, int]:
         """How many states and predictions a run keeps."""
-        names = [name for move in self.moves for name in move.terms]
+        names = [name for move in self.moves for name in move.names]
         far = [
             1 + max((back for kind, back in names if kind == k), default=0) for k in (ANCHOR, DATA)
         ]
@@ -106,6 +109,7 @@ class Plan:
                     x=tuple(w * c / s for w, s in zip(stage.x, scales, strict=False)),
                     d=tuple(w * c for w in stage.d),
                     noise=stage.noise * c,
+                    mix=stage.mix and stage.mix.scaled([c / s for s in scales], c),
                 )
             )
             if stage.commit:
@@ -120,6 +124,8 @@ class Plan:
             )
             row |= {f"x[{j}]": w for j, w in enumerate(stage.x)}
             row |= {f"D[{j}]": w for j, w in enumerate(stage.d)}
+            if stage.mix:
+                row |= {"mix": repr(stage.mix)}
             yield row | dict(
                 noise=stage.noise, commit=int(stage.commit), evaluate=int(stage.evaluate)
             )
@@ -133,6 +139,7 @@ class Plan:
         history = [
             f"{name}[{j}]" for name, count in zip("xD", kept, strict=True) for j in range(count)
         ]
+        history += ["mix"] if any(s.mix for s in self.stages) else []
         return ["stage", "step", "alpha", "sigma", *history, "noise", "commit", "evaluate"]
 
     def table(self, digits: int = 6) -> str:
@@ -218,11 +225,12 @@ def advance(
     moves, steps = plan.moves, plan.steps
     keep_x, keep_d = plan.reach
     last = len(moves) if until is None else max(until, state.stage)
+    spectra = Spectra() if any(m.mix for m in moves) else None
     reported = max((m.step for m in moves[: state.stage] if m.evaluate), default=-1)
     sums: list[tuple[Move, torch.dtype, Tensor]] = []
     for move in moves[state.stage : last]:
         if ready is None:
-            y, draws = form(move, anchors, history, noise, draws)
+            y, draws = form(move, anchors, history, noise, draws, spectra)
         else:
             y, ready = ready, None
         if move.retire is not None:
@@ -247,6 +255,8 @@ def advance(
         if plan.clip_x0:
             d = d.clamp(-plan.clip_x0, plan.clip_x0)
         history = [d, *history[: keep_d - 1]]
+        if spectra is not None:
+            spectra.forget(anchors, history)
         if move.step > reported:
             reported = move.step
             if callback is not None:
@@ -271,7 +281,7 @@ def arrive(plan: Plan, state: State, level: Point, noise: DrawNoise | None = Non
     if math.isclose(at.sigma, level.sigma, rel_tol=1e-9):
         return replace(state, y=y, arrived=y, draws=draws)
     lift = at.alpha / level.alpha
-    x = move.form(state.anchors, state.history) / lift
+    x = form(move, state.anchors, state.history, None, 0)[0] / lift
     return replace(state, y=y, arrived=x, draws=draws, lift=lift)
 
 
@@ -281,9 +291,12 @@ def form(
     history: Sequence[Tensor],
     noise: DrawNoise | None,
     draws: int,
+    spectra: Spectra | None = None,
 ) -> tuple[Tensor, int]:
     """(state of this stage, noise draws made so far)."""
     y = move.form(anchors, history)
+    if move.mix is not None:
+        y = y + move.mix.apply(anchors, history, spectra or Spectra())
     if not move.noise or noise is None:
         return y, draws
     z = noise(draws + 1, anchors[0])

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from .mix import Mix
     from .plan import Stage
 
 ANCHOR, DATA = 0, 1
@@ -44,6 +45,14 @@ class Move(NamedTuple):
     step: int
     level: float
     sigma: float
+    mix: Mix | None = None
+
+    @property
+    def names(self) -> list[tuple[int, int]]:
+        """The tensors this move reads, as in ``terms``."""
+        more = [] if self.mix is None else [(ANCHOR, j) for j in range(len(self.mix.x))]
+        more += [] if self.mix is None else [(DATA, j) for j in range(len(self.mix.d))]
+        return [*self.terms, *more]
 
     def form(self, anchors: Sequence[Tensor], data: Sequence[Tensor]) -> Tensor:
         """Σ weight·tensor without its noise; a single tensor of weight 1 is returned itself."""
@@ -99,6 +108,7 @@ def program(stages: Sequence[Stage]) -> tuple[Move, ...]:
                 step=stage.step,
                 level=stage.at.sigma,
                 sigma=stage.sigma,
+                mix=stage.mix,
             )
         )
     return tuple(moves)
@@ -136,6 +146,8 @@ def paired_scales(stages: Sequence[Stage]) -> list[float | None] | None:
     state and evaluate there, so that state j is where D_j was found.
     """
     if not all(stage.commit and stage.evaluate for stage in stages[:-1]):
+        return None
+    if any(stage.mix for stage in stages):  # their bands need D itself
         return None
     scales: list[float | None] = [None] * len(stages)
     paired = False

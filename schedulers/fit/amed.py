@@ -1,0 +1,426 @@
+r"""AMED and EPD: where in a step to take the direction, and how far to go along it, learned from a teacher.
+
+The mean value theorem says that one well-chosen direction takes a step exactly; AMED (Zhou et al. 2024, arXiv
+2312.00094) learns which. In y = x/α, from κ to κ', with d = (y − D)/κ,
+
+    τ = κ'^r·κ^{1−r} ,   m = y + (τ − κ)·d ,   y' = y + c·(κ' − κ)·(m − D(m, a·τ))/τ ,
+
+with r, c, a either three constants per step (then the solver is a table) or a small network's answer to
+the levels and to features of the model seen at κ (then it is :class:`LearnedAMED`, which is none). As a plug-in,
+any solver with one evaluation per step visits τ between its own levels instead, and its step from there is
+scaled by c. EPD (Zhu et al. 2025, arXiv 2507.14797) averages K directions of one step.
+
+Each interval is trained by itself, from the teacher's state to the teacher's next one: a gradient goes through
+one evaluation only. :func:`fit` then fits the table's end as ``gradient`` does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..path import VE
+from ..points import Points
+from ..settings import knob
+from ..solver.amed import AMED
+from ..solver.base import Solver
+from ..solver.build import Builder, total
+from ..solver.fitted import Table, table_of
+from ..solver.plan import Denoise, DrawNoise, Plan, Progress, State, advance
+from ..solver.unplanned import Evaluations, Unplanned
+from . import gradient
+from .problem import Problem
+
+#: Side of the map that features are pooled to.
+POOLED = 8
+
+
+# -------------------------------------------------------------------------------------- predictors
+
+
+class Predictor(nn.Module):
+    """(r, c, a) [B, 3] for the step from κ to κ': r in (0, 1), c within 1 ± ``reach`` and a within
+    1 ± ``shift``."""
+
+    def __init__(self, reach: float = 0.2, shift: float = 0.2) -> None:
+        super().__init__()
+        self.reach, self.shift = reach, shift
+
+    def limited(self, raw: Tensor) -> Tensor:
+        r, c, a = raw.unbind(-1)
+        wide = lambda v, by: 1 + by * (2 * v.sigmoid() - 1)  # noqa: E731
+        return torch.stack([r.sigmoid(), wide(c, self.reach), wide(a, self.shift)], -1)
+
+
+class Constants(Predictor):
+    """Three numbers per step; at first ½, 1, 1, which is DPM-Solver-2 with the geometric midpoint."""
+
+    def __init__(self, steps: int, reach: float = 0.2, shift: float = 0.2) -> None:
+        super().__init__(reach, shift)
+        self.raw = nn.Parameter(torch.zeros(steps, 3))
+
+    def forward(self, step: int, p: float, q: float, features: Tensor | None, count: int) -> Tensor:
+        return self.limited(self.raw[step]).expand(count, 3)
+
+
+class FeaturePredictor(Predictor):
+    """AMED's network, about 9 000 weights: the bottleneck's map [B, 64] to 4 numbers, each level to 8, and
+    one linear map to each answer. Without features their part is 0. At first it answers ½, 1, 1."""
+
+    def __init__(self, reach: float = 0.2, shift: float = 0.2) -> None:
+        super().__init__(reach, shift)
+        self.seen = nn.Sequential(nn.Linear(POOLED**2, 128), nn.SiLU(), nn.Linear(128, 4))
+        self.level = nn.Sequential(nn.Linear(8, 8), nn.SiLU())
+        self.out = nn.Linear(20, 3)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, step: int, p: float, q: float, features: Tensor | None, count: int) -> Tensor:
+        at = self.out.weight
+        if features is None:
+            seen = at.new_zeros(count, 4)
+        else:
+            seen = self.seen(features.to(at)).expand(count, 4)
+        levels = [self.level(waves(k).to(at)).expand(count, 8) for k in (p, q)]
+        return self.limited(self.out(torch.cat([seen, *levels], 1)))
+
+
+def waves(kappa: float) -> Tensor:
+    """[8] of ln κ / 4."""
+    angles = torch.tensor([math.log(kappa) / 4 * 2.0**i for i in range(4)])
+    return torch.cat([angles.sin(), angles.cos()])
+
+
+class Bottleneck:
+    """Features of a model: what ``module`` returned last, averaged over channels and pooled, [B, 64].
+
+    Use as a context; a CFG model that runs both branches in one batch gives those of the first half.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.last: Tensor | None = None
+
+    def __enter__(self) -> Bottleneck:
+        self.handle = self.module.register_forward_hook(self._keep)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.handle.remove()
+
+    def _keep(self, module: nn.Module, given: Any, found: Any) -> None:
+        h = found[0] if isinstance(found, tuple | list) else found
+        self.last = pooled(h.detach()) if h.ndim == 4 else None
+
+    def __call__(self, count: int) -> Tensor | None:
+        """For a batch of ``count`` images; None if the model has no such map."""
+        return None if self.last is None else self.last[:count]
+
+
+def pooled(h: Tensor) -> Tensor:
+    """[B, 64] from a map [B, C, H, W]."""
+    mean = h.float().mean(1, keepdim=True)
+    return nn.functional.adaptive_avg_pool2d(mean, POOLED).flatten(1)
+
+
+Features = Callable[[int], "Tensor | None"]
+
+
+# -------------------------------------------------------------------------------------------- tables
+
+
+def amed_table(points: Points, numbers: Sequence[Sequence[float]]) -> Table:
+    """The table of AMED-Solver with (r, c, a) per step of ``points``."""
+    columns = zip(*numbers, strict=True)
+    r, c, a = (", ".join(repr(float(v)) for v in column) for column in columns)
+    return table_of(AMED(r, c, a).plan(points.on(VE())))
+
+
+def directions_table(points: Points, positions: Sequence[Sequence[float]]) -> Table:
+    """EPD: step i takes one direction at each of ``positions[i]`` (r between 0 and 1), all from the same state,
+    and goes along their mean. One position ½ is AMED at its start."""
+    solver, grid = AMED(), points.on(VE())
+    build = Builder(solver, grid)
+    x = build.start
+    for i, (p, q) in enumerate(grid.steps):
+        x, d = build.advance(x, p, i)
+        if q.sigma == 0:
+            x = d
+            continue
+        found = []
+        for r in positions[i]:
+            tau = q.sigma**r * p.sigma ** (1 - r)
+            middle = x + (tau - p.sigma) / p.sigma * (x - d)
+            found.append((middle - build.evaluate(middle, grid.path.on(tau), i)) / tau)
+        mean = total([1 / len(found)] * len(found), found)
+        x = x + (q.sigma - p.sigma) * mean
+    return table_of(build.finish(x))
+
+
+def plugin_plan(base: Solver, points: Points, numbers: Sequence[Sequence[float]]) -> Plan:
+    """AMED as a plug-in: ``base`` visits τ of every step but the last too (told a·τ), and its step from there is
+    scaled by c. For solvers with one evaluation per step; on VE."""
+    levels: list[float] = []
+    for (p, q), (r, _, _) in zip(points.on(VE()).steps, numbers, strict=False):
+        levels += [p.sigma] if q.sigma == 0 else [p.sigma, q.sigma**r * p.sigma ** (1 - r)]
+    plan = base.plan(Points(VE(), (*levels, points.kappas[-1])))
+    if plan.nfe != len(levels) or not all(s.commit for s in plan.stages):
+        raise ValueError(
+            f"{base.title}: AMED plugs into solvers with one evaluation per step, "
+            f"this one has {plan.nfe} for {len(levels)} levels"
+        )
+    stages = list(plan.stages)
+    for i, (_, c, a) in enumerate(numbers):
+        if 2 * i + 2 < len(stages):
+            middle, after = stages[2 * i + 1 : 2 * i + 3]
+            stages[2 * i + 1] = replace(middle, told=VE().at(middle.at.kappa * a))
+            stages[2 * i + 2] = scaled(after, c)
+    return replace(plan, stages=tuple(stages))
+
+
+def scaled(stage: Any, c: float) -> Any:
+    """The stage that goes c times as far from the newest state."""
+    first, *others = stage.x or (0.0,)
+    x = (1 - c + c * first, *(c * w for w in others))
+    return replace(stage, x=x, d=tuple(c * w for w in stage.d))
+
+
+# -------------------------------------------------------------------------------------- the solver
+
+
+@dataclass(frozen=True, eq=False)
+class LearnedAMED(Unplanned):
+    """AMED whose predictor is asked at every step, per image.
+
+    ``base`` None is AMED-Solver, else AMED plugs into it. Images choose their own τ, so each runs by
+    itself; a batch of B costs B calls of the whole batch per evaluation.
+    """
+
+    title: ClassVar[str] = "Learned AMED"
+    order: ClassVar[int] = 0
+    path_invariant: ClassVar[bool] = False
+    starts_at_pure_noise: ClassVar[bool] = False
+    predictor: Any = None
+    features: Any = None
+    base: Any = None
+
+    def nfe(self, steps: int) -> int:
+        return 2 * steps - 1
+
+    def plan_of(self, points: Points, numbers: Sequence[Sequence[float]]) -> Plan:
+        if self.base is not None:
+            return plugin_plan(self.base, points, numbers)
+        columns = zip(*numbers, strict=True)
+        r, c, a = (", ".join(repr(float(v)) for v in column) for column in columns)
+        return AMED(r, c, a).plan(points.on(VE()))
+
+    @torch.no_grad()
+    def walk(
+        self,
+        points: Points,
+        denoise: Denoise,
+        state: State,
+        noise: DrawNoise | None = None,
+        callback: Callable[[Progress], None] | None = None,
+        check: Callable[[], None] | None = None,
+        level: int | None = None,
+    ) -> State:
+        self._check(points)
+        last = len(points) - 1 if level is None else level
+        if state.stage or last < len(points) - 1:
+            raise ValueError(
+                f"{self.title} keeps no state between two parts of a run: run it whole"
+            )
+        x = state.x
+        ends = [
+            self._image(points, denoise, x, i, callback if i == 0 else None, check)
+            for i in range(len(x))
+        ]
+        return State((torch.cat(ends),), stage=last)
+
+    def _image(
+        self,
+        points: Points,
+        denoise: Denoise,
+        x: Tensor,
+        image: int,
+        callback: Callable[[Progress], None] | None,
+        check: Callable[[], None] | None,
+    ) -> Tensor:
+        evaluations = Evaluations(denoise, check)
+        rows = slice(image, image + 1)
+        features: list[Tensor | None] = [None]
+
+        def call(y: Tensor, sigma: float) -> Tensor:
+            whole = y.expand(len(x), *y.shape[1:])  # what a host holds per image stays in place
+            d = evaluations(whole, points.path.on(sigma), rows)
+            seen = self.features(len(x)) if self.features is not None else None
+            features[0] = seen[rows] if seen is not None else None
+            return d
+
+        kappas, numbers = points.kappas, [(0.5, 1.0, 1.0)] * (len(points) - 1)
+        state = State((x[rows],))
+        for step in range(len(points) - 1):
+            # stages 2·step and 2·step + 1 evaluate at κ and at τ; later ones are not decided yet
+            plan = self.plan_of(points, numbers).on(points.path)
+            state = advance(plan, call, state, None, callback, None, 2 * step + 1)
+            p, q = kappas[step : step + 2]
+            if q > 0:
+                found = self.predictor(step, p, q, features[0], 1)
+                numbers[step] = tuple(found[0].double().tolist())
+                plan = self.plan_of(points, numbers).on(points.path)
+                state = advance(plan, call, state, None, callback, None, 2 * step + 2)
+        state = advance(plan, call, state, None, callback, None)
+        evaluations.settle()
+        return state.x
+
+
+# ---------------------------------------------------------------------------------------- training
+
+
+def train(
+    problem: Problem,
+    points: Points,
+    predictor: Predictor,
+    *,
+    rate: float = 0.005,
+    batch: int = 16,
+    rounds: int = 1,
+    features: Features | None = None,
+    seed: int = 0,
+) -> list[float]:
+    """Fit the predictor to the teacher's states (``problem.states``), every interval by itself; mean loss per
+    round. Raises ValueError where the states were not kept."""
+    if problem.states is None:
+        raise ValueError("AMED learns from the teacher's states on the way: record them")
+    with torch.inference_mode(False), torch.enable_grad():
+        problem = gradient.differentiable(problem)
+        optimizer = torch.optim.Adam(predictor.parameters(), rate)
+        losses = []
+        for turn in range(rounds):
+            generator = torch.Generator().manual_seed(seed + turn)
+            order = problem.train[torch.randperm(len(problem.train), generator=generator)]
+            found = []
+            for rows in order.split(batch):
+                for i, (p, q) in enumerate(pairs(points)):
+                    optimizer.zero_grad()
+                    loss = interval_loss(problem, predictor, i, p, q, rows, features)
+                    loss.backward()
+                    for weight in predictor.parameters():
+                        if weight.grad is not None:
+                            weight.grad.nan_to_num_(0.0, 0.0, 0.0)
+                    optimizer.step()
+                    found.append(float(loss.detach()))
+            losses.append(sum(found) / len(found))
+    return losses
+
+
+def pairs(points: Points) -> list[tuple[float, float]]:
+    """The steps that AMED takes: all but the last one, to 0."""
+    return [(p, q) for p, q in zip(points.kappas, points.kappas[1:], strict=False) if q > 0]
+
+
+def interval_loss(
+    problem: Problem,
+    predictor: Predictor,
+    step: int,
+    p: float,
+    q: float,
+    rows: Tensor,
+    features: Features | None = None,
+) -> Tensor:
+    """Mean square difference, on VP, to the teacher's state at κ = q after one step from its state at p."""
+    assert problem.states is not None
+    shrunk = lambda k: 1 / math.hypot(1, k)  # noqa: E731  VP's α: states of problems are VP's
+    y = problem.states(p, rows).to(problem.start.dtype) / shrunk(p)
+    with torch.no_grad():
+        d = problem.denoise(y * shrunk(p), p, rows)
+        seen = features(len(rows)) if features is not None else None
+    given = predictor(step, p, q, seen, len(rows)).double()
+    r, c, a = given.unbind(-1)
+    wide = (-1, *[1] * (y.ndim - 1))
+    tau = (math.log(p) + r * (math.log(q) - math.log(p))).exp()
+    fit_to = lambda v: v.reshape(wide).to(y)  # noqa: E731
+    middle = y + fit_to((tau - p) / p) * (y - d)
+    told = a * tau
+    moves = [gradient.on_path(k, problem.path) for k in told.unbind()]
+    sigma, scale = (torch.stack(values) for values in zip(*moves, strict=True))
+    lift = scale * (1 / (1 + told * told).sqrt())  # from y to the path's x at the level told
+    problem.evaluations += len(rows)
+    found = problem.field(middle * fit_to(lift), sigma.to(y), rows)  # type: ignore[arg-type]
+    after = y + fit_to(c * (q - p) / tau) * (middle - found)
+    wanted = problem.states(q, rows).to(y)
+    return (after * shrunk(q) - wanted).square().mean()
+
+
+# ------------------------------------------------------------------------------------------- fits
+
+
+@dataclass(frozen=True)
+class Amed(gradient.Gradient):
+    """AMED's table: per step the place of one direction, its scale and the level told, trained interval by
+    interval where the teacher's states are known; then the end of the run. More directions per step is EPD."""
+
+    title: ClassVar[str] = "AMED / EPD"
+    directions: int = knob(1, "Directions per step, EPD's K; 1 is AMED.", low=1, high=8)
+    rounds: int = knob(2, "Times through the trajectories, per interval.", low=0, high=1000)
+    rate: float = knob(0.02, "Adam's rate for r, c and a.", low=0.0, high=1.0)
+
+
+def fit(
+    problem: Problem,
+    table: Table,
+    settings: Amed | None = None,
+    progress: Callable[[gradient.State], None] | None = None,
+    state: gradient.State | None = None,
+) -> gradient.State:
+    """AMED's or EPD's table with at most as many evaluations as ``table``, over its range of levels; at the end
+    ``table`` itself if that is better on the held-out trajectories."""
+    settings = settings or Amed()
+    begun = beginning(problem, table, settings) if state is None else state.start
+    found = gradient.fit(problem, begun, settings, progress, state)
+    with torch.no_grad():
+        root, middle = gradient.summary(problem.errors(table, problem.held))
+    first = found.records[0]._replace(rmse=root, median=middle)
+    if max(found.after["rmse"] / root, found.after["median"] / middle) > 1:
+        return replace(found, table=table, records=(first,))
+    return replace(found, records=(first, *found.records))
+
+
+def beginning(problem: Problem, table: Table, settings: Amed) -> Table:
+    """The table before the end is fitted."""
+    per_step = settings.directions + 1
+    steps = (table.nfe - 1) // per_step
+    if steps < 1:
+        raise ValueError(
+            f"{settings.directions} directions per step need {per_step + 1} evaluations or more, "
+            f"not {table.nfe}"
+        )
+    high, low = min(table.levels[0], 80.0), table.levels[-1]
+    levels = [high * (low / high) ** (i / steps) for i in range(steps + 1)]
+    points = Points(VE(), (*levels, table.end))
+    if settings.directions > 1:
+        k = settings.directions
+        places = [[(j + 1) / (k + 1) for j in range(k)]] * steps
+        found = directions_table(points, places)
+    else:
+        constants = Constants(steps)
+        if problem.states is not None and settings.rounds:
+            train(
+                problem, points, constants, rate=settings.rate, batch=settings.batch,
+                rounds=settings.rounds, seed=settings.seed,
+            )  # fmt: skip
+        numbers = constants.limited(constants.raw).detach().tolist()
+        found = amed_table(points, [*numbers, (0.5, 1.0, 1.0)])
+    return started(found, table.start)
+
+
+def started(table: Table, kappa: float) -> Table:
+    """The same table for runs that start at κ: their x is taken as pure noise and scaled."""
+    now, then = (math.sin(math.atan(k)) for k in (table.start, kappa))
+    return replace(table, start=kappa, x=(table.x[0] * now / then, *table.x[1:]))

@@ -1,0 +1,252 @@
+"""How much a fit gains: against every training-free pair of solver and spacing, on held-out trajectories."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from ..inspect import table as text_table
+from ..inspect.figure import new_figure, pixels
+from ..noise_schedule import NoiseSchedule
+from ..points import Points
+from ..solver import (
+    ALL,
+    DDIM,
+    DEIS,
+    AdamsBashforth,
+    DPMSolver,
+    DPMSolverMultistep,
+    GaussianAdams,
+    HeunEDM,
+    Solver,
+    UniPC,
+)
+from ..solver.fitted import FittedSolver, Table, table_of
+from .grid import fixed_points, median, root_mean_square, steps_for
+from .problem import Problem
+
+#: Those that win somewhere; ``every_solver`` has the others too.
+USUAL: tuple[Solver, ...] = (
+    DDIM(),
+    DPMSolverMultistep(),
+    DPMSolverMultistep(3),
+    DPMSolverMultistep(2, "exact"),
+    DPMSolverMultistep(3, "exact"),
+    UniPC(),
+    UniPC(3),
+    AdamsBashforth(2),
+    AdamsBashforth(3),
+    AdamsBashforth(4),
+    DEIS(3),
+    GaussianAdams(),
+    GaussianAdams(0.5),
+    DPMSolver(2),
+    HeunEDM(),
+)
+
+
+#: Good places to start a fit from, one evaluation a step.
+STARTS: tuple[Solver, ...] = (
+    DDIM(),
+    DPMSolverMultistep(),
+    AdamsBashforth(2),
+    AdamsBashforth(3),
+    UniPC(),
+    GaussianAdams(0.5),
+)
+
+START_SPACINGS = (
+    "karras 5", "karras 7", "karras 10", "karras 14", "uniform λ", "polyexponential 1.5", "KL optimal",
+    "flow shift 1.5", "flow shift 3", "beta 0.6",
+)  # fmt: skip
+
+
+def every_solver() -> tuple[Solver, ...]:
+    """All deterministic planned settings that the kit's tests cover."""
+    return tuple(v for kind in ALL for v in kind.variants() if v.planned and not v.stochastic)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A training-free solver on a fixed spacing, and its errors."""
+
+    solver: Solver
+    spacing: str
+    points: Points
+    rmse: float
+    median: float
+
+    @property
+    def name(self) -> str:
+        return f"{short(self.solver)}, {self.spacing}"
+
+
+def short(solver: Solver) -> str:
+    """The class and what differs from its defaults."""
+    values = [(f, getattr(solver, f.name)) for f in fields(solver)]
+    changed = [f"{f.name}={value}" for f, value in values if value != f.default]
+    return f"{type(solver).__name__}({', '.join(changed)})"
+
+
+def training_free(
+    problem: Problem,
+    schedule: NoiseSchedule,
+    nfe: int,
+    rows: Tensor,
+    solvers: Iterable[Solver] | None = None,
+    spacings: Iterable[str] | None = None,
+    keep: int = 12,
+    first: int = 4,
+    report: Callable[[int, int], None] | None = None,
+) -> list[Pair]:
+    """The best pairs of ``solvers`` (default: the usual ones) and fixed ``spacings`` (default: all) at ``nfe`` evaluations,
+    best RMSE over ``rows`` first.
+
+    All pairs run on the first ``first`` rows, the better quarter (at least ``keep``) on four times as many,
+    and so on; what is returned ran on all rows. Two pairs with one table count once.
+    """
+    tables: dict[Table, tuple[Solver, str, Points]] = {}
+    for solver in USUAL if solvers is None else solvers:
+        try:
+            grids = fixed_points(problem, schedule, steps_for(solver, nfe))
+        except ValueError:  # needs more evaluations for one step
+            continue
+        for spacing, points in grids.items():
+            if spacings is not None and spacing not in spacings:
+                continue
+            try:
+                tables.setdefault(table_of(solver.plan(points)), (solver, spacing, points))
+            except ValueError:  # cannot run on these levels
+                continue
+    left, count = list(tables), min(first, len(rows))
+    while True:
+        found: dict[Table, Tensor] = {}
+        for i, table in enumerate(left):
+            if report is not None:
+                report(i, len(left))
+            try:
+                found[table] = problem.errors(table, rows[:count])
+            except FloatingPointError:
+                continue
+        left = sorted(found, key=lambda t: root_mean_square(found[t]))
+        if count == len(rows):
+            return [Pair(*tables[t], root_mean_square(found[t]), median(found[t])) for t in left]
+        left, count = left[: max(keep, len(left) // 4)], min(4 * count, len(rows))
+
+
+@dataclass(frozen=True)
+class Gain:
+    """One number of evaluations: the best training-free pair, and a fit."""
+
+    pair: Pair
+    fit: FittedSolver
+    rmse: float
+    median: float
+
+    @property
+    def ratio(self) -> float:
+        return self.rmse / self.pair.rmse
+
+    @property
+    def median_ratio(self) -> float:
+        return self.median / self.pair.median
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Fits beside the best training-free pairs, on ``held`` trajectories that neither was fitted to."""
+
+    gains: tuple[Gain, ...]
+    held: int
+    about: Mapping[str, Any]
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        return [
+            dict(
+                nfe=g.fit.table.nfe, fitted=g.rmse, training_free=g.pair.rmse, ratio=g.ratio,
+                fitted_median=g.median, training_free_median=g.pair.median,
+                median_ratio=g.median_ratio, method=g.fit.card.get("method"), pair=g.pair.name,
+            )
+            for g in self.gains
+        ]  # fmt: skip
+
+    def text(self) -> str:
+        """A table for people."""
+        header = (
+            "NFE",
+            "fitted",
+            "training-free",
+            "ratio",
+            "medians",
+            "",
+            "ratio",
+            "best training-free pair",
+        )
+        keys = (
+            "nfe", "fitted", "training_free", "ratio", "fitted_median", "training_free_median",
+            "median_ratio", "pair",
+        )  # fmt: skip
+        table = text_table(header, [[row[k] for k in keys] for row in self.rows])
+        about = "\n".join(f"{k}: {v}" for k, v in self.about.items() if v)
+        return f"RMSE and median over {self.held} held-out trajectories, to the teacher's end\n{table}\n\n{about}"
+
+    def payload(self) -> dict[str, Any]:
+        """The same as JSON."""
+        ratio = {str(row["nfe"]): row["ratio"] for row in self.rows}
+        return dict(ratio=ratio, rows=self.rows, held=self.held, about=dict(self.about))
+
+    def plot(self, width: int = 960, height: int = 540) -> Tensor:
+        """Error against evaluations as IMAGE [1, H, W, 3]. Raises ImportError without matplotlib."""
+        figure = new_figure(width, height)
+        axes, at = figure.subplots(), [row["nfe"] for row in self.rows]
+        for key, label, colour, style in (
+            ("training_free", "best training-free pair", "#7f7f7f", "o-"),
+            ("training_free_median", "its median", "#7f7f7f", "o:"),
+            ("fitted", "fitted", "#1f77b4", "o-"),
+            ("fitted_median", "its median", "#1f77b4", "o:"),
+        ):
+            axes.plot(at, [row[key] for row in self.rows], style, color=colour, label=label)
+        axes.set_yscale("log")
+        axes.set_xticks(at, [f"{row['nfe']}\n×{row['ratio']:.2f}" for row in self.rows])
+        axes.set_xlabel("denoiser evaluations (NFE), and RMSE fitted/training-free", fontsize=13)
+        axes.set_ylabel("RMSE to the teacher's end", fontsize=13)
+        axes.tick_params(labelsize=12)
+        axes.grid(alpha=0.3, which="both")
+        axes.legend(fontsize=12)
+        figure.suptitle(str(self.about.get("guidance", "")), fontsize=13)
+        return pixels(figure)
+
+
+def compare(
+    problem: Problem,
+    schedule: NoiseSchedule,
+    fits: Sequence[FittedSolver],
+    *,
+    solvers: Iterable[Solver] | None = None,
+    about: Mapping[str, Any] | None = None,
+    report: Callable[[int, int], None] | None = None,
+) -> Comparison:
+    """Each fit against the best training-free pair at its number of evaluations, on the held-out rows."""
+    gains, solvers = [], USUAL if solvers is None else tuple(solvers)
+    for fit in sorted(fits, key=lambda f: f.table.nfe):
+        pairs = training_free(
+            problem, schedule, fit.table.nfe, problem.held, solvers, report=report
+        )
+        errors = problem.errors(started(fit.table, problem.kappa), problem.held)
+        gains.append(Gain(pairs[0], fit, root_mean_square(errors), median(errors)))
+    return Comparison(tuple(gains), len(problem.held), dict(about or {}))
+
+
+def started(table: Table, kappa: float) -> Table:
+    """The fit where its start is the problem's, to rounding. Raises ValueError for another start."""
+    if not (table.start == kappa or math.isclose(table.start, kappa, rel_tol=1e-3)):
+        raise ValueError(
+            f"the fit starts at σ/α = {table.start:.4g}, the trajectories at {kappa:.4g}: record them for this fit"
+        )
+    return table

@@ -1,0 +1,82 @@
+"""The benchmark of fitted solvers: what it counts and how; the numbers themselves are its own output."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from sampling_kit.benchmarks import fit as bench
+from sampling_kit.benchmarks import problems, quality
+from sampling_kit.embedded import fits
+from sampling_kit.schedulers.denoiser.network import Config, Network
+from sampling_kit.schedulers.path import VE
+from sampling_kit.schedulers.solver import DDIM, AdamsBashforth
+from sampling_kit.schedulers.solver.fitted import FittedSolver, table_of
+
+
+def result(rms: float, nfe: int = 6, failure: str = "", **changes: object) -> problems.Result:
+    given = dict(
+        problem="p", side="ours", solver="S", spacing="karras 7", steps=nfe, nfe=nfe, error=0.1
+    )
+    return problems.Result(**given | dict(failure=failure, rms=rms) | changes)
+
+
+def test_rank_keeps_to_the_budget():
+    found = bench.rank(
+        [result(0.3), result(0.1, nfe=7), result(0.2), result(0.05, failure="bad")], 6
+    )
+    assert [r["rmse"] for r in found] == [0.2, 0.3]
+
+
+def test_worst_is_over_guidances():
+    rows = [
+        dict(nfe=4, gradient=dict(ratio=0.5)),
+        dict(nfe=4, gradient=dict(ratio=0.6)),
+        dict(nfe=5),
+    ]
+    assert bench.worst(rows, "gradient", "ratio") == {"4": 0.6}
+
+
+def test_a_contest_of_chosen_pairs():
+    answers = {"mixture": problems.answer("mixture", 2).end}
+    pairs = [
+        [quality.short_name(DDIM()), "karras 7"],
+        [quality.short_name(AdamsBashforth(2)), "exponential"],
+    ]
+    found = quality.our_results(answers, budgets=[5], seeds=2, only=pairs)
+    assert [[r.solver, r.spacing] for r in found] == pairs
+    assert all(r.rms >= r.error * 0.5 for r in found)
+
+
+def test_a_row_compares_fit_and_pair(monkeypatch, tmp_path):
+    """On a random network: the fit is the pair itself, so every ratio is 1."""
+    torch.manual_seed(0)
+    config = Config(channels=16, multiples=(1,), attention=())
+    net = Network(VE(), config).eval().requires_grad_(False)
+    torch.nn.init.normal_(net.net.leave.weight, std=0.05)
+    monkeypatch.setattr(bench, "network", lambda: net)
+    monkeypatch.setattr(bench, "reference", lambda: {"cond": torch.zeros(4, 3, 32, 32).double()})
+    monkeypatch.setattr(fits, "FOLDER", tmp_path)
+    bench.network_problem.cache_clear()
+    problems.problem.cache_clear()
+    points = bench.network_problem("network-cond", 4).points("karras 7", 4)
+    solver = AdamsBashforth(2)
+    monkeypatch.setattr(
+        bench,
+        "member",
+        lambda g, m, n: FittedSolver(table_of(solver.plan(points)), dict(evaluations=7)),
+    )
+    pairs = [dict(side="ours", solver=quality.short_name(solver), spacing="karras 7")]
+    row = bench.row("cond", 4, 4, pairs)
+    assert row["gradient"]["ratio"] == pytest.approx(1, rel=1e-4)
+    assert row["forward"]["median_ratio"] == pytest.approx(1, rel=1e-4)
+    assert json.dumps(row)
+    bench.network_problem.cache_clear()
+    problems.problem.cache_clear()
+
+
+def test_fitting_seeds_are_not_the_benchmark_s():
+    assert fits.FIRST_SEED > bench.ALL_SEEDS
+    assert set(fits.NFES) == set(bench.BARS) == set(bench.FORWARD_BARS)

@@ -1,0 +1,381 @@
+"""The forward-only fit: exact cases, that it gains, never loses, stops, and goes on bit for bit."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from sampling_kit.benchmarks import problems
+from sampling_kit.schedulers.denoiser.analytic import Gaussian
+from sampling_kit.schedulers.fit import bands, forward, store
+from sampling_kit.schedulers.fit.forward import Forward, Name, fit, moved, names
+from sampling_kit.schedulers.fit.problem import Problem, choose
+from sampling_kit.schedulers.noise_schedule import EDM
+from sampling_kit.schedulers.path import VE, VP, Flow, rescale
+from sampling_kit.schedulers.points import Points
+from sampling_kit.schedulers.solver import ALL, DDIM, AdamsBashforth, DPMSolverMultistep, HeunEDM
+from sampling_kit.schedulers.solver.fitted import FittedSolver, table_of
+from sampling_kit.schedulers.solver.mix import Mix, Spectra
+from sampling_kit.schedulers.spacing import Karras, space
+
+QUICK = Forward(numbers=3, bands=0, images=12, budget=10**6)
+
+
+def normal(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def start(n=5, solver=None, top=80.0):
+    return table_of((solver or DPMSolverMultistep()).plan(levels(VE(), n, top)))
+
+
+def levels(path, n=5, top=80.0):
+    return Points(path, (*np.geomspace(top, 0.05, n), 0.0))
+
+
+def with_teacher(path, field, x, teacher, **more):
+    """A problem whose ends are those of the table ``teacher``."""
+    problem = Problem(path, field, 80.0, x, torch.zeros_like(x), *halves(len(x)), **more)
+    problem.end = problem.run(teacher, torch.arange(len(x)))
+    problem.evaluations = 0
+    return problem
+
+
+def halves(n):
+    return torch.arange(2 * n // 3), torch.arange(2 * n // 3, n)
+
+
+def vectors(path=None, teacher=None, n=24):
+    """Independent Gaussians of many sizes: nonlinear in nothing but the noise level."""
+    path = path or VE()
+    std = torch.logspace(-1.5, 0.5, 12).double()
+    oracle = Gaussian(path, normal(12, seed=3), std)
+    x = normal(n, 12) * path.at(80.0).sigma
+    return with_teacher(path, lambda x, s, rows: oracle(x, s), x, teacher or start(60))
+
+
+def pictures(teacher, n=12):
+    """Stationary Gaussian pictures of three channels that go together, filtered exactly per frequency."""
+    power = 1 / (0.05 + 4 * torch.fft.fftfreq(8)[:, None] ** 2 + 4 * torch.fft.rfftfreq(8) ** 2)
+    turn = torch.linalg.qr(normal(3, 3, seed=5))[0]
+    sizes = torch.tensor([0.02, 0.1, 0.5]).double()[:, None, None] * power
+
+    def field(x, sigma, rows):
+        seen = torch.fft.rfft2(torch.einsum("ij,bjhw->bihw", turn.T, x))
+        out = torch.fft.irfft2(seen * sizes / (sizes + sigma**2), s=(8, 8))
+        return torch.einsum("ij,bjhw->bihw", turn, out)
+
+    return with_teacher(VE(), field, normal(n, 3, 8, 8) * 80, teacher)
+
+
+# ---- numbers
+
+
+def test_the_start_is_the_solver_itself():
+    problem = vectors()
+    table = start()
+    states = list(forward.states(problem, table, dataclasses.replace(QUICK, numbers=0)))
+    assert [s.table for s in states] == [table]
+    assert moved(table, 4, np.zeros(len(names(table, 4)))) == table
+    assert states[0].before == states[0].after
+
+
+def test_moved_levels_keep_ddim():
+    """DDIM's numbers at other levels are DDIM's at those levels."""
+    table = start(4, DDIM())
+    change = np.array([0.3 if name.kind == "level" else 0.0 for name in names(table, 1)])
+    found = moved(table, 1, change)
+    kappas = (80.0, *(k * math.exp(0.3) for k in table.levels[1:]), 0.0)
+    other = table_of(DDIM().plan(Points(VE(), kappas)))
+    assert found.levels == pytest.approx(other.levels)
+    assert found.x == pytest.approx(other.x, abs=1e-12)
+    assert [row[0] for row in found.d] == pytest.approx([row[0] for row in other.d], abs=1e-12)
+
+
+def test_levels_that_would_cross_are_no_table():
+    table = start(4)
+    change = [5.0 if name == Name("level", 2) else 0.0 for name in names(table, 2)]
+    assert moved(table, 2, np.array(change)) is None
+
+
+def test_every_number_of_a_row_enters_where_it_says():
+    """Columns of the Jacobian against whole runs."""
+    problem, table = vectors(), start(4)
+    rows, window = torch.arange(3), 3
+    run = forward.whole(problem, table, rows)
+    assert torch.allclose(run.y[-1], problem.run(table, rows), rtol=0, atol=1e-12)
+    zero = np.zeros(len(names(table, window)))
+    for i in range(len(zero)):
+        settings = Forward(window=window, probe=1e-4)
+        found = forward.column(problem, table, zero, i, rows, run, settings)
+        step = zero.copy()
+        step[i] = 1e-5
+        ends = [problem.run(moved(table, window, sign * step), rows) for sign in (1, -1)]
+        exact = (ends[0] - ends[1]) / 2e-5
+        assert torch.allclose(found, exact, rtol=2e-3, atol=2e-3 * float(exact.abs().max()))
+
+
+def test_a_known_solver_is_found_again():
+    """The ends are those of a table of the same levels with other weights: nothing remains."""
+    true = start(4)
+    wrong = moved(true, 2, np.array([0 if n.kind == "level" else 0.05 for n in names(true, 2)]))
+    problem = vectors(teacher=true)
+    state = fit(problem, wrong, dataclasses.replace(QUICK, numbers=8, window=2))
+    assert state.after["rmse"] < 1e-3 * state.before["rmse"]
+
+
+def test_the_last_row_is_exact_in_one_move():
+    """A wrong weight of the last row enters linearly; nothing else is off."""
+    true = start(3)
+    d = [*true.d[:-1], (true.d[-1][0] + 0.2, 0.1)]
+    problem = vectors(teacher=true)
+    state = fit(
+        problem, dataclasses.replace(true, d=tuple(d)), dataclasses.replace(QUICK, numbers=4)
+    )
+    assert state.after["rmse"] < 1e-2 * state.before["rmse"]
+
+
+@pytest.mark.parametrize("path", [VP(), Flow()], ids=lambda p: p.name)
+def test_the_path_does_not_matter(path):
+    here, there = vectors(), vectors(path)
+    c = rescale(VE().at(80.0), path)[1]
+    there.start, there.end = here.start * c, here.end
+    a, b = (fit(p, start(), dataclasses.replace(QUICK, numbers=2)) for p in (here, there))
+    assert b.table.levels == pytest.approx(a.table.levels, rel=1e-5)
+    assert b.table.x == pytest.approx(a.table.x, rel=1e-5, abs=1e-6)
+    assert b.after["rmse"] == pytest.approx(a.after["rmse"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "solver", [s for c in ALL if c.planned for s in c.variants()[:1] if not s.stochastic], ids=repr
+)
+def test_any_deterministic_solver_is_a_start(solver):
+    problem = vectors(n=12)
+    state = fit(problem, start(3, solver), dataclasses.replace(QUICK, numbers=1))
+    assert state.after["rmse"] <= state.before["rmse"]
+
+
+def hard_mixture(count=160):
+    """The 192-dimensional mixture from σ = 80 down to 0.01."""
+    denoise = problems.two_products(problems.mixture(VE()))
+    x = 80.0 * normal(count, 192, seed=5)
+    task = problems.Problem("mixture", VE(), EDM(sigma_min=0.01), denoise, x)
+    rows = torch.arange(count)
+    field = lambda x, s, rows: denoise(x, s)  # noqa: E731
+    return Problem(VE(), field, 80.0, x, task.finer_run(60), rows[:64], rows[64:96], batch=500)
+
+
+def near(problem, table, rows):
+    """The share of runs that end within 10 % of the exact end."""
+    exact = problem.end[rows]
+    return float(
+        (problem.errors(table, rows) < 0.1 * exact.square().mean(1).sqrt()).double().mean()
+    )
+
+
+def test_on_the_mixture_it_beats_dpm_solver():
+    problem = hard_mixture()
+    table = table_of(DPMSolverMultistep().plan(space(EDM(sigma_min=0.01), 5, Karras(7.0)).on(VE())))
+    problem.evaluations = 96 * 20  # as if by a teacher of 20 evaluations
+    state = fit(problem, table, Forward(numbers=12))
+    others = torch.arange(96, 160)
+    assert near(problem, table, others) <= 0.05
+    assert near(problem, state.table, others) >= 0.6
+    assert state.evaluations <= 10_000
+
+
+# ---- bands
+
+
+def test_spectra_products_are_those_of_pixels():
+    """Parseval: summed over all rings, the products are the inner products of the pictures."""
+    for shape in ((2, 3, 6, 8), (2, 3, 2, 5, 7)):
+        x = normal(*shape)
+        rings = bands.Rings.of(*shape[-2:])
+        found = rings.products(rings.spectrum(x)).sum(0)
+        flat = x.transpose(0, 1).flatten(1)
+        assert np.allclose(found, (flat @ flat.T).numpy(), atol=1e-12)
+
+
+def test_the_answer_to_a_filter_is_the_filter():
+    m = normal(1, 5, 3, 3, seed=2).numpy()
+    x = normal(4, 3, 16, 16)
+    y = Mix(bands.KNOTS, np.zeros((0, 5, 3, 3)), m).apply([], [x], Spectra())
+    rings = bands.Rings.of(16, 16)
+    products = rings.products(torch.cat([rings.spectrum(x), rings.spectrum(y)]))
+    found = bands.answer(rings, products, 3)
+    expected = np.einsum("rb,bij->rij", rings.bands, m[0])
+    assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()  # rings are not points
+
+
+def test_bands_of_the_last_row_are_found_again():
+    """Ends of a table whose last row has bands: one move finds them, since the end is linear in them."""
+    true = start(3)
+    d = 0.1 * normal(2, 5, 3, 3, seed=4).numpy()
+    mixed = dataclasses.replace(true, mix=(None, None, Mix(bands.KNOTS, np.zeros((0, 5, 3, 3)), d)))
+    problem = pictures(mixed)
+    state = fit(problem, true, Forward(numbers=0, bands=3, images=4))
+    assert state.after["rmse"] < 0.1 * state.before["rmse"]
+
+
+def test_bands_gain_where_frequencies_differ():
+    """Against the exact solution: what numbers alone reach, bands go below."""
+    problem = pictures(start(60))
+    table = start(4, AdamsBashforth(max_order=2, weights="constant"))
+    plain = fit(problem, table, Forward(numbers=4, bands=0, images=6, budget=10**6))
+    problem.evaluations = 0
+    both = fit(problem, table, Forward(numbers=4, bands=2, images=6, budget=10**6))
+    assert both.records[:4] == plain.records
+    assert both.after["rmse"] < 0.7 * plain.after["rmse"]
+    assert any(both.table.mix)
+
+
+# ---- the loop
+
+
+def test_it_never_loses_and_reports_what_it_did():
+    problem = vectors()
+    seen = []
+    state = fit(problem, start(), QUICK, progress=seen.append)
+    assert seen[-1] is state and len(seen) == 1 + len(state.records)
+    errors = [s.after["rmse"] for s in seen]
+    assert max(errors) == errors[0]
+    assert state.evaluations == problem.evaluations == state.records[-1].evaluations
+    found = problem.errors(state.table, problem.held)
+    assert np.allclose(found, state.errors, atol=1e-12)
+
+
+def test_a_perfect_start_stays_and_stops_early():
+    problem = vectors(teacher=start())
+    state = fit(problem, start(), dataclasses.replace(QUICK, numbers=20))
+    assert state.table == start() and len(state.records) == 3
+
+
+def test_the_budget_is_kept():
+    for budget in (700, 1500, 3000):
+        problem = vectors()
+        state = fit(problem, start(), dataclasses.replace(QUICK, numbers=9, budget=budget))
+        assert state.evaluations <= max(budget, 40)
+        assert problem.evaluations == state.evaluations
+
+
+def test_cost_is_what_a_move_costs():
+    for kind, problem in (("numbers", vectors()), ("bands", pictures(start(40)))):
+        settings = dataclasses.replace(QUICK, images=3)
+        state = forward.begin(problem, start(), settings)
+        expected = forward.cost(kind, problem, state.table, settings)
+        forward.MOVES[kind](problem, state, settings)
+        assert problem.evaluations - state.evaluations == expected
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("kept", [1, 2, 4])
+def test_a_stopped_fit_goes_on_bit_for_bit(kept, tmp_path):
+    settings = Forward(numbers=3, bands=2, images=4, budget=10**6)
+    make = lambda: pictures(start(40))  # noqa: E731
+    whole = fit(make(), start(4), settings)
+    file = tmp_path / "state.safetensors"
+
+    def progress(state):
+        store.save_state(file, state)
+        if len(state.records) == kept:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        fit(make(), start(4), settings, progress)
+    state = store.load_state(file)
+    assert len(state.records) == kept
+    again = fit(make(), start(4), settings, state=state)
+    assert again.table == whole.table and again.records == whole.records
+    assert np.array_equal(again.errors, whole.errors)
+
+
+def test_it_stops_in_the_middle_of_a_move():
+    calls = 0
+
+    def check():
+        nonlocal calls
+        calls += 1
+        if calls > 20:
+            raise Stopped
+
+    problem = vectors()
+    problem.check = check
+    with pytest.raises(Stopped):
+        fit(problem, start(), QUICK)
+    assert calls == 21
+
+
+def test_it_is_the_same_twice_and_in_any_batches():
+    tables = []
+    for batch in (64, 64, 5):
+        problem = vectors()
+        problem.batch = batch
+        tables.append(fit(problem, start(), dataclasses.replace(QUICK, numbers=2)).table)
+    assert tables[0] == tables[1]
+    assert tables[2].x == pytest.approx(tables[0].x, rel=1e-6, abs=1e-9)
+
+
+def test_a_start_that_fails_is_refused():
+    problem = vectors()
+    problem.field = lambda x, s, rows: x * math.nan
+    with pytest.raises(ValueError, match="from another solver"):
+        fit(problem, start(), QUICK)
+
+
+def test_a_candidate_that_fails_is_passed_over():
+    """A field that breaks beyond its range: the fit keeps what works."""
+    problem = vectors()
+    field, limit = problem.field, 1.05 * float(problem.start.abs().max())
+    problem.field = lambda x, s, rows: field(x, s, rows) if x.abs().max() < limit else x * math.nan
+    wild = dataclasses.replace(QUICK, probe=0.4)
+    state = fit(problem, start(), wild)
+    assert math.isfinite(state.after["rmse"]) and np.isfinite(state.matrix).all()
+
+
+def test_one_outlier_does_not_rule():
+    """A held-out end that no solver reaches must not keep the others from gaining."""
+    problem = vectors()
+    problem.end = problem.end.clone()
+    problem.end[[2, 20]] += 30.0
+    state = fit(problem, start(), QUICK)
+    assert state.after["median"] < 0.5 * state.before["median"]
+
+
+def test_video_latents():
+    problem = pictures(start(40))
+    video = lambda x: x.reshape(-1, 3, 2, 4, 8)  # noqa: E731
+    flat = problem.field
+    problem.field = lambda x, s, rows: video(flat(x.reshape(-1, 3, 8, 8), s, rows))
+    problem.start, problem.end = video(problem.start), video(problem.end)
+    state = fit(problem, start(3), Forward(numbers=1, bands=1, images=4))
+    assert [r.kind for r in state.records] == ["numbers", "bands"]
+    assert state.after["rmse"] < state.before["rmse"]
+    fitted = FittedSolver(state.table)
+    assert fitted.plan(fitted.points(Flow())).nfe == 3
+
+
+def test_many_channels_are_not_mixed():
+    rings, c = bands.Rings.of(4, 4), bands.MIXED + 2
+    x = [normal(3, c, 4, 4, seed=s) for s in range(3)]
+    products = rings.products(torch.cat([rings.spectrum(t) for t in x]))
+    eye = [np.broadcast_to(np.eye(c), (len(products), c, c))] * 2
+    for rows in bands.equations(rings, products, eye, 2).solve(1e-3):
+        assert rows.shape[1:] == (5, c, c)
+        assert not (rows * (1 - np.eye(c))).any() and rows.any()
+
+
+def test_choose_ranks_starts():
+    problem = vectors()
+    solvers = {"DDIM": DDIM(), "2M": DPMSolverMultistep(), "Heun": HeunEDM()}
+    tables = {name: start(4, s) for name, s in solvers.items()}
+    found = choose(problem, tables, few=2)
+    assert sorted(name for name, _, _ in found) == sorted(tables)
+    best = min(tables, key=lambda n: float(problem.errors(tables[n], problem.held).median()))
+    assert found[0][0] == best
+    assert len(found[0][2]) in (4, 8)
