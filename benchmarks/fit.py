@@ -1,6 +1,6 @@
 """Fitted solvers against every training-free pair of solver and spacing, on the embedded network.
 
-    python -m benchmarks.fit [--quick] [--json] [--screen]
+    python -m benchmarks.fit [--quick] [--json] [--screen [NFE …]] [--elsewhere]
 
 Errors are those to the float64 end points of ``benchmarks.reference``: 256 seeds, ten classes, without
 guidance and with CFG 2; no fit has seen one of them. ``ratio`` is the fit's RMSE over that of the best
@@ -8,8 +8,8 @@ training-free pair, the worse of both guidances. A pair is any deterministic set
 of diffusers or of ComfyUI with any of ``problems.SPACINGS``, as in ``benchmarks.quality``.
 
 ``--screen`` finds the best pairs (all of them on a few seeds, the better ones on more) and writes them to
-``embedded/solvers/comparison.json`` with what else takes long: how fits do on classes and guidances they were not
-fitted for, and Fréchet distances. Without it the best pairs there are measured again beside the fits;
+``embedded/solvers/comparison.json``; ``--elsewhere`` adds what else takes long: how fits do on classes and
+guidances they were not fitted for, and Fréchet distances. Without them the best pairs there are measured again beside the fits;
 ``--quick`` takes 64 seeds and the best pair of each kind.
 """
 
@@ -42,6 +42,8 @@ STORED = fits.FOLDER / "comparison.json"
 METHODS = ("gradient", "forward")
 #: Seeds of the three rounds of a screening, and how many pairs go on per guidance and number of evaluations.
 ROUNDS, KEPT = (4, 32, 256), (16, 3)
+#: Of the first round, how many are tried with CFG.
+WIDE = 64
 QUICK, ALL_SEEDS = 64, 256
 #: For guidances without reference: seeds there.
 FEW = 32
@@ -139,16 +141,22 @@ def replay(pairs: Sequence[dict[str, Any]], name: str, budget: int, seeds: int) 
     return rank(found, budget)
 
 
-def screen(guidance: str, budget: int) -> list[dict[str, Any]]:
-    """The best pairs at one number of evaluations: all on few seeds, the better ones on more."""
+def screen(budget: int) -> dict[str, list[dict[str, Any]]]:
+    """The best pairs at one number of evaluations, per guidance: all on few seeds without guidance, the
+    better ones on more, and with CFG too."""
     first, *others = ROUNDS
     sides = ("ours", "diffusers", "ComfyUI")
-    found = [r for s in sides for r in play(s, f"network-{guidance}-fast", budget, first)]
-    pairs = rank(found, budget)
-    for seeds, kept in zip(others, KEPT, strict=True):
-        fast = "-fast" if seeds < ALL_SEEDS else ""
-        pairs = replay(pairs[:kept], f"network-{guidance}{fast}", budget, seeds)
-    return pairs
+    found = rank([r for s in sides for r in play(s, "network-cond-fast", budget, first)], budget)
+    best = {}
+    for guidance in fits.GUIDANCE:
+        pairs = found
+        if guidance != "cond":
+            pairs = replay(found[:WIDE], f"network-{guidance}-fast", budget, first)
+        for seeds, kept in zip(others, KEPT, strict=True):
+            fast = "-fast" if seeds < ALL_SEEDS else ""
+            pairs = replay(pairs[:kept], f"network-{guidance}{fast}", budget, seeds)
+        best[guidance] = pairs
+    return best
 
 
 # ------------------------------------------------------------------------------------- one report
@@ -312,17 +320,20 @@ def frechets() -> list[dict[str, Any]]:
     return rows
 
 
-def make_stored(guidances: Sequence[str]) -> None:
-    """Screen, and measure what takes long; keeps what was found for other guidances."""
+def make_stored(nfes: Sequence[int]) -> None:
+    """Screen for these numbers of evaluations, keep what was found for others; then what takes long."""
     facts = json.loads(STORED.read_text()) if STORED.exists() else {}
     if facts.get("weights") != digest():
         facts = {"weights": digest(), "pairs": {}}
-    for guidance in guidances:
-        for nfe in fits.NFES:
-            facts["pairs"].setdefault(guidance, {})[str(nfe)] = pairs = screen(guidance, nfe)
+    for nfe in nfes:
+        for guidance, pairs in screen(nfe).items():
+            facts["pairs"].setdefault(guidance, {})[str(nfe)] = pairs
             print(guidance, nfe, json.dumps(pairs[0]), flush=True)
-            store(facts)
-    store(facts | dict(generalisation=generalisation(), frechet=frechets()))
+        store(facts)
+
+
+def make_elsewhere() -> None:
+    store(read_stored() | dict(generalisation=generalisation(), frechet=frechets()))
 
 
 def store(facts: dict[str, Any]) -> None:
@@ -357,12 +368,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="64 seeds, the best pair only")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--screen", nargs="*", choices=fits.GUIDANCE, default=None,
-                        help="find the best training-free pairs first (half an hour)")  # fmt: skip
+    parser.add_argument(
+        "--screen", nargs="*", type=int, help="find the best training-free pairs first"
+    )
+    parser.add_argument(
+        "--elsewhere", action="store_true", help="measure what else is stored first"
+    )
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     if options.screen is not None:
-        make_stored(options.screen or list(fits.GUIDANCE))
+        make_stored(options.screen or fits.NFES)
+    if options.elsewhere:
+        make_elsewhere()
     data = report(options.quick)
     print(json.dumps(data)) if options.json else show(data)
 

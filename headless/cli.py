@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import math
@@ -9,9 +10,10 @@ import re
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +23,7 @@ from .context import Context, Progress, use
 from .workflow import NodeFailure, Workflow, WorkflowError, load
 
 if TYPE_CHECKING:
-    from .graph import Registry
+    from .graph import Kept, Registry
 
 NAMES = {"COMFY_DYNAMICCOMBO_V3": "COMBO"}  # in the list for people
 
@@ -41,6 +43,12 @@ models_option = click.option(
     default="models",
     show_default=True,
     help="Folder of models; diffusers folders lie in its diffusers/.",
+)
+device_option = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    default="auto",
+    show_default=True,
 )
 workflow_argument = click.argument("workflow", type=click.Path(path_type=Path))
 
@@ -64,6 +72,12 @@ def set_device(name: str) -> str:
         raise click.UsageError(f"--device {name}: {error}") from None
 
 
+def set_images_at_once(count: int | None) -> None:
+    from ..nodes import _standalone
+
+    _standalone.set_images_at_once(count)
+
+
 def _parse_seeds(_: click.Context, __: click.Parameter, text: str | None) -> range | None:
     if text is None:
         return None
@@ -73,23 +87,20 @@ def _parse_seeds(_: click.Context, __: click.Parameter, text: str | None) -> ran
     return range(int(found[1]), int(found[2]) + 1)
 
 
-@click.group()
-def main() -> None:
-    """Run ComfyUI workflows of diffusion samplers without ComfyUI."""
-
-
-@main.command()
-@workflow_argument
-@click.option(
+settings_option = click.option(
     "--set",
     "settings",
     multiple=True,
     metavar="NODE.INPUT=VALUE",
     help="Set an input of a node, named by its id or title; may be repeated.",
 )
-@click.option("--seed", type=click.IntRange(min=0), help="Set every seed of the workflow.")
-@click.option("--seeds", callback=_parse_seeds, metavar="A-B", help="Run once per seed.")
-@click.option(
+seed_option = click.option(
+    "--seed", type=click.IntRange(min=0), help="Set every seed of the workflow."
+)
+seeds_option = click.option(
+    "--seeds", callback=_parse_seeds, metavar="A-B", help="Run once per seed."
+)
+output_option = click.option(
     "--output",
     "output_dir",
     type=click.Path(file_okay=False, path_type=Path),
@@ -97,13 +108,32 @@ def main() -> None:
     show_default=True,
     help="Folder for the images.",
 )
+
+
+@click.group()
+def main() -> None:
+    """Run ComfyUI workflows of diffusion samplers without ComfyUI."""
+
+
+@main.command()
+@workflow_argument
+@settings_option
+@seed_option
+@seeds_option
+@output_option
 @input_option
 @models_option
+@device_option
 @click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
-    default="auto",
-    show_default=True,
+    "--at-once",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Most images in one call of the network; default: what fits into a GPU's memory. The images stay the same.",
+)
+@click.option(
+    "--deterministic",
+    is_flag=True,
+    help="Refuse operations that may differ from run to run; fixes the threads at 1.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 @debug_option
@@ -116,6 +146,8 @@ def run(
     input_dir: Path,
     models_dir: Path,
     device: str,
+    at_once: int | None,
+    deterministic: bool,
     as_json: bool,
     debug: bool,
 ) -> None:
@@ -126,14 +158,20 @@ def run(
     with _errors_reported(debug):
         from .overrides import with_seed, with_settings
 
+        if deterministic:
+            from .provenance import be_deterministic
+
+            be_deterministic(threads=1)
         nodes = registry()
+        set_images_at_once(at_once)
         loaded = with_settings(load(workflow), nodes, settings)
         context = _context(loaded, output_dir, input_dir, models_dir, set_device(device))
         for end in (plan[0], plan[-1]):  # what fits both ends fits all seeds
             _check(with_seed(loaded, nodes, end), nodes, context)
-        runs = []
+        runs: list[dict[str, Any]] = []
+        kept: Kept | None = {} if len(plan) > 1 else None
         for one in plan:
-            runs.append(_run_once(with_seed(loaded, nodes, one), nodes, context, as_json))
+            runs.append(_run_once(with_seed(loaded, nodes, one), nodes, context, as_json, kept))
             runs[-1]["seed"] = one
             if not as_json:
                 for heading, text in _texts(runs[-1]["outputs"], loaded, nodes):
@@ -141,6 +179,69 @@ def run(
                 click.echo("\n".join(runs[-1]["files"]))
         if as_json:
             click.echo(json.dumps({"workflow": str(workflow), "runs": runs}, allow_nan=False))
+
+
+@main.command()
+@workflow_argument
+@click.option("--server", default="http://127.0.0.1:8188", show_default=True, metavar="URL")
+@settings_option
+@seed_option
+@seeds_option
+@output_option
+@click.option(
+    "--watch/--no-watch", default=True, help="Wait for the results (default), or only submit."
+)
+@click.option(
+    "--previews", is_flag=True, help="Keep the newest preview as preview.jpg in --output."
+)
+@click.option(
+    "--patience",
+    type=click.FloatRange(min=1),
+    default=600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for a server that does not answer.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+@debug_option
+def queue(
+    workflow: Path,
+    server: str,
+    settings: Sequence[str],
+    seed: int | None,
+    seeds: range | None,
+    output_dir: Path,
+    watch: bool,
+    previews: bool,
+    patience: float,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Run WORKFLOW on a ComfyUI server, once per seed, and fetch the results.
+
+    The same command again goes on where it was stopped: what the output folder holds is not run twice.
+    Ctrl-C takes its own prompts off the server. WORKFLOW may be in the editor's format where comfy-cli
+    is installed.
+    """
+    if seed is not None and seeds is not None:
+        raise click.UsageError("use --seed or --seeds, not both")
+    with _errors_reported(debug):
+        from .bars import Bars
+        from .client import Job, Queue, to_api
+        from .overrides import with_seed, with_settings
+
+        plan: Sequence[int | None] = seeds if seeds is not None else [seed]
+        nodes = registry()
+        loaded = with_settings(load(workflow, lambda ui: to_api(ui, server)), nodes, settings)
+        variants = [(one, with_seed(loaded, nodes, one)) for one in plan]
+        jobs = [Job("" if one is None else f"seed{one}", w.prompt, w.ui) for one, w in variants]
+        with Bars(output_dir, len(jobs), previews, quiet=as_json) as bars:
+            done = asyncio.run(Queue(server, output_dir, bars, patience, watch).run(jobs))
+        if as_json:
+            click.echo(json.dumps({"workflow": str(workflow), "jobs": [asdict(d) for d in done]}))
+        failed = [d for d in done if d.error]
+        if failed:
+            raise NodeFailure("\n       ".join(f"{d.label}: {d.error}" for d in failed))
 
 
 @main.command()
@@ -155,6 +256,96 @@ def check(workflow: Path, input_dir: Path, models_dir: Path, debug: bool) -> Non
         context = _context(loaded, Path("output"), input_dir, models_dir, "cpu")
         _check(loaded, registry(), context)
         click.echo(f"{workflow}: fine, {len(loaded.prompt)} nodes")
+
+
+@main.command()
+@workflow_argument
+@click.option(
+    "--grid",
+    multiple=True,
+    metavar="NODE.INPUT=A,B,C",
+    help="Values of an input, named as in --set; repeated: every combination.",
+)
+@settings_option
+@seeds_option
+@output_option
+@input_option
+@models_option
+@device_option
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 4096),
+    help="Processes; default: one per GPU, else one per core.",
+)
+@click.option(
+    "--ray", "address", metavar="ADDRESS", help="A running Ray cluster, such as auto or HOST:6379."
+)
+@click.option(
+    "--threads", type=click.IntRange(1, 1024), default=1, show_default=True, help="Per worker."
+)
+@debug_option
+def sweep(
+    workflow: Path,
+    grid: Sequence[str],
+    settings: Sequence[str],
+    seeds: range | None,
+    output_dir: Path,
+    input_dir: Path,
+    models_dir: Path,
+    device: str,
+    workers: int | None,
+    address: str | None,
+    threads: int,
+    debug: bool,
+) -> None:
+    """Run WORKFLOW for every combination of --grid and --seeds, on all GPUs, cores or a Ray cluster.
+
+    The same command again does what is missing: an item is done once, whatever is killed. The output
+    folder gets items/, manifest.jsonl, table.md and sheet.png.
+    """
+    with _errors_reported(debug):
+        from tqdm import tqdm
+
+        from .overrides import with_settings
+        from .sweep import Crew, sweep, work_list
+
+        nodes = registry()
+        loaded = with_settings(load(workflow), nodes, settings)
+        context = _context(loaded, output_dir, input_dir, models_dir, "cpu")
+        items = work_list(loaded, nodes, grid, seeds)
+        for item in (items[0], items[-1]):
+            _check(replace(loaded, prompt=item.prompt), nodes, context)
+        crew = Crew(workers, address, device, threads, input_dir, models_dir)
+        with tqdm(total=len(items), unit="item", disable=not sys.stderr.isatty()) as bar:
+
+            def show(done: int, total: int) -> None:
+                bar.update(done - bar.n)
+
+            there, done = sweep(loaded, items, grid, seeds, output_dir, crew, show)
+        click.echo(f"{output_dir}: {there + done} items, {there} of them were there")
+
+
+@main.command()
+@click.argument("png", type=click.Path(path_type=Path))
+@input_option
+@models_option
+@device_option
+@debug_option
+def verify(png: Path, input_dir: Path, models_dir: Path, device: str, debug: bool) -> None:
+    """Run the workflow that PNG carries again and say whether it gives the same pixels.
+
+    Ends with 0 if it does and 1 if not, naming what is not as it was.
+    """
+    with _errors_reported(debug):
+        from .provenance import verify
+
+        nodes = registry()
+        loaded = load(png)
+        context = _context(loaded, Path("output"), input_dir, models_dir, set_device(device))
+        verdict = verify(png, nodes, context, lambda found: _check(found, nodes, context))
+        click.echo(f"{png}: {verdict}")
+        if not verdict.same:
+            raise SystemExit(1)
 
 
 @main.command("nodes")
@@ -448,7 +639,9 @@ def _check(workflow: Workflow, nodes: Registry, context: Context) -> None:
         raise WorkflowError("\n       ".join(str(error) for error in errors))
 
 
-def _run_once(workflow: Workflow, nodes: Registry, context: Context, quiet: bool) -> dict[str, Any]:
+def _run_once(
+    workflow: Workflow, nodes: Registry, context: Context, quiet: bool, kept: Kept | None = None
+) -> dict[str, Any]:
     """{"outputs", "files", "seconds"} of one run."""
     from .graph import execute, title
 
@@ -457,8 +650,15 @@ def _run_once(workflow: Workflow, nodes: Registry, context: Context, quiet: bool
         progress = None
         if not quiet and sys.stderr.isatty():
             progress = stack.enter_context(_bars(lambda node: title(workflow.prompt, node, nodes)))
-        here = replace(context, prompt=workflow.prompt, workflow=workflow.ui, progress=progress)
-        outputs = execute(workflow, nodes, here)
+        here = replace(
+            context,
+            prompt=workflow.prompt,
+            workflow=workflow.ui,
+            progress=progress,
+            tally=Counter(),
+            plans=[],
+        )
+        outputs = execute(workflow, nodes, here, kept)
     return {
         "outputs": _plain(outputs),
         "files": _files(outputs, {"output": context.output, "temp": context.temp}),

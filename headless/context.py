@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Context:
-    """One run: its folders, device and graph. `node` is the id of the node that is executing."""
+    """One run: its folders, device and graph. `node` is the id of the node that is executing, `tally`
+    counts "evaluations" of denoisers and "network_calls", `plans` says what each sampling run did."""
 
     output: Path
     input: Path
@@ -25,6 +27,8 @@ class Context:
     workflow: dict[str, Any] | None
     node: str | None = None
     models: Path = Path("models")
+    tally: Counter[str] = field(default_factory=Counter)
+    plans: list[dict[str, Any]] = field(default_factory=list)
 
     def report(self, step: int, total: int) -> None:
         """Tell whoever watches that the executing node has done `step` of `total` steps."""
@@ -33,8 +37,12 @@ class Context:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What a saved image carries: the API graph and, when there is one, the editor's graph."""
-        return {"prompt": self.prompt} | ({"workflow": self.workflow} if self.workflow else {})
+        """What a saved image carries: the API graph, how it was run and, when there is one, the
+        editor's graph."""
+        from .provenance import CHUNK, facts
+
+        ui = {"workflow": self.workflow} if self.workflow else {}
+        return {"prompt": self.prompt, CHUNK: facts(self) | {"node": self.node}} | ui
 
 
 _current: ContextVar[Context] = ContextVar("sampling_kit_run")

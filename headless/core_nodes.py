@@ -13,12 +13,17 @@ import torch
 from torch import Tensor
 
 from ..nodes import io_standalone as io
-from ..nodes._standalone import Guider, Sampler, make_guider, set_folders
+from ..nodes._standalone import Guider, Sampler, make_guider, set_folders, solver_of
 from ..nodes._standalone_fit import set_progress
-from ..nodes.files import find_file, refusal, split_prefix
+from ..nodes._standalone_trace import untraced
+from ..nodes.files import find_file, refusal, split_prefix, stamp
 from ..schedulers.guidance import CFG, COND, UNCOND, Guidance
+from ..schedulers.points import Points
+from ..schedulers.solver import Solver
+from ..schedulers.solver.base import host_plan
 from .context import current
 from .images import load_image, save_animation, save_images
+from .provenance import plan_digest
 
 set_folders(lambda kind: getattr(current(), kind))
 set_progress(lambda step, total: current().report(step, total))
@@ -105,6 +110,16 @@ class CFGGuider(io.ComfyNode):
         return io.NodeOutput(cfg_guider(model, positive, negative, cfg))
 
 
+def described(sampler: Any, guider: Guider, sigmas: Tensor) -> dict[str, Any]:
+    """The solver, its noise levels and the digest of its plan, for the saved picture."""
+    solver, path = solver_of(untraced(sampler)), guider.model.schedule.path
+    levels = sigmas.tolist()
+    row: dict[str, Any] = dict(solver=repr(solver), sigmas=plan_digest([{"sigmas": levels}]))
+    if isinstance(solver, Solver) and solver.planned and len(levels) > 1:
+        row["plan"] = plan_digest(list(host_plan(solver, Points.from_sigmas(path, levels)).rows()))
+    return row
+
+
 def sample(
     noise: BatchNoise, guider: Guider, sampler: Sampler, sigmas: Tensor, latent: Latent
 ) -> tuple[Latent, Latent]:
@@ -127,6 +142,10 @@ def sample(
         callback=callback,
         seed=noise.seed,
     )
+    if guider.run is not None:
+        report = guider.run.report()
+        context.tally.update({name: report[name] for name in ("evaluations", "network_calls")})
+    context.plans.append(described(sampler, guider, sigmas))
     ratios = "downscale_ratio_spacial", "downscale_ratio_temporal"
     rest = {k: v for k, v in latent.items() if k not in ratios}
     return {**rest, "samples": samples}, {**rest, "samples": seen.get("x0", samples).cpu()}
@@ -324,6 +343,10 @@ class LoadImage(io.ComfyNode):
     def define_schema(cls) -> Any:
         inputs = [io.String.Input("image", default="")]
         return schema("LoadImage", inputs, [io.Image.Output(), io.Mask.Output()], "Load Image")
+
+    @classmethod
+    def fingerprint_inputs(cls, image: str = "") -> Any:
+        return stamp(find_file(image, current().input))
 
     @classmethod
     def validate_inputs(cls, image: str = "") -> bool | str:

@@ -7,7 +7,10 @@ would let a mistake through until a node runs.
 from __future__ import annotations
 
 import graphlib
+import hashlib
 import inspect
+import json
+import secrets
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -229,13 +232,19 @@ def _chosen(known: Iterable[Slot], values: Mapping[str, Any]) -> list[Slot]:
     return [slot for slot in known if slot.type != DYNAMIC or slot.id in values]
 
 
+#: What nodes returned in the run before, by everything that it depends on.
+Kept = dict[str, tuple[Any, ...]]
+
+
 def execute(
-    workflow: Workflow, registry: Registry, context: Context
+    workflow: Workflow, registry: Registry, context: Context, kept: Kept | None = None
 ) -> dict[str, dict[str, list[Any]]]:
     """Run every node that an output needs, once; returns {node id: what it shows} (`ui`).
 
-    `check` must have found nothing. A result is dropped when no node waits for it any more. Raises
-    NodeFailure when a node raises; KeyboardInterrupt passes through.
+    `check` must have found nothing. A result is dropped when no node waits for it any more. `kept`
+    (pass the same dict to the next run) spares the nodes that would only return what they returned in
+    the run before: a model is loaded once. Raises NodeFailure when a node raises; KeyboardInterrupt
+    passes through.
     """
     import torch
 
@@ -244,18 +253,45 @@ def execute(
     waiting = Counter(source for key in needed for source in _links(prompt, key).values())
     results: dict[str, tuple[Any, ...]] = {}
     shown = {}
+    signatures: dict[str, str] = {}
     with torch.inference_mode():
         for key in _order(prompt, needed):
             with use(replace(context, node=key)):
-                output = _run_node(workflow, registry, key, results)
-            if output.ui:
-                shown[key] = output.ui
-            results[key] = output.args
-            del output  # so that nothing but `results` keeps a tensor alive
+                signatures[key] = sign = _signature(prompt, registry, key, signatures)
+                if kept is not None and sign in kept:
+                    results[key] = kept[sign]
+                else:
+                    output = _run_node(workflow, registry, key, results)
+                    if output.ui:
+                        shown[key] = output.ui
+                    results[key] = output.args
+                    schema = registry[prompt[key]["class_type"]].define_schema()
+                    if kept is not None and not (schema.is_output_node or schema.not_idempotent):
+                        kept[sign] = output.args
+                    del output  # so that nothing but `results` keeps a tensor alive
             waiting.subtract(_links(prompt, key).values())
             for done in [node for node in results if not waiting[node]]:
                 del results[done]
+    for old in (kept or {}).keys() - set(signatures.values()):
+        del kept[old]  # type: ignore[union-attr]
     return shown
+
+
+def _signature(prompt: Prompt, registry: Registry, key: str, signatures: Mapping[str, str]) -> str:
+    """A digest of the node's class, its values, the files that it reads and all that is upstream."""
+    node = prompt[key]
+    links = _links(prompt, key)
+    parts: list[Any] = [node["class_type"]]
+    for name, value in sorted(node["inputs"].items()):
+        parts.append([name, signatures[links[name]], value[1]] if name in links else [name, value])
+    fingerprint = getattr(registry[node["class_type"]], "fingerprint_inputs", None)
+    if fingerprint is not None:
+        values = {n.split(".")[0]: v for n, v in node["inputs"].items() if n not in links}
+        try:
+            parts.append(repr(fingerprint(**values)))
+        except Exception:  # running the node will say what is wrong
+            parts.append(secrets.token_hex(16))
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _run_node(

@@ -29,6 +29,9 @@ ROOM_FOR = {
     "SamplingKitSolverTable": ("tutorial-3-ddim", ", after", "DDIM Solver"),
     "SamplingKitSaveState": ("split-run", ", after", "Keep State"),
     "SamplingKitLoadState": ("split-run", ", before", "Resume State"),
+    "SamplingKitFitSteps": ("fit-a-solver", ", after", "Record Trajectories"),
+    "SamplingKitSaveFittedSolver": ("fit-a-solver", ", after", "Fit Solver"),
+    "SamplingKitSolverReport": ("fit-a-solver", ", after", "Fit Solver"),
 }
 
 
@@ -104,9 +107,10 @@ def _range(item: Any, words: Words) -> str:
     extra, say = item.extra, words.text
     facts = [f"{say('default')} {extra['default']}"] if "default" in extra else []
     if extra.get("min") is not None:
-        facts.append(f"{extra['min']} {say('to')} {extra['max']}")
+        high = extra.get("max")
+        facts.append(f"≥ {extra['min']}" if high is None else f"{extra['min']} {say('to')} {high}")
     choices = [str(c) for c in extra.get("options") or () if not isinstance(c, io.Option)]
-    if choices:
+    if choices and item.id != "file":  # what files there are depends on the machine
         facts.append(f"{say('one of')} " + ", ".join(choices))
     return f"[{'; '.join(facts)}]" if facts else ""
 

@@ -14,6 +14,7 @@ import torch
 from PIL import Image, ImageOps, ImageSequence, PngImagePlugin
 
 from ..nodes.files import fill_in, find_file, next_number, split_prefix
+from .provenance import CHUNK, pixel_digest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,12 +40,14 @@ def save_images(
     )
     target = folder / subfolder
     target.mkdir(parents=True, exist_ok=True)
-    chunks = PngImagePlugin.PngInfo()
-    for keyword, value in metadata.items():
-        chunks.add_text(keyword, json.dumps(value, allow_nan=False))
     first = next_number(target, stem)
     saved = []
     for index, image in enumerate(pixels):
+        chunks = PngImagePlugin.PngInfo()
+        for keyword, value in metadata.items():
+            if keyword == CHUNK:
+                value = value | dict(image=index, pixels=pixel_digest(image))
+            chunks.add_text(keyword, json.dumps(value, allow_nan=False))
         name = f"{stem.replace('%batch_num%', str(index))}_{first + index:05}_.png"
         _write(Image.fromarray(image), target / name, "PNG", pnginfo=chunks, compress_level=4)
         saved.append({"filename": name, "subfolder": subfolder, "type": kind})

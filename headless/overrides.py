@@ -12,6 +12,7 @@ from typing import Any
 from .graph import Registry, slots, title
 from .workflow import Prompt, Workflow, WorkflowError
 
+SEEDS = "seed", "noise_seed"
 Values = list[tuple[str, str, Any]]  # node id, input, value
 
 
@@ -70,8 +71,11 @@ def with_seed(workflow: Workflow, nodes: Registry, seed: int | None) -> Workflow
     values: Values = []
     for key, node in workflow.prompt.items():
         known = nodes.get(node["class_type"])
-        for slot in slots(known.define_schema().inputs, node["inputs"]) if known else ():
-            named = slot.id.split(".")[-1] in ("seed", "noise_seed")
+        if known is None:  # a server may know it
+            values += [(key, name, seed) for name in SEEDS if type(node["inputs"].get(name)) is int]
+            continue
+        for slot in slots(known.define_schema().inputs, node["inputs"]):
+            named = slot.id.split(".")[-1] in SEEDS
             marked = slot.type == "INT" and (named or slot.options.get("control_after_generate"))
             if marked and not isinstance(node["inputs"].get(slot.id), list):
                 values.append((key, slot.id, seed))

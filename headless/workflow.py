@@ -36,26 +36,38 @@ class Workflow:
     ui: dict[str, Any] | None = None
 
 
-def load(path: Path | str) -> Workflow:
+Convert = Callable[[dict[str, Any]], Prompt]
+
+
+def load(path: Path | str, convert: Convert | None = None) -> Workflow:
     """Read API-format JSON (at most JSON_LIMIT) or a PNG saved by ComfyUI or by this tool.
 
-    Raises WorkflowError when the file is missing, too large, damaged or not such a workflow.
+    ``convert`` makes an API graph of an editor's graph, which is refused without it. Raises
+    WorkflowError when the file is missing, too large, damaged or not such a workflow.
     """
     path = Path(path)
     try:
         if not path.is_file():
             raise WorkflowError("there is no such file")
-        return _from_png(path) if is_png(path) else _from_json(path)
+        return _from_png(path) if is_png(path) else _from_json(path, convert)
     except (OSError, PngError, WorkflowError) as error:
         raise WorkflowError(f"{path}: {error}") from error.__cause__
 
 
-def _from_json(path: Path) -> Workflow:
+def _from_json(path: Path, convert: Convert | None = None) -> Workflow:
     size = path.stat().st_size
     if size > JSON_LIMIT:
         limit = f"the limit is {JSON_LIMIT // 2**20} MB"
         raise WorkflowError(f"{size / 2**20:.0f} MB is too large for a workflow, {limit}")
-    return Workflow(path, _prompt(_parse(path.read_bytes(), _refuse)))
+    data = _parse(path.read_bytes(), _refuse)
+    if convert is not None and is_editor_format(data):
+        return Workflow(path, _prompt(convert(data)), data)
+    return Workflow(path, _prompt(data))
+
+
+def is_editor_format(data: Any) -> bool:
+    """Whether this JSON is what the web page saves: nodes with positions, and links between them."""
+    return isinstance(data, dict) and "nodes" in data and "links" in data
 
 
 def _from_png(path: Path) -> Workflow:
@@ -97,7 +109,7 @@ def _prompt(data: Any) -> Prompt:
     """The graph with only NODE_KEYS, or WorkflowError."""
     if not isinstance(data, dict):
         raise WorkflowError(f"a workflow is a JSON object of nodes, not a {type(data).__name__}")
-    if "nodes" in data and "links" in data:
+    if is_editor_format(data):
         raise WorkflowError(
             "this is the editor's format, which only the web page understands; use its API twin "
             "(example_workflows/api) or, in ComfyUI, Workflow > Export (API)"

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..schedulers.denoiser import Denoiser, latent
 from ..schedulers.denoiser.diffusers import DiffusersDenoiser, Latents
+from ..schedulers.denoiser.parts import CudaMemory, InParts
 from ..schedulers.denoiser.wrap import InDtype, Relabelled
 from ..schedulers.guidance import (
     COND,
@@ -75,6 +76,20 @@ def set_device(name: str) -> str:
         raise ValueError(f"device {name!r} is not available here; found: {here}")
     _device = torch.device(name)
     return name
+
+
+_at_once: int | None = None
+
+
+def set_images_at_once(count: int | None) -> None:
+    """The most images a network takes in one call; None: what fits into a GPU's memory, else all."""
+    global _at_once
+    _at_once = count
+
+
+def in_parts(network: Callable[..., Tensor]) -> InParts:
+    memory = CudaMemory(_device) if _device.type == "cuda" else None
+    return InParts(network, _at_once, memory)
 
 
 _folder: Callable[[str], Path] = Path  # here, until the runner says where
@@ -386,6 +401,7 @@ class Guider:
         if self.weak_model is not None:
             models[WEAK] = self.weak_model
         networks = {name: model.denoiser.to(_device) for name, model in models.items()}
+        parts = {name: in_parts(network) for name, network in networks.items()}
         self.refuse_perturbations()
 
         def rows(branch: str) -> Any:
@@ -401,7 +417,7 @@ class Guider:
             elif batch is not None and len(x) < batch:
                 given = shared(given, len(x), name)
             if not x.requires_grad:
-                return network(x, sigma, given)
+                return parts.get(name, parts[COND])(x, sigma, given)
             with differentiable(network):
                 return network(x, sigma, ordinary(given))
 

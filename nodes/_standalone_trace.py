@@ -85,10 +85,16 @@ def traced(sampler: Any, watch: Watch) -> Traced:
     return Traced(sampler, watch)
 
 
-def sampler_name(sampler: Any) -> str:
-    """What a SAMPLER is called, and what is set in it."""
+def untraced(sampler: Any) -> Any:
+    """The SAMPLER inside of any number of traces."""
     while isinstance(sampler, Traced):
         sampler = sampler.inner
+    return sampler
+
+
+def sampler_name(sampler: Any) -> str:
+    """What a SAMPLER is called, and what is set in it."""
+    sampler = untraced(sampler)
     return label(solver_of(sampler), type(sampler).__name__)
 
 

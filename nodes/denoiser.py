@@ -203,7 +203,7 @@ class EmbeddedVAE(io.ComfyNode):
             "the Embedded Denoiser with space 'latent', whose latent run then equals its pixel run.",
             search_aliases=["VAELoader", "Load VAE", "latent space", "Haar", "test VAE"],
             inputs=[],
-            outputs=[io.Vae.Output(display_name="vae")],
+            outputs=[io.Vae.Output(display_name="vae", tooltip="For VAE Decode and VAE Encode.")],
         )
 
     @classmethod

@@ -30,6 +30,12 @@ def new_file(prefix: str, folder: Path, suffix: str) -> Path:
     return target / f"{stem}_{next_number(target, stem):05}_{suffix}"
 
 
+def stamp(file: Path) -> list[int]:
+    """What changes when the file does: for ``fingerprint_inputs``."""
+    facts = file.stat()
+    return [facts.st_mtime_ns, facts.st_size]
+
+
 def fill_in(prefix: str, **more: object) -> str:
     """``prefix`` with %year% … %second% of the local time replaced, and ``more`` of that kind."""
     now = time.localtime()

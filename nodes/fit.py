@@ -250,7 +250,7 @@ class FitSteps(io.ComfyNode):
             outputs=[
                 io.Sigmas.Output(display_name="sigmas", tooltip="For SamplerCustomAdvanced, with the same solver."),
                 io.String.Output(display_name="text", tooltip="Who won, and the errors of all."),
-                io.String.Output(display_name="json"),
+                io.String.Output(display_name="json", tooltip="The same for programs; null where a number is not finite."),
             ],
         )  # fmt: skip
 

@@ -197,8 +197,8 @@ class UseFittedSolver(io.ComfyNode):
                 io.Guider.Input("guider", tooltip="The one that SamplerCustomAdvanced gets: its noise schedule sets the SIGMAS."),
             ],
             outputs=[
-                io.Sampler.Output(display_name="sampler"),
-                io.Sigmas.Output(display_name="sigmas"),
+                io.Sampler.Output(display_name="sampler", tooltip="For SamplerCustomAdvanced."),
+                io.Sigmas.Output(display_name="sigmas", tooltip="The noise levels that belong to the sampler, for SamplerCustomAdvanced."),
                 io.String.Output(display_name="text", tooltip="Warnings, if it was made for something else."),
             ],
         )  # fmt: skip
@@ -256,8 +256,8 @@ class SolverReport(io.ComfyNode):
             ],
             outputs=[
                 io.Image.Output(display_name="plot", tooltip="The table where matplotlib is not installed."),
-                io.String.Output(display_name="text"),
-                io.String.Output(display_name="json"),
+                io.String.Output(display_name="text", tooltip="The table; also shown by Preview as Text."),
+                io.String.Output(display_name="json", tooltip="The same for programs; null where a number is not finite."),
             ],
         )  # fmt: skip
 

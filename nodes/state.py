@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..schedulers.solver import Solver
 from ..schedulers.split import Handover, Part, load, save
-from .files import find_file, new_file, refusal, split_prefix
+from .files import find_file, new_file, refusal, split_prefix, stamp
 from .host import folder, io, make_sampler, solver_of
 from .types import SamplerStateType
 
@@ -170,8 +170,7 @@ class LoadState(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file: str = "") -> Any:
-        facts = state_file(file).stat()
-        return [facts.st_mtime_ns, facts.st_size]
+        return stamp(state_file(file))
 
     @classmethod
     def execute(cls, file: str = "") -> Any:

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from sampling_kit.schedulers.denoiser.analytic import Gaussian
 from sampling_kit.schedulers.fit import store
 from sampling_kit.schedulers.fit.problem import Problem
+from sampling_kit.schedulers.inspect.levels import plan_record
 from sampling_kit.schedulers.path import VE, VP, Flow, rescale
 from sampling_kit.schedulers.points import LARGEST_KAPPA, Points
 from sampling_kit.schedulers.solver import (
@@ -205,6 +206,13 @@ def test_identity_matrices_are_scalar_weights(shape):
     table, x, d = two_m(), normal(*shape) * 20, oracle(VE(), shape[1:])
     plain, mixed = (FittedSolver(t).plan(levels(VE())) for t in (table, bands(table)))
     assert torch.allclose(run(mixed, d, x), run(plain, d, x), rtol=0, atol=1e-10)
+
+
+def test_a_page_gets_bands_in_words():
+    shown = plan_record(FittedSolver(bands(two_m())).plan(levels(VE())))
+    at = shown["columns"].index("mix")
+    assert [row[at] for row in shown["rows"]][:2] == [None, "1 terms in 4 bands"]
+    assert json.dumps(shown, allow_nan=False)
 
 
 def test_one_band_mixes_channels_per_pixel():

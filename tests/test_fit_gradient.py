@@ -52,7 +52,8 @@ def start():
 
 
 def settings(**changes: object) -> gradient.Gradient:
-    return gradient.Gradient(**(dict(iterations=30, batch=8, every=5) | changes))
+    given = dict(iterations=30, batch=8, every=5, level_rate=0.2, weight_rate=0.03, band_rate=0.1)
+    return gradient.Gradient(**(given | changes))
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +134,7 @@ def test_an_interrupted_fit_goes_on_bit_for_bit(problem, start, state, tmp_path)
 
 def test_it_is_never_worse_than_the_start(problem, start):
     """A rate that ruins everything returns the start itself, and stops early."""
-    wild = settings(level_rate=1.0, weight_rate=1.0, band_rate=1.0, patience=2, iterations=100)
+    wild = settings(level_rate=1.0, weight_rate=10.0, band_rate=10.0, patience=2, iterations=100)
     state = gradient.fit(problem, start, wild)
     assert state.table is start and state.after == state.before
     assert state.iteration == 10

@@ -558,7 +558,9 @@ def test_context_and_hidden_values(tmp_path: Path):
     here = around(tmp_path, work, lambda *step: steps.append(step))
     graph.execute(work, registry, here)
     assert seen["context"] == dataclasses.replace(here, node="1")
-    assert seen["context"].metadata == {"prompt": work.prompt, "workflow": {"nodes": []}}
+    metadata = seen["context"].metadata
+    assert metadata.pop("sampling_kit")["node"] == "1"
+    assert metadata == {"prompt": work.prompt, "workflow": {"nodes": []}}
     assert seen["hidden"] == io.HiddenHolder("1", work.prompt, {"workflow": {"nodes": []}})
     assert seen["grad"]
     assert steps == [("1", 1, 4)]

@@ -130,6 +130,27 @@ QUICK = {
         *("--set", "8 steps.steps=4", "--set", "24 steps.steps=5"),
         *("--set", "Embedded Denoiser.kind.scenes=8"),
     ],
+    "compare": [
+        *("--set", "12 steps.steps=8", "--set", "24 steps.steps=10"),
+        *(
+            "--set",
+            "Embedded Denoiser.kind.scenes=24",
+            "--set",
+            "Compare Solvers.reference_steps=20",
+        ),
+    ],
+    "trace": [
+        *("--set", "Steps.steps=6", "--set", "Embedded Denoiser.kind.scenes=24"),
+        *("--set", "Replay from step 8.step=3"),
+    ],
+    "tutorial-6-fitted-solver": ["--set", "40 steps.steps=8"],
+    "fit-a-solver": [
+        *("--set", "40 steps.steps=8", "--set", "Empty Pixel Latent.batch_size=2"),
+        *("--set", "Record Trajectories.count=4", "--set", "Record Trajectories.levels=6"),
+        *("--set", "Record Trajectories.batch=2", "--set", "Fit Solver.held_out=2"),
+        *("--set", "Fit Solver.method.numbers=1", "--set", "Fit Solver.method.bands=0"),
+        *("--set", "Fit Solver.method.images=2"),
+    ],
     "log-likelihood": [
         *("--set", "Steps.steps=5", "--set", "Embedded Denoiser.kind.scenes=24"),
         *("--set", "Log-Likelihood of samples.probes=1"),
@@ -158,12 +179,14 @@ def test_examples_run(path, tmp_path):
     arguments = QUICK.get(
         path.stem, ["--set", "Steps.steps=6", "--set", "Embedded Denoiser.kind.scenes=24"]
     )
-    (picture,) = run(tmp_path, str(path), *arguments)
-    with Image.open(picture) as image:
-        pixels = np.asarray(image)
-        assert json.loads(image.info["prompt"])
-    assert pixels.shape[2] == 3
-    assert pixels.std() > 20
+    pictures = run(tmp_path, str(path), *arguments)
+    assert pictures
+    for picture in pictures:
+        with Image.open(picture) as image:
+            pixels = np.asarray(image)
+            assert json.loads(image.info["prompt"])
+        assert pixels.shape[2] == 3
+        assert pixels.std() > 20
 
 
 def test_the_first_example_draws_each_class(tmp_path):

@@ -59,8 +59,8 @@ class Gradient(Settings):
     batch: int = knob(16, "Trajectories per gradient.", low=1, high=4096)
     bands: bool = knob(True, "Fit frequency bands too, with mixed channels.")
     level_rate: float = knob(0.05, "Length of a step of all ln κ of the levels.", low=0.0, high=1.0)
-    weight_rate: float = knob(0.003, "Length of a step of all weights.", low=0.0, high=1.0)
-    band_rate: float = knob(0.005, "Length of a step of all bands.", low=0.0, high=1.0)
+    weight_rate: float = knob(0.003, "Length of a step of all weights.", low=0.0, high=100.0)
+    band_rate: float = knob(0.005, "Length of a step of all bands.", low=0.0, high=100.0)
     huber: float = knob(
         2.0, "δ over the start's median error; 0: plain squares.", low=0.0, high=1e6
     )
@@ -242,8 +242,8 @@ def descended(state: State, gradients: Mapping[str, Tensor], settings: Gradient)
     first = {k: 0.9 * state.first[k] + 0.1 * g for k, g in gradients.items()}
     second = {k: 0.99 * state.second[k] + 0.01 * (g * g).sum() for k, g in gradients.items()}
     size = dict.fromkeys(rates, 0.0)
-    for name, square in second.items():
-        size[group(name)] += float(square) / (1 - 0.99**n)
+    for name in sorted(second):  # in one order, also after a file
+        size[group(name)] += float(second[name]) / (1 - 0.99**n)
     numbers = {}
     for name, m in first.items():
         length = rates[group(name)] * pace / (math.sqrt(size[group(name)]) + 1e-30)

@@ -76,15 +76,15 @@ def _record(run: Run, most: int) -> dict[str, Any]:
     return facts
 
 
-def _digits(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.7g}")
+def _digits(value: float | str | None) -> float | str | None:
+    return float(f"{value:.7g}") if isinstance(value, (int, float)) else value
 
 
 def plan_record(plan: Plan) -> dict[str, Any]:
     """A plan for a page: its facts, the names of its columns and one row of numbers per stage."""
     rows = list(plan.rows())
     columns = plan.columns()
-    shown = [[_digits(row.get(name)) for name in columns] for row in rows[:MOST_ROWS]]  # type: ignore[arg-type]
+    shown = [[_digits(row.get(name)) for name in columns] for row in rows[:MOST_ROWS]]
     facts = dict(solver=plan.solver, path=plan.path.name, order=plan.order, nfe=plan.nfe)
     return facts | dict(steps=plan.steps, columns=columns, rows=shown, stages=len(rows))
 

@@ -105,8 +105,9 @@ async function check(page, name) {
   for (const state of ["closed", "opened"])
     if (JSON.stringify(got[state]) !== JSON.stringify(types)) problems.push(`${state}: the prompt holds ${got[state]}, expected ${types}`);
   for (const w of ["steps", "scale", "seed", ...BLUEPRINTS[name].shown]) if (!got.widgets.some((x) => x.includes(w))) problems.push(`widget ${w} is not shown: ${got.widgets}`);
+  problems.push(...page.ours.splice(0).map((t) => `the page complained: ${t}`));
   console.log(`${problems.length ? "FAIL" : "ok  "} ${name}`);
-  for (const p of [...problems, ...page.ours.splice(0)]) console.log(`       ${p}`);
+  for (const p of problems) console.log(`       ${p}`);
   return problems.length;
 }
 

@@ -158,7 +158,21 @@ The path as a straight line, x = (1−t)·x0 + t·ε, and the solver as Euler's 
 
 **Try:** **shift** = 1 with 8 steps; *DPM-Solver++ (multistep)* in place of *Rectified Flow*.
 
-${no_checkpoint} *Next: a solver fitted to the model.*`,
+${no_checkpoint} *Next: tutorial-6-fitted-solver.*`,
+
+  "tutorial-6-fitted-solver": `# Tutorial 6: a solver fitted to the model
+A solver is a table of weights. Rows: **DPM-Solver++ (2M) in 4 evaluations**; 4 evaluations of a table whose levels and weights were fitted to this network; 40 steps, where the ODE ends. The published weights are right for every model and best for none. *Its numbers* shows the table, *What it was fitted to* its card.
+
+**Try:** **nfe** = 6 in *Load Fitted Solver*, and 6 **steps** in the row above; another **seed**. *fit-a-solver* makes such a table.
+
+${weights}`,
+
+  "fit-a-solver": `# Fit a solver to a model
+*Record Trajectories* follows 30 noises to where they end, *Fit Solver* looks for levels and weights that end there in 5 evaluations: without gradients, judged on 10 noises that it did not fit. Rows: **DPM-Solver++ (2M) in 5**, the fitted solver in 5, 2M in 40 evaluations, from new noise. Half a minute on one core; a second run reads what the first has found.
+
+**Try:** another **nfe** (and **steps** in the first row); *CFG* in the *Guider*; *Solver Report* and *Save Fitted Solver* after the fit.
+
+${weights}`,
 
   "log-likelihood": `# How likely is a picture?
 First row: postcards that the model has not seen. Second row: its own samples. *Log-Likelihood* follows each up to the noise and counts how the density changes on the way: **bits per dimension**, fewer is likelier, with the error of the estimate and of the steps.
@@ -205,7 +219,7 @@ ${weights}`,
   "latent-space": `# Latents and a VAE
 *Embedded VAE* turns every 2 × 2 pixels into 12 latent channels and back without loss; the network with **space** = latent draws there. Rows from the top: new pictures by *VAE Decode*; new postcards; the same through *VAE Encode*, noised, and redrawn by the last 60 % of the steps.
 
-**Try:** **denoise** 0.4 and 0.8 in *The last 60 %*; *VAE Decode (Tiled)*; the core's *KSampler* and *Empty Latent Image*.
+**Try:** **denoise** 0.4 in *The last 60 %* (little changes) or 0.7 (a sun may come twice); *VAE Decode (Tiled)*; the core's *KSampler* and *Empty Latent Image*.
 
 ${weights}`,
 

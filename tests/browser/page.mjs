@@ -46,7 +46,7 @@ export const inPage = {
   // API twin -> graph laid out in groups; returns what the frontend serialises
   async build({ api, stem, note, pack, version }) {
     const GAP = 44, ROW = 76, PAD = 24, TITLE = 40, HEAD = 30, NOTE = 190; // HEAD: a node's title lies above its pos; ROW: Nodes 2.0 are taller
-    const part = { schedule: "Schedule", denoiser: "Denoiser", guidance: "Guidance", solver: "Solver", state: "Solver" };
+    const part = { schedule: "Schedule", denoiser: "Denoiser", guidance: "Guidance", solver: "Solver", fit: "Solver", state: "Solver" };
     const color = { Schedule: "#3f789e", Denoiser: "#8A8", Guidance: "#b58b2a", Solver: "#b06634", Start: "#a1309b", Sample: "#88A" };
     await app.loadApiJson(api, stem);
     const graph = app.rootGraph, nodes = graph.nodes.slice().sort((a, b) => a.id - b.id);

@@ -1,5 +1,6 @@
-"""The real web page: a chromium opens a ComfyUI that holds this pack, every example (examples.mjs) and widget
-(widgets.mjs). Pictures of the widgets are kept in SAMPLING_KIT_SHOTS, if that is set."""
+"""The real web page: a chromium opens a ComfyUI that holds this pack, every example (examples.mjs), widget
+(widgets.mjs) and subgraph blueprint (blueprints.mjs). Pictures of the widgets are kept in SAMPLING_KIT_SHOTS,
+if that is set."""
 
 from __future__ import annotations
 
@@ -131,3 +132,10 @@ def test_the_widgets_work(examples: Node, tmp_path: Path, renderer: str) -> None
     shots = os.environ.get("SAMPLING_KIT_SHOTS") or str(tmp_path)
     report = examples("--shots", shots, "--only", renderer, script="widgets.mjs")
     assert "FAIL" not in report and report.count("\nok") + report.startswith("ok") >= 10, report
+
+
+def test_the_blueprints_are_one_node_and_open_into_their_parts(examples: Node) -> None:
+    """Listed by the server, same prompt closed and unpacked, widgets of the closed node, no complaint."""
+    report = examples(script="blueprints.mjs")
+    count = len(list((PACK / "subgraphs").glob("*.json")))
+    assert count and report.count("ok  ") == count and "FAIL" not in report, report

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -153,16 +153,25 @@ class Server:
             address, timeout=PATIENCE, http_no_proxy=["127.0.0.1"]
         ), client
 
+    def stop(self) -> None:
+        """Kill it, as a crash would."""
+        self.process.kill()
+        self.process.wait()
+
     def tail(self, lines: int = 40) -> str:
         text = self.log.read_text(errors="replace").splitlines()[-lines:]
         return "\n".join(["ComfyUI's log ends:", *text])
 
 
-@pytest.fixture(scope="session")
-def server(comfy: Comfy, base: Path) -> Iterator[Server]:
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        port: int = free.getsockname()[1]
+    return port
+
+
+def start(comfy: Comfy, base: Path, port: int) -> Server:
+    """A ComfyUI on ``port``, ready to answer."""
     options = (
         f"main.py --cpu --listen 127.0.0.1 --port {port} --disable-auto-launch --disable-api-nodes"
     )
@@ -174,10 +183,23 @@ def server(comfy: Comfy, base: Path) -> Iterator[Server]:
     running = Server(process, port, log)
     try:
         wait_for_start(running)
-        yield running
-    finally:
-        process.kill()
-        process.wait()
+    except BaseException:
+        running.stop()
+        raise
+    return running
+
+
+@pytest.fixture(scope="session")
+def launch(comfy: Comfy, base: Path) -> Callable[[int], Server]:
+    """Starts one more ComfyUI on the given port; whoever calls it stops it."""
+    return lambda port: start(comfy, base, port)
+
+
+@pytest.fixture(scope="session")
+def server(comfy: Comfy, base: Path) -> Iterator[Server]:
+    running = start(comfy, base, free_port())
+    yield running
+    running.stop()
 
 
 def wait_for_start(server: Server) -> None:

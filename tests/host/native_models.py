@@ -176,11 +176,16 @@ NOISY = {
 
 
 def solvers() -> dict[str, tuple[Any, dict[str, Any]]]:
-    """{name: (SAMPLER, knobs)} of all our solver nodes, and of some with their noise turned on."""
+    """{name: (SAMPLER, knobs)} of all our solver nodes, and of some with their noise turned on.
+
+    Without the Idempotent Solver, which repeats a one-step generator and solves no equation.
+    """
     found = {
         name.removeprefix("SamplingKit"): (node.execute().args[0], {})
         for name, node in nodes.NODE_CLASS_MAPPINGS.items()
-        if name.startswith("SamplingKit") and node.GET_SCHEMA().category == "Sampling Kit/solver"
+        if name.startswith("SamplingKit")
+        and node.GET_SCHEMA().category == "Sampling Kit/solver"
+        and name != "SamplingKitIdempotent"
     }
     noisy = {f"{name} with noise": (kit(name, **knobs), knobs) for name, knobs in NOISY.items()}
     return found | noisy

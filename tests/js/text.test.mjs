@@ -10,7 +10,7 @@ import { say, speak } from "../../web/js/words.js";
 const RUN = { name: "Karras, 3", steps: 3, every: 1, sigma: [14.61, 3.2, 0.03, 0], lambda: [-2.68, -1.16, 3.5, null], timestep: null };
 
 test("numbers are short", () => {
-  const pairs = [[14.614642, "14.61"], [0, "0"], [-0.00293714, "−0.002937"], [1.234e-7, "1.2e−7"], [2e6, "2e6"], [null, "–"], [NaN, "–"], [1000, "1000"]];
+  const pairs = [[14.614642, "14.61"], [0, "0"], [-0.00293714, "−0.002937"], [1.234e-7, "1.2e−7"], [2e6, "2e6"], [null, "–"], [NaN, "–"], [1000, "1000"], ["3 terms", "3 terms"]];
   for (const [value, text] of pairs) assert.equal(short(value), text);
 });
 

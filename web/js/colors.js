@@ -11,6 +11,7 @@ export const COLORS = {
   SAMPLER_STATE: "#c8704a",
   SOLVER_FIT: "#d0644f",
   TRACE: "#8f8fd6",
+  TRAJECTORIES: "#7fa650",
 };
 
 // Nodes 2.0 read a CSS variable, which a palette sets on the element and so over this rule

@@ -24,6 +24,7 @@ function fill(element, attributes, children) {
 
 // 4 digits at most, as people write them: 0.0123, 14.61, 1.2e-5, −3
 export function short(value) {
+  if (typeof value === "string") return value;
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
   const size = Math.abs(value);
   const text = size !== 0 && (size < 1e-3 || size >= 1e5) ? value.toExponential(1).replace(/\.0e/, "e").replace("e+", "e") : String(Number(value.toPrecision(4)));

@@ -1,0 +1,200 @@
+"""Sweeps and queues under fire: killed at random and started again, results counted and compared.
+
+    python -m benchmarks.reliability [sweep] [speed] [queue] [soak] [--items 200] [--kills 10] [--json]
+
+sweep   a sweep of ``--items`` on two workers, killed with SIGKILL ``--kills`` times at random moments and
+        resumed each time, against an uninterrupted one on one worker: items, each once, equal hashes
+speed   throughput of two workers over one, and what a sweep adds per item beyond its own work
+queue   20 prompts on a real ComfyUI that is killed and started again in the middle (COMFYUI_PATH, or
+        ~/comfy/ComfyUI); skipped where there is none
+soak    ``--prompts`` small prompts in one process: memory and open files at the start and at the end
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+PACK = Path(__file__).resolve().parents[1]
+
+
+def graph(steps: int, size: int, model: str = "mixture") -> dict[str, Any]:
+    """A small sampling graph: postcards of ``size`` pixels by an exact mixture."""
+    ve = {"kind": "ve_edm", "kind.sigma_min": 0.02, "kind.sigma_max": 80.0}
+    spacing = {"spacing": "karras", "spacing.rho": 7.0, "denoise": 1.0, "final": "zero"}
+    known = {"kind": model, "kind.size": size, "kind.scenes": 40, "kind.rank": 8}
+    known |= {"kind.components": 4} if model == "mixture" else {}
+    wires = {"noise": ["7", 0], "guider": ["6", 0], "sampler": ["8", 0], "sigmas": ["2", 0]}
+    nodes = {
+        "1": ("SamplingKitNoiseSchedule", ve),
+        "2": ("SamplingKitSteps", spacing | {"steps": steps, "noise_schedule": ["1", 0]}),
+        "3": ("SamplingKitEmbeddedDenoiser", known | {"noise_schedule": ["1", 0]}),
+        "4": ("SamplingKitClassCondition", {"name": "one of each"}),
+        "5": ("SamplingKitEmptyPixelLatent", {"width": size, "height": size, "batch_size": 2}),
+        "6": ("SamplingKitGuider", {"model": ["3", 0], "positive": ["4", 0]}),
+        "7": ("SamplingKitPerImageNoise", {"seed": 0}),
+        "8": ("SamplingKitEuler", {"noise": 1.0}),
+        "9": ("SamplerCustomAdvanced", wires | {"latent_image": ["5", 0]}),
+        "10": ("SamplingKitLatentToImage", {"latent": ["9", 0]}),
+        "11": ("SaveImage", {"images": ["10", 0], "filename_prefix": "a"}),
+    }
+    return {k: {"class_type": c, "inputs": i} for k, (c, i) in nodes.items()}
+
+
+def command(workflow: Path, output: Path, items: int, workers: int) -> list[str]:
+    seeds = ["--seeds", f"0-{items // 2 - 1}", "--grid", "4.name=desert,snow"]
+    where = ["--output", str(output), "--workers", str(workers), "--device", "cpu"]
+    return [
+        sys.executable, "-m", "sampling_kit.headless.cli", "sweep", str(workflow), *seeds, *where,
+    ]  # fmt: skip
+
+
+def hashes(folder: Path) -> dict[str, dict[str, str]]:
+    """{item: {file: pixel hash}}, read from the items themselves; AssertionError for half an item."""
+    found = {}
+    for item in sorted((folder / "items").iterdir()):
+        if item.name.startswith("."):
+            continue
+        record = json.loads((item / "record.json").read_text())
+        missing = [name for name in record["files"] if not (item / name).is_file()]
+        assert not missing, f"{item} lacks {missing}"
+        found[item.name] = record["files"]
+    return found
+
+
+def sweep(items: int, kills: int, work: Path) -> dict[str, Any]:
+    """Killed and resumed on two workers, against one worker left alone."""
+    workflow, chance = work / "w.json", random.Random(0)
+    workflow.write_text(json.dumps(graph(40, 32)))
+    quiet: dict[str, Any] = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    seen: list[int] = []
+    there = work / "two" / "items"
+
+    def done() -> int:
+        return len(list(there.glob("[0-9]*"))) if there.exists() else 0
+
+    while len(seen) < kills:
+        process = subprocess.Popen(
+            command(workflow, work / "two", items, 2), start_new_session=True, **quiet
+        )
+        goal = done() + chance.randint(0, max(1, items // kills - 1))  # 0: while it starts
+        while process.poll() is None and done() < goal:
+            time.sleep(0.01)
+        if process.poll() is not None:
+            break
+        time.sleep(chance.uniform(0, 0.5))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        seen.append(done())
+    subprocess.run(command(workflow, work / "two", items, 2), check=True, **quiet)
+    subprocess.run(command(workflow, work / "one", items, 1), check=True, **quiet)
+    two, one = hashes(work / "two"), hashes(work / "one")
+    lines = (work / "two" / "manifest.jsonl").read_text().splitlines()
+    return dict(
+        items=len(two), manifest=len(lines), kills=len(seen), there_at_each_kill=seen,
+        equal=two == one, once=len(two) == len(set(two)) == items,
+    )  # fmt: skip
+
+
+def speed(items: int, work: Path) -> dict[str, Any]:
+    """Items per second of the working part of a sweep, with one worker and with two."""
+    from sampling_kit.headless.cli import registry
+    from sampling_kit.headless.sweep import Crew, Folder, Item, Worker, work_list
+    from sampling_kit.headless.workflow import Workflow
+
+    def timed(workers: int, prompt: dict[str, Any], count: int, name: str) -> tuple[float, float]:
+        """(seconds from the first result to the last, mean seconds of the graph itself)."""
+        workflow = Workflow(Path(name), prompt)
+        listed = work_list(workflow, registry(), [], range(count))
+        folder, stamps, own = Folder(work / name, {}), [], []
+
+        def finished(item: Item, record: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
+            folder.add(item, dict(record), dict(files))
+            stamps.append(time.perf_counter())
+            own.append(record["seconds"])
+
+        failed = Crew(workers, device="cpu").work(listed, finished)
+        assert not failed, failed
+        warm = 2 * workers  # until every worker has its model
+        return (stamps[-1] - stamps[warm - 1]) / (count - warm), sum(own[warm:]) / (count - warm)
+
+    alone = Worker("cpu", 1, "input", "models")
+    heavy, light = graph(120, 64), graph(1, 24, "gaussian")
+    for prompt in (heavy, light):
+        alone.run("warm-up", prompt)
+    one, _ = timed(1, heavy, items, "heavy-one")
+    two, _ = timed(2, heavy, items, "heavy-two")
+    each, own = timed(1, light, 200, "light")
+    return dict(
+        seconds_per_item=dict(one=one, two=two), speed_up=one / two, overhead_ms=1e3 * (each - own)
+    )
+
+
+def queue(work: Path) -> dict[str, Any]:
+    """The host test of the same name, whose assertions are the measurement."""
+    test = PACK / "tests" / "host" / "test_queue.py"
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-n", "0", str(test)],
+        cwd=PACK, capture_output=True, text=True,
+    )  # fmt: skip
+    return dict(passed=run.returncode == 0, said=run.stdout.strip().splitlines()[-1])
+
+
+def soak(prompts: int, work: Path) -> dict[str, Any]:
+    """Memory (MB) and open files after a tenth of the prompts, and after all."""
+    from sampling_kit.headless.sweep import Worker
+
+    worker, prompt, seen = Worker("cpu", 1, "input", "models"), graph(1, 24, "gaussian"), []
+    for i in range(prompts):
+        prompt["7"]["inputs"]["seed"] = i
+        worker.run(str(i), prompt)
+        if i + 1 in (prompts // 10, prompts):
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            megabytes = pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+            seen.append(dict(prompts=i + 1, mb=megabytes, files=len(os.listdir("/proc/self/fd"))))
+    return dict(
+        seen=seen,
+        growth_mb=seen[1]["mb"] - seen[0]["mb"],
+        growth_files=seen[1]["files"] - seen[0]["files"],
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parts = "sweep", "speed", "queue", "soak"
+    parser.add_argument("parts", nargs="*", choices=[*parts, []], default=list(parts))
+    parser.add_argument("--items", type=int, default=200)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--prompts", type=int, default=10_000)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(arguments)
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        tasks: dict[str, Callable[[Path], dict[str, Any]]] = dict(
+            sweep=lambda work: sweep(options.items, options.kills, work),
+            speed=lambda work: speed(24, work),
+            queue=queue,
+            soak=lambda work: soak(options.prompts, work),
+        )
+        for part in options.parts:
+            work = Path(folder) / part
+            work.mkdir()
+            found[part] = tasks[part](work)
+            if not options.json:
+                print(part, json.dumps(found[part], indent=1), flush=True)
+    if options.json:
+        print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,350 @@
+"""The queue client against a small server that behaves, and misbehaves, as ComfyUI does."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+web = pytest.importorskip("aiohttp.web", reason="needs aiohttp (extra 'queue')")
+
+from sampling_kit.headless import client  # noqa: E402
+from sampling_kit.headless.client import Job, Ledger, Queue, Watcher, names  # noqa: E402
+from sampling_kit.headless.workflow import WorkflowError  # noqa: E402
+
+
+def graph(seed: int) -> dict[str, Any]:
+    return {"1": {"class_type": "Paint", "inputs": {"seed": seed}, "_meta": {"title": "the paint"}}}
+
+
+JOBS = [Job(f"seed{s}", graph(s)) for s in range(6)]
+
+
+class Fake:
+    """Runs a prompt in ``pace`` seconds; counts what it was asked to do."""
+
+    def __init__(self, pace: float = 0.01) -> None:
+        self.pace, self.served = pace, 0
+        self.ran: list[int] = []
+        self.cancelled: list[str] = []
+        self.break_downloads = 0
+        self.mute = False  # no websocket messages
+        self.forget()
+
+    def forget(self) -> None:
+        """What a restart does."""
+        self.history: dict[str, Any] = {}
+        self.queue: list[tuple[str, dict[str, Any]]] = []
+        self.sockets: list[Any] = []
+
+    async def start(self, port: int = 0) -> None:
+        app = web.Application()
+        app.router.add_get("/ws", self.ws)
+        app.router.add_get("/queue", self.get_queue)
+        app.router.add_get("/history/{id}", self.get_history)
+        app.router.add_get("/view", self.view)
+        app.router.add_post("/prompt", self.prompt)
+        app.router.add_post("/api/jobs/cancel", self.cancel)
+        self.runner = web.AppRunner(app, shutdown_timeout=0.01)
+        await self.runner.setup()
+        site = web.TCPSite(self.runner, "127.0.0.1", port)
+        await site.start()
+        self.port = self.runner.addresses[0][1]
+        self.worker = asyncio.ensure_future(self.work())
+
+    async def crash(self) -> None:
+        self.worker.cancel()
+        with suppress(asyncio.CancelledError):
+            await self.worker
+        for socket in self.sockets:
+            await socket.close()
+        await self.runner.cleanup()
+
+    async def work(self) -> None:
+        while True:
+            await asyncio.sleep(self.pace)
+            if not self.queue:
+                continue
+            id, prompt = self.queue[0]
+            seed = prompt["1"]["inputs"]["seed"]
+            await self.say("progress", prompt_id=id, node="1", value=1, max=2)
+            await asyncio.sleep(self.pace)
+            self.ran.append(seed)
+            self.served += 1
+            status: dict[str, Any] = {"status_str": "success", "messages": []}
+            if seed == 666:
+                error = {"node_id": "1", "node_type": "Paint", "exception_message": "it is dry"}
+                status = {"status_str": "error", "messages": [["execution_error", error]]}
+            picture = {
+                "filename": f"paint_{self.served:05}_.png",
+                "subfolder": "a",
+                "type": "output",
+            }
+            outputs = {"1": {"images": [picture], "text": [f"seed {seed}"]}}
+            self.history[id] = {"status": status, "outputs": outputs, "seed": seed}
+            self.queue.pop(0)
+            await self.say("executing", prompt_id=id, node=None)
+
+    async def say(self, kind: str, **data: Any) -> None:
+        for socket in [] if self.mute else self.sockets:
+            with suppress(ConnectionError, RuntimeError):
+                await socket.send_str(json.dumps({"type": kind, "data": data}))
+
+    async def ws(self, request: Any) -> Any:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        self.sockets.append(socket)
+        await socket.send_str('{"type": "status", "data": {}}')
+        await socket.send_str("not JSON")
+        async for _ in socket:
+            pass
+        return socket
+
+    async def get_queue(self, _: Any) -> Any:
+        entries = [[0, id, prompt, {}, []] for id, prompt in self.queue]
+        return web.json_response({"queue_running": entries[:1], "queue_pending": entries[1:]})
+
+    async def get_history(self, request: Any) -> Any:
+        id = request.match_info["id"]
+        return web.json_response({id: self.history[id]} if id in self.history else {})
+
+    async def prompt(self, request: Any) -> Any:
+        body = await request.json()
+        if body["prompt"]["1"]["inputs"]["seed"] < 0:
+            mistake = {"message": "Value too small", "details": "seed"}
+            found = {"1": {"class_type": "Paint", "errors": [mistake]}}
+            return web.json_response(
+                {"error": {"message": "Prompt outputs failed validation"}, "node_errors": found},
+                status=400,
+            )
+        self.queue.append((body["prompt_id"], body["prompt"]))
+        return web.json_response({"prompt_id": body["prompt_id"], "number": 1, "node_errors": {}})
+
+    async def view(self, request: Any) -> Any:
+        if self.break_downloads:
+            self.break_downloads -= 1
+            response = web.StreamResponse(headers={"Content-Length": "1000"})
+            await response.prepare(request)
+            await response.write(b"half")
+            request.transport.abort()
+            return response
+        number = int(request.query["filename"].split("_")[1])
+        return web.Response(body=png(self.ran[number - 1]))
+
+    async def cancel(self, request: Any) -> Any:
+        self.cancelled += (await request.json())["job_ids"]
+        return web.json_response({"cancelled": True})
+
+
+def png(seed: int) -> bytes:
+    out = io.BytesIO()
+    Image.new("L", (1, 1), seed % 256).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "LOOK", 0.2)
+
+
+def with_server(play: Callable[[Fake], Any], **options: Any) -> Any:
+    async def go() -> Any:
+        fake = Fake(**options)
+        await fake.start()
+        try:
+            return await play(fake)
+        finally:
+            await fake.crash()
+
+    return asyncio.run(asyncio.wait_for(go(), 30))
+
+
+def queue(fake: Fake, folder: Path, **more: Any) -> Queue:
+    return Queue(f"127.0.0.1:{fake.port}", folder, **more)
+
+
+def require_each_once(folder: Path, done: list[Any], jobs: list[Job] = JOBS) -> None:
+    """Every job's own picture is there, and nothing else."""
+    assert [d.label for d in done] == [j.label for j in jobs]
+    files = [name for d in done for name in d.files]
+    pictures = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.png"))
+    assert sorted(files) == pictures
+    for job, d in zip(jobs, done, strict=True):
+        with Image.open(folder / d.files[0]) as image:
+            assert image.getpixel((0, 0)) == job.prompt["1"]["inputs"]["seed"]
+    lines = (folder / client.LEDGER).read_text().splitlines()
+    assert len(lines) == 1 + len(jobs)
+
+
+def test_results_texts_and_names(tmp_path):
+    async def play(fake):
+        seen = []
+
+        class Look(Watcher):
+            def progress(self, label, node, step, total):
+                seen.append((label, node, step, total))
+
+        done = await queue(fake, tmp_path, watcher=Look()).run(JOBS)
+        assert ("seed3", "1", 1, 2) in seen
+        return done
+
+    done = with_server(play)
+    require_each_once(tmp_path, done)
+    assert done[2].texts == ("seed 2",)
+    assert done[2].files[0].startswith("a/paint_seed2_")
+
+
+def test_no_message_need_arrive(tmp_path):
+    async def play(fake):
+        fake.mute = True
+        return await queue(fake, tmp_path).run(JOBS)
+
+    require_each_once(tmp_path, with_server(play))
+
+
+def test_what_is_done_is_not_run_again(tmp_path):
+    async def play(fake):
+        await queue(fake, tmp_path).run(JOBS[:4])
+        done = await queue(fake, tmp_path).run(JOBS)
+        return done, fake.ran
+
+    done, ran = with_server(play)
+    require_each_once(tmp_path, done)
+    assert sorted(ran) == list(range(6))
+
+
+def test_a_server_that_restarts_loses_nothing(tmp_path):
+    async def play(fake):
+        task = asyncio.ensure_future(queue(fake, tmp_path, ahead=4).run(JOBS))
+        while len(fake.ran) < 3:
+            await asyncio.sleep(0.01)
+        port = fake.port
+        await fake.crash()
+        fake.forget()
+        await asyncio.sleep(0.1)
+        await fake.start(port)
+        return await task
+
+    require_each_once(tmp_path, with_server(play, pace=0.05))
+
+
+def test_a_client_that_dies_goes_on(tmp_path):
+    """What it had submitted is found by its id, in the queue or in the history."""
+
+    async def play(fake):
+        task = asyncio.ensure_future(queue(fake, tmp_path).run(JOBS))
+        while len(fake.ran) < 2:
+            await asyncio.sleep(0.01)
+        fake.cancelled_before = list(fake.cancelled)
+        Queue.cancel, kept = (lambda self: asyncio.sleep(0)), Queue.cancel  # a kill says nothing
+        try:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        finally:
+            Queue.cancel = kept
+        await asyncio.sleep(0.2)
+        done = await queue(fake, tmp_path).run(JOBS)
+        return done, fake.ran
+
+    done, ran = with_server(play, pace=0.03)
+    require_each_once(tmp_path, done)
+    assert sorted(ran) == list(range(6)), "nothing ran twice"
+
+
+def test_a_broken_download_is_fetched_again(tmp_path):
+    async def play(fake):
+        fake.break_downloads = 2
+        return await queue(fake, tmp_path).run(JOBS[:2])
+
+    require_each_once(tmp_path, with_server(play), JOBS[:2])
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_ctrl_c_takes_its_own_prompts_off_the_server(tmp_path):
+    async def play(fake):
+        task = asyncio.ensure_future(queue(fake, tmp_path).run(JOBS))
+        while not fake.ran:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        waiting = {id for id, _ in fake.queue}
+        assert waiting and waiting <= set(fake.cancelled)
+
+    with_server(play, pace=0.1)
+
+
+def test_a_node_that_fails_is_named_and_the_others_finish(tmp_path):
+    jobs = [Job("a", graph(1)), Job("bad", graph(666)), Job("b", graph(2))]
+
+    async def play(fake):
+        return await queue(fake, tmp_path).run(jobs)
+
+    done = with_server(play)
+    assert [d.error for d in done] == [None, "node 1 (Paint) failed: it is dry", None]
+    assert "bad" not in (tmp_path / client.LEDGER).read_text(), "the next run tries it again"
+
+
+def test_a_refused_graph_is_explained(tmp_path):
+    async def play(fake):
+        with pytest.raises(WorkflowError, match='node 1 "the paint": Value too small: seed'):
+            await queue(fake, tmp_path).run([Job("x", graph(-1))])
+
+    with_server(play)
+
+
+def test_a_server_that_never_answers(tmp_path):
+    with pytest.raises(ConnectionError, match="has not answered"):
+        asyncio.run(Queue("127.0.0.1:9", tmp_path, patience=0.5).run(JOBS[:1]))
+
+
+@pytest.mark.parametrize("server", ["", "ftp://x", "http://", "http://x/?q=1"])
+def test_an_address_that_is_none(server, tmp_path):
+    with pytest.raises(WorkflowError, match="--server"):
+        Queue(server, tmp_path)
+
+
+def test_without_watching_it_only_submits(tmp_path):
+    async def play(fake):
+        done = await queue(fake, tmp_path, watch=False, ahead=2).run(JOBS)
+        return done, len(fake.queue) + len(fake.ran)
+
+    assert with_server(play, pace=0.2) == ([], len(JOBS))
+
+
+def test_a_ledger_that_was_cut_short(tmp_path):
+    ledger = Ledger(tmp_path)
+    ledger.finish("a", client.Done("one", ("x.png",)))
+    with ledger.file.open("ab") as out:
+        out.write(b'{"id": "b", "lab')
+    again = Ledger(tmp_path)
+    assert again.name == ledger.name
+    assert list(again.finished()) == ["a"]
+    again.finish("c", client.Done("three"))
+    assert list(Ledger(tmp_path).finished()) == ["a", "c"]
+
+
+@pytest.mark.parametrize(
+    ("filename", "subfolder"),
+    [("../x.png", ""), ("x.png", "../.."), ("x.png", "/etc"), ("a\\b.png", ""), (".hidden", ""), ("x.png", "C:\\a")],
+)  # fmt: skip
+def test_names_that_leave_the_folder_are_refused(filename, subfolder):
+    with pytest.raises(WorkflowError, match="refused"):
+        names([dict(filename=filename, subfolder=subfolder)], "a", "0" * 36)
+
+
+def test_several_files_of_one_job_have_their_own_names():
+    entries = [dict(filename=f"a_{i:05}_.png", subfolder="s") for i in (7, 8, 9)]
+    assert names(entries, "seed1", "abcdef0123") == [
+        "s/a_seed1_abcdef01.png",
+        "s/a_seed1_abcdef01_2.png",
+        "s/a_seed1_abcdef01_3.png",
+    ]
