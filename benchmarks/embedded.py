@@ -128,7 +128,7 @@ RULES: dict[str, Callable[[float], Rule]] = {
 }
 PLAIN = "network", "network-small", "patches"
 REPORTED = (
-    *PLAIN, "CFG 1.5", "CFG 2", "CFG 4", "autoguidance 1.5", "unconditional", "classifier 1", "classifier 2",
+    *PLAIN, "CFG 1.5", "CFG 2", "CFG 4", "autoguidance 1.25", "unconditional", "classifier 1", "classifier 2",
 )  # fmt: skip
 
 
