@@ -140,7 +140,7 @@ def test_videos_and_nested_latents(measured):
 
 
 def test_runs_repeat_batches_match_and_wires_stay_untouched(measured):
-    assert len(measured["repeats"]) > len(PATHS) * len(SOLVERS)
+    assert len(measured["repeats"]) > 4 * len(SOLVERS)
     assert not {
         name: found for name, found in measured["repeats"].items() if not all(found.values())
     }

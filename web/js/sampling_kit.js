@@ -32,6 +32,7 @@ function noteChange() {
 function addPanel(node, { element }, height) {
   const panel = node.addDOMWidget("sampling_kit_panel", "sampling_kit", element, { serialize: false, hideOnZoom: false, getMinHeight: () => height });
   panel.serialize = false;
+  node.setSize(node.computeSize().map((least, i) => Math.max(least, node.size[i]))); // as it will be when loaded again
   element.style.minHeight = `${height - 2 * (panel.margin ?? 10)}px`; // Nodes 2.0 lay it out by this
   // what the pointer does to the canvas it also does over a panel, as over the host's own text boxes
   element.addEventListener("wheel", (event) => {
