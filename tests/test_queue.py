@@ -291,7 +291,9 @@ def test_a_node_that_fails_is_named_and_the_others_finish(tmp_path):
     done = with_server(play)
     assert [d.error for d in done] == [None, "node 1 (Paint) failed: it is dry", None]
     lines = (tmp_path / client.LEDGER).read_text().splitlines()[1:]  # the first is about the folder
-    assert [json.loads(line)["label"] for line in lines] == ["a", "b"], "the next run tries it again"
+    assert [json.loads(line)["label"] for line in lines] == ["a", "b"], (
+        "the next run tries it again"
+    )
 
 
 def test_a_refused_graph_is_explained(tmp_path):

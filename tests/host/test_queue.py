@@ -38,7 +38,13 @@ class Look(Watcher):
 def small_jobs() -> list[Job]:
     """Postcards of 24×24 pixels, which take some tenths of a second each."""
     nodes = registry()
-    small = ["model.kind.size=24", "model.kind.scenes=8", "latent.width=24", "latent.height=24", "latent.batch_size=1"]
+    small = [
+        "model.kind.size=24",
+        "model.kind.scenes=8",
+        "latent.width=24",
+        "latent.height=24",
+        "latent.batch_size=1",
+    ]
     workflow = load(PACK / "example_workflows" / "api" / "rectified-flow.json")
     titles = {
         node["class_type"]: key

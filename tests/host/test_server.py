@@ -77,7 +77,7 @@ def has_diffusers(comfy: Any) -> bool:
     return all(done.stdout.strip() == b"True" for done in both)
 
 
-#: Most of what an example may ask for here: equality needs no more. tests/test_nodes.py runs them as they are.
+#: Most of what an example may ask for here: equality needs no more.
 MOST = {"steps": 20, "batch_size": 2, "count": 6, "held_out": 2, "method.budget": 400}
 
 
