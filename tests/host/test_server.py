@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from sampling_kit.headless import cli
+from sampling_kit.headless.context import Context, use
 from sampling_kit.headless.core_nodes import CORE_NODES
 from sampling_kit.nodes import NODES
 from sampling_kit.nodes.io_standalone import object_info
@@ -40,10 +41,13 @@ def infos(server: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", NODES, ids=lambda n: n.define_schema().node_id)
-def test_object_info_lists_every_node_as_the_stand_in_describes_it(infos, kind):
+def test_object_info_lists_every_node_as_the_stand_in_describes_it(infos, kind, base):
     info = dict(infos[kind.define_schema().node_id])
     assert all(info[key] for key in ("display_name", "description", "category", "search_aliases"))
-    ours = object_info(kind)
+    folders = {name: base / name for name in ("output", "input", "temp", "models")}
+    here = Context(**folders, device="cpu", progress=None, prompt={}, workflow=None)
+    with use(here):  # some list files
+        ours = object_info(kind)
     assert info.pop("python_module") == "custom_nodes.comfyui-sampling-kit"
     ours.pop("python_module")
     assert info == json.loads(json.dumps(ours))
