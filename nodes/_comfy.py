@@ -295,7 +295,8 @@ def solve(
     check = comfy.model_management.throw_exception_if_processing_interrupted
     with bar:
         if isinstance(solver, Solver):
-            return sample(solver, path, denoise, x, levels, noise(seed), report, check)
+            with solver.watching(model.inner_model.model_patcher.model.diffusion_model) as ready:
+                return sample(ready, path, denoise, x, levels, noise(seed), report, check)
         masked = extra.get("denoise_mask") is not None
         # under a mask the picture and its noise belong to the run: a later part has neither
         mine = {"picture": model.latent_image, "noise": model.noise} if masked else {}

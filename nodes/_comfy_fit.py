@@ -98,6 +98,11 @@ def weights_of(patcher: Any) -> Iterator[tuple[str, Tensor]]:
     yield from contents(options.get("transformer_options", {}), "transformer")
 
 
+def network_of_guider(guider: Any) -> torch.nn.Module:
+    net: torch.nn.Module = guider.model_patcher.model.diffusion_model
+    return net
+
+
 def schedule_of_guider(guider: Any) -> NoiseSchedule:
     return schedule_of(guider.model_patcher)
 

@@ -488,7 +488,8 @@ class Sampler:
         with torch.no_grad():
             denoise = guider.denoiser(len(x))
             if isinstance(solver, Solver):
-                out = sample(solver, path, denoise, x, sigmas, PerImageNoise(seed), report)
+                with solver.watching(guider.model.inner) as ready:
+                    out = sample(ready, path, denoise, x, sigmas, PerImageNoise(seed), report)
             else:
                 start = solver.begin(path, x, sigmas, seed, bool(noise.any()))
                 draw = PerImageNoise(start.seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..schedulers.fit.problem import Field
 from ..schedulers.fit.trajectories import contents, fingerprint
@@ -60,6 +60,10 @@ def facts_of_guider(guider: host.Guider) -> Facts:
         str(guider.model.prediction),
         in_words(guider.guidance),
     )
+
+
+def network_of_guider(guider: host.Guider) -> nn.Module:
+    return guider.model.inner
 
 
 def schedule_of_guider(guider: host.Guider) -> host.NoiseSchedule:

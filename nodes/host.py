@@ -41,6 +41,7 @@ if PRESENT:
     from ._comfy_fit import (  # pyright: ignore
         facts_of_guider,
         latent_shape,
+        network_of_guider,
         noise_scale_of_guider,
         progress,
         schedule_of_guider,
@@ -87,6 +88,7 @@ else:
     from ._standalone_fit import (
         facts_of_guider,
         latent_shape,
+        network_of_guider,
         noise_scale_of_guider,
         progress,
         schedule_of_guider,
@@ -117,6 +119,7 @@ __all__ = [
     "make_sampler",
     "model_folders",
     "model_of",
+    "network_of_guider",
     "noise_scale",
     "noise_scale_of_guider",
     "patcher",

@@ -17,7 +17,8 @@ one evaluation only. :func:`fit` then fits the table's end as ``gradient`` does.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -96,15 +97,26 @@ def waves(kappa: float) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()])
 
 
-class Bottleneck:
-    """Features of a model: what ``module`` returned last, averaged over channels and pooled, [B, 64].
+#: What the place between a U-Net's way down and its way up is called, in ComfyUI, diffusers and here.
+MIDDLES = ("middle_block", "mid_block", "middle")
 
-    Use as a context; a CFG model that runs both branches in one batch gives those of the first half.
-    """
+
+def middle_of(net: nn.Module) -> nn.Module | None:
+    """The bottleneck of a U-Net; None for a model that has none."""
+    for name, part in net.named_modules():
+        if name.rpartition(".")[2] in MIDDLES:
+            return part[-1] if isinstance(part, nn.ModuleList) else part
+    return None
+
+
+class Bottleneck:
+    """Features of a model: what ``module`` returned since they were last asked for, averaged over channels and
+    pooled, [B, 64]. Use as a context. Where guidance evaluates several branches, in one call or in several, an
+    image's features are the mean of theirs."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        self.last: Tensor | None = None
+        self.seen: list[Tensor] = []
 
     def __enter__(self) -> Bottleneck:
         self.handle = self.module.register_forward_hook(self._keep)
@@ -115,11 +127,16 @@ class Bottleneck:
 
     def _keep(self, module: nn.Module, given: Any, found: Any) -> None:
         h = found[0] if isinstance(found, tuple | list) else found
-        self.last = pooled(h.detach()) if h.ndim == 4 else None
+        if h.ndim == 4:
+            self.seen.append(pooled(h.detach()))
 
     def __call__(self, count: int) -> Tensor | None:
         """For a batch of ``count`` images; None if the model has no such map."""
-        return None if self.last is None else self.last[:count]
+        if not self.seen:
+            return None
+        branches = torch.cat(self.seen).split(count)
+        self.seen = []
+        return torch.stack([rows for rows in branches if len(rows) == count]).mean(0)
 
 
 def pooled(h: Tensor) -> Tensor:
@@ -193,12 +210,13 @@ def scaled(stage: Any, c: float) -> Any:
 # -------------------------------------------------------------------------------------- the solver
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LearnedAMED(Unplanned):
     """AMED whose predictor is asked at every step, per image.
 
-    ``base`` None is AMED-Solver, else AMED plugs into it. Images choose their own τ, so each runs by
-    itself; a batch of B costs B calls of the whole batch per evaluation.
+    ``base`` None is AMED-Solver, else AMED plugs into it. ``features``: of the network on which it runs; found
+    there (:func:`middle_of`) if they are not given. Images choose their own τ, so each runs by itself; a
+    batch of B costs B calls of the whole batch per evaluation.
     """
 
     title: ClassVar[str] = "Learned AMED"
@@ -209,8 +227,20 @@ class LearnedAMED(Unplanned):
     features: Any = None
     base: Any = None
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.base!r})" if self.base else f"{type(self).__name__}()"
+
     def nfe(self, steps: int) -> int:
         return 2 * steps - 1
+
+    @contextmanager
+    def watching(self, net: nn.Module) -> Iterator[Solver]:
+        middle = middle_of(net) if self.features is None else None
+        if middle is None:
+            yield self
+            return
+        with Bottleneck(middle) as features:
+            yield replace(self, features=features)
 
     def plan_of(self, points: Points, numbers: Sequence[Sequence[float]]) -> Plan:
         if self.base is not None:
@@ -293,9 +323,10 @@ def train(
     rounds: int = 1,
     features: Features | None = None,
     seed: int = 0,
+    report: Callable[[float], None] | None = None,
 ) -> list[float]:
     """Fit the predictor to the teacher's states (``problem.states``), every interval by itself; mean loss per
-    round. Raises ValueError where the states were not kept."""
+    round. ``report`` is told the share that is done. Raises ValueError where the states were not kept."""
     if problem.states is None:
         raise ValueError("AMED learns from the teacher's states on the way: record them")
     with torch.inference_mode(False), torch.enable_grad():
@@ -306,7 +337,10 @@ def train(
             generator = torch.Generator().manual_seed(seed + turn)
             order = problem.train[torch.randperm(len(problem.train), generator=generator)]
             found = []
-            for rows in order.split(batch):
+            batches = order.split(min(batch, problem.batch))
+            for n, rows in enumerate(batches):
+                if report is not None:
+                    report((turn + n / len(batches)) / rounds)
                 for i, (p, q) in enumerate(pairs(points)):
                     optimizer.zero_grad()
                     loss = interval_loss(problem, predictor, i, p, q, rows, features)
@@ -351,6 +385,8 @@ def interval_loss(
     moves = [gradient.on_path(k, problem.path) for k in told.unbind()]
     sigma, scale = (torch.stack(values) for values in zip(*moves, strict=True))
     lift = scale * (1 / (1 + told * told).sqrt())  # from y to the path's x at the level told
+    if problem.check is not None:
+        problem.check()
     problem.evaluations += len(rows)
     found = problem.field(middle * fit_to(lift), sigma.to(y), rows)  # type: ignore[arg-type]
     after = y + fit_to(c * (q - p) / tau) * (middle - found)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -99,6 +101,12 @@ class Problem:
 def rmse(difference: Tensor) -> Tensor:
     """Root mean square per image."""
     return difference.flatten(1).square().mean(1).sqrt()
+
+
+def summary(errors: Any) -> dict[str, float]:
+    """RMSE over all trajectories and the median of theirs, from the errors of each (a tensor or an array)."""
+    each = torch.as_tensor(errors).double().cpu().numpy()
+    return {"rmse": float(np.sqrt(np.mean(each**2))), "median": float(np.median(each))}
 
 
 def choose(

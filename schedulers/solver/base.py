@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..path import Path, Point
 from ..points import Points
@@ -69,6 +70,10 @@ class Solver(Settings):
         override this; all others are their plan.
         """
         return run(host_plan(self, points), denoise, x, noise, callback, check)
+
+    def watching(self, net: nn.Module) -> AbstractContextManager[Solver]:
+        """The solver for a run on this network. Few look into it."""
+        return nullcontext(self)
 
     def advance(
         self,

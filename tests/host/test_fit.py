@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 pytestmark = pytest.mark.host
-WEIGHTS = Path(__file__).parents[2] / "embedded" / "weights" / "network.safetensors"
+WEIGHTS = Path(__file__).parents[2] / "embedded" / "weights" / "network-small.safetensors"
 Graph = dict[str, Any]
 
 
@@ -51,7 +51,7 @@ def test_fingerprints_know_patches_and_prompts_but_not_what_is_loaded(
 # ------------------------------------------------------------------------------------------- queue
 
 MODEL = (
-    {"kind": "network"}
+    {"kind": "network-small"}
     if WEIGHTS.is_file()
     else {
         "kind": "mixture",
@@ -106,11 +106,23 @@ def test_record_fit_save_load_use_and_report_through_the_queue(server: Any, base
         "FitSteps", trajectories=["record", 0], sampler=["steps solver", 0], nfe=4, held_out=3, method="gits"
     )  # fmt: skip
     nodes["plot"] = step("PreviewImage", images=["report", 0])
-    texts = shown(server, server.queue(nodes))
+    nodes["amed"] = step("TrainAMED", trajectories=["record", 0], steps=2, held_out=3, rounds=1)
+    nodes["noise"] = step("PerImageNoise", seed=0)
+    nodes["four"] = step("EmptyPixelLatent", width=32, height=32, batch_size=4)
+    nodes["by amed"] = step(
+        "SamplerCustomAdvanced", noise=["noise", 0], guider=["guider", 0], sampler=["amed", 0], sigmas=["amed", 1],
+        latent_image=["four", 0],
+    )  # fmt: skip
+    nodes["amed image"] = step("LatentToImage", latent=["by amed", 0])
+    nodes["amed plot"] = step("PreviewImage", images=["amed image", 0])
+    key = server.queue(nodes)
+    texts = shown(server, key)
     assert "8 trajectories of 3×32×32" in texts["record"] and "CFG 2" in texts["record"]
     assert texts["save"] == "tests/mine.safetensors: fits for 4 evaluations"
     assert (base / "models" / "solvers" / "tests" / "mine.safetensors").is_file()
     assert "training-free" in texts["report"] and "held-out" in texts["steps"]
+    assert "looks at the bottleneck" in texts["amed"] or MODEL["kind"] == "mixture"
+    assert len(server.images(key)["amed plot"]) == 4
 
     # from the file, in a graph of its own; the combo knows it by now
     info = server.get("/object_info/SamplingKitLoadFittedSolver")["SamplingKitLoadFittedSolver"]

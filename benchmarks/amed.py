@@ -1,0 +1,111 @@
+"""AMED on the embedded network: what its predictor gains by looking at the bottleneck.
+
+    python -m benchmarks.amed [--steps 3] [--train 128] [--held 64] [--rounds 8] [--json]
+
+The same levels for all (geometric, σ 80 to 0.08, then 0), no guidance; the error is that to the end of a fine run
+(UniPC-3) on held-out trajectories. Beside it DPM-Solver-2, which all begin as. About three minutes on a core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sampling_kit.embedded import fits, trained
+from sampling_kit.schedulers.denoiser.network import Network, load
+from sampling_kit.schedulers.fit import amed, predictor
+from sampling_kit.schedulers.fit.problem import Problem, summary
+from sampling_kit.schedulers.path import VE
+from sampling_kit.schedulers.points import Points
+from sampling_kit.schedulers.solver import UniPC
+from sampling_kit.schedulers.solver.plan import run
+
+FIRST_SEED, LOW, FINE = 2_000_000, 0.08, 14
+
+
+@dataclass(frozen=True)
+class Course:
+    """The teacher's states at the run's levels."""
+
+    states: dict[float, Tensor]
+
+    def __call__(self, kappa: float, rows: Tensor) -> Tensor:
+        return self.states[kappa][rows] / math.hypot(1, kappa)
+
+
+@torch.no_grad()
+def problem(net: Network, levels: list[float], train: int, held: int) -> Problem:
+    """Trajectories of consecutive seeds, every class in turn; the teacher in float32."""
+    seeds = torch.arange(FIRST_SEED, FIRST_SEED + train + held)
+    denoise, rows = fits.field(net, seeds, 1.0), torch.arange(train + held)
+    states = {levels[0]: fits.starts(seeds)}
+    for p, q in zip(levels, [*levels[1:], 0.0], strict=True):
+        kappas = np.geomspace(p, q or 0.002, FINE + 1).tolist()
+        points = Points(VE(), (*kappas[:-1], q) if q else (*kappas, 0.0))
+        states[q] = torch.cat(
+            [
+                run(UniPC(3).plan(points), lambda x, s, r=r: denoise(x, s, r), states[p][r])
+                for r in rows.split(32)
+            ]
+        )
+    fast = fits.field(net, seeds, 1.0, fast=True)
+    return Problem(
+        VE(), fast, levels[0], states[levels[0]], states[0.0], rows[:train], rows[train:], Course(states), batch=32
+    )  # fmt: skip
+
+
+def measured(steps: int, train: int, held: int, rounds: int) -> dict[str, dict[str, float]]:
+    levels = [80.0 * (LOW / 80.0) ** (i / (steps - 1)) for i in range(steps)]
+    points = Points(VE(), (*levels, 0.0))
+    task = problem(load(trained.file("network"), VE(), Network), levels, train, held)
+    constants = amed.Constants(steps - 1)
+    amed.train(task, points, constants, rate=0.02, rounds=rounds)
+    errors = {"AMED, constants": predictor.run_errors(task, points, amed.LearnedAMED(constants))}
+    blind = predictor.learn(task, points, rounds=rounds)
+    # the field holds a copy of the network: its bottleneck is found through the closure's modules
+    with amed.Bottleneck(middle(task)) as features:
+        seeing = predictor.learn(task, points, rounds=rounds, features=features)
+    errors |= {
+        "DPM-Solver-2": blind.before,
+        "AMED, network without features": blind.after,
+        "AMED, network": seeing.after,
+    }
+    return {name: summary(found) for name, found in errors.items()}
+
+
+def middle(task: Problem) -> torch.nn.Module:
+    """The bottleneck of the network that the problem's field evaluates."""
+    seen: list[object] = [task.field]
+    for item in seen:
+        if isinstance(item, torch.nn.Module):
+            found = amed.middle_of(item)
+            assert found is not None
+            return found
+        seen += [cell.cell_contents for cell in getattr(item, "__closure__", None) or ()]
+    raise LookupError("the field holds no network")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    for name, default in dict(steps=3, train=128, held=64, rounds=8).items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--json", action="store_true")
+    options = vars(parser.parse_args())
+    as_json = options.pop("json")
+    torch.set_num_threads(1)
+    found = measured(**options)
+    if as_json:
+        print(json.dumps(found))
+        return
+    for name, error in sorted(found.items(), key=lambda item: -item[1]["rmse"]):
+        print(f"{name:32} RMSE {error['rmse']:.4f}  median {error['median']:.4f}")
+
+
+if __name__ == "__main__":
+    main()

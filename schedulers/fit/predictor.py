@@ -1,0 +1,108 @@
+"""AMED's network, fitted to recorded trajectories and judged by where its runs end; and its file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path as File
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..denoiser.network import write
+from ..path import VP, rescale
+from ..points import Points
+from ..solver.base import Solver
+from .amed import FeaturePredictor, Features, LearnedAMED, train
+from .problem import Problem, rmse
+
+HEADER, VERSION = "sampling_kit_amed", 1
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A predictor, and the RMSE of every held-out run before it was trained and after."""
+
+    predictor: FeaturePredictor
+    before: Tensor
+    after: Tensor
+
+
+def learn(
+    problem: Problem,
+    points: Points,
+    *,
+    base: Solver | None = None,
+    features: Features | None = None,
+    rounds: int = 8,
+    rate: float = 0.005,
+    batch: int = 16,
+    seed: int = 0,
+    report: Callable[[float], None] | None = None,
+) -> Learned:
+    """A predictor for runs on these points, which may start below the problem's start: x is then taken as pure
+    noise and scaled. Not worse than an untrained one on the held-out trajectories (RMSE): else it is that.
+
+    Raises ValueError for points that ``base`` cannot take, or where the teacher's states were not kept.
+    """
+    fresh, trained = FeaturePredictor(), FeaturePredictor()
+    trained.load_state_dict(fresh.state_dict())
+
+    def ends(predictor: FeaturePredictor) -> Tensor:
+        return run_errors(problem, points, LearnedAMED(predictor, features, base))
+
+    before = ends(fresh)
+    train(
+        problem, points, trained,
+        rate=rate, batch=batch, rounds=rounds, features=features, seed=seed, report=report,
+    )  # fmt: skip
+    after = ends(trained)
+    if bool(after.square().mean() < before.square().mean()):
+        return Learned(trained, before, after)
+    return Learned(fresh, before, before)
+
+
+def run_errors(problem: Problem, points: Points, solver: LearnedAMED) -> Tensor:
+    """RMSE to the teacher's end of every held-out trajectory, each run by itself [B]."""
+    first = points.kappas[0]
+    if first > problem.kappa * (1 + 1e-6):
+        raise ValueError(
+            f"the run starts at σ/α = {first:.4g}, the trajectories at {problem.kappa:.4g}"
+        )
+    ratio = VP().at(first).sigma / VP().at(problem.kappa).sigma
+    lift = rescale(VP().at(first), problem.path)[1]
+    found = []
+    with torch.no_grad():
+        for row in problem.held.split(1):
+            x = problem.begin(row) * ratio * lift
+            call = lambda y, sigma, row=row: problem.call(y, sigma, row)  # noqa: E731
+            end = solver.solve(points.on(problem.path), call, x)
+            found.append(rmse(end - problem.target(row)))
+    return torch.cat(found)
+
+
+def save(file: File, predictor: FeaturePredictor, facts: Mapping[str, Any]) -> None:
+    """The weights as safetensors with ``facts`` as JSON; the file appears whole or not at all."""
+    write(file, predictor.state_dict(), {"version": VERSION, **facts}, HEADER)
+
+
+def load(file: File) -> tuple[FeaturePredictor, dict[str, Any]]:
+    """(predictor, facts). Raises ValueError saying what is wrong with the file."""
+    from safetensors import SafetensorError, safe_open
+
+    predictor = FeaturePredictor()
+    try:
+        with safe_open(file, "pt") as opened:
+            facts: dict[str, Any] = json.loads((opened.metadata() or {})[HEADER])
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        if int(facts["version"]) > VERSION:
+            raise ValueError(f"format version {facts['version']}: update the Sampling Kit")
+        if not all(bool(t.isfinite().all()) for t in tensors.values()):
+            raise ValueError("it holds NaN or infinity")
+        predictor.load_state_dict(tensors)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        text = " ".join(str(error).split())
+        raise ValueError(f"{file.name}: not a usable AMED predictor ({text})") from None
+    return predictor, facts
