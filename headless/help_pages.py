@@ -30,6 +30,7 @@ ROOM_FOR = {
     "SamplingKitSaveState": ("split-run", ", after", "Keep State"),
     "SamplingKitLoadState": ("split-run", ", before", "Resume State"),
     "SamplingKitFitSteps": ("fit-a-solver", ", after", "Record Trajectories"),
+    "SamplingKitTrainAMED": ("fit-a-solver", ", after", "Record Trajectories"),
     "SamplingKitSaveFittedSolver": ("fit-a-solver", ", after", "Fit Solver"),
     "SamplingKitSolverReport": ("fit-a-solver", ", after", "Fit Solver"),
 }
