@@ -236,7 +236,8 @@ def queue(
         variants = [(one, with_seed(loaded, nodes, one)) for one in plan]
         jobs = [Job("" if one is None else f"seed{one}", w.prompt, w.ui) for one, w in variants]
         with Bars(output_dir, len(jobs), previews, quiet=as_json) as bars:
-            done = asyncio.run(Queue(server, output_dir, bars, patience, watch).run(jobs))
+            queue = Queue(server, output_dir, bars, patience, watch, previews=previews)
+            done = asyncio.run(queue.run(jobs))
         if as_json:
             click.echo(json.dumps({"workflow": str(workflow), "jobs": [asdict(d) for d in done]}))
         failed = [d for d in done if d.error]

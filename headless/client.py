@@ -121,6 +121,14 @@ class Watcher:
     def note(self, text: str) -> None: ...
 
 
+def address(server: str) -> str:
+    """http://host:port, from that or from host:port. Raises WorkflowError for what is no address."""
+    parts = urlsplit(server if "//" in server else f"http://{server}")
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
+        raise WorkflowError(f"--server {server!r} is not an address such as http://127.0.0.1:8188")
+    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+
+
 @dataclass
 class Queue:
     """Jobs on one server, whose results go to ``folder``.
@@ -135,14 +143,10 @@ class Queue:
     patience: float = 600.0
     watch: bool = True
     ahead: int = AHEAD
+    previews: bool = False
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.server if "//" in self.server else f"http://{self.server}")
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
-            raise WorkflowError(
-                f"--server {self.server!r} is not an address such as http://127.0.0.1:8188"
-            )
-        self.server = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+        self.server = address(self.server)
         self.client = uuid.uuid4().hex
         self.submitted: set[str] = set()
         self.deaths: dict[str, int] = {}  # prompt id: how often the server went away while it ran
@@ -281,7 +285,9 @@ class Queue:
             ahead += 1
 
     async def _submit(self, id: str, job: Job) -> None:
-        extra = {"extra_pnginfo": {"workflow": job.ui}} if job.ui else {}
+        extra: dict[str, Any] = {"extra_pnginfo": {"workflow": job.ui}} if job.ui else {}
+        if self.previews:  # a server sends none unless it is told to
+            extra["preview_method"] = "auto"
         body = dict(prompt=job.prompt, prompt_id=id, client_id=self.client, extra_data=extra)
         async with self.http.post(f"{self.server}/prompt", json=body) as reply:
             answer = await reply.json(content_type=None)
@@ -419,10 +425,18 @@ def to_api(ui: dict[str, Any], server: str) -> Prompt:
         ) from None
     import aiohttp
 
+    where = f"{address(server)}/object_info"
+
     async def ask() -> Any:
-        async with aiohttp.ClientSession() as http, http.get(f"{server}/object_info") as reply:
+        async with aiohttp.ClientSession() as http, http.get(where) as reply:
             reply.raise_for_status()
             return await reply.json()
 
-    converted: Prompt = convert_ui_to_api(ui, asyncio.run(ask()))
+    try:
+        known = asyncio.run(ask())
+    except (aiohttp.ClientError, OSError) as error:
+        raise WorkflowError(
+            f"the editor's format is converted with the server's list of nodes, but {where} cannot be read: {error}"
+        ) from None
+    converted: Prompt = convert_ui_to_api(ui, known)
     return converted

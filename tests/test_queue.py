@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -50,6 +52,7 @@ class Fake:
         app.router.add_get("/queue", self.get_queue)
         app.router.add_get("/history/{id}", self.get_history)
         app.router.add_get("/view", self.view)
+        app.router.add_get("/object_info", self.object_info)
         app.router.add_post("/prompt", self.prompt)
         app.router.add_post("/api/jobs/cancel", self.cancel)
         self.runner = web.AppRunner(app, shutdown_timeout=0.01)
@@ -75,6 +78,9 @@ class Fake:
             id, prompt = self.queue[0]
             seed = prompt["1"]["inputs"]["seed"]
             await self.say("progress", prompt_id=id, node="1", value=1, max=2)
+            if self.wants_previews:
+                for socket in self.sockets:
+                    await socket.send_bytes(bytes([0, 0, 0, 1, 0, 0, 0, 2]) + png(seed))
             await asyncio.sleep(self.pace)
             self.ran.append(seed)
             self.served += 1
@@ -125,7 +131,11 @@ class Fake:
                 status=400,
             )
         self.queue.append((body["prompt_id"], body["prompt"]))
+        self.wants_previews = body["extra_data"].get("preview_method") == "auto"
         return web.json_response({"prompt_id": body["prompt_id"], "number": 1, "node_errors": {}})
+
+    async def object_info(self, _: Any) -> Any:
+        return web.json_response({"Paint": {"input": {}}})
 
     async def view(self, request: Any) -> Any:
         if self.break_downloads:
@@ -313,6 +323,36 @@ def test_a_server_that_never_answers(tmp_path):
 def test_an_address_that_is_none(server, tmp_path):
     with pytest.raises(WorkflowError, match="--server"):
         Queue(server, tmp_path)
+
+
+@pytest.mark.parametrize("previews", [True, False])
+def test_previews_come_where_they_are_asked_for(tmp_path, previews):
+    class Look(Watcher):
+        def preview(self, label, picture):
+            seen[label] = picture
+
+    seen: dict[str, bytes] = {}
+
+    async def play(fake):
+        return await queue(fake, tmp_path, watcher=Look(), previews=previews).run(JOBS[:2])
+
+    with_server(play)
+    assert seen == ({f"seed{s}": png(s) for s in range(2)} if previews else {})
+
+
+def test_the_editor_s_format_goes_through_comfy_cli(monkeypatch):
+    """The server is named as --server names it."""
+    converter = ModuleType("comfy_cli.workflow_to_api")
+    converter.convert_ui_to_api = lambda ui, info: {"ui": ui, "info": info}
+    monkeypatch.setitem(sys.modules, "comfy_cli", ModuleType("comfy_cli"))
+    monkeypatch.setitem(sys.modules, "comfy_cli.workflow_to_api", converter)
+
+    async def play(fake):
+        return await asyncio.to_thread(client.to_api, {"nodes": []}, f"127.0.0.1:{fake.port}")
+
+    assert with_server(play) == {"ui": {"nodes": []}, "info": {"Paint": {"input": {}}}}
+    with pytest.raises(WorkflowError, match=r"http://127\.0\.0\.1:9/object_info cannot be read"):
+        client.to_api({}, "127.0.0.1:9")
 
 
 def test_without_watching_it_only_submits(tmp_path):
