@@ -257,9 +257,10 @@ def execute(
     with torch.inference_mode():
         for key in _order(prompt, needed):
             with use(replace(context, node=key)):
-                signatures[key] = sign = _signature(prompt, registry, key, signatures)
-                if kept is not None and sign in kept:
-                    results[key] = kept[sign]
+                if kept is not None:
+                    signatures[key] = _signature(prompt, registry, key, signatures)
+                if kept is not None and signatures[key] in kept:
+                    results[key] = kept[signatures[key]]
                 else:
                     output = _run_node(workflow, registry, key, results)
                     if output.ui:
@@ -267,7 +268,7 @@ def execute(
                     results[key] = output.args
                     schema = registry[prompt[key]["class_type"]].define_schema()
                     if kept is not None and not (schema.is_output_node or schema.not_idempotent):
-                        kept[sign] = output.args
+                        kept[signatures[key]] = output.args
                     del output  # so that nothing but `results` keeps a tensor alive
             waiting.subtract(_links(prompt, key).values())
             for done in [node for node in results if not waiting[node]]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +12,7 @@ import torch
 from PIL import Image, ImageOps, ImageSequence, PngImagePlugin
 
 from ..nodes.files import fill_in, find_file, next_number, split_prefix
+from ..schedulers.files import whole
 from .provenance import CHUNK, pixel_digest
 
 if TYPE_CHECKING:
@@ -136,10 +135,5 @@ def _to_pixels(images: torch.Tensor) -> NDArray[np.uint8]:
 
 def _write(image: Image.Image, path: Path, kind: str, **options: Any) -> None:
     """Write beside `path` and rename, so that an error or Ctrl-C leaves nothing half-written."""
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        with part.open("xb") as file:
-            image.save(file, kind, **options)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole(path) as part, part.open("xb") as file:
+        image.save(file, kind, **options)

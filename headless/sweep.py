@@ -30,6 +30,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..schedulers.files import whole
+from .provenance import pixel_digest
 from .workflow import NodeFailure, Prompt, Workflow, WorkflowError
 
 if TYPE_CHECKING:
@@ -147,11 +149,12 @@ def digest(name: str, data: bytes) -> str:
     """SHA-256 of a PNG's pixels (its text says when and where it was made), of another file's bytes."""
     import io
 
+    import numpy as np
     from PIL import Image
 
     if name.lower().endswith(".png"):
         with Image.open(io.BytesIO(data)) as image:
-            data = f"{image.mode} {image.size}".encode() + image.tobytes()
+            return pixel_digest(np.asarray(image))
     return hashlib.sha256(data).hexdigest()
 
 
@@ -300,13 +303,8 @@ def wrapped(words: str, font: Any, draw: Any, width: int) -> list[str]:
 
 
 def write(file: Path, data: bytes) -> None:
-    """The file appears whole or not at all."""
-    part = file.with_name(f".{file.name}.part")
-    try:
+    with whole(file) as part:
         part.write_bytes(data)
-        os.replace(part, file)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 # ------------------------------------------------------------------------------------------- run

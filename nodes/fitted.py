@@ -18,7 +18,7 @@ from ..schedulers.noise_schedule import NoiseSchedule
 from ..schedulers.solver import Solver
 from ..schedulers.solver.fitted import FittedSolver
 from .fields import Facts, Ready
-from .files import refusal, split_prefix
+from .files import refusal, split_prefix, stamp
 from .fit import CATEGORY, PARTS, SUFFIX, Recording, card_text, checked
 from .host import (
     ABSOLUTE_FOLDERS,
@@ -162,8 +162,7 @@ class LoadFittedSolver(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file: str = "", **kwargs: Any) -> Any:
-        facts = fit_file(file).stat()
-        return [facts.st_mtime_ns, facts.st_size]
+        return stamp(fit_file(file))
 
     @classmethod
     def execute(cls, file: str, nfe: int) -> Any:
@@ -286,16 +285,13 @@ def reported(
 ) -> compare.Comparison:  # fmt: skip
     """The comparison, on the last ``held`` rows of the recording."""
     origin, told = recording.trajectories.origin, tell or progress(PARTS)
-    first = origin.seed + recording.trajectories.count - held
+    last = origin.seed + recording.trajectories.count - 1
+    first = last - held + 1
     for fit in fits:
-        seeds = fit.card.get("seeds") or [[0, -1]]
-        if (
-            fit.card.get("model") == origin.model
-            and seeds[0][0] <= seeds[0][1]
-            and seeds[0][1] >= first
-        ):
+        low, high = (fit.card.get("seeds") or [[0, -1]])[0]  # those it was fitted to
+        if fit.card.get("model") == origin.model and max(low, first) <= min(high, last):
             raise ValueError(
-                f"held_out = {held}: the fit for {fit.table.nfe} evaluations was made with seeds up to {seeds[0][1]}, these "
+                f"held_out = {held}: the fit for {fit.table.nfe} evaluations was made with seeds up to {high}, these "
                 f"trajectories begin at {first}; choose fewer"
             )
     warnings = [

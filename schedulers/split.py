@@ -8,8 +8,6 @@ stream do, and those are in a :class:`Stopped`.
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path as File
@@ -18,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .files import whole
 from .path import Path
 from .points import Points
 from .solver import Progress, Solver, State
@@ -290,13 +289,9 @@ def save(stopped: Stopped, file: File, latent: Mapping[str, Tensor]) -> None:
     facts = {name: getattr(stopped, name) for name in ("solver", "path", "sigmas", "level", "seed")}
     state = {name: getattr(stopped.state, name) for name in ("stage", "draws", "lift")}
     text = json.dumps({"version": VERSION, **facts, **state}, allow_nan=False)
-    part = file.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        unshared = {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
+    unshared = {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
+    with whole(file) as part:
         save_file(unshared, part, {"sampling_kit_state": text})
-        os.replace(part, file)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def load(file: File) -> tuple[Stopped, dict[str, Tensor]]:

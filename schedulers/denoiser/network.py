@@ -20,8 +20,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
-import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path as File
@@ -31,6 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..files import whole
 from ..path import Path, coefficients
 from .analytic import Denoiser
 
@@ -333,13 +332,9 @@ def write(
     """A safetensors file with ``facts`` as JSON in its header; it appears whole or not at all."""
     from safetensors.torch import save as serialised
 
-    part = file.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    with whole(file) as part:
         part.write_bytes(serialised(plain, {header: json.dumps(facts, allow_nan=False)}))
-        os.replace(part, file)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def save(model: Network | Classifier, file: File, card: Mapping[str, object]) -> None:

@@ -34,8 +34,8 @@ from ..path import VP, rescale
 from ..points import Points
 from ..solver import Solver
 from ..solver.fitted import ddim, table_of
-from .problem import Problem
-from .trajectories import Trajectories
+from .problem import Problem, summary
+from .trajectories import Trajectories, log_time
 
 METHODS = ("gits", "oss", "curvature", "search")
 GAMMAS = (0.8, 1.0, 1.15, 1.5)
@@ -188,13 +188,8 @@ def curvature(course: Course, steps: int, orders: Sequence[int] = ORDERS) -> dic
     return found
 
 
-def log_time(kappa: float) -> float:
-    """s = log(κ/(1 + κ)): finite at pure noise."""
-    return 0.0 if math.isinf(kappa) else -math.log1p(1 / kappa)
-
-
 def kappa_of(s: float) -> float:
-    """κ at s < 0."""
+    """κ where ``log_time`` is s < 0."""
     return 1 / math.expm1(-s)
 
 
@@ -237,16 +232,7 @@ def error_of(problem: Problem, solver: Solver, points: Points, rows: Tensor) -> 
         errors = problem.errors(table_of(solver.plan(points)), rows)
     except (ValueError, FloatingPointError):
         return math.inf
-    return root_mean_square(errors)
-
-
-def root_mean_square(errors: Tensor) -> float:
-    value = float(errors.double().square().mean().sqrt())
-    return value if math.isfinite(value) else math.inf
-
-
-def median(errors: Tensor) -> float:
-    return float(np.median(errors.double().cpu().numpy()))
+    return summary(errors)["rmse"]
 
 
 # -------------------------------------------------------------------------------------------- choice
@@ -380,8 +366,7 @@ def fit_steps(
             errors = problem.errors(table_of(solver.plan(points)), problem.held)
         except (ValueError, FloatingPointError):  # a solver that cannot use these levels
             return
-        found = root_mean_square(errors), median(errors)
-        candidates.append(Candidate(name, points, fitted, *found))
+        candidates.append(Candidate(name, points, fitted, **summary(errors)))
         if report is not None:
             report(name, min(c.rmse for c in candidates))
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -101,6 +103,12 @@ def rmse(difference: Tensor) -> Tensor:
     return difference.flatten(1).square().mean(1).sqrt()
 
 
+def summary(errors: Any) -> dict[str, float]:
+    """RMSE over all trajectories and the median of theirs, from the errors of each (a tensor or an array)."""
+    each = torch.as_tensor(errors).double().cpu().numpy()
+    return {"rmse": float(np.sqrt(np.mean(each**2))), "median": float(np.median(each))}
+
+
 def choose(
     problem: Problem, tables: Mapping[str, Table], few: int = 8
 ) -> list[tuple[str, Table, Tensor]]:
@@ -114,7 +122,7 @@ def choose(
     while True:
         rows = problem.held[:few]
         found = [(name, table, problem.errors(table, rows)) for name, table in left]
-        found.sort(key=lambda entry: float(entry[2].median()))
+        found.sort(key=lambda entry: summary(entry[2])["median"])
         if few >= len(problem.held) or len(found) == 1:
             return found + dropped
         kept = max(len(found) // 2, 1)
