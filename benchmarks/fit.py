@@ -7,16 +7,17 @@ guidance and with CFG 2; no fit has seen one of them. ``ratio`` is the fit's RMS
 training-free pair, the worse of both guidances. A pair is any deterministic setting of any solver of ours,
 of diffusers or of ComfyUI with any of ``problems.SPACINGS``, as in ``benchmarks.quality``.
 
-``--screen`` finds the best pairs (all of them on a few seeds, the better ones on more) and writes them to
-``embedded/solvers/comparison.json``; ``--elsewhere`` adds what else takes long: how fits do on classes and
-guidances they were not fitted for, and Fréchet distances. Without them the best pairs there are measured again beside the fits;
-``--quick`` takes 64 seeds and the best pair of each kind.
+``--screen`` finds the best pairs (all of them on a few seeds, the better ones on more) and writes them with their errors to
+``embedded/solvers/comparison.json``, which names the weights they are of; ``--elsewhere`` adds what else takes
+long: how fits do on classes and guidances they were not fitted for, and Fréchet distances. Otherwise only the fits run,
+and with ``--again`` the best pairs beside them. ``--quick`` takes 64 seeds and ``fits.field``'s fast network.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -30,23 +31,27 @@ from torch import Tensor
 from sampling_kit.embedded import fits, postcards, trained
 from sampling_kit.schedulers import noise_schedule as schedules
 from sampling_kit.schedulers.denoiser.network import Network, load
-from sampling_kit.schedulers.fit import gradient
 from sampling_kit.schedulers.fit.problem import Problem as FitProblem
+from sampling_kit.schedulers.fit.problem import summary
 from sampling_kit.schedulers.inspect.metrics import frechet, random_features
 from sampling_kit.schedulers.path import VE
-from sampling_kit.schedulers.solver.fitted import FittedSolver
+from sampling_kit.schedulers.solver import ALL
+from sampling_kit.schedulers.solver.fitted import FittedSolver, Table, table_of
 
 from . import peers, problems
 
 STORED = fits.FOLDER / "comparison.json"
-METHODS = ("gradient", "forward")
-#: Seeds of the three rounds of a screening, and how many pairs go on per guidance and number of evaluations.
-ROUNDS, KEPT = (4, 32, 256), (16, 3)
+METHODS = tuple(fits.EFFORTS)
+#: Seeds of a screening's rounds before the last, which takes all, and how many pairs go on from each, per
+#: guidance and number of evaluations.
+ROUNDS, KEPT = (4, 32), (16, 3)
 #: Of the first round, how many are tried with CFG.
 WIDE = 64
 QUICK, ALL_SEEDS = 64, 256
 #: For guidances without reference: seeds there.
 FEW = 32
+#: Trajectories of half of the classes.
+HALF = 160
 BARS = {4: 0.6, 5: 0.6, 6: 0.6, 8: 0.75, 10: 0.75}
 FORWARD_BARS = {4: 0.7, 5: 0.7, 6: 0.7, 8: 0.85, 10: 0.85}
 
@@ -92,13 +97,8 @@ def task(scale: float, seeds: Tensor, ends: Tensor, fast: bool = False) -> FitPr
 
 
 @torch.no_grad()
-def ends_of(fit: FittedSolver, at: FitProblem) -> Tensor:
-    return at.run(fit.table, at.held)
-
-
-def errors(ends: Tensor, exact: Tensor) -> dict[str, float]:
-    each = problems.rmse(ends.double(), exact.double())
-    return {"rmse": float(each.square().mean().sqrt()), "median": problems.median(each)}
+def errors(table: Table, at: FitProblem) -> dict[str, float]:
+    return summary(at.errors(table, at.held))
 
 
 # -------------------------------------------------------------------------------- training-free
@@ -129,6 +129,18 @@ def rank(results: Iterable[problems.Result], budget: int) -> list[dict[str, Any]
     ]
 
 
+def measured(pairs: Sequence[dict[str, Any]], guidance: str, budget: int) -> list[dict[str, Any]]:
+    """The pairs on all seeds, best first, each with its errors on the QUICK first as ``quick``."""
+    name = f"network-{guidance}"
+    few, found = (replay(pairs, name, budget, seeds) for seeds in (QUICK, ALL_SEEDS))
+    quick = {who(r): {"rmse": r["rmse"], "median": r["median"]} for r in few}
+    return [r | {"quick": quick[who(r)]} for r in found]
+
+
+def who(pair: dict[str, Any]) -> tuple[str, str, str]:
+    return pair["side"], pair["solver"], pair["spacing"]
+
+
 def replay(pairs: Sequence[dict[str, Any]], name: str, budget: int, seeds: int) -> list[Any]:
     """The same pairs on other seeds. Sides that are not installed here are left out."""
     found: list[problems.Result] = []
@@ -144,7 +156,7 @@ def replay(pairs: Sequence[dict[str, Any]], name: str, budget: int, seeds: int) 
 def screen(budget: int) -> dict[str, list[dict[str, Any]]]:
     """The best pairs at one number of evaluations, per guidance: all on few seeds without guidance, the
     better ones on more, and with CFG too."""
-    first, *others = ROUNDS
+    first, second = ROUNDS
     sides = ("ours", "diffusers", "ComfyUI")
     found = rank([r for s in sides for r in play(s, "network-cond-fast", budget, first)], budget)
     best = {}
@@ -152,31 +164,37 @@ def screen(budget: int) -> dict[str, list[dict[str, Any]]]:
         pairs = found
         if guidance != "cond":
             pairs = replay(found[:WIDE], f"network-{guidance}-fast", budget, first)
-        for seeds, kept in zip(others, KEPT, strict=True):
-            fast = "-fast" if seeds < ALL_SEEDS else ""
-            pairs = replay(pairs[:kept], f"network-{guidance}{fast}", budget, seeds)
-        best[guidance] = pairs
+        pairs = replay(pairs[: KEPT[0]], f"network-{guidance}-fast", budget, second)
+        best[guidance] = measured(pairs[: KEPT[1]], guidance, budget)
     return best
 
 
 # ------------------------------------------------------------------------------------- one report
 
 
-def row(guidance: str, nfe: int, seeds: int, pairs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Fits and the best pairs at one number of evaluations."""
+def row(
+    guidance: str, nfe: int, seeds: int, pairs: list[dict[str, Any]], again: bool
+) -> dict[str, Any]:
+    """Fits and the best pairs at one number of evaluations; the pairs as stored, or measured again."""
     torch.set_num_threads(1)
-    free = replay(pairs, f"network-{guidance}", nfe, seeds)
-    best = free[0]
+    if again:
+        free = replay(pairs, f"network-{guidance}", nfe, seeds)
+    else:
+        free = [p | p["quick"] if seeds == QUICK else p for p in pairs]
+    best = free[0]  # on all seeds
     exact = reference()[guidance][:seeds]
-    at = task(fits.GUIDANCE[guidance], torch.arange(seeds), exact)
+    at = task(fits.GUIDANCE[guidance], torch.arange(seeds), exact, fast=seeds == QUICK)
     found: dict[str, Any] = dict(
         guidance=guidance, nfe=nfe, training_free=best, least_median=min(p["median"] for p in free)
     )
+    known: dict[FittedSolver, dict[str, float]] = {}  # one fit may stand in both families
     for method in METHODS:
         fit = member(guidance, method, nfe)
         if fit is None:
             continue
-        mine = errors(ends_of(fit, at), exact)
+        if fit not in known:
+            known[fit] = errors(fit.table, at)
+        mine = known[fit]
         ratios = dict(
             ratio=mine["rmse"] / best["rmse"], median_ratio=mine["median"] / found["least_median"]
         )
@@ -201,17 +219,21 @@ def worst(rows: Sequence[dict[str, Any]], method: str, key: str) -> dict[str, fl
     return found
 
 
-def report(quick: bool) -> dict[str, Any]:
+def report(quick: bool, again: bool = False) -> dict[str, Any]:
     started, stored = time.perf_counter(), read_stored()
     seeds = QUICK if quick else ALL_SEEDS
-    jobs = [(g, n) for n in sorted(fits.NFES, reverse=True) for g in ("cfg2", "cond")]
-    with ProcessPoolExecutor(max_workers=2) as pool:
-        given = [(g, n, seeds, stored["pairs"][g][str(n)][: 1 if quick else 3]) for g, n in jobs]
+    jobs = [
+        (g, n) for g in ("cfg2", "cond") for n in sorted(fits.NFES, reverse=True)
+    ]  # longest first
+    # new processes: forks of one whose torch has threads may hang
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=2, mp_context=fresh) as pool:
+        given = [(g, n, seeds, stored["pairs"][g][str(n)], again) for g, n in jobs]
         rows = list(pool.map(row, *zip(*given, strict=True)))
     rows.sort(key=lambda r: (r["guidance"], r["nfe"]))
     return dict(
-        ratio=worst(rows, "gradient", "ratio"),
-        median_ratio=worst(rows, "gradient", "median_ratio"),
+        ratio=worst(rows, "best", "ratio"),
+        median_ratio=worst(rows, "best", "median_ratio"),
         forward=dict(
             ratio=worst(rows, "forward", "ratio"),
             median_ratio=worst(rows, "forward", "median_ratio"),
@@ -242,52 +264,49 @@ def digest() -> str:
 
 
 def generalisation(nfe: int = 6) -> dict[str, Any]:
-    """Fits where they were not made for, beside the best training-free pair found for where they were."""
-    return {"guidance": other_guidance(nfe), "classes": other_classes(nfe)}
+    """Fits where they were not made for, beside the best training-free pair (of ours) found for where they were."""
+    return {"nfe": nfe, "guidance": other_guidance(nfe), "classes": other_classes(nfe)}
+
+
+@lru_cache(maxsize=16)
+def free_table(guidance: str, nfe: int) -> Table:
+    """The best stored pair of ours."""
+    from .quality import contestant, short_name
+
+    pair = next(p for p in read_stored()["pairs"][guidance][str(nfe)] if p["side"] == "ours")
+    variants = (v for kind in ALL for v in kind.variants())
+    solver = next(v for v in variants if short_name(v) == pair["solver"])
+    steps = contestant(solver).steps(nfe)
+    return table_of(solver.plan(network_problem("network-cond", 1).points(pair["spacing"], steps)))
 
 
 def other_guidance(nfe: int) -> list[dict[str, Any]]:
-    """The CFG 2 fit at other scales, and its start there; end points by the fits' own teacher in float32."""
-    fit = fits.ready("cfg2").at(nfe)
+    """The CFG 2 fit at other scales; end points by the fits' own teacher."""
     seeds, rows = torch.arange(FEW), []
     for scale in (1.5, 2.0, 3.0):
-        exact = fits.teacher(fits.field(network(), seeds, scale), fits.starts(seeds))[0]
+        exact = fits.teacher(fits.field(network(), seeds, scale), fits.starts(seeds))
         at = task(scale, seeds, exact)
-        free = free_errors(scale, exact, nfe)
-        rows.append(dict(scale=scale, fit=errors(ends_of(fit, at), exact), training_free=free))
+        tables = dict(fit=fits.ready("cfg2").at(nfe).table, training_free=free_table("cfg2", nfe))
+        rows.append(dict(scale=scale) | {name: errors(t, at) for name, t in tables.items()})
     return rows
 
 
-def free_errors(scale: float, exact: Tensor, nfe: int) -> dict[str, float]:
-    """The best of ours at this scale, among those that the fits may start from with the schedule's own ends."""
-    at = task(scale, torch.arange(len(exact)), exact)
-    found = [
-        errors(at.run(table, at.held), exact)
-        for name, table in fits.beginnings(nfe).items()
-        if "karras" in name
-    ]
-    return min(found, key=lambda e: e["rmse"])
-
-
-def other_classes(nfe: int, iterations: int = 40) -> dict[str, Any]:
-    """A fit to classes 0 to 4 without guidance, tested on the reference's classes 5 to 9 and on 0 to 4."""
+def other_classes(nfe: int) -> dict[str, Any]:
+    """A fit to classes 0 to 4 without guidance, tested on the reference's classes 0 to 4 and on 5 to 9."""
     first = fits.FIRST_SEED
-    seeds = torch.tensor([s for s in range(first, first + 320) if s % 10 < 5])
-    denoise = fits.field(network(), seeds, 1.0, fast=True)
-    x = fits.starts(seeds)
-    rows = torch.arange(len(seeds))
-    half = FitProblem(
-        VE(), denoise, fits.START, x, fits.teacher(denoise, x)[0], rows[:-40], rows[-40:], batch=32
-    )
-    start = fits.ready("cond", "forward").at(nfe).card["start"]
-    settings = gradient.Gradient(iterations=iterations)
-    found = gradient.fit(half, fits.beginnings(nfe)[start], settings)
-    fit, exact = FittedSolver(found.table), reference()["cond"]
+    seeds = torch.tensor([s for s in range(first, first + 2 * HALF) if s % 10 < 5])
+    half = fits.problem(network(), "cond", seeds, held=HALF // 4)
+    tables = {
+        "fit": fits.fitted(half, nfe, fits.EFFORTS["best"]).table,
+        "fit_to_all": fits.ready("cond").at(nfe).table,
+        "training_free": free_table("cond", nfe),
+    }
+    exact = reference()["cond"]
     rows = torch.arange(len(exact))
     result: dict[str, Any] = {}
     for name, mine in (("fitted classes", rows % 10 < 5), ("other classes", rows % 10 >= 5)):
         at = task(1.0, rows[mine], exact[mine])
-        result[name] = errors(ends_of(fit, at), exact[mine])
+        result[name] = {which: errors(table, at) for which, table in tables.items()}
     return result
 
 
@@ -308,11 +327,11 @@ def frechets() -> list[dict[str, Any]]:
         rows.append(
             dict(guidance=guidance, nfe="exact", frechet=frechet(random_features(exact), real))
         )
-        at = task(fits.GUIDANCE[guidance], torch.arange(ALL_SEEDS), exact)
+        at = task(fits.GUIDANCE[guidance], torch.arange(ALL_SEEDS), exact, fast=True)
         for nfe in fits.NFES:
             entry: dict[str, Any] = dict(guidance=guidance, nfe=nfe)
             tables = {m: f.table for m in METHODS if (f := member(guidance, m, nfe))}
-            tables["training_free"] = fits.beginnings(nfe)["iPNDM-3, karras 10"]
+            tables["training_free"] = free_table(guidance, nfe)
             for name, table in tables.items():
                 with torch.no_grad():
                     entry[name] = frechet(random_features(at.run(table, at.held)), real)
@@ -350,7 +369,7 @@ def show(data: dict[str, Any]) -> None:
     pair = lambda e: f"{e['rmse']:.4f} ({e['median']:.4f})" if e else 15 * " "  # noqa: E731
     ratio = lambda e: f"{e['ratio']:.2f} ({e['median_ratio']:.2f})" if e else ""  # noqa: E731
     for r in data["rows"]:
-        fit, forward = r.get("gradient"), r.get("forward")
+        fit, forward = r.get("best"), r.get("forward")
         print(
             f"{r['guidance']:8} {r['nfe']:3}  {pair(r['training_free'])}    {pair(fit)}    {ratio(fit)}  "
             f"{pair(forward)}    {ratio(forward)}   {r['training_free']['solver']}, {r['training_free']['spacing']}"
@@ -359,14 +378,30 @@ def show(data: dict[str, Any]) -> None:
     bars = zip((data["ratio"], data["forward"]["ratio"]), (BARS, FORWARD_BARS), strict=True)
     for found, wanted in bars:
         print({n: f"{v:.2f} of {wanted[int(n)]}" for n, v in found.items()})
-    for name in ("generalisation", "frechet"):
-        print(f"{name}: {json.dumps(data[name])}")
-    print(f"{data['seconds']} s")
+    show_elsewhere(data["generalisation"], data["frechet"])
+    print(f"{data['seconds']} s, {data['seeds'][1]} seeds")
+
+
+def show_elsewhere(found: dict[str, Any] | None, distances: list[dict[str, Any]] | None) -> None:
+    """What --elsewhere has measured, if it has."""
+    if found:
+        print(f"generalisation at {found['nfe']} evaluations, RMSE (median)")
+        places = [(f"CFG {r['scale']}, fitted at 2", r) for r in found["guidance"]]
+        for place, tables in [*places, *found["classes"].items()]:
+            shown = {name: e for name, e in tables.items() if isinstance(e, dict)}
+            words = (f"{name} {e['rmse']:.4f} ({e['median']:.4f})" for name, e in shown.items())
+            print(f"  {place}: {', '.join(words)}")
+    if distances:
+        print("Fréchet distance to real pictures")
+        for r in distances:
+            values = (f"{k} {v:.4g}" for k, v in r.items() if isinstance(v, float))
+            print(f"  {r['guidance']} {r['nfe']}: {', '.join(values)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--quick", action="store_true", help="64 seeds, the best pair only")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK} seeds")
+    parser.add_argument("--again", action="store_true", help="measure the best pairs again")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--screen", nargs="*", type=int, help="find the best training-free pairs first"
@@ -380,7 +415,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         make_stored(options.screen or fits.NFES)
     if options.elsewhere:
         make_elsewhere()
-    data = report(options.quick)
+    data = report(options.quick, options.again)
     print(json.dumps(data)) if options.json else show(data)
 
 

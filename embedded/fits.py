@@ -1,16 +1,19 @@
 """Ready fits of the embedded network, and the command that makes them.
 
-    python -m sampling_kit.embedded.fits [--guidance cond cfg2] [--nfe 4 5 6 8 10] [--warm] [--work FOLDER]
+    python -m sampling_kit.embedded.fits [--guidance cond cfg2] [--nfe 4 5 6 8 10] [--work FOLDER]
 
-For each guidance two families lie in ``solvers``: ``network-cond-forward`` (evaluations only) and ``network-cond``
-(autograd, from there on). Everything starts from seeds far from those that benchmarks use. An interrupted run goes on with what the work folder
-holds; ``--warm`` also tries the fits that lie there already, of earlier weights say, as starts of the autograd fit.
+For each guidance two families lie in ``solvers``, both made from evaluations alone (``fit.forward``): ``network-cond-forward``
+within that fit's own budget (10 000 evaluations at 6 per run, teacher and choice of the start included), and
+``network-cond``, the best on held-out trajectories of a longer fit (``EFFORTS``), of the one within the budget, and of their mean.
+Trajectories start from seeds far from those that benchmarks use. All twenty take about 30 minutes on one core; an interrupted
+run goes on with what the work folder holds.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import hashlib
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,23 +21,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path as File
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from ..schedulers import noise_schedule as schedules
 from ..schedulers import spacing as spacings
-from ..schedulers.denoiser.network import Network, load, preconditioned, write
-from ..schedulers.fit import forward, gradient, store
-from ..schedulers.fit.problem import Field, Problem
+from ..schedulers.denoiser.network import Attention, Network, Residual, load, preconditioned, write
+from ..schedulers.fit import ends, forward, store
+from ..schedulers.fit.ends import Ends
+from ..schedulers.fit.problem import Field, Problem, summary
 from ..schedulers.fit.trajectories import fingerprint
 from ..schedulers.noise import PerImageNoise
-from ..schedulers.path import VE, VP
-from ..schedulers.points import Points
-from ..schedulers.solver import AdamsBashforth, GaussianAdams
-from ..schedulers.solver.fitted import FittedSolver, Table, table_of
-from ..schedulers.solver.plan import Progress
+from ..schedulers.path import VE
+from ..schedulers.solver import DEIS, AdamsBashforth, GradientEstimation, Solver, UniPC
+from ..schedulers.solver.fitted import FittedSolver
 from . import postcards, trained
 
 FOLDER = File(__file__).parent / "solvers"
@@ -43,24 +45,41 @@ NFES = (4, 5, 6, 8, 10)
 #: Of the fitted trajectories; benchmarks take seeds from 0 on.
 FIRST_SEED = 1_000_000
 START = 80.0
-TEACHER = GaussianAdams(
-    prior=0.56, predictor=4, corrector=4, residual="network", coordinate="lambda"
-)
-TEACHER_STEPS = 36
+#: Ends 0.001 (RMSE; median 0.0003) from the ODE's end with CFG 2.
+TEACHER, TEACHER_STEPS = UniPC(max_order=3), 30
 #: As nodes say it; they warn where a run has other guidance.
-CLOSED = ", bands in closed form"
 WORDS = {"cond": "no guidance", "cfg2": "CFG 2"}
 
 
-def ready(guidance: str, method: str = "gradient", folder: File = FOLDER) -> store.Family:
-    """The shipped fits for "cond" or "cfg2", made by "gradient" or "forward". Raises ValueError if there is none."""
-    if guidance not in GUIDANCE or method not in ("gradient", "forward"):
-        raise ValueError(f"there are fits for {', '.join(GUIDANCE)}, by gradient or forward")
-    return store.load(file(guidance, method, folder))
+@dataclass(frozen=True)
+class Effort:
+    """What the fits of a family may use: ``train`` trajectories, and ``held`` to judge by. Every start first runs on ``few`` of
+    those; then ``search`` runs on ``train`` ones may move the ends of the best; then the fit."""
+
+    train: int
+    held: int
+    few: int
+    search: int
+    settings: forward.Forward
 
 
-def file(guidance: str, method: str, folder: File = FOLDER) -> File:
-    suffix = "" if method == "gradient" else f"-{method}"
+EFFORTS = {
+    "best": Effort(
+        512, 128, 12, 16, forward.Forward(numbers=3, images=32, budget=10**9, memory=0.7)
+    ),
+    "forward": Effort(40, 32, 8, 0, forward.Forward()),
+}
+
+
+def ready(guidance: str, effort: str = "best", folder: File = FOLDER) -> store.Family:
+    """The shipped fits for "cond" or "cfg2", "best" or "forward". Raises ValueError if there is none."""
+    if guidance not in GUIDANCE or effort not in EFFORTS:
+        raise ValueError(f"there are fits for {', '.join(GUIDANCE)}: {' and '.join(EFFORTS)}")
+    return store.load(file(guidance, effort, folder))
+
+
+def file(guidance: str, effort: str, folder: File = FOLDER) -> File:
+    suffix = "" if effort == "best" else f"-{effort}"
     return folder / f"network-{guidance}{suffix}.safetensors"
 
 
@@ -82,21 +101,44 @@ def postcards_side() -> int:
     return 32
 
 
+class Halved(nn.Module):
+    """A layer in bfloat16, between float32."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer.bfloat16()
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.layer(x.bfloat16())
+        return found.float()
+
+
+#: The layers that take most of the time.
+HALVED: dict[type[nn.Module], tuple[str, ...]] = {
+    Residual: ("first", "second"),
+    Attention: ("qkv", "out"),
+}
+
+
 def field(net: Network, seeds: Tensor, scale: float, fast: bool = False) -> Field:
     """D of the network with CFG ``scale`` for the trajectories of ``seeds``.
 
-    ``fast``: bfloat16 with channels last, three times faster where the CPU has matrix units for it (error
-    of D 0.002), for teachers and gradients.
+    ``fast``: bfloat16 inside the residual branches and around attention, for gradients and screening: twice as
+    fast where the CPU has matrix units for it. The error of D is 0.0006; with all of the network in
+    bfloat16 it is 0.0025, and a fine run then ends 0.02 from where it should.
     """
     classes = classes_of(seeds)
-    inner = copy.deepcopy(net.net).to(torch.bfloat16 if fast else torch.float32)
+    inner = copy.deepcopy(net.net).float()
     inner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster
+    if fast:
+        for part in list(inner.modules()):
+            for name in HALVED.get(type(part), ()):
+                setattr(part, name, Halved(getattr(part, name)))
 
     def evaluate(x: Tensor, sigma: float | Tensor, given: Tensor) -> Tensor:
         seen, (skip, out), log_kappa = preconditioned(x, net.path, sigma, net.config.sigma_data)
-        seen = seen.to(torch.bfloat16 if fast else torch.float32)
-        seen = seen.contiguous(memory_format=torch.channels_last)
-        return skip * x + out * inner(seen, log_kappa, given.to(seen.dtype)).to(x.dtype)
+        seen = seen.float().contiguous(memory_format=torch.channels_last)
+        return skip * x + out * inner(seen, log_kappa, given).to(x.dtype)
 
     def denoise(x: Tensor, sigma: float | Tensor, rows: Tensor) -> Tensor:
         given = classes[rows]
@@ -109,175 +151,111 @@ def field(net: Network, seeds: Tensor, scale: float, fast: bool = False) -> Fiel
     return denoise
 
 
-def problem(net: Network, guidance: str, train: int, held: int, kept: File) -> Problem:
-    """Trajectories of FIRST_SEED on: ``train`` to fit and ``held`` to judge by. Their ends are kept in a file."""
-    from safetensors.torch import load_file
-
-    seeds = torch.arange(FIRST_SEED, FIRST_SEED + train + held)
-    x, denoise = starts(seeds), field(net, seeds, GUIDANCE[guidance], fast=True)
-    if not kept.exists():
-        end, states, slopes = teacher(denoise, x)
-        write(kept, {"end": end, "x": states.half(), "d": slopes.half()}, {}, "teacher")
-    known = load_file(kept)
-    rows = torch.arange(train + held)
-    course = Course(known["x"], known["d"])
+def problem(
+    net: Network, guidance: str, seeds: Tensor, held: int, kept: File | None = None
+) -> Problem:
+    """Trajectories of the seeds, the last ``held`` to judge by; the teacher's ends are kept in a file."""
+    x = starts(seeds)
+    if kept is None or not kept.exists():
+        end = teacher(field(net, seeds, GUIDANCE[guidance]), x)
+        if kept is not None:
+            write(kept, {"end": end}, {}, "teacher")
+    else:
+        end = load_file(kept)["end"]
+    rows = torch.arange(len(seeds))
+    denoise = field(net, seeds, GUIDANCE[guidance], fast=True)
     spent = TEACHER_STEPS * len(rows)
     return Problem(
-        VE(), denoise, START, x, known["end"], rows[:train], rows[train:], course, batch=32, evaluations=spent
-    )  # fmt: skip
+        VE(), denoise, START, x, end, rows[:-held], rows[-held:], batch=32, evaluations=spent
+    )
 
 
-def teacher_points() -> Points:
-    return spacings.space(schedules.EDM(), TEACHER_STEPS, spacings.Karras(7.0)).on(VE())
+def part(task: Problem, effort: Effort) -> Problem:
+    """With no more trajectories than the effort may use, and only those paid for."""
+    train, held = task.train[: effort.train], task.held[: effort.held]
+    spent = TEACHER_STEPS * (len(train) + len(held))
+    return replace(task, train=train, held=held, evaluations=spent)
 
 
 @torch.no_grad()
-def teacher(denoise: Field, x: Tensor, batch: int = 32) -> tuple[Tensor, Tensor, Tensor]:
-    """Where the ODE ends from ``x`` [B, …], and (x/√(1 + σ²), D) [levels, B, …] on the way."""
-    ends, states, slopes = [], [], []
+def teacher(denoise: Field, x: Tensor, batch: int = 32) -> Tensor:
+    """Where the ODE ends from ``x`` [B, …]."""
+    points = spacings.space(schedules.EDM(), TEACHER_STEPS, spacings.Exponential()).on(VE())
+    ends = []
     for rows in torch.arange(len(x)).split(batch):
-        seen: list[Progress] = []
         call = lambda y, sigma, rows=rows: denoise(y, sigma, rows)  # noqa: E731
-        ends.append(TEACHER.solve(teacher_points(), call, x[rows], callback=seen.append))
-        states.append(torch.stack([p.x * VP().at(p.sigma).alpha for p in seen]))
-        slopes.append(torch.stack([p.denoised for p in seen]))
-    return torch.cat(ends), torch.cat(states, 1), torch.cat(slopes, 1)
-
-
-@dataclass(frozen=True)
-class Course:
-    """The teacher's states between its levels: a cubic in ln σ, whose slope dx/d(ln σ) is x − D."""
-
-    x: Tensor
-    d: Tensor
-
-    def __call__(self, kappa: float, rows: Tensor) -> Tensor:
-        """On VP at κ."""
-        at = np.log(teacher_points().kappas[:-1])
-        i = int(np.clip(np.searchsorted(-at, -np.log(kappa)) - 1, 0, len(at) - 2))
-        h = at[i + 1] - at[i]
-        t = (np.log(kappa) - at[i]) / h
-        alphas = [VP().at(float(np.exp(v))).alpha for v in at[i : i + 2]]
-        x = [self.x[j][rows].float() / c for j, c in zip((i, i + 1), alphas, strict=True)]
-        v = [h * (a - self.d[j][rows].float()) for j, a in zip((i, i + 1), x, strict=True)]
-        y = (2 * t**3 - 3 * t**2 + 1) * x[0] + (t**3 - 2 * t**2 + t) * v[0]
-        y = y + (3 * t**2 - 2 * t**3) * x[1] + (t**3 - t**2) * v[1]
-        return y * VP().at(kappa).alpha
+        ends.append(TEACHER.solve(points, call, x[rows]))
+    return torch.cat(ends)
 
 
 # ------------------------------------------------------------------------------------------ making
 
-
-def beginnings(nfe: int) -> dict[str, Table]:
-    """Training-free solvers as tables: on the schedule's own range, and on shorter ones.
-
-    A run that starts lower takes x from 80 to there as if there were no data yet; both ends cost an
-    evaluation otherwise that says little.
-    """
-    found = {}
-    solvers = {f"iPNDM-{n}": AdamsBashforth(n) for n in (2, 3)}
-    for name, solver in solvers.items():
-        grids = {
-            f"karras {rho:g}": spacings.space(schedules.EDM(), nfe, spacings.Karras(rho)).on(VE())
-            for rho in (7.0, 10.0)
-        }
-        for high in (80.0, 40.0):
-            for low in (0.03, 0.06, 0.12, 0.2):
-                levels = (*np.geomspace(high, low, nfe).tolist(), 0.0)
-                grids[f"exponential {high:g} to {low:g}"] = Points(VE(), levels)
-        for grid, points in grids.items():
-            found[f"{name}, {grid}"] = from_start(table_of(solver.plan(points)))
-    return found
+SOLVERS: dict[str, Solver] = {
+    "iPNDM-2": AdamsBashforth(2),
+    "iPNDM-3": AdamsBashforth(3),
+    "Adams–Bashforth 3 in ln σ": AdamsBashforth(3, weights="variable", coordinate="log_sigma"),
+    "DEIS-2": DEIS(2),
+    "gradient estimation": GradientEstimation(),
+}
+ENDS = (Ends(80.0, 0.03, 0.1), Ends(40.0, 0.03), Ends(40.0, 0.1), Ends(30.0, 0.2))
 
 
-def from_start(table: Table) -> Table:
-    """The same table with x given at START: pure noise, scaled to the table's own start."""
-    ratio = VP().at(table.start).sigma / VP().at(START).sigma
-    return replace(table, start=START, x=(table.x[0] * ratio, *table.x[1:]))
-
-
-def best_starts(task: Problem, tables: dict[str, Table], keep: int = 1, few: int = 8) -> list[str]:
-    """The ``keep`` tables with the least RMSE·median on the held-out trajectories: all on ``few`` of them, the
-    best three on all."""
+def begun(task: Problem, nfe: int, effort: Effort) -> FittedSolver:
+    """The best training-free solver between ends of its own."""
+    tables = {(n, e): ends.table(task, s, nfe, e) for n, s in SOLVERS.items() for e in ENDS}
     left = list(tables)
-    for rows in (task.held[:few], task.held):
-        marks = {}
-        for name in left:
-            root, middle = gradient.summary(task.errors(tables[name], rows))
-            marks[name] = root * middle
-        left = sorted(left, key=lambda name: marks[name])[: max(keep, 3)]
-    return left[:keep]
+    for count in (effort.few, 4 * effort.few):
+        marks = {key: ends.mark(task.errors(tables[key], task.held[:count])) for key in left}
+        left = sorted(left, key=marks.__getitem__)[:4]
+    (name, between), table = left[0], tables[left[0]]
+    if effort.search:
+        rows, most = task.train[: 4 * effort.few], effort.search
+        *_, (_, between, table) = ends.search(task, SOLVERS[name], nfe, between, rows, most)
+    return FittedSolver(table, dict(start=f"{name}, σ {between}"))
 
 
-def fit_forward(task: Problem, nfe: int, work: File, say: Callable[[str], None]) -> FittedSolver:
-    """The best start, then Gauss–Newton for what is left of the budget."""
-    plain = beginnings(nfe)
-    with torch.no_grad():
-        name = best_starts(task, plain)[0]
-    say(f"start {name}")
-    settings = forward.Forward()
-    state = store.load_state(work) if work.exists() else None
+@torch.no_grad()
+def fitted(
+    task: Problem, nfe: int, effort: Effort, work: File | None = None, say: Callable[[str], None] = print
+) -> FittedSolver:  # fmt: skip
+    """A start, then all moves of the forward fit. ``work``: where both are kept, to go on from."""
+    kept = [work.with_suffix(f".{name}.safetensors") for name in ("start", "state")] if work else []
+    if kept and kept[0].exists():
+        start = store.load(kept[0]).fits[0]
+    else:
+        start = begun(task, nfe, effort)
+        if kept:
+            store.save(kept[0], [start])
+    say(f"{nfe} evaluations, start {start.card['start']}")
 
     def progress(state: forward.State) -> None:
-        store.save_state(work, state)
-        say(
-            f"forward {state.evaluations} evaluations, {shown(state.before)} → {shown(state.after)}"
-        )
+        if kept:
+            store.save_state(kept[1], state)
+        say(f"{state.evaluations} spent, {shown(state.before)} → {shown(state.after)}")
 
-    with torch.no_grad():
-        state = forward.fit(task, plain[name], settings, progress, state)
-    card = dict(method="forward", start=name, evaluations=state.evaluations)
-    return FittedSolver(state.table, card | dict(before=state.before, after=state.after))
-
-
-def fit_gradient(
-    task: Problem,
-    starts: dict[str, Table],
-    settings: gradient.Gradient,
-    work: File,
-    say: Callable[[str], None],
-) -> FittedSolver:
-    with torch.no_grad():
-        name = best_starts(task, starts, few=len(task.held))[0]
-        table = starts[name]
-    state = gradient.load(work, table, settings) if work.exists() else None
-
-    def progress(state: gradient.State) -> None:
-        gradient.save(work, state, settings)
-        say(f"gradient {state.iteration}, {shown(state.before)} → {shown(state.after)}")
-
-    state = gradient.fit(task, table, settings, progress, state)
-    card = dict(method="gradient", start=name, evaluations=state.evaluations)
-    return FittedSolver(state.table, card | dict(before=state.before, after=state.after))
+    state = store.load_state(kept[1]) if kept and kept[1].exists() else None
+    state = forward.fit(task, start.table, effort.settings, progress, state)
+    found = dict(before=state.before, after=state.after, evaluations=state.evaluations)
+    return FittedSolver(state.table, dict(method="forward", start=start.card["start"]) | found)
 
 
 def shown(errors: dict[str, float]) -> str:
     return f"{errors['rmse']:.4f} (median {errors['median']:.4f})"
 
 
-def make(
-    guidance: str,
-    nfes: tuple[int, ...],
-    weights: File,
-    folder: File,
-    work: File,
-    settings: gradient.Gradient,
-    train: int = 160,
-    held: int = 64,
-    warm: bool = False,
-) -> None:
+def make(guidance: str, nfes: tuple[int, ...], weights: File, folder: File, work: File) -> None:
     """Both families of one guidance."""
-    import hashlib
-
     net = load(weights, VE(), Network)
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     began = time.process_time()
     say = lambda text: print(f"{guidance} {time.process_time() - began:5.0f} s  {text}", flush=True)  # noqa: E731
     work = work / f"{digest[:12]}-{guidance}"
     work.mkdir(parents=True, exist_ok=True)
-    task = problem(net, guidance, train, held, work / "teacher.safetensors")
+    most = EFFORTS["best"]
+    seeds = torch.arange(most.train + most.held) + FIRST_SEED
+    task = problem(net, guidance, seeds, most.held, work / "teacher.safetensors")
     say("teacher done")
-    own: dict[str, Any] = dict(
+    card: dict[str, Any] = dict(
         model=fingerprint([*net.named_parameters(), *net.named_buffers()]),
         weights=digest,
         path="VE",
@@ -285,34 +263,31 @@ def make(
         guidance=WORDS[guidance],
         shape=[3, 32, 32],
         dtype="float32",
-        teacher=f"{TEACHER.title}, karras 7, {TEACHER_STEPS} evaluations, bfloat16",
-        seeds=[
-            [FIRST_SEED, FIRST_SEED + train - 1],
-            [FIRST_SEED + train, FIRST_SEED + train + held - 1],
-        ],
+        teacher=f"{TEACHER.title} 3, exponential, {TEACHER_STEPS} evaluations",
     )
     for nfe in nfes:
-        say(f"{nfe} evaluations")
-        # the forward fit pays for the trajectories it uses, and takes few
-        few = replace(
-            task, train=task.train[:40], held=task.held[:32], evaluations=72 * TEACHER_STEPS
-        )
-        by_forward = fit_forward(few, nfe, work / f"{nfe}-forward.safetensors", say)
-        # both begin at the same start: from the end of the forward fit, gradients gained nothing
-        start = by_forward.card["start"]
-        tables = {start: beginnings(nfe)[start]}
-        for method in ("forward", "gradient") if warm else ():
-            old = file(guidance, method, folder)
-            if old.exists() and nfe in store.load(old).nfes:
-                tables[f"ready {method} fit of earlier weights"] = store.load(old).at(nfe).table
-        by_gradient = fit_gradient(
-            task, tables, settings, work / f"{nfe}-gradient.safetensors", say
-        )
-        tables = {"gradient": by_gradient.table, "forward": by_forward.table}
-        if best_starts(task, tables, few=len(task.held)) == ["forward"]:
-            by_gradient = by_forward
-        for method, fit in (("forward", by_forward), ("gradient", by_gradient)):
-            add(file(guidance, method, folder), replace(fit, card={**fit.card, **own}))
+        made = {}
+        for name, effort in EFFORTS.items():
+            own = part(task, effort)
+            fit = fitted(own, nfe, effort, work / f"{nfe}-{name}", say)
+            ranges = [[int(seeds[r[0]]), int(seeds[r[-1]])] for r in (own.train, own.held)]
+            made[name] = replace(fit, card={**fit.card, **card, "seeds": ranges})
+        made["best"] = best_of(task, made["best"], made["forward"])
+        say(f"best: {made['best'].card['start']}, {shown(made['best'].card['after'])}")
+        for name, fit in made.items():
+            add(file(guidance, name, folder), fit)
+
+
+@torch.no_grad()
+def best_of(task: Problem, long: FittedSolver, short: FittedSolver) -> FittedSolver:
+    """Of a long fit, a short one and their mean, that with the best mark on the held-out trajectories of the long one."""
+    names = "{0}", "{1}", "mean of fits from {0} and {1}"
+    tables = long.table, short.table, forward.mean(long.table, short.table)
+    errors = [task.errors(table, task.held) for table in tables]
+    i = min(range(len(tables)), key=lambda i: ends.mark(errors[i]))
+    spent = long.card["evaluations"] + short.card["evaluations"]
+    own = dict(start=names[i].format(long.card["start"], short.card["start"]), evaluations=spent)
+    return FittedSolver(tables[i], {**long.card, **own, "after": summary(errors[i])})
 
 
 def add(target: File, fit: FittedSolver) -> None:
@@ -326,20 +301,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--guidance", nargs="+", choices=GUIDANCE, default=list(GUIDANCE))
     parser.add_argument("--nfe", nargs="+", type=int, default=list(NFES))
-    parser.add_argument("--iterations", type=int, default=60)
     parser.add_argument("--network", type=File, default=trained.file("network"))
     parser.add_argument("--folder", type=File, default=FOLDER, help="where the families go")
     parser.add_argument(
         "--work", type=File, default=File(tempfile.gettempdir()) / "sampling-kit-fits",
         help="what is needed to go on after an interruption",
     )  # fmt: skip
-    parser.add_argument("--warm", action="store_true", help="also start from the fits in FOLDER")
     options = parser.parse_args()
-    settings = gradient.Gradient(iterations=options.iterations)
     for guidance in options.guidance:
-        make(
-            guidance, tuple(options.nfe), options.network, options.folder, options.work, settings, warm=options.warm
-        )  # fmt: skip
+        make(guidance, tuple(options.nfe), options.network, options.folder, options.work)
 
 
 if __name__ == "__main__":

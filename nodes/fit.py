@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..schedulers import spacing
-from ..schedulers.fit import amed, compare, forward, gradient, grid, store
+from ..schedulers.fit import amed, compare, ends, forward, gradient, grid, store
 from ..schedulers.fit.problem import Problem
 from ..schedulers.fit.trajectories import DTYPES, Origin, Trajectories, record, teacher_points
 from ..schedulers.inspect import plain
@@ -425,9 +425,9 @@ def fitted(
         found: list[tuple[float, FittedSolver]] = []
 
         def report(state: Any) -> None:
-            spent, budget = problem.evaluations, getattr(settings, "budget", 0)
-            if budget:
-                share = spent / max(budget, spent + 1)
+            if isinstance(settings, forward.Forward):
+                spent = problem.evaluations
+                share = spent / max(settings.allowed(nfe), spent + 1)
             else:
                 share = getattr(state, "iteration", 0) / max(getattr(settings, "iterations", 1), 1)
             least = min(state.after["rmse"], *(rmse for rmse, _ in found), math.inf)
@@ -518,7 +518,20 @@ def start_tables(
         problem, recording.schedule, nfe, problem.held[:16], compare.STARTS, compare.START_SPACINGS,
         keep=max(8, starts), first=2,
     )  # fmt: skip
-    return {pair.name: table_of(pair.solver.plan(pair.points)) for pair in pairs[:starts]}
+    others = {pair.name: table_of(pair.solver.plan(pair.points)) for pair in pairs[1:starts]}
+    return dict([own_ends(problem, pairs[0], nfe)]) | others
+
+
+def own_ends(problem: Problem, pair: compare.Pair, nfe: int) -> tuple[str, Table]:
+    """(name, table) of the pair, or of its solver between ends of its own where that comes nearer."""
+    rows, at = problem.train[:16], pair.points.kappas
+    name, best = pair.name, table_of(pair.solver.plan(pair.points))
+    least = ends.mark(problem.errors(best, rows))
+    begin = ends.Ends(min(at[0], 80.0), at[-2], 0.1)
+    for found, between, table in ends.search(problem, pair.solver, nfe, begin, rows, 12):
+        if found < least:
+            name, best, least = f"{compare.short(pair.solver)}, σ/α {between}", table, found
+    return name, best
 
 
 def card_text(fit: FittedSolver) -> str:

@@ -285,16 +285,13 @@ def reported(
 ) -> compare.Comparison:  # fmt: skip
     """The comparison, on the last ``held`` rows of the recording."""
     origin, told = recording.trajectories.origin, tell or progress(PARTS)
-    first = origin.seed + recording.trajectories.count - held
+    last = origin.seed + recording.trajectories.count - 1
+    first = last - held + 1
     for fit in fits:
-        seeds = fit.card.get("seeds") or [[0, -1]]
-        if (
-            fit.card.get("model") == origin.model
-            and seeds[0][0] <= seeds[0][1]
-            and seeds[0][1] >= first
-        ):
+        low, high = (fit.card.get("seeds") or [[0, -1]])[0]  # those it was fitted to
+        if fit.card.get("model") == origin.model and max(low, first) <= min(high, last):
             raise ValueError(
-                f"held_out = {held}: the fit for {fit.table.nfe} evaluations was made with seeds up to {seeds[0][1]}, these "
+                f"held_out = {held}: the fit for {fit.table.nfe} evaluations was made with seeds up to {high}, these "
                 f"trajectories begin at {first}; choose fewer"
             )
     warnings = [

@@ -163,16 +163,17 @@ class Net(nn.Module):
 
 
 def test_features_reach_the_predictor_per_image(problem, mixture):
+    torch.manual_seed(0)
     net = Net(mixture)
     predictor = amed.FeaturePredictor()
-    torch.manual_seed(0)
     nn.init.normal_(predictor.out.weight)
     x = problem.start[problem.held[:3]]
     with amed.Bottleneck(net.middle) as features:
         solver = amed.LearnedAMED(predictor, features)
         together = solver.solve(POINTS, net, x)
         alone = solver.solve(POINTS, net, x[1:2])
-    torch.testing.assert_close(together[1:2], alone)
+    # the features are float32 and round differently in another batch
+    torch.testing.assert_close(together[1:2], alone, rtol=1e-5, atol=1e-6)
     without = amed.LearnedAMED(predictor).solve(POINTS, net, x)
     assert rmse(together - without).min() > 1e-6
     assert not net.middle._forward_hooks

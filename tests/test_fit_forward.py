@@ -10,6 +10,7 @@ import torch
 from sampling_kit.benchmarks import problems
 from sampling_kit.schedulers.denoiser.analytic import Gaussian
 from sampling_kit.schedulers.fit import bands, forward, store
+from sampling_kit.schedulers.fit.ends import from_noise
 from sampling_kit.schedulers.fit.forward import Forward, Name, fit, moved, names
 from sampling_kit.schedulers.fit.problem import Problem, choose
 from sampling_kit.schedulers.noise_schedule import EDM
@@ -101,8 +102,8 @@ def test_levels_that_would_cross_are_no_table():
 
 
 def test_every_number_of_a_row_enters_where_it_says():
-    """Columns of the Jacobian against whole runs."""
-    problem, table = vectors(), start(4)
+    """Columns of the Jacobian against whole runs, of a table told a first level below its start."""
+    problem, table = vectors(), from_noise(start(4, top=40.0), 80.0)
     rows, window = torch.arange(3), 3
     run = forward.whole(problem, table, rows)
     assert torch.allclose(run.y[-1], problem.run(table, rows), rtol=0, atol=1e-12)
@@ -115,6 +116,44 @@ def test_every_number_of_a_row_enters_where_it_says():
         ends = [problem.run(moved(table, window, sign * step), rows) for sign in (1, -1)]
         exact = (ends[0] - ends[1]) / 2e-5
         assert torch.allclose(found, exact, rtol=2e-3, atol=2e-3 * float(exact.abs().max()))
+
+
+def test_the_first_level_is_fitted_too():
+    """Down, by as much as it gains; not above the start, and not where it is pure noise."""
+    problem = vectors()
+    state = fit(problem, start(3), QUICK)
+    assert state.table.start == 80 and state.table.levels[0] < 60
+    higher = [0.5 if name == Name("level", 0) else 0.0 for name in names(start(), 4)]
+    assert moved(start(), 4, np.array(higher)) == start()
+    noise = table_of(DPMSolverMultistep().plan(Points(Flow(), (math.inf, 4.0, 1.0, 0.0))))
+    assert Name("level", 0) not in names(noise, 4) and Name("level", 1) in names(noise, 4)
+
+
+def test_the_mean_of_two_fits():
+    """Half of every change; of a table and itself the table; of fits that start apart an error."""
+    a = from_noise(start(4, top=40.0), 80.0)
+    change = 0.1 * normal(len(names(a, 4)), seed=2).numpy()
+    b = moved(a, 4, change)
+    found, half = forward.mean(a, b), moved(a, 4, change / 2)
+    assert found.levels == pytest.approx(half.levels) and found.x == pytest.approx(half.x)
+    for row, wanted in zip(found.d, half.d, strict=True):
+        assert row == pytest.approx(wanted, abs=1e-12)
+    assert forward.mean(a, a) == a
+    eye = np.tile(np.eye(3), (1, 2, 1, 1))
+    mixed = dataclasses.replace(a, mix=(Mix((0.0, 1.0), eye[:0], eye), None, None, None))
+    assert np.array_equal(forward.mean(a, mixed).mix[0].d, eye / 2)
+    with pytest.raises(ValueError, match="different starts"):
+        forward.mean(a, start(4, top=40.0))
+
+
+def test_a_larger_delta_lets_outliers_count():
+    errors = np.array([0.1, 0.1, 0.1, 2.0])
+    state = forward.begin(vectors(), start(), QUICK)
+    state = dataclasses.replace(state, errors=errors)
+    small, large = (forward.delta(state, Forward(huber=h)) for h in (1.0, 100.0))
+    assert small == pytest.approx(0.1) and large == pytest.approx(10.0)
+    share = lambda d: forward.score(errors[3:], d) / forward.score(errors, d) / 4  # noqa: E731
+    assert share(small) < 0.96 < 0.99 < share(large)
 
 
 def test_a_known_solver_is_found_again():
@@ -259,6 +298,16 @@ def test_the_budget_is_kept():
         state = fit(problem, start(), dataclasses.replace(QUICK, numbers=9, budget=budget))
         assert state.evaluations <= max(budget, 40)
         assert problem.evaluations == state.evaluations
+
+
+def test_images_are_those_that_the_budget_pays_for():
+    for budget in (2000, 4000):
+        problem = vectors(n=90)
+        state = fit(problem, start(), Forward(numbers=2, budget=budget))
+        assert len(state.records) == 2 and 0.85 * budget < state.evaluations <= budget
+    problem = vectors(n=90)
+    few = Forward(numbers=2, budget=100)
+    assert forward.affordable(problem, forward.begin(problem, start(), few), few) == forward.LEAST
 
 
 def test_cost_is_what_a_move_costs():

@@ -35,7 +35,8 @@ from ..solver.fitted import Table, table_of
 from ..solver.plan import Denoise, DrawNoise, Plan, Progress, State, advance
 from ..solver.unplanned import Evaluations, Unplanned
 from . import gradient
-from .problem import Problem
+from .ends import from_noise
+from .problem import Problem, summary
 
 #: Side of the map that features are pooled to.
 POOLED = 8
@@ -421,7 +422,7 @@ def fit(
     begun = beginning(problem, table, settings) if state is None else state.start
     found = gradient.fit(problem, begun, settings, progress, state)
     with torch.no_grad():
-        root, middle = gradient.summary(problem.errors(table, problem.held))
+        root, middle = summary(problem.errors(table, problem.held)).values()
     first = found.records[0]._replace(rmse=root, median=middle)
     if max(found.after["rmse"] / root, found.after["median"] / middle) > 1:
         return replace(found, table=table, records=(first,))
@@ -453,10 +454,4 @@ def beginning(problem: Problem, table: Table, settings: Amed) -> Table:
             )  # fmt: skip
         numbers = constants.limited(constants.raw).detach().tolist()
         found = amed_table(points, [*numbers, (0.5, 1.0, 1.0)])
-    return started(found, table.start)
-
-
-def started(table: Table, kappa: float) -> Table:
-    """The same table for runs that start at κ: their x is taken as pure noise and scaled."""
-    now, then = (math.sin(math.atan(k)) for k in (table.start, kappa))
-    return replace(table, start=kappa, x=(table.x[0] * now / then, *table.x[1:]))
+    return from_noise(found, table.start)

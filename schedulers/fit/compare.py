@@ -27,8 +27,8 @@ from ..solver import (
     UniPC,
 )
 from ..solver.fitted import FittedSolver, Table, table_of
-from .grid import fixed_points, median, root_mean_square, steps_for
-from .problem import Problem
+from .grid import fixed_points, steps_for
+from .problem import Problem, summary
 
 #: Those that win somewhere; ``every_solver`` has the others too.
 USUAL: tuple[Solver, ...] = (
@@ -133,9 +133,9 @@ def training_free(
                 found[table] = problem.errors(table, rows[:count])
             except FloatingPointError:
                 continue
-        left = sorted(found, key=lambda t: root_mean_square(found[t]))
+        left = sorted(found, key=lambda t: summary(found[t])["rmse"])
         if count == len(rows):
-            return [Pair(*tables[t], root_mean_square(found[t]), median(found[t])) for t in left]
+            return [Pair(*tables[t], *summary(found[t]).values()) for t in left]
         left, count = left[: max(keep, len(left) // 4)], min(4 * count, len(rows))
 
 
@@ -239,7 +239,7 @@ def compare(
             problem, schedule, fit.table.nfe, problem.held, solvers, report=report
         )
         errors = problem.errors(started(fit.table, problem.kappa), problem.held)
-        gains.append(Gain(pairs[0], fit, root_mean_square(errors), median(errors)))
+        gains.append(Gain(pairs[0], fit, **summary(errors)))
     return Comparison(tuple(gains), len(problem.held), dict(about or {}))
 
 

@@ -33,9 +33,9 @@ from torch import Tensor
 
 from ..settings import Settings, knob
 from ..solver.fitted import Table, ddim
-from ..solver.mix import Spectra, band_weights
+from ..solver.mix import Mix, Spectra, band_weights
 from .bands import KNOTS, Rings, added, answer, equations
-from .problem import Problem, rmse
+from .problem import Problem, rmse, summary
 
 Array = NDArray[np.float64]
 
@@ -45,6 +45,8 @@ SPREAD = {"level": 0.5, "x": 0.1, "d": 0.3}
 STRIDE = 1.0
 #: A kind of move that gained nothing this many times in a row is given up.
 PATIENCE = 3
+#: The fewest trajectories per Jacobian where their number is not given.
+LEAST = 8
 #: Predictions whose bands a row mixes, and the λ that are tried for them.
 BAND_WINDOW, BAND_DAMPINGS = 3, (1e-3, 1e-2, 1e-1)
 
@@ -54,9 +56,11 @@ class Forward(Settings):
     """Gauss–Newton on the end point, from evaluations alone: works on any model that can be sampled."""
 
     title: ClassVar[str] = "Forward"
-    numbers: int = knob(6, "Most moves of levels and weights.", low=0, high=100)
-    bands: int = knob(2, "Most moves of frequency bands, after those.", low=0, high=20)
-    images: int = knob(8, "Trajectories per Jacobian.", low=1, high=4096)
+    numbers: int = knob(4, "Most moves of levels and weights.", low=0, high=100)
+    bands: int = knob(1, "Most moves of frequency bands, after those.", low=0, high=20)
+    images: int = knob(
+        0, "Trajectories per Jacobian. 0: as many as the budget pays for.", low=0, high=4096
+    )
     budget: int = knob(
         0,
         "Evaluations of one image each, the teacher's included. 0: 10 000 for up to 6 evaluations per run, and "
@@ -76,6 +80,14 @@ class Forward(Settings):
         0.02, "How far a number is moved to see what it does.", low=1e-5, high=0.5, advanced=True
     )
     seed: int = knob(0, "Of the choice of trajectories.", low=0, high=2**31, advanced=True)
+    huber: float = knob(
+        2.0,
+        "δ over the median error: images that end further off than that count in proportion to their error, nearer "
+        "ones to its square. Larger: the RMSE counts more, the median less.",
+        low=0.01,
+        high=1e6,
+        advanced=True,
+    )
 
     def allowed(self, nfe: int) -> int:
         """Evaluations a fit for ``nfe`` may use; the columns of its Jacobian cost about nfe²."""
@@ -121,11 +133,6 @@ class State:
         return summary(self.errors)
 
 
-def summary(errors: Array) -> dict[str, float]:
-    """RMSE over all trajectories, and the median of theirs."""
-    return {"rmse": float(np.sqrt(np.mean(errors**2))), "median": float(np.median(errors))}
-
-
 # ---------------------------------------------------------------------------------------- the loop
 
 
@@ -156,21 +163,20 @@ def restarted(state: State, settings: Forward) -> State:
 
 
 def next_move(problem: Problem, state: State, settings: Forward) -> str | None:
-    """The kind of the next move, None at the end: first numbers, then bands (of pictures and video).
+    """The kind of the next move, None at the end: first numbers, then bands.
 
     A kind ends after its most moves, or when three in a row gained nothing; numbers leave enough of the
     budget for one move of bands.
     """
-    pictures = problem.start.ndim in (4, 5)
-    kinds = {"numbers": settings.numbers, "bands": settings.bands if pictures else 0}
+    most = kinds(problem, settings)
     left = settings.allowed(state.table.nfe) - problem.evaluations
-    prices = {kind: cost(kind, problem, state.table, settings) for kind in kinds}
+    prices = {kind: cost(kind, problem, state.table, settings) for kind in most}
     last = state.records[-1].kind if state.records else "numbers"
-    for kind in list(kinds)[list(kinds).index(last) :]:
+    for kind in list(most)[list(most).index(last) :]:
         done = [record for record in state.records if record.kind == kind]
         idle = len(done) >= PATIENCE and not any(record.taken for record in done[-PATIENCE:])
-        kept = prices["bands"] if kind == "numbers" and kinds["bands"] else 0
-        if len(done) < kinds[kind] and not idle and prices[kind] + kept <= left:
+        kept = prices["bands"] if kind == "numbers" and most["bands"] else 0
+        if len(done) < most[kind] and not idle and prices[kind] + kept <= left:
             return kind
     return None
 
@@ -203,9 +209,32 @@ def states(
         state = begin(problem, table, settings)
         yield state
     problem.evaluations = max(problem.evaluations, state.evaluations)
-    while kind := next_move(problem, state, settings):
-        state = MOVES[kind](problem, state, settings)
+    while True:
+        afforded = replace(settings, images=settings.images or affordable(problem, state, settings))
+        kind = next_move(problem, state, afforded)
+        if kind is None:
+            return
+        state = MOVES[kind](problem, state, afforded)
         yield state
+
+
+def affordable(problem: Problem, state: State, settings: Forward) -> int:
+    """Trajectories per Jacobian that the budget pays for in all moves that are left."""
+    left, slope = settings.allowed(state.table.nfe) - problem.evaluations, 0
+    for kind, most in kinds(problem, settings).items():
+        moves = max(most - sum(record.kind == kind for record in state.records), 0)
+        few, more = (
+            cost(kind, problem, state.table, replace(settings, images=n))
+            for n in (LEAST, LEAST + 1)
+        )
+        left, slope = left - moves * few, slope + moves * (more - few)
+    return LEAST + max(left // slope, 0) if slope else LEAST
+
+
+def kinds(problem: Problem, settings: Forward) -> dict[str, int]:
+    """The most moves of each kind, in their order: bands for pictures and video only."""
+    pictures = problem.start.ndim in (4, 5)
+    return {"numbers": settings.numbers, "bands": settings.bands if pictures else 0}
 
 
 def cost(kind: str, problem: Problem, table: Table, settings: Forward) -> int:
@@ -224,11 +253,12 @@ DAMPINGS = (0.1, 1.0, 10.0)
 def judged(
     problem: Problem,
     state: State,
+    settings: Forward,
     kind: str,
     candidates: Sequence[tuple[float, Table | None, Array]],
 ) -> State:
     """The state with the best candidate (damping, table, change) if it is better than what there is."""
-    scale = float(np.median(state.errors)) or 1.0
+    scale = delta(state, settings)
     limit = summary(state.first)["rmse"]
     best, found = score(state.errors, scale), None
     tried = []
@@ -251,6 +281,11 @@ def judged(
         kind, problem.evaluations, seen["rmse"], seen["median"], shown[1], found is not None
     )
     return replace(after, evaluations=problem.evaluations, records=(*state.records, record))
+
+
+def delta(state: State, settings: Forward) -> float:
+    """The error from which on an image counts in proportion to it."""
+    return settings.huber * (float(np.median(state.errors)) or 1.0)
 
 
 def score(errors: Array, scale: float) -> float:
@@ -287,17 +322,20 @@ class Name(NamedTuple):
 
 
 def names(table: Table, window: int) -> list[Name]:
-    """The numbers that are fitted: not the first level, which is where a run starts."""
+    """The numbers that are fitted. The first level is one of them unless it is pure noise: a run may be told a
+    lower one than it starts from, and the weight of x_start follows it."""
     k = table.nfe
-    inner = [Name("level", i) for i in range(1, k)] + [Name("x", i) for i in range(1, k + 1)]
+    lowest = 0 if math.isfinite(table.levels[0]) else 1
+    inner = [Name("level", i) for i in range(lowest, k)] + [Name("x", i) for i in range(1, k + 1)]
     known = [max(len(row), min(window, i + 1)) for i, row in enumerate(table.d)]
     return inner + [Name("d", i, j) for i, count in enumerate(known) for j in range(count)]
 
 
 def moved(table: Table, window: int, change: Array) -> Table | None:
-    """The table with its numbers changed; None if its levels no longer fall."""
+    """The table with its numbers changed, the first level at most its start; None if levels no longer fall."""
     given = dict(zip(names(table, window), map(float, change), strict=True))
     levels = [k * math.exp(given.get(Name("level", i), 0.0)) for i, k in enumerate(table.levels)]
+    levels[0] = min(levels[0], max(table.levels[0], table.start))
     old, new = ((table.start, *ks, table.end) for ks in (table.levels, levels))
     x, d = list(table.x), [dict(enumerate(row)) for row in table.d]
     for i in range(len(x)):
@@ -317,6 +355,43 @@ def moved(table: Table, window: int, change: Array) -> Table | None:
         return None
 
 
+def mean(a: Table, b: Table) -> Table:
+    """Half way from a to b, fits with as many evaluations from the same start: in ln κ, in what their weights differ
+    from DDIM's by, and in bands (which must have the same knots)."""
+    fitted = names(a, a.nfe)
+    levels = [math.log(q / p) for p, q in zip(a.levels, b.levels, strict=True)]
+    far = np.array([levels[n.row] if n.kind == "level" else 0.0 for n in fitted])
+    there = moved(a, a.nfe, far)
+    if a.start != b.start or there is None:
+        raise ValueError("the tables have different starts, or levels that cross")
+    for i, n in enumerate(fitted):
+        if n.kind == "x":
+            far[i] = b.x[n.row] - there.x[n.row]
+        elif n.kind == "d":
+            p, q = ((*t.d[n.row], *[0.0] * t.nfe)[n.back] for t in (there, b))
+            far[i] = q - p
+    found = moved(a, a.nfe, far / 2)
+    assert found is not None
+    return replace(found, mix=tuple(halfway(p, q) for p, q in zip(a.mix, b.mix, strict=True)))
+
+
+def halfway(a: Mix | None, b: Mix | None) -> Mix | None:
+    """The mean of a row's bands, where none are zeros."""
+    if a is None or b is None:
+        one = a or b
+        return one and replace(one, x=one.x / 2, d=one.d / 2)
+    if a.knots != b.knots:
+        raise ValueError(f"bands with different knots: {a.knots} and {b.knots}")
+
+    def both(p: Array, q: Array) -> Array:
+        total = np.zeros((max(len(p), len(q)), *p.shape[1:]))
+        total[: len(p)] += p / 2
+        total[: len(q)] += q / 2
+        return total
+
+    return Mix(a.knots, both(a.x, b.x), both(a.d, b.d))
+
+
 class Run(NamedTuple):
     """A run's states y_0 … y_K and predictions D_0 … D_{K−1}, on VP."""
 
@@ -324,12 +399,12 @@ class Run(NamedTuple):
     d: list[Tensor]
 
 
-def formed(table: Table, i: int, run: Run) -> Tensor:
+def formed(problem: Problem, table: Table, rows: Tensor, i: int, run: Run) -> Tensor:
     """y_i from what ``run`` has before it."""
-    state, known = run.y[i - 1], run.d[i - 1 :: -1] if i else []
-    out = table.x[i] * state
     if i == 0:
-        return out
+        return table.x[0] * problem.begin(rows)
+    state, known = run.y[i - 1], run.d[i - 1 :: -1]
+    out = table.x[i] * state
     for w, d in zip(table.d[i - 1], known, strict=False):
         out = out + w * d
     mix = table.mix[i - 1]
@@ -341,13 +416,14 @@ def rerun(problem: Problem, table: Table, rows: Tensor, run: Run, i: int, y: Ten
     new = Run([*run.y[:i], y], run.d[:i])
     for row in range(i, table.nfe):
         new.d.append(problem.denoise(new.y[row], table.levels[row], rows))
-        new.y.append(formed(table, row + 1, new))
+        new.y.append(formed(problem, table, rows, row + 1, new))
     return new
 
 
 def whole(problem: Problem, table: Table, rows: Tensor) -> Run:
     """The run of a table from the rows' starts."""
-    return rerun(problem, table, rows, Run([], []), 0, table.x[0] * problem.begin(rows))
+    run = Run([], [])
+    return rerun(problem, table, rows, run, 0, formed(problem, table, rows, 0, run))
 
 
 def column(
@@ -363,7 +439,7 @@ def column(
     name = names(table, settings.window)[index]
     if name.enters == table.nfe:
         return run.y[-2] if name.kind == "x" else run.d[-1 - name.back]
-    size = settings.probe * (3 if name.kind == "level" else 1)
+    size = settings.probe * (-3 if name.kind == "level" else 1)  # down: the first has a limit
     probe = change.copy()
     probe[index] += size
     other = moved(table, settings.window, probe)
@@ -372,7 +448,8 @@ def column(
         other, size = moved(table, settings.window, probe), -size
     if other is None:
         return torch.zeros_like(run.y[-1])
-    again = rerun(problem, other, rows, run, name.enters, formed(other, name.enters, run))
+    y = formed(problem, other, rows, name.enters, run)
+    again = rerun(problem, other, rows, run, name.enters, y)
     return (again.y[-1] - run.y[-1]) / size
 
 
@@ -383,7 +460,7 @@ def numbers(problem: Problem, state: State, settings: Forward) -> State:
     rows = chosen(problem, state, settings)
     here = moved(table, window, v)
     assert here is not None
-    scale = float(np.median(state.errors)) or 1.0
+    scale = delta(state, settings)
     matrix = np.zeros((len(fitted), len(fitted)))
     slope, square = np.zeros(len(fitted)), 0.0
     for some in rows.split(problem.batch):
@@ -415,7 +492,9 @@ def numbers(problem: Problem, state: State, settings: Forward) -> State:
         longest = np.abs(step[levels]).max(initial=0.0)
         change = v + step * min(1.0, STRIDE / max(longest, 1e-12))
         candidates.append((damping, moved(table, window, change), change))
-    return judged(problem, replace(state, matrix=matrix, vector=vector), "numbers", candidates)
+    return judged(
+        problem, replace(state, matrix=matrix, vector=vector), settings, "numbers", candidates
+    )
 
 
 # ------------------------------------------------------------------------------------------- bands
@@ -426,7 +505,7 @@ def bands(problem: Problem, state: State, settings: Forward) -> State:
     table, k = state.table, state.table.nfe
     first = chosen(problem, state, settings)
     rest = problem.train[~torch.isin(problem.train, first)]
-    scale = float(np.median(state.errors)) or 1.0
+    scale = delta(state, settings)
     rings = Rings.of(*problem.start.shape[-2:])
     channels = problem.start.shape[1]
     products: Array | float = 0.0
@@ -456,7 +535,7 @@ def bands(problem: Problem, state: State, settings: Forward) -> State:
         rows = found.solve(damping * square / SPREAD["d"] ** 2)
         mix = [added(m, d) for m, d in zip(table.mix, rows, strict=True)]
         candidates.append((damping, replace(table, mix=tuple(mix)), state.change))
-    after = judged(problem, state, "bands", candidates)
+    after = judged(problem, state, settings, "bands", candidates)
     return restarted(replace(after, damping=state.damping), settings)
 
 

@@ -38,7 +38,7 @@ from ..path import VP, Path, rescale
 from ..settings import Settings, knob
 from ..solver.fitted import Table, ddim
 from ..solver.mix import Mix, band_weights
-from .problem import Problem
+from .problem import Problem, summary
 
 Features = Callable[[Tensor], Tensor]
 
@@ -174,7 +174,7 @@ def begin(problem: Problem, table: Table, settings: Gradient) -> State:
         some = batch_of(problem.train, settings, 0)[: problem.batch]
         factors = row_factors(problem, table, some, knots_of(problem, table, settings))
     zeros = blank(table, factors, problem.start.shape[1])
-    first = Record("start", 0, problem.evaluations, *summary(errors), True)
+    first = Record("start", 0, problem.evaluations, **summary(errors), taken=True)
     if not math.isfinite(first.rmse):
         raise ValueError("the start ends in NaN or infinity on the held-out trajectories")
     none = {name: torch.zeros(()).double() for name in zeros}
@@ -188,7 +188,7 @@ def look(problem: Problem, state: State) -> State:
     try:
         found = table_from(state)
         with torch.no_grad():
-            root, middle = summary(problem.errors(found, problem.held))
+            root, middle = summary(problem.errors(found, problem.held)).values()
     except (ValueError, FloatingPointError):  # levels that rise, a run that diverged
         pass
     reference, best = state.before, state.after
@@ -204,12 +204,6 @@ def look(problem: Problem, state: State) -> State:
 def stalled(state: State, settings: Gradient) -> bool:
     recent = state.records[-settings.patience :]
     return len(state.records) > settings.patience and not any(record.taken for record in recent)
-
-
-def summary(errors: Tensor) -> tuple[float, float]:
-    """(RMSE over all, median) of errors per image."""
-    errors = errors.double()
-    return float(errors.square().mean().sqrt()), float(errors.median())
 
 
 def batch_of(rows: Tensor, settings: Gradient, iteration: int) -> Tensor:

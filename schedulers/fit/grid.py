@@ -34,7 +34,7 @@ from ..path import VP, rescale
 from ..points import Points
 from ..solver import Solver
 from ..solver.fitted import ddim, table_of
-from .problem import Problem
+from .problem import Problem, summary
 from .trajectories import Trajectories, log_time
 
 METHODS = ("gits", "oss", "curvature", "search")
@@ -232,16 +232,7 @@ def error_of(problem: Problem, solver: Solver, points: Points, rows: Tensor) -> 
         errors = problem.errors(table_of(solver.plan(points)), rows)
     except (ValueError, FloatingPointError):
         return math.inf
-    return root_mean_square(errors)
-
-
-def root_mean_square(errors: Tensor) -> float:
-    value = float(errors.double().square().mean().sqrt())
-    return value if math.isfinite(value) else math.inf
-
-
-def median(errors: Tensor) -> float:
-    return float(np.median(errors.double().cpu().numpy()))
+    return summary(errors)["rmse"]
 
 
 # -------------------------------------------------------------------------------------------- choice
@@ -375,8 +366,7 @@ def fit_steps(
             errors = problem.errors(table_of(solver.plan(points)), problem.held)
         except (ValueError, FloatingPointError):  # a solver that cannot use these levels
             return
-        found = root_mean_square(errors), median(errors)
-        candidates.append(Candidate(name, points, fitted, *found))
+        candidates.append(Candidate(name, points, fitted, **summary(errors)))
         if report is not None:
             report(name, min(c.rmse for c in candidates))
 

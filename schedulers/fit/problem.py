@@ -122,7 +122,7 @@ def choose(
     while True:
         rows = problem.held[:few]
         found = [(name, table, problem.errors(table, rows)) for name, table in left]
-        found.sort(key=lambda entry: float(entry[2].median()))
+        found.sort(key=lambda entry: summary(entry[2])["median"])
         if few >= len(problem.held) or len(found) == 1:
             return found + dropped
         kept = max(len(found) // 2, 1)
