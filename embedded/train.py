@@ -34,6 +34,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..schedulers.denoiser.network import KINDS, Classifier, Config, Network, save, write
+from ..schedulers.files import whole
 from ..schedulers.noise import mix
 from ..schedulers.path import VE
 from . import postcards
@@ -283,9 +284,8 @@ def keep_log(file: File, step: int) -> None:
     """Drop lines after ``step``, and one that was cut short: what a kill left behind."""
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-    part = file.with_suffix(".part")
-    part.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-    part.replace(file)
+    with whole(file) as part:
+        part.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
 
 def train(

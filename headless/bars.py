@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import click
 
+from ..schedulers.files import whole
 from .client import Done, Watcher
 
 
@@ -43,9 +43,8 @@ class Bars(Watcher):
 
     def preview(self, label: str, picture: bytes) -> None:
         if self.previews:
-            part = self.folder / ".preview.part"
-            part.write_bytes(picture)
-            os.replace(part, self.folder / "preview.jpg")
+            with whole(self.folder / "preview.jpg") as part:
+                part.write_bytes(picture)
 
     def finished(self, done: Done) -> None:
         self.all.update()

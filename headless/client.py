@@ -18,7 +18,6 @@ import asyncio
 import json
 import os
 import re
-import secrets
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from ..schedulers.files import whole
 from .workflow import Prompt, WorkflowError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Ledger:
         """Whole lines; one that a crash cut short is dropped from the file."""
         if not self.file.exists():
             return
-        whole = b""
+        kept = b""
         for line in self.file.read_bytes().splitlines(keepends=True):
             try:
                 yield json.loads(line)
@@ -89,10 +89,9 @@ class Ledger:
                 break
             if not line.endswith(b"\n"):
                 line += b"\n"
-            whole += line
-        part = self.file.with_suffix(".part")
-        part.write_bytes(whole)
-        os.replace(part, self.file)
+            kept += line
+        with whole(self.file) as part:
+            part.write_bytes(kept)
 
     def append(self, line: Mapping[str, Any]) -> None:
         with self.file.open("ab") as out:
@@ -322,17 +321,13 @@ class Queue:
 
     async def _download(self, entry: Mapping[str, Any], target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{secrets.token_hex(8)}.part")
         query = {k: str(entry.get(k, "")) for k in ("filename", "subfolder", "type")}
-        try:
+        with whole(target) as part:
             async with self.http.get(f"{self.server}/view", params=query) as reply:
                 reply.raise_for_status()
                 with part.open("xb") as out:
                     async for piece in reply.content.iter_chunked(2**20):
                         out.write(piece)
-            os.replace(part, target)
-        finally:
-            part.unlink(missing_ok=True)
 
     # ------------------------------------------------------------------ plumbing
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +12,13 @@ import torch
 from PIL import Image, ImageOps, ImageSequence, PngImagePlugin
 
 from ..nodes.files import fill_in, find_file, next_number, split_prefix
+from ..schedulers.files import whole
 from .provenance import CHUNK, pixel_digest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+MOST_PIXELS = 2**27  # of an image to load, all frames together: 1.6 GB as floats
 
 
 def save_images(
@@ -95,8 +96,11 @@ def load_image(name: str, folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
     path = find_file(name, folder)
     try:
         with Image.open(path) as file:
+            pixels = file.width * file.height * getattr(file, "n_frames", 1)
+            if pixels > MOST_PIXELS:  # a few hundred bytes can ask for this
+                raise ValueError(f"{pixels} pixels in all frames are more than {MOST_PIXELS}")
             frames = [_from_frame(frame) for frame in ImageSequence.Iterator(file)]
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"cannot read the image {name!r}: {error}") from error
     same = [(image, alpha) for image, alpha in frames if image.shape == frames[0][0].shape]
     image = torch.stack([image for image, _ in same])
@@ -136,10 +140,5 @@ def _to_pixels(images: torch.Tensor) -> NDArray[np.uint8]:
 
 def _write(image: Image.Image, path: Path, kind: str, **options: Any) -> None:
     """Write beside `path` and rename, so that an error or Ctrl-C leaves nothing half-written."""
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        with part.open("xb") as file:
-            image.save(file, kind, **options)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole(path) as part, part.open("xb") as file:
+        image.save(file, kind, **options)

@@ -21,7 +21,9 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import tempfile
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +32,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..schedulers.files import whole
+from .provenance import pixel_digest
 from .workflow import NodeFailure, Prompt, Workflow, WorkflowError
 
 if TYPE_CHECKING:
@@ -147,11 +151,12 @@ def digest(name: str, data: bytes) -> str:
     """SHA-256 of a PNG's pixels (its text says when and where it was made), of another file's bytes."""
     import io
 
+    import numpy as np
     from PIL import Image
 
     if name.lower().endswith(".png"):
         with Image.open(io.BytesIO(data)) as image:
-            data = f"{image.mode} {image.size}".encode() + image.tobytes()
+            return pixel_digest(np.asarray(image))
     return hashlib.sha256(data).hexdigest()
 
 
@@ -209,14 +214,17 @@ class Folder:
         """Put an item there, whole. Returns its full record."""
         record = dict(index=item.index, **item.values, **record)
         part = self.items / f".{item.name}.part"
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir()
-        for name, data in files.items():
-            target = part / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(data)
-        (part / "record.json").write_text(json.dumps(record, ensure_ascii=False), encoding="utf-8")
-        os.rename(part, self.items / item.name)
+        try:
+            part.mkdir()
+            for name, data in files.items():
+                target = part / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(data)
+            text = json.dumps(record, ensure_ascii=False)
+            (part / "record.json").write_text(text, encoding="utf-8")
+            os.rename(part, self.items / item.name)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
         return record
 
     def records(self) -> Iterator[Record]:
@@ -300,13 +308,8 @@ def wrapped(words: str, font: Any, draw: Any, width: int) -> list[str]:
 
 
 def write(file: Path, data: bytes) -> None:
-    """The file appears whole or not at all."""
-    part = file.with_name(f".{file.name}.part")
-    try:
+    with whole(file) as part:
         part.write_bytes(data)
-        os.replace(part, file)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 # ------------------------------------------------------------------------------------------- run
@@ -338,7 +341,10 @@ class Crew:
         if self.address is None:
             cores = max(self.workers or 0, os.cpu_count() or 1)
             quiet |= dict(num_cpus=cores, include_dashboard=False)
+        before = signal.getsignal(signal.SIGTERM)
         ray.init(self.address, **quiet)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)  # Ray's own prints a trace and ends the process
         try:
             yield ray
         finally:

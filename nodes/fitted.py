@@ -18,7 +18,7 @@ from ..schedulers.noise_schedule import NoiseSchedule
 from ..schedulers.solver import Solver
 from ..schedulers.solver.fitted import FittedSolver
 from .fields import Facts, Ready
-from .files import refusal, split_prefix
+from .files import refusal, split_prefix, stamp
 from .fit import CATEGORY, PARTS, SUFFIX, Recording, card_text, checked
 from .host import (
     ABSOLUTE_FOLDERS,
@@ -162,8 +162,7 @@ class LoadFittedSolver(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file: str = "", **kwargs: Any) -> Any:
-        facts = fit_file(file).stat()
-        return [facts.st_mtime_ns, facts.st_size]
+        return stamp(fit_file(file))
 
     @classmethod
     def execute(cls, file: str, nfe: int) -> Any:

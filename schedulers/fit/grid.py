@@ -35,7 +35,7 @@ from ..points import Points
 from ..solver import Solver
 from ..solver.fitted import ddim, table_of
 from .problem import Problem
-from .trajectories import Trajectories
+from .trajectories import Trajectories, log_time
 
 METHODS = ("gits", "oss", "curvature", "search")
 GAMMAS = (0.8, 1.0, 1.15, 1.5)
@@ -188,13 +188,8 @@ def curvature(course: Course, steps: int, orders: Sequence[int] = ORDERS) -> dic
     return found
 
 
-def log_time(kappa: float) -> float:
-    """s = log(κ/(1 + κ)): finite at pure noise."""
-    return 0.0 if math.isinf(kappa) else -math.log1p(1 / kappa)
-
-
 def kappa_of(s: float) -> float:
-    """κ at s < 0."""
+    """κ where ``log_time`` is s < 0."""
     return 1 / math.expm1(-s)
 
 

@@ -19,8 +19,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
-import secrets
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..files import whole
 from ..noise import PerImageNoise
 from ..path import VE, VP, Flow, Path, rescale
 from ..points import Points
@@ -218,9 +217,8 @@ def _begin(folder: File, origin: Origin, batch: int) -> int:
             )
         return batch
     facts = {"version": VERSION, "batch": batch, "origin": dataclasses.asdict(origin)}
-    part = file.with_name(f".{secrets.token_hex(8)}.part")
-    part.write_text(json.dumps(facts, indent=1))  # strict JSON but for Infinity, which json reads
-    os.replace(part, file)
+    with whole(file) as part:  # strict JSON but for Infinity, which json reads
+        part.write_text(json.dumps(facts, indent=1))
     return batch
 
 
@@ -263,12 +261,8 @@ def _write(file: File, tensors: dict[str, Tensor], header: dict[str, str]) -> No
             raise ValueError(
                 f"the teacher's {name} holds NaN or infinity: use a finer teacher or another dtype"
             )
-    part = file.with_name(f".{secrets.token_hex(8)}.part")
-    try:
+    with whole(file) as part:
         save_file({n: t.contiguous() for n, t in tensors.items()}, part, header)
-        os.replace(part, file)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 # ------------------------------------------------------------------------------------------ reading
@@ -383,7 +377,7 @@ def between(path: Path, a: Node, b: Node, kappa: float) -> tuple[Tensor, Tensor]
         return share * a[1] + (at.alpha - p.alpha * share) * b[1], b[1]
     # u and du/ds at both ends; h < 0
     (s0, u0, m0), (s1, u1, m1) = (_node(path, node) for node in (a, b))
-    h, s = s1 - s0, _log_time(kappa)
+    h, s = s1 - s0, log_time(kappa)
     r = (s - s0) / h
     u = (
         (1 + 2 * r) * (1 - r) ** 2 * u0 + r * (1 - r) ** 2 * h * m0
@@ -402,11 +396,11 @@ def _node(path: Path, node: Node) -> tuple[float, Tensor, Tensor]:
     p = path.at(kappa)
     u = x / math.hypot(p.alpha, p.sigma)
     c, g = _factors(kappa)
-    return _log_time(kappa), u, g * (c * u - d)
+    return log_time(kappa), u, g * (c * u - d)
 
 
-def _log_time(kappa: float) -> float:
-    """s = log(κ/(1 + κ))."""
+def log_time(kappa: float) -> float:
+    """s = log(κ/(1 + κ)): finite at pure noise."""
     return 0.0 if math.isinf(kappa) else -math.log1p(1 / kappa)
 
 

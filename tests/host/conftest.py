@@ -190,9 +190,9 @@ def start(comfy: Comfy, base: Path, port: int) -> Server:
 
 
 @pytest.fixture(scope="session")
-def launch(comfy: Comfy, base: Path) -> Callable[[int], Server]:
-    """Starts one more ComfyUI on the given port; whoever calls it stops it."""
-    return lambda port: start(comfy, base, port)
+def launch(comfy: Comfy, base: Path) -> Callable[..., Server]:
+    """Starts one more ComfyUI, on the given port or a free one; whoever calls it stops it."""
+    return lambda port=None: start(comfy, base, port or free_port())
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from pathlib import Path
 from threading import Thread
@@ -51,15 +50,9 @@ def small_jobs() -> list[Job]:
     return [Job(f"seed{s}", with_seed(workflow, nodes, s).prompt) for s in range(COUNT)]
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 def test_a_restart_in_the_middle_loses_nothing(launch: Any, tmp_path: Path):
-    port, look = free_port(), Look()
-    server = launch(port)
+    look, server = Look(), launch()
+    port = server.port
     jobs, results = small_jobs(), []
     run = Queue(f"127.0.0.1:{port}", tmp_path, look).run(jobs)
     thread = Thread(target=lambda: results.extend(asyncio.run(run)))
