@@ -1,13 +1,15 @@
 """Sweeps and queues under fire: killed at random and started again, results counted and compared.
 
-    python -m benchmarks.reliability [sweep] [speed] [queue] [soak] [--items 200] [--kills 10] [--json]
+    python -m benchmarks.reliability [sweep] [speed] [queue] [soak] [server] [nodes] [--items 200] [--kills 10] [--json]
 
 sweep   a sweep of ``--items`` on two workers, killed with SIGKILL ``--kills`` times at random moments and
         resumed each time, against an uninterrupted one on one worker: items, each once, equal hashes
 speed   throughput of two workers over one, and what a sweep adds per item beyond its own work
 queue   20 prompts on a real ComfyUI that is killed and started again in the middle (COMFYUI_PATH, or
         ~/comfy/ComfyUI); skipped where there is none
-soak    ``--prompts`` small prompts in one process: memory and open files at the start and at the end
+soak    ``--prompts`` small prompts in one process: the slope of its memory and open files after the warm-up
+server  ``--queued`` prompts through the queue of a real ComfyUI: results, and the slopes of the server
+nodes   a sweep of 8 items on a cluster of two Ray nodes, against one worker: equal hashes, both nodes at work
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -150,32 +153,139 @@ def queue(work: Path) -> dict[str, Any]:
     return dict(passed=run.returncode == 0, said=run.stdout.strip().splitlines()[-1])
 
 
+class Watch:
+    """Memory and open files of a process after every hundredth of its prompts."""
+
+    def __init__(self, prompts: int, process: int | str = "self") -> None:
+        self.place, self.every = Path(f"/proc/{process}"), max(1, prompts // 100)
+        self.prompts = prompts
+        self.seen: list[tuple[int, float, int]] = []
+
+    def done(self, count: int) -> None:
+        if count % self.every == 0:
+            pages = int((self.place / "statm").read_text().split()[1])
+            kilobytes = pages * os.sysconf("SC_PAGE_SIZE") / 2**10
+            self.seen.append((count, kilobytes, len(os.listdir(self.place / "fd"))))
+
+    def report(self) -> dict[str, Any]:
+        """After the first tenth: the slope of the memory by least squares, the most open files in either half."""
+        import numpy as np
+
+        warm = np.array([row for row in self.seen if row[0] >= self.prompts / 10])
+        slope = float(np.polyfit(warm[:, 0], warm[:, 1], 1)[0])
+        return dict(
+            prompts=self.seen[-1][0],
+            mb=[
+                round(row[1] / 1024, 1) for row in (self.seen[0], *self.seen[9::30], self.seen[-1])
+            ],
+            kb_per_prompt=round(slope, 4),
+            most_files=[int(half[:, 2].max()) for half in np.array_split(warm, 2)],
+        )
+
+
 def soak(prompts: int, work: Path) -> dict[str, Any]:
-    """Memory (MB) and open files after a tenth of the prompts, and after all."""
     from sampling_kit.headless.sweep import Worker
 
-    worker, prompt, seen = Worker("cpu", 1, "input", "models"), graph(1, 24, "gaussian"), []
-    for i in range(prompts):
+    worker, prompt = Worker("cpu", 1, "input", "models"), graph(1, 24, "gaussian")
+    watch, started = Watch(prompts), time.perf_counter()
+    for i in range(1, prompts + 1):
         prompt["7"]["inputs"]["seed"] = i
         worker.run(str(i), prompt)
-        if i + 1 in (prompts // 10, prompts):
-            pages = int(Path("/proc/self/statm").read_text().split()[1])
-            megabytes = pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-            seen.append(dict(prompts=i + 1, mb=megabytes, files=len(os.listdir("/proc/self/fd"))))
-    return dict(
-        seen=seen,
-        growth_mb=seen[1]["mb"] - seen[0]["mb"],
-        growth_files=seen[1]["files"] - seen[0]["files"],
+        watch.done(i)
+    return watch.report() | dict(seconds=round(time.perf_counter() - started))
+
+
+def server(prompts: int, work: Path) -> dict[str, Any]:
+    """Through the queue client, as the host tests do it. The server keeps a history of all prompts, which is cleared
+    after the first half: what grows in the second half then is not the history."""
+    import asyncio
+
+    sys.path.insert(0, str(PACK / "tests" / "host"))
+    from conftest import Comfy, find_python, find_root, free_port, start  # type: ignore[import-not-found]
+
+    from sampling_kit.headless.client import Done, Job, Queue, Watcher
+
+    root = find_root()
+    python = find_python(root) if root else None
+    if root is None or python is None:
+        return dict(skipped="no ComfyUI")
+    (work / "base" / "custom_nodes").mkdir(parents=True)
+    (work / "base" / "custom_nodes" / "comfyui-sampling-kit").symlink_to(PACK)
+    running = start(Comfy(root, python), work / "base", free_port())
+    watch, labels = Watch(prompts, running.process.pid), list[str]()
+
+    class Count(Watcher):
+        def finished(self, done: Done) -> None:
+            labels.append(done.label)
+            watch.done(len(labels))
+
+    def job(seed: int) -> Job:
+        prompt = graph(1, 24, "gaussian")
+        prompt["7"]["inputs"]["seed"] = seed
+        return Job(f"seed{seed}", prompt)
+
+    try:
+        started, jobs = time.perf_counter(), [job(seed) for seed in range(prompts)]
+        results: list[Done] = []
+        for half in (jobs[: prompts // 2], jobs[prompts // 2 :]):
+            client = Queue(f"127.0.0.1:{running.port}", work / "results", Count())
+            results += asyncio.run(client.run(half))
+            running.request("/history", {"clear": True})
+    finally:
+        running.stop()
+    files = {name for result in results for name in result.files}
+    at = [kilobytes / 1024 for _, kilobytes, _ in watch.seen]
+    return watch.report() | dict(
+        mb_second_half=round(at[-1] - at[len(at) // 2 - 1], 1),
+        seconds=round(time.perf_counter() - started),
+        once=len(set(labels)) == len(labels) == prompts,
+        failed=sum(bool(result.error) for result in results),
+        files_fetched=len(files),
     )
+
+
+@contextmanager
+def two_nodes(cpus: int = 1) -> Iterator[str]:
+    """The address of a Ray cluster of two nodes on this machine, each with its own raylet and store."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    from ray.cluster_utils import Cluster
+
+    small = dict(num_cpus=cpus, object_store_memory=100 * 2**20, include_dashboard=False)
+    cluster = Cluster(initialize_head=True, head_node_args=small)
+    try:
+        cluster.add_node(**{k: v for k, v in small.items() if k != "include_dashboard"})
+        yield str(cluster.address)
+    finally:
+        cluster.shutdown()
+
+
+def on_two_nodes(work: Path, items: int = 8) -> dict[str, Any]:
+    """The sweep command with ``--ray``, and with one worker. A node has one core and a worker needs one, so that
+    two workers are on two nodes."""
+    import ray
+
+    workflow = work / "w.json"
+    workflow.write_text(json.dumps(graph(10, 32)))
+    with two_nodes() as address:
+        line = command(workflow, work / "two", items, 2)
+        run = subprocess.run([*line, "--ray", address], capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+        ray.init(address, log_to_driver=False, logging_level="error")
+        alive = [node for node in ray.nodes() if node["Alive"]]
+        ray.shutdown()
+    subprocess.run(command(workflow, work / "one", items, 1), check=True, capture_output=True)
+    two, one = hashes(work / "two"), hashes(work / "one")
+    return dict(items=len(two), nodes=len(alive), equal=two == one)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parts = "sweep", "speed", "queue", "soak"
+    parts = "sweep", "speed", "queue", "soak", "server", "nodes"
     parser.add_argument("parts", nargs="*", choices=[*parts, []], default=list(parts))
     parser.add_argument("--items", type=int, default=200)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--prompts", type=int, default=10_000)
+    parser.add_argument("--queued", type=int, default=500)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     found: dict[str, Any] = {}
@@ -185,6 +295,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             speed=lambda work: speed(24, work),
             queue=queue,
             soak=lambda work: soak(options.prompts, work),
+            server=lambda work: server(options.queued, work),
+            nodes=on_two_nodes,
         )
         for part in options.parts:
             work = Path(folder) / part

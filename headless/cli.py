@@ -8,7 +8,9 @@ import json
 import math
 import re
 import shutil
+import signal
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -605,16 +607,39 @@ def _fit_bars() -> Iterator[Callable[[str], Callable[[int, str], None]]]:
             bar.close()
 
 
+class Terminated(BaseException):
+    """SIGTERM, which so unwinds as Ctrl-C does: nothing half-written stays."""
+
+
 @contextmanager
-def _errors_reported(debug: bool) -> Iterator[None]:
-    """Turn an exception into one message on stderr and an exit code: 2 invalid, 1 failed, 130."""
+def _termination_raised() -> Iterator[None]:
+    def terminate(*_: Any) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
-    except click.exceptions.Exit:
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _errors_reported(debug: bool) -> Iterator[None]:
+    """Turn an exception into one message on stderr and an exit code: 2 invalid, 1 failed, 130, 143."""
+    try:
+        with _termination_raised():
+            yield
+    except (click.exceptions.Exit, BrokenPipeError):  # click ends quietly when nobody reads
         raise
     except KeyboardInterrupt:
         click.echo("Interrupted", err=True)
         raise SystemExit(130) from None
+    except Terminated:
+        click.echo("Terminated", err=True)
+        raise SystemExit(143) from None
     except Exception as error:
         if debug or isinstance(error, click.ClickException):
             raise

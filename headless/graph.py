@@ -14,6 +14,7 @@ import secrets
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import Any
 
 from ..nodes.io_standalone import NodeOutput, bind
@@ -51,6 +52,7 @@ __all__ = [
 ]
 
 Registry = Mapping[str, type[Any]]
+MOST_ERRORS = 100  # that are looked for and told
 
 
 @dataclass(frozen=True)
@@ -85,13 +87,13 @@ def title(prompt: Prompt, node: str, registry: Registry) -> str:
 
 
 def check(workflow: Workflow, registry: Registry) -> list[NodeError]:
-    """Everything that is wrong, before anything runs; an empty list means that it can run.
+    """What is wrong, at most MOST_ERRORS, before anything runs; an empty list means that it can run.
 
     As in ComfyUI only nodes that an output node needs are looked at, but a class that does not
     exist is an error anywhere. Put the run's context in `use` first if node classes ask for it.
     """
     checker = _Checker(workflow.prompt, registry)
-    if unknown := list(checker.unknown_classes()):
+    if unknown := list(islice(checker.unknown_classes(), MOST_ERRORS)):
         return unknown
     needed = _needed(workflow.prompt, registry)
     if not needed:
@@ -99,8 +101,8 @@ def check(workflow: Workflow, registry: Registry) -> list[NodeError]:
         name = workflow.source.name
         return [NodeError("prompt_no_outputs", "-", name, "workflow", "No output node", hint)]
     nodes = [key for key in workflow.prompt if key in needed]
-    errors = [error for key in nodes for error in checker.node_errors(key)]
-    return errors + list(checker.cycles(needed))
+    wrong = chain.from_iterable(map(checker.node_errors, nodes))
+    return list(islice(chain(wrong, checker.cycles(needed)), MOST_ERRORS))
 
 
 class _Checker:

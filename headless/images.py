@@ -18,6 +18,8 @@ from .provenance import CHUNK, pixel_digest
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+MOST_PIXELS = 2**27  # of an image to load, all frames together: 1.6 GB as floats
+
 
 def save_images(
     images: torch.Tensor,
@@ -94,8 +96,11 @@ def load_image(name: str, folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
     path = find_file(name, folder)
     try:
         with Image.open(path) as file:
+            pixels = file.width * file.height * getattr(file, "n_frames", 1)
+            if pixels > MOST_PIXELS:  # a few hundred bytes can ask for this
+                raise ValueError(f"{pixels} pixels in all frames are more than {MOST_PIXELS}")
             frames = [_from_frame(frame) for frame in ImageSequence.Iterator(file)]
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"cannot read the image {name!r}: {error}") from error
     same = [(image, alpha) for image, alpha in frames if image.shape == frames[0][0].shape]
     image = torch.stack([image for image, _ in same])

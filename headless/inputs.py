@@ -142,15 +142,15 @@ def nest(known: Iterable[Slot], values: Mapping[str, Any]) -> dict[str, Any]:
 
 def similar(name: Any, names: Iterable[Any]) -> str:
     """ "Did you mean ...? " when one of `names` is close to `name`, else nothing."""
-    close = difflib.get_close_matches(str(name), [str(known) for known in names], n=1)
+    close = difflib.get_close_matches(str(name)[:100], [str(known) for known in names], n=1)
     return f"Did you mean {close[0]!r}? " if close else ""
 
 
 def listed(names: Iterable[Any]) -> str:
     """The names, at most 20 of them."""
-    shown = [str(name) for name in names]
-    more = f", ... ({len(shown)} in all)" if len(shown) > 20 else ""
-    return ", ".join(shown[:20]) + more if shown else "(nothing)"
+    every = list(names)
+    more = f", ... ({len(every)} in all)" if len(every) > 20 else ""
+    return ", ".join(map(str, every[:20])) + more if every else "(nothing)"
 
 
 def short(value: Any) -> str:

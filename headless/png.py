@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-TEXT_LIMIT = 32 * 2**20  # bytes of text in one file, after decompression
+TEXT_LIMIT = 32 * 2**20  # bytes of text in one file, before and after decompression
+KEYWORD_LIMIT = 79  # bytes, as PNG has it
 
 
 class PngError(ValueError):
@@ -33,7 +34,7 @@ def read_text_chunks(path: Path) -> dict[str, str]:
     with path.open("rb") as file:
         for kind, data in _text_chunks(file):
             keyword, text = _decode(kind, data, left)
-            left -= len(text)
+            left -= max(len(data), len(text))
             texts[keyword] = text.decode("utf-8" if kind == b"iTXt" else "latin-1", "replace")
     return texts
 
@@ -48,6 +49,8 @@ def _text_chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
         length, kind = int.from_bytes(head[:4], "big"), head[4:]
         if len(head) < 8 or file.tell() + length + 4 > size:
             raise PngError("the PNG file is truncated")
+        if not kind.isalpha():  # zeros without end, say, in a file with a hole
+            raise PngError("the PNG file is damaged")
         if kind == b"IEND":
             return
         if kind not in (b"tEXt", b"zTXt", b"iTXt"):
@@ -64,13 +67,15 @@ def _text_chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
 def _decode(kind: bytes, data: bytes, limit: int) -> tuple[str, bytes]:
     """The keyword and the (inflated) text of one chunk."""
     keyword, _, text = data.partition(b"\0")
+    if len(keyword) > KEYWORD_LIMIT:
+        raise PngError("a text of the PNG file has no proper keyword")
     if kind == b"zTXt":  # compression method, text
         text = _inflate(text[1:], limit)
     elif kind == b"iTXt":  # compressed?, method, language \0, translated keyword \0, text
         compressed, rest = text[:1] == b"\1", text[2:]
         text = rest.split(b"\0", 2)[-1]
         text = _inflate(text, limit) if compressed else text
-    if len(text) > limit:
+    if max(len(text), len(data)) > limit:
         raise _too_long()
     return keyword.decode("latin-1"), text
 

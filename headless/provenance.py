@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..schedulers.files import parse_json
 from .context import Context
 from .overrides import SEEDS
 from .workflow import Prompt, WorkflowError, load
@@ -172,8 +173,8 @@ def verify(png: Path, nodes: Registry, context: Context, check: Callable[[Any], 
 
 def _facts(texts: Mapping[str, str]) -> dict[str, Any]:
     try:
-        found = json.loads(texts.get(CHUNK, "{}"))
-    except (ValueError, RecursionError):
+        found = parse_json(texts.get(CHUNK, "{}"))
+    except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -21,7 +21,9 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import tempfile
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -212,14 +214,17 @@ class Folder:
         """Put an item there, whole. Returns its full record."""
         record = dict(index=item.index, **item.values, **record)
         part = self.items / f".{item.name}.part"
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir()
-        for name, data in files.items():
-            target = part / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(data)
-        (part / "record.json").write_text(json.dumps(record, ensure_ascii=False), encoding="utf-8")
-        os.rename(part, self.items / item.name)
+        try:
+            part.mkdir()
+            for name, data in files.items():
+                target = part / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(data)
+            text = json.dumps(record, ensure_ascii=False)
+            (part / "record.json").write_text(text, encoding="utf-8")
+            os.rename(part, self.items / item.name)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
         return record
 
     def records(self) -> Iterator[Record]:
@@ -336,7 +341,10 @@ class Crew:
         if self.address is None:
             cores = max(self.workers or 0, os.cpu_count() or 1)
             quiet |= dict(num_cpus=cores, include_dashboard=False)
+        before = signal.getsignal(signal.SIGTERM)
         ray.init(self.address, **quiet)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)  # Ray's own prints a trace and ends the process
         try:
             yield ray
         finally:

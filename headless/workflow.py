@@ -6,8 +6,9 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from ..schedulers.files import parse_json, refuse
 from .png import PngError, is_png, read_text_chunks
 
 Prompt = dict[str, dict[str, Any]]
@@ -59,7 +60,7 @@ def _from_json(path: Path, convert: Convert | None = None) -> Workflow:
     if size > JSON_LIMIT:
         limit = f"the limit is {JSON_LIMIT // 2**20} MB"
         raise WorkflowError(f"{size / 2**20:.0f} MB is too large for a workflow, {limit}")
-    data = _parse(path.read_bytes(), _refuse)
+    data = _parse(path.read_bytes())
     if convert is not None and is_editor_format(data):
         return Workflow(path, _prompt(convert(data)), data)
     return Workflow(path, _prompt(data))
@@ -81,24 +82,18 @@ def _from_png(path: Path) -> Workflow:
     return Workflow(path, prompt, ui if isinstance(ui, dict) else None)
 
 
-def _parse(text: str | bytes, constant: Callable[[str], Any]) -> Any:
-    """The JSON value; `constant` deals with NaN and Infinity."""
+def _parse(text: str | bytes, not_finite: Callable[[str], Any] = refuse) -> Any:
+    """The JSON value, see `parse_json`; raises WorkflowError."""
     try:
         if isinstance(text, bytes):
             text = text.decode("utf-8-sig")
-        return json.loads(text, parse_constant=constant)
+        return parse_json(text, not_finite)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         cut = "; the file seems to be truncated" if error.pos >= len(error.doc.rstrip()) else ""
         raise WorkflowError(f"not JSON: {error.msg} at {where}{cut}") from None
-    except RecursionError:
-        raise WorkflowError("not a workflow: nested too deeply") from None
     except ValueError as error:
         raise WorkflowError(f"not JSON: {error}") from None
-
-
-def _refuse(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON number; write a finite one")
 
 
 def _to_null(_: str) -> None:

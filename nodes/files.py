@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ntpath
 import os
 import re
 import time
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,11 +17,25 @@ def find_file(name: str, folder: Path, what: str = "image", kind: str = "input")
     Raises ValueError when there is none or it lies elsewhere.
     """
     path = folder / name.removesuffix(f"[{kind}]").rstrip()
-    if "\0" in name or not path.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"the {what} {name!r} is outside of the {kind} folder {folder}")
-    if not path.is_file():
+    try:
+        if leads_out(name) or not path.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(f"the {what} {name!r} is outside of the {kind} folder {folder}")
+        there = path.is_file()
+    except (OSError, RuntimeError):  # a name that no file can have, or links in a circle
+        there = False
+    if not there:
         raise ValueError(f"there is no {what} {name!r} in the {kind} folder {folder}")
     return path
+
+
+def leads_out(name: str) -> bool:
+    """Whether a name is absolute or climbs out of its folder, as POSIX or as Windows reads it.
+
+    The same everywhere, since workflows travel; symbolic links are another matter.
+    """
+    plain = ntpath.normpath(name)
+    climbs = plain.split("\\")[0] == ".."
+    return "\0" in name or climbs or name[:1] in ("/", "\\") or bool(ntpath.splitdrive(name)[0])
 
 
 def new_file(prefix: str, folder: Path, suffix: str) -> Path:
@@ -53,7 +69,8 @@ def fill_in(prefix: str, **more: object) -> str:
 def split_prefix(prefix: str, folder: Path) -> tuple[str, str]:
     """The sub-folder and start of the file name; raises ValueError if they leave ``folder``."""
     subfolder, stem = os.path.split(os.path.normpath(prefix))
-    outside = os.path.isabs(prefix) or "\0" in prefix or stem in ("", ".", "..")
+    odd = any(unicodedata.category(char) in ("Cc", "Cs") for char in prefix)  # control, surrogate
+    outside = odd or leads_out(prefix) or stem in ("", ".", "..")
     if outside or not (folder / subfolder).resolve().is_relative_to(folder.resolve()):
         raise ValueError(
             f"filename_prefix {prefix!r} does not name a file inside of the output folder {folder}"

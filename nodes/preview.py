@@ -63,6 +63,8 @@ def _refuse(constant: str) -> float:
 def preview(request: Any) -> dict[str, Any]:
     """What the node ``request["node"]`` would show. Raises ValueError for a bad request, else Unknown."""
     graph, name = _part(request, "graph", dict), _part(request, "node", str)
+    if more := sorted(request.keys() - {"graph", "node"}):
+        raise ValueError(f"{more[0][:40]}: a request has graph and node, nothing else")
     if len(graph) > MOST_NODES:
         raise ValueError(f"graph: {len(graph)} nodes, at most {MOST_NODES} are looked at")
     walk = Walk(graph)

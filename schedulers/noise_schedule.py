@@ -19,6 +19,7 @@ from .path import VE, VP, Flow, Path, SubVP
 from .settings import Settings, knob
 
 Array = NDArray[np.float64]
+MOST = 87.0  # log κ of what SIGMAS, which are float32, can hold
 
 
 @dataclass(frozen=True)
@@ -80,10 +81,17 @@ class Tabulated(NoiseSchedule):
         alpha_bar: Array = np.cumprod(1 - self.betas(), dtype=np.float64)
         shift = getattr(self, "snr_shift", 1.0)
         alpha_bar = alpha_bar / (shift + (1 - shift) * alpha_bar)  # κ² grows by the shift
-        if getattr(self, "zero_snr", False):
-            alpha_bar = zero_terminal_snr(alpha_bar)
-        with np.errstate(divide="ignore"):
-            return 0.5 * (np.log1p(-alpha_bar) - np.log(alpha_bar))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            if getattr(self, "zero_snr", False):
+                alpha_bar = zero_terminal_snr(alpha_bar)
+            table: Array = 0.5 * (np.log1p(-alpha_bar) - np.log(alpha_bar))
+            finite = table[:-1] if table[-1] == math.inf else table
+            if not (np.all(np.diff(table) > 0) and -math.inf < finite[0] and finite[-1] < MOST):
+                raise ValueError(
+                    f"{self}: the noise must rise at every timestep, from above 0 to what float32 holds, and to pure noise "
+                    "only at the last; β must be above 0, and smaller for more timesteps"
+                )
+        return table
 
     def betas(self) -> Array:
         raise NotImplementedError
@@ -229,6 +237,14 @@ class ContinuousVP(NoiseSchedule):
     aliases: ClassVar[tuple[str, ...]] = ("VPSDE", "score SDE", "continuous")
     beta_min: float = knob(0.1, "β at t = 0.", low=1e-4, high=100.0, step=0.01)
     beta_max: float = knob(20.0, "β at t = 1.", low=1e-3, high=1000.0, step=0.01)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.beta_min + self.beta_max > 4 * MOST:  # log κ ≈ B/2 at t = 1
+            raise ValueError(
+                f"{type(self).__name__}: beta_min + beta_max = {self.beta_min + self.beta_max:g}: must be at most "
+                f"{4 * MOST:g}, where σ/α is the largest that float32 holds"
+            )
 
     @property
     def t_min(self) -> float:

@@ -16,14 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .files import whole
+from .files import read_tensors, whole
 from .path import Path
 from .points import Points
 from .solver import Progress, Solver, State
 from .solver.base import host_plan
 from .solver.plan import Denoise, DrawNoise
 
-VERSION = 1
+HEADER, VERSION = "sampling_kit_state", 1
 SAME = 1e-5  # of the largest value: more than a host's scaling there and back rounds, less than an edit
 
 
@@ -291,23 +291,13 @@ def save(stopped: Stopped, file: File, latent: Mapping[str, Tensor]) -> None:
     text = json.dumps({"version": VERSION, **facts, **state}, allow_nan=False)
     unshared = {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
     with whole(file) as part:
-        save_file(unshared, part, {"sampling_kit_state": text})
+        save_file(unshared, part, {HEADER: text})
 
 
 def load(file: File) -> tuple[Stopped, dict[str, Tensor]]:
     """(state, latent) of a file that :func:`save` wrote. Raises ValueError saying what is wrong with it."""
-    from safetensors import SafetensorError, safe_open
-
+    facts, tensors = read_tensors(file, HEADER, "sampler state; Save State writes such files")
     try:
-        with safe_open(file, "pt") as opened:
-            text = (opened.metadata() or {}).get("sampling_kit_state")
-            tensors = {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{file.name} is not a safetensors file, or damaged: {error}") from None
-    if text is None:
-        raise ValueError(f"{file.name} holds no sampler state; Save State writes such files")
-    try:
-        facts: dict[str, Any] = json.loads(text)
         version = int(facts["version"])
         stopped = _from_facts(facts) if version <= VERSION else None
     except (KeyError, TypeError, ValueError) as error:
@@ -323,7 +313,11 @@ def load(file: File) -> tuple[Stopped, dict[str, Tensor]]:
     _require_finite(tensors, file.name)
     stopped = _with_tensors(stopped, tensors)
     inner = [t for name, t in _tensors(stopped).items() if not name.startswith("extra.")]
-    if not inner or any(t.shape != inner[0].shape for t in inner) or "samples" not in latent:
+    if (
+        not stopped.state.anchors
+        or any(t.shape != inner[0].shape for t in inner)
+        or "samples" not in latent
+    ):
         raise ValueError(f"{file.name}: tensors are missing or differ in shape")
     return stopped, latent
 

@@ -211,8 +211,9 @@ def test_numbers_that_json_does_not_have_are_refused(number):
         b" " * (MOST_BYTES + 1),
         json.dumps({"graph": {str(i): {} for i in range(MOST_NODES + 1)}, "node": "1"}).encode(),
         b'{"graph": {"1": {"class_type": "SamplingKitDDIM", "inputs": {}}}, "node": "1"}',
+        b'{"graph": {"1": {"class_type": "SamplingKitDDIM", "inputs": {}}}, "node": "1", "file": "x"}',
     ],
-    ids=range(16),
+    ids=range(17),
 )
 def test_bodies_that_are_no_request_are_refused(body):
     status, told = at_once(lambda: answer(body))

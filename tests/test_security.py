@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import struct
+import time
+import tracemalloc
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
+from sampling_kit.headless.cli import registry
+from sampling_kit.headless.graph import MOST_ERRORS, check
 from sampling_kit.headless.images import load_image
 from sampling_kit.headless.png import TEXT_LIMIT, PngError, read_text_chunks
 from sampling_kit.headless.workflow import WorkflowError, load
 from sampling_kit.nodes.files import find_file, split_prefix
+from sampling_kit.schedulers.files import LARGEST, LARGEST_TEXT, parse_json, read_tensors
 
 PACK = Path(__file__).resolve().parents[1]
 PARTS = "nodes", "schedulers", "headless", "embedded"
@@ -85,10 +93,16 @@ def test_the_scan_finds_what_it_looks_for(source):
 
 # --------------------------------------------------------------------------------------- folders
 
-OUTSIDE = [
-    "../secret.png", "a/../../secret.png", "/etc/passwd", "C:\\secret.png", "\\\\host\\share\\x.png", "..\\secret.png",
-    "a\0.png", "", ".", "..", "link/secret.png", "~/x.png", "．．/secret.png",
+LEADING_OUT = [
+    "../secret.png", "a/../../secret.png", "/etc/passwd", "//host/share/x.png", "link/secret.png", "a\0.png",
+    "C:\\secret.png", "c:/secret.png", "C:secret.png", "\\secret.png", "\\\\host\\share\\x.png", "\\\\?\\C:\\x.png",
+    "\\\\.\\NUL", "..\\secret.png", "a\\..\\..\\secret.png", "a/..\\../secret.png",
 ]  # fmt: skip
+#: Not outside, but no file either: devices of Windows, what it drops at the end of a name, letters that look like others.
+NOWHERE = ["", ".", "..", "~/x.png", "NUL", "con.png", "secret.png.", "secret.png ", "．．/secret.png", "․․/secret.png", "‥/secret.png", "..／secret.png", "\ud800.png", "x" * 5000, "a/" * 3000]  # fmt: skip
+
+
+WORDS = r"outside of|there is no|cannot read|surrogates not allowed"
 
 
 @pytest.fixture
@@ -100,49 +114,184 @@ def folder(tmp_path: Path) -> Path:
     return inside
 
 
-@pytest.mark.parametrize("name", OUTSIDE)
+@pytest.mark.parametrize("name", LEADING_OUT + NOWHERE)
 def test_reading_stays_in_the_folder(folder, name):
-    with pytest.raises(ValueError):  # noqa: PT011
+    with pytest.raises(ValueError, match=WORDS):
         find_file(name, folder)
-    with pytest.raises(ValueError):  # noqa: PT011
+    with pytest.raises(ValueError, match=WORDS):
         load_image(name, folder)
 
 
-@pytest.mark.parametrize("name", ["../x", "a/../../x", "/tmp/x", "C:\\x", "..\\x", "link/x", "a\0"])
+@pytest.mark.parametrize("name", [*LEADING_OUT, "\ud800.png", "a\nb"])
 def test_writing_stays_in_the_folder(folder, name):
-    """Refused, or (where a backslash is a letter like any other) a place inside."""
-    try:
-        subfolder, stem = split_prefix(name, folder)
-    except ValueError:
-        return
-    assert os.name != "nt" and "\\" in name
+    with pytest.raises(ValueError, match="does not name a file inside"):
+        split_prefix(name, folder)
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in NOWHERE if n not in ("", ".", "..", "\ud800.png", "a/" * 3000)]
+)
+def test_odd_names_to_write_lie_inside(folder, name):
+    subfolder, stem = split_prefix(name, folder)
     assert (folder / subfolder / stem).resolve().is_relative_to(folder.resolve())
+
+
+def test_a_link_to_elsewhere_is_followed_before_it_is_judged(folder, tmp_path):
+    (folder / "picture.png").symlink_to(tmp_path / "secret.png")
+    (folder / "loop").symlink_to(folder / "loop")
+    (folder / "fine.png").write_bytes(b"x")
+    (folder / "again.png").symlink_to(folder / "fine.png")
+    for name in ("picture.png", "loop", "loop/x.png"):
+        with pytest.raises(ValueError, match=WORDS):
+            find_file(name, folder)
+    assert find_file("again.png", folder).read_bytes() == b"x"
 
 
 # ----------------------------------------------------------------------------------------- sizes
 
 
 def png_with(kind: bytes, data: bytes) -> bytes:
-    def chunk(name: bytes, body: bytes) -> bytes:
+    def part(name: bytes, body: bytes) -> bytes:
         return (
             struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
         )
 
-    return b"\x89PNG\r\n\x1a\n" + chunk(kind, data) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + part(kind, data) + part(b"IEND", b"")
 
 
 def test_a_bomb_in_a_png_text_is_refused_without_unpacking_it(tmp_path):
-    import tracemalloc
-
     bomb = zlib.compress(b"0" * (8 * TEXT_LIMIT), 9)
     file = tmp_path / "bomb.png"
     file.write_bytes(png_with(b"zTXt", b"prompt\0\0" + bomb))
+
+    def read() -> None:
+        with pytest.raises(PngError, match="more than"):
+            read_text_chunks(file)
+
+    assert peak_of(read) < 3 * TEXT_LIMIT
+
+
+def peak_of(act: Callable[[], object]) -> int:
     tracemalloc.start()
+    try:
+        act()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return png_with(kind, data)[8:-12]
+
+
+@pytest.mark.parametrize("kind", [b"tEXt", b"zTXt", b"iTXt"])
+def test_many_texts_are_as_bounded_as_one(tmp_path, kind):
+    """Sixty texts of a megabyte, under names of their own: refused after the 32nd."""
+    body = b"0" * 2**20
+    if kind != b"tEXt":
+        body = (b"\0" if kind == b"zTXt" else b"\1\0\0\0") + zlib.compress(body)
+    texts = b"".join(chunk(kind, b"name %d\0" % i + body) for i in range(60))
+    file = tmp_path / "many.png"
+    file.write_bytes(b"\x89PNG\r\n\x1a\n" + texts + chunk(b"IEND", b""))
+
+    def read() -> None:
+        with pytest.raises(PngError, match="more than"):
+            read_text_chunks(file)
+
+    assert peak_of(read) < 3 * TEXT_LIMIT
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "words"),
+    [
+        (b"tEXt", b"k" * 2**16, "keyword"),
+        (b"iTXt", b"prompt\0\0\0" + b"l" * (2 * 2**20) + b"\0\0x", None),
+        (b"zTXt", b"prompt\0\0" + zlib.compress(b"0" * 99)[:-3], "cut short"),
+        (b"zTXt", b"prompt\0\0nothing", "damaged"),
+        (b"\0\0\0\0", b"", "damaged"),
+    ],
+)
+def test_odd_texts(tmp_path, kind, data, words):
+    file = tmp_path / "odd.png"
+    file.write_bytes(png_with(kind, data))
+    if words is None:
+        assert read_text_chunks(file) == {"prompt": "x"}
+        return
+    with pytest.raises(PngError, match=words):
+        read_text_chunks(file)
+
+
+def test_texts_count_as_they_lie_in_the_file_too(tmp_path):
+    """Forty megabytes of language names around empty texts."""
+    text = chunk(b"iTXt", b"k\0\0\0" + b"l" * 2**22 + b"\0\0")
+    file = tmp_path / "odd.png"
+    file.write_bytes(b"\x89PNG\r\n\x1a\n" + 10 * text + chunk(b"IEND", b""))
     with pytest.raises(PngError, match="more than"):
         read_text_chunks(file)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 3 * TEXT_LIMIT
+
+
+def test_a_hole_of_a_terabyte_is_no_png(tmp_path):
+    file = tmp_path / "hole.png"
+    with file.open("wb") as out:
+        out.write(b"\x89PNG\r\n\x1a\n")
+        out.truncate(2**40)
+    start = time.process_time()
+    with pytest.raises(PngError, match="damaged"):
+        read_text_chunks(file)
+    assert time.process_time() - start < 1
+
+
+@pytest.mark.filterwarnings("ignore:Image size")
+def test_frames_that_would_fill_the_memory_are_not_read():
+    """278 bytes of PNG that ask for three frames of 12000×12000."""
+    bombs = PACK / "tests" / "fuzz_seeds" / "png"
+    with pytest.raises(ValueError, match="pixels in all frames"):
+        load_image("frames.png", bombs)
+
+
+def test_a_workflow_full_of_mistakes_is_soon_judged(tmp_path):
+    file = tmp_path / "w.json"
+    wrong = {"class_type": "SaveImage", "inputs": {"images": ["x", 0]}}
+    for nodes in (
+        {str(i): wrong for i in range(5000)},
+        {str(i): {"class_type": f"N{i}", "inputs": {}} for i in range(5000)},
+        {"1": {"class_type": "n" * 10**6, "inputs": {}}},
+    ):
+        file.write_text(json.dumps(nodes))
+        loaded = load(file)
+        start = time.process_time()
+        found = check(loaded, registry())
+        assert 1 <= len(found) <= MOST_ERRORS and time.process_time() - start < 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["NaN", "[1, -Infinity]", "1e999", "-1e999", "9" * 400, "9" * 5000, "[" * 101 + "]" * 101, "[" * 10**5, '{"a":' * 2000 + "1" + "}" * 2000, "", "\ud800"],
+    ids=range(11),
+)  # fmt: skip
+def test_json_is_finite_and_flat(text):
+    with pytest.raises(ValueError, match=r"not a JSON number|nested too deeply|Expecting value"):
+        parse_json(text)
+
+
+def test_json_that_is_fine():
+    assert parse_json('{"a": [1, 2.5, 1e300, 18446744073709551615, null]}')["a"][3] == 2**64 - 1
+    assert parse_json("[" * 100 + "]" * 100)
+    assert parse_json("[NaN, 1e999, 1]", lambda text: None) == [None, None, 1]
+
+
+def test_headers_of_tensors_are_bounded(tmp_path):
+    file = tmp_path / "x.safetensors"
+    save_file({"a": torch.zeros(2)}, file, {"h": '"' + "x" * LARGEST_TEXT + '"'})
+    with pytest.raises(ValueError, match="MB of text"):
+        read_tensors(file, "h", "fit")
+    save_file({"a": torch.zeros(2)}, file, {"h": "[1]"})
+    with pytest.raises(ValueError, match="holds no fit"):
+        read_tensors(file, "h", "fit")
+    with file.open("ab") as out:
+        out.truncate(LARGEST + 1)
+    with pytest.raises(ValueError, match="larger than 4 GB"):
+        read_tensors(file, "h", "fit")
 
 
 def test_deep_and_large_workflows_are_refused(tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from sampling_kit.benchmarks.reliability import two_nodes
 from sampling_kit.headless import sweep as module
 from sampling_kit.headless.cli import registry
 from sampling_kit.headless.sweep import Crew, Folder, Item, Worker, axes, digest, sweep, work_list
@@ -260,3 +261,14 @@ def test_workers_that_die_are_replaced_and_reported(tmp_path, monkeypatch):
             "one worker, the same pixels"
         )
     assert time.monotonic() - started < 300
+
+
+def test_a_cluster_of_two_nodes(tmp_path):
+    """One core each, and a worker needs one: both nodes work, and the pixels are those of one worker."""
+    pytest.importorskip("ray", reason="needs ray (extra 'scale')")
+    with two_nodes() as address:
+        crew = Crew(2, address, "cpu", 1, tmp_path, tmp_path)
+        assert run(tmp_path / "out", crew) == (0, 6)
+    alone = worker(tmp_path)
+    for record, item in zip(Folder(tmp_path / "out", {}).records(), items(), strict=True):
+        assert record["files"] == alone.run("x", item.prompt)[0]["files"]

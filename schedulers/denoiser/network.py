@@ -29,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..files import whole
+from ..files import read_tensors, whole
 from ..path import Path, coefficients
 from .analytic import Denoiser
 
@@ -362,6 +362,8 @@ def load(file: File, path: Path, kind: type[T]) -> T:
         config = Config.read(facts["config"])
         if KINDS[config.kind] is not kind:
             raise ValueError(f"it holds a {config.kind}")
+        if config.blocks * len(config.multiples) > len(tensors):  # before they are built
+            raise ValueError(f"{config.blocks} blocks per level, but only {len(tensors)} tensors")
         with torch.device("meta"):
             model = kind(path, config)
         problem = next(_misfits(model.state_dict(), tensors), None)
@@ -376,26 +378,19 @@ def load(file: File, path: Path, kind: type[T]) -> T:
 
 def card(file: File) -> dict[str, Any]:
     """What the header says about how the weights were made; errors as in :func:`load`."""
-    return dict(_read(file)[0].get("card", {}))
+    told = _read(file)[0].get("card")
+    return told if isinstance(told, dict) else {}
 
 
 def _read(file: File) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """(facts, tensors in float32)."""
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(file, "pt") as opened:
-            text = (opened.metadata() or {}).get(HEADER)
-            tensors = {n: opened.get_tensor(n).float() for n in opened.keys()}  # noqa: SIM118
-        facts = json.loads(text) if text is not None else None
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        facts, tensors = read_tensors(file, HEADER, "network of the Sampling Kit")
+    except ValueError as error:
         raise ValueError(
-            f"{file}: missing, cut short or damaged ({error}); fetch the pack again, or make it with "
-            "python -m sampling_kit.embedded.train"
+            f"{error}; fetch the pack again, or make it with python -m sampling_kit.embedded.train"
         ) from None
-    if not isinstance(facts, dict):
-        raise ValueError(f"{file} holds no network of the Sampling Kit")
-    return facts, tensors
+    return facts, {name: t.float() for name, t in tensors.items()}
 
 
 def _misfits(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Iterator[str]:

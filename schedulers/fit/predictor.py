@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path as File
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..denoiser.network import write
+from ..files import read_tensors
 from ..path import VP, rescale
 from ..points import Points
 from ..solver.base import Solver
@@ -90,19 +90,15 @@ def save(file: File, predictor: FeaturePredictor, facts: Mapping[str, Any]) -> N
 
 def load(file: File) -> tuple[FeaturePredictor, dict[str, Any]]:
     """(predictor, facts). Raises ValueError saying what is wrong with the file."""
-    from safetensors import SafetensorError, safe_open
-
+    facts, tensors = read_tensors(file, HEADER, "AMED predictor")
     predictor = FeaturePredictor()
     try:
-        with safe_open(file, "pt") as opened:
-            facts: dict[str, Any] = json.loads((opened.metadata() or {})[HEADER])
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         if int(facts["version"]) > VERSION:
             raise ValueError(f"format version {facts['version']}: update the Sampling Kit")
         if not all(bool(t.isfinite().all()) for t in tensors.values()):
             raise ValueError("it holds NaN or infinity")
         predictor.load_state_dict(tensors)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         text = " ".join(str(error).split())
         raise ValueError(f"{file.name}: not a usable AMED predictor ({text})") from None
     return predictor, facts

@@ -7,7 +7,6 @@ zeros beyond a row's length), ``N.steps`` [N], ``N.ends`` [2], and for rows with
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..denoiser.network import write
+from ..files import read_tensors
 from ..solver.fitted import FittedSolver, Table
 from ..solver.mix import Mix
 from .forward import Record, State
@@ -122,25 +122,16 @@ def load_state(file: File) -> State:
 
 def _read(file: File, header: str, what: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """(arrays, header) of a file of ours; ValueError for any other, and for a newer version."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, "pt") as opened:
-            text = (opened.metadata() or {}).get(header)
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{file.name} is missing, damaged or not a safetensors file: {error}"
-        ) from None
-    if text is None:
-        raise ValueError(f"{file.name} holds no {what}")
+    facts, tensors = read_tensors(file, header, what)
     with _complaint(file, what.split(";")[0]):
-        facts = json.loads(text)
         if int(facts["version"]) > VERSION:
             raise ValueError(
                 f"format version {facts['version']}, but this Sampling Kit reads up to {VERSION}: update it"
             )
-    return {n: t.numpy().astype(np.float64) for n, t in tensors.items()}, facts
+        for name, t in tensors.items():
+            if t.dtype != torch.float64:
+                raise ValueError(f"{name} holds {t.dtype}, expected float64")
+    return {name: t.numpy() for name, t in tensors.items()}, facts
 
 
 @contextmanager
@@ -148,7 +139,7 @@ def _complaint(file: File, what: str) -> Iterator[None]:
     """What is wrong inside becomes a ValueError that names the file."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         detail = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{file.name}: not a usable {what}: {detail}") from None
 

@@ -86,7 +86,7 @@ def sigma_stages(
     path, width = build.points.path, q.sigma - p.sigma
     slopes = [(x - d) / p.sigma]
     for c, weights in zip(tableau.c[1:], tableau.a[1:], strict=True):
-        at = path.on(p.sigma + c * width)
+        at = q if c == 1 else path.on(p.sigma + c * width)  # p + (q − p) is 0 for q far below p
         y = x + width * total(weights, slopes)
         slopes.append((y - build.evaluate(y, at, step)) / at.sigma)
     return x + width * total(tableau.b, slopes)
