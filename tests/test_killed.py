@@ -47,6 +47,7 @@ def forked(folder: Path, act: Callable[[], object], *signals: int, out: int | No
                 os.dup2(out, 1)
             sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a background job
             torch.set_num_threads(1)
             try:
                 act()

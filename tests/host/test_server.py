@@ -91,7 +91,9 @@ def smaller(path: Path) -> Graph:
     for each in prompt.values():
         inputs = each["inputs"]
         inputs |= {
-            k: min(inputs[k], most) for k, most in MOST.items() if isinstance(inputs.get(k), int)
+            k: min(inputs[k] or most, most)
+            for k, most in MOST.items()
+            if isinstance(inputs.get(k), int)
         }
     return prompt
 
