@@ -10,7 +10,7 @@ of diffusers or of ComfyUI with any of ``problems.SPACINGS``, as in ``benchmarks
 ``--screen`` finds the best pairs (all of them on a few seeds, the better ones on more) and writes them with their errors to
 ``embedded/solvers/comparison.json``, which names the weights they are of; ``--elsewhere`` adds what else takes
 long: how fits do on classes and guidances they were not fitted for, and Fréchet distances. Otherwise only the fits run,
-and with ``--again`` the best pairs beside them. ``--quick`` takes 64 seeds and ``fits.field``'s fast network.
+and with ``--again`` the best pairs beside them. ``--quick`` takes 64 seeds.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def row(
         free = [p | p["quick"] if seeds == QUICK else p for p in pairs]
     best = free[0]  # on all seeds
     exact = reference()[guidance][:seeds]
-    at = task(fits.GUIDANCE[guidance], torch.arange(seeds), exact, fast=seeds == QUICK)
+    at = task(fits.GUIDANCE[guidance], torch.arange(seeds), exact)
     found: dict[str, Any] = dict(
         guidance=guidance, nfe=nfe, training_free=best, least_median=min(p["median"] for p in free)
     )
