@@ -200,8 +200,15 @@ def server(prompts: int, work: Path) -> dict[str, Any]:
     after the first half: what grows in the second half then is not the history."""
     import asyncio
 
-    sys.path.insert(0, str(PACK / "tests" / "host"))
-    from conftest import Comfy, find_python, find_root, free_port, start  # type: ignore[import-not-found]
+    sys.path.insert(0, str(PACK / "tests"))
+    from host_server import (  # type: ignore[import-not-found]
+        Comfy,
+        find_python,
+        find_root,
+        free_port,
+        linked,
+        start,
+    )
 
     from sampling_kit.headless.client import Done, Job, Queue, Watcher
 
@@ -209,9 +216,7 @@ def server(prompts: int, work: Path) -> dict[str, Any]:
     python = find_python(root) if root else None
     if root is None or python is None:
         return dict(skipped="no ComfyUI")
-    (work / "base" / "custom_nodes").mkdir(parents=True)
-    (work / "base" / "custom_nodes" / "comfyui-sampling-kit").symlink_to(PACK)
-    running = start(Comfy(root, python), work / "base", free_port())
+    running = start(Comfy(root, python), linked(work / "base"), free_port())
     watch, labels = Watch(prompts, running.process.pid), list[str]()
 
     class Count(Watcher):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import ExitStack
 from typing import Any
 
@@ -18,7 +17,7 @@ from ..schedulers.noise_schedule import NoiseSchedule
 from ..schedulers.points import Points
 from ..schedulers.solver import Solver
 from .fields import Ready
-from .fit import CATEGORY, PARTS, SUFFIX, Recording, checked, teacher_cost
+from .fit import CATEGORY, PARTS, Kept, Recording, checked, teacher_cost
 from .host import io, make_sampler, network_of_guider, progress
 from .state import plain_solver
 from .types import TrajectoriesType
@@ -95,9 +94,8 @@ def trained(
         raise ValueError(
             "trajectories: of several prompts; AMED's predictor learns from one GUIDER: record without `more`"
         )
-    key = repr((points.kappas, base, held, recording.trajectories.count, settings))
-    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    file = recording.trajectories.folder / f"amed-{digest}{SUFFIX}"
+    key = (points.kappas, base, held, recording.trajectories.count, settings)
+    file = Kept(recording, key).file("amed")
     if file.is_file():
         known, facts = predictor.load(file)
         return LearnedAMED(known, base=base), str(facts["text"])

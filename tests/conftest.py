@@ -1,5 +1,18 @@
-"""Shared by all tests: one thread, since the tensors are tiny."""
+"""Shared by all tests: one thread, since the tensors are tiny; and a ComfyUI, where there is one."""
 
+import pytest
 import torch
+from host_server import NEEDED, Comfy, find_python, find_root
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def comfy() -> Comfy:
+    root = find_root()
+    if root is None:
+        pytest.skip("no ComfyUI: set COMFYUI_PATH, or install one in ~/comfy/ComfyUI (comfy-cli)")
+    python = find_python(root)
+    if python is None:
+        pytest.skip(f"{root}: no Python with {', '.join(NEEDED)} in .venv, venv or here")
+    return Comfy(root, python)

@@ -259,7 +259,7 @@ def judged(
 ) -> State:
     """The state with the best candidate (damping, table, change) if it is better than what there is."""
     scale = delta(state, settings)
-    limit = summary(state.first)["rmse"]
+    limit = state.before["rmse"]
     best, found = score(state.errors, scale), None
     tried = []
     for damping, table, change in candidates:
@@ -285,7 +285,7 @@ def judged(
 
 def delta(state: State, settings: Forward) -> float:
     """The error from which on an image counts in proportion to it."""
-    return settings.huber * (float(np.median(state.errors)) or 1.0)
+    return settings.huber * (state.after["median"] or 1.0)
 
 
 def score(errors: Array, scale: float) -> float:

@@ -21,7 +21,6 @@ features), made robust by 2δ(√(q + δ²) − δ) (pseudo-Huber): a few images
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -34,6 +33,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..denoiser.network import write
+from ..files import read_tensors
 from ..path import VP, Path, rescale
 from ..settings import Settings, knob
 from ..solver.fitted import Table, ddim
@@ -567,17 +567,13 @@ def save(file: File, state: State, settings: Gradient) -> None:
 
 def load(file: File, table: Table, settings: Gradient) -> State:
     """The state of an interrupted fit from ``table``. Raises ValueError if the file is of another one."""
-    from safetensors import SafetensorError, safe_open
-
     way_out = f"{file}: {{}}; delete it to fit from the start"
     try:
-        with safe_open(file, "pt") as opened:
-            facts: dict[str, Any] = json.loads((opened.metadata() or {})[HEADER])
-            tensors = {n: opened.get_tensor(n) for n in opened.keys()}  # noqa: SIM118
+        facts, tensors = read_tensors(file, HEADER, "gradient fit")
         same = facts["start"] == table.digest and facts["settings"] == asdict(settings)
         records = tuple(Record(*entry) for entry in facts["records"])
         iteration, version = int(facts["iteration"]), int(facts["version"])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(way_out.format(f"not a gradient fit ({error})")) from None
     if version != VERSION or not same:
         raise ValueError(way_out.format("it is the fit of another start or with other settings"))

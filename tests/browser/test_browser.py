@@ -6,22 +6,17 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import ProxyHandler, build_opener
 
 import pytest
+from host_server import PACK, PATIENCE, Comfy, free_port, linked, start
 
-PACK = Path(__file__).resolve().parents[2]
 TOOL = Path(__file__).with_name("examples.mjs")
 PLAYWRIGHT = "import(process.argv[1]).then(m => m.playwright())"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-PATIENCE = 180  # seconds
 
 pytestmark = pytest.mark.host
 Node = Callable[..., str]
@@ -41,49 +36,11 @@ def node() -> str:
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def url(comfy: Comfy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A ComfyUI of its own on a free loopback port, with nothing but this pack."""
-    named = os.environ.get("COMFYUI_PATH")
-    inside = [PACK.parent.parent] if PACK.parent.name == "custom_nodes" else []
-    places = [Path(named).expanduser()] if named else [*inside, Path.home() / "comfy" / "ComfyUI"]
-    root = next((place.resolve() for place in places if (place / "main.py").is_file()), None)
-    if root is None:
-        pytest.skip("no ComfyUI: set COMFYUI_PATH, or install one in ~/comfy/ComfyUI (comfy-cli)")
-    own = (root / name / "bin" / "python" for name in (".venv", "venv"))
-    python = next((str(path) for path in own if path.exists()), sys.executable)
-    look = "import torch, aiohttp, comfyui_frontend_package"
-    if subprocess.run([python, "-c", look], capture_output=True).returncode:
-        pytest.skip(f"{python} does not have what ComfyUI needs")
-
-    base = tmp_path_factory.mktemp("browser")
-    (base / "custom_nodes").mkdir()
-    (base / "custom_nodes" / "comfyui-sampling-kit").symlink_to(PACK)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    options = f"--cpu --listen 127.0.0.1 --port {port} --disable-auto-launch --disable-api-nodes"
-    places_of = ["--base-directory", str(base), "--database-url", "sqlite:///:memory:"]
-    log = base / "server.log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [python, "main.py", *options.split(), *places_of],
-            cwd=root, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=out, stderr=out,
-        )  # fmt: skip
-    address = f"http://127.0.0.1:{port}"
-    try:
-        opener, end = build_opener(ProxyHandler({})), time.monotonic() + PATIENCE
-        while True:
-            try:
-                opener.open(f"{address}/system_stats", timeout=5).close()
-                break
-            except (URLError, OSError):
-                if process.poll() is not None or time.monotonic() > end:
-                    pytest.fail(f"ComfyUI did not start\n{log.read_text(errors='replace')[-3000:]}")
-                time.sleep(0.2)
-        yield address
-    finally:
-        process.kill()
-        process.wait()
+    running = start(comfy, linked(tmp_path_factory.mktemp("browser")), free_port())
+    yield f"http://127.0.0.1:{running.port}"
+    running.stop()
 
 
 @pytest.fixture(scope="module")
