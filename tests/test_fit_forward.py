@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -342,6 +343,14 @@ def test_a_stopped_fit_goes_on_bit_for_bit(kept, tmp_path):
     again = fit(make(), start(4), settings, state=state)
     assert again.table == whole.table and again.records == whole.records
     assert np.array_equal(again.errors, whole.errors)
+
+
+def test_a_move_that_failed_is_kept_and_read(tmp_path):
+    """Its error is infinite, which JSON has no number for."""
+    state = forward.begin(pictures(start(40)), start(4), Forward())
+    failed = forward.Record("numbers", 9, np.inf, np.inf, 0.1, False)
+    store.save_state(tmp_path / "state", replace(state, records=(failed,)))
+    assert store.load_state(tmp_path / "state").records == (failed,)
 
 
 def test_it_stops_in_the_middle_of_a_move():

@@ -111,6 +111,14 @@ def test_gradients_are_those_of_differences(problem, start):
         assert float(found[name][index]) == pytest.approx(slope, rel=1e-3, abs=1e-9), name
 
 
+def test_a_look_that_failed_is_kept_and_read(start, state, tmp_path):
+    """Its error is infinite, which JSON has no number for."""
+    file = tmp_path / "state.safetensors"
+    failed = gradient.Record("gradient", 10, 100, float("inf"), float("inf"), False)
+    gradient.save(file, replace(state, records=(*state.records, failed)), settings())
+    assert gradient.load(file, start, settings()).records == (*state.records, failed)
+
+
 def test_an_interrupted_fit_goes_on_bit_for_bit(problem, start, state, tmp_path):
     file = tmp_path / "state.safetensors"
 

@@ -34,11 +34,12 @@ from torch.utils.checkpoint import checkpoint
 
 from ..denoiser.network import write
 from ..files import read_tensors
+from ..inspect import plain
 from ..path import VP, Path, rescale
 from ..settings import Settings, knob
 from ..solver.fitted import Table, ddim
 from ..solver.mix import Mix, band_weights
-from .problem import Problem, summary
+from .problem import Problem, error_from, summary
 
 Features = Callable[[Tensor], Tensor]
 
@@ -560,7 +561,7 @@ def save(file: File, state: State, settings: Gradient) -> None:
         "start": state.start.digest,
         "settings": asdict(settings),
         "iteration": state.iteration,
-        "records": [list(record) for record in state.records],
+        "records": plain(state.records),  # ∞, the error of a run that failed, is null
     }
     write(file, tensors, facts, HEADER)
 
@@ -571,7 +572,7 @@ def load(file: File, table: Table, settings: Gradient) -> State:
     try:
         facts, tensors = read_tensors(file, HEADER, "gradient fit")
         same = facts["start"] == table.digest and facts["settings"] == asdict(settings)
-        records = tuple(Record(*entry) for entry in facts["records"])
+        records = tuple(Record(*map(error_from, entry)) for entry in facts["records"])
         iteration, version = int(facts["iteration"]), int(facts["version"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(way_out.format(f"not a gradient fit ({error})")) from None

@@ -109,6 +109,11 @@ def summary(errors: Any) -> dict[str, float]:
     return {"rmse": float(np.sqrt(np.mean(each**2))), "median": float(np.median(each))}
 
 
+def error_from(value: Any) -> Any:
+    """An error of a record out of a JSON text, where null stands for ∞, that of a run that failed."""
+    return math.inf if value is None else value
+
+
 def choose(
     problem: Problem, tables: Mapping[str, Table], few: int = 8
 ) -> list[tuple[str, Table, Tensor]]:

@@ -19,9 +19,11 @@ from torch import Tensor
 
 from ..denoiser.network import write
 from ..files import read_tensors
+from ..inspect import plain
 from ..solver.fitted import FittedSolver, Table
 from ..solver.mix import Mix
 from .forward import Record, State
+from .problem import error_from
 
 HEADER, STATE_HEADER = "sampling_kit_fit", "sampling_kit_fit_state"
 VERSION = 1
@@ -98,10 +100,10 @@ def load(file: File) -> Family:
 
 
 def save_state(file: File, state: State) -> None:
-    """Write a fit that is not finished."""
+    """Write a fit that is not finished. The error of a run that failed, ∞, is null in the header."""
     tensors = _tensors("start", state.start) | _tensors("table", state.table)
     tensors |= {name: torch.from_numpy(np.array(getattr(state, name))) for name in ARRAYS}
-    records = [record._asdict() for record in state.records]
+    records = [plain(record._asdict()) for record in state.records]
     facts = dict(damping=state.damping, evaluations=state.evaluations, records=records)
     write(file, tensors, {"version": VERSION, **facts}, STATE_HEADER)
 
@@ -116,7 +118,10 @@ def load_state(file: File) -> State:
             **{name: arrays[name] for name in ARRAYS},
             damping=float(facts["damping"]),
             evaluations=int(facts["evaluations"]),
-            records=tuple(Record(**record) for record in facts["records"]),
+            records=tuple(
+                Record(**{k: error_from(v) for k, v in record.items()})
+                for record in facts["records"]
+            ),
         )
 
 
