@@ -17,10 +17,12 @@ from ..guidance.rules import numbered
 from ..host import io
 from ..image.images import written
 from ..solver.state import plain_solver
+from ..ui.live_route import show_live
 from ..ui.payload import levels_on_page, plan_on_page
 from ..ui.wire_types import NoiseScheduleType
 
 CATEGORY = "Sampling Kit/inspect"
+MOST_STEPS = 1000  # of a plan that is shown before a run
 
 
 def _run(sigmas: Any, schedule: Any, name: str = "") -> Run:
@@ -126,4 +128,14 @@ class SolverTable(io.ComfyNode):
         return sampler.plan(_run(sigmas, noise_schedule).points)
 
 
+def _live_plan(**inputs: Any) -> Plan:
+    run = inputs.get("sigmas")
+    if isinstance(run, Run) and len(run.points) > MOST_STEPS + 1:
+        raise ValueError(f"{len(run.points) - 1} steps: a table is shown up to {MOST_STEPS}")
+    return SolverTable.plan(**inputs)
+
+
 NODES = (PlotSchedule, SolverTable)
+
+show_live("SamplingKitPlotSchedule", PlotSchedule, PlotSchedule.runs)
+show_live("SamplingKitSolverTable", SolverTable, _live_plan)

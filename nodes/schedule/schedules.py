@@ -10,6 +10,7 @@ from ...schedulers import noise_schedule, spacing
 from ...schedulers.inspect.levels import Run
 from ..host import io, schedule_of
 from ..ui.inputs import choice, chosen, inputs_for
+from ..ui.live_route import bounded, show_live
 from ..ui.payload import levels_on_page
 from ..ui.wire_types import NoiseScheduleType
 
@@ -41,7 +42,11 @@ class NoiseSchedule(io.ComfyNode):
 
     @classmethod
     def execute(cls, kind: dict[str, Any] | None = None) -> Any:
-        return io.NodeOutput(chosen("kind", noise_schedule.ALL, kind))
+        return io.NodeOutput(cls.schedule(kind))
+
+    @classmethod
+    def schedule(cls, kind: dict[str, Any] | None = None) -> noise_schedule.NoiseSchedule:
+        return chosen("kind", noise_schedule.ALL, kind)
 
 
 class NoiseScheduleFromModel(io.ComfyNode):
@@ -156,3 +161,7 @@ def _sigmas(run: Run) -> Any:
 
 
 NODES = (NoiseSchedule, NoiseScheduleFromModel, Steps, ScheduleEditor)
+
+show_live("SamplingKitNoiseSchedule", NoiseSchedule, NoiseSchedule.schedule)
+show_live("SamplingKitSteps", Steps, bounded(Steps.run))
+show_live("SamplingKitScheduleEditor", ScheduleEditor, bounded(ScheduleEditor.run))

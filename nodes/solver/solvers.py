@@ -6,7 +6,8 @@ from typing import Any
 
 from ...schedulers.solver import ALL, Solver
 from ..host import io, make_sampler
-from ..ui.inputs import inputs_for, summary
+from ..ui.inputs import inputs_for, made, summary
+from ..ui.live_route import show_live
 
 CATEGORY = "Sampling Kit/solver"
 
@@ -34,8 +35,15 @@ def solver_node(solver: type[Solver]) -> type[Any]:
     def execute(cls: Any, **knobs: Any) -> Any:
         return io.NodeOutput(make_sampler(solver(**knobs)))
 
-    methods = {"define_schema": classmethod(define_schema), "execute": classmethod(execute)}
+    methods = {
+        "define_schema": classmethod(define_schema),
+        "execute": classmethod(execute),
+        "solver": staticmethod(lambda **knobs: made(solver, knobs)),
+    }
     return type(f"{solver.__name__}Node", (io.ComfyNode,), {**methods, "__module__": __name__})
 
 
 NODES = tuple(solver_node(solver) for solver in ALL)
+
+for _solver, _node in zip(ALL, NODES, strict=True):
+    show_live(f"SamplingKit{_solver.__name__}", _node, _node.solver)

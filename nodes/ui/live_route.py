@@ -16,21 +16,16 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 from ...schedulers import noise_schedule, spacing
 from ...schedulers.inspect.levels import MOST_LEVELS, Run, plan_record, record
-from ...schedulers.solver import ALL as SOLVERS
 from ...schedulers.solver import Plan, Solver
-from ..inspect.schedule_plots import PlotSchedule, SolverTable
-from ..schedule.schedules import NoiseSchedule, ScheduleEditor, Steps
-from ..solver.solvers import NODES as SOLVER_NODES
-from .inputs import chosen, made
 
 ROUTE = "/sampling_kit/preview"
-#: Bytes of a request, nodes in it, characters of a text, steps of a plan.
-MOST_BYTES, MOST_NODES, MOST_TEXT, MOST_STEPS = 65536, 64, 16384, 1000
+#: Bytes of a request, nodes in it, characters of a text.
+MOST_BYTES, MOST_NODES, MOST_TEXT = 65536, 64, 16384
 
 Graph = dict[str, Any]
 
@@ -208,31 +203,18 @@ def _checked(name: str, value: Any, kind: str, facts: dict[str, Any]) -> Any:
 # ------------------------------------------------------------------------------- what is evaluated
 
 
-def _solver(solver: type[Solver], **knobs: Any) -> Solver:
-    return made(solver, knobs)
+def bounded(run: Callable[..., Run]) -> Callable[..., Run]:
+    """``run`` for as many steps as are shown before a run. Raises ValueError for more."""
 
-
-def _schedule(kind: Any = None) -> noise_schedule.NoiseSchedule:
-    return chosen("kind", noise_schedule.ALL, kind)
-
-
-def _bounded(run: Callable[..., Run]) -> Callable[..., Run]:
-    def value(**given: Any) -> Run:
-        levels = given.get("steps", 1) / given.get("denoise", 1.0)
+    def value(**inputs: Any) -> Run:
+        levels = inputs.get("steps", 1) / inputs.get("denoise", 1.0)
         if levels > MOST_LEVELS:
             raise ValueError(
                 f"steps / denoise = {levels:g}: shown before a run up to {MOST_LEVELS}; the run itself can have more"
             )
-        return run(**given)
+        return run(**inputs)
 
     return value
-
-
-def _plan(**given: Any) -> Plan:
-    run = given.get("sigmas")
-    if isinstance(run, Run) and len(run.points) > MOST_STEPS + 1:
-        raise ValueError(f"{len(run.points) - 1} steps: a table is shown up to {MOST_STEPS}")
-    return SolverTable.plan(**given)
 
 
 #: What links carry here: SIGMAS know their schedule, SAMPLERs are the solvers themselves.
@@ -243,14 +225,9 @@ CARRIED: dict[str, type] = {
 }
 
 #: Node id → the node and what its first output, or the node itself, is: NoiseSchedule, Run(s), Solver, Plan.
-VALUES: dict[str, tuple[Any, Callable[..., Any]]] = {
-    "SamplingKitNoiseSchedule": (NoiseSchedule, _schedule),
-    "SamplingKitSteps": (Steps, _bounded(Steps.run)),
-    "SamplingKitScheduleEditor": (ScheduleEditor, _bounded(ScheduleEditor.run)),
-    "SamplingKitPlotSchedule": (PlotSchedule, PlotSchedule.runs),
-    "SamplingKitSolverTable": (SolverTable, _plan),
-    **{
-        f"SamplingKit{solver.__name__}": (node, partial(_solver, solver))
-        for solver, node in zip(SOLVERS, SOLVER_NODES, strict=True)
-    },
-}
+VALUES: dict[str, tuple[Any, Callable[..., Any]]] = {}
+
+
+def show_live(node_id: str, node: Any, value: Callable[..., Any]) -> None:
+    """Lets the page ask for ``value`` of a node's inputs before a run; the file of the node calls this."""
+    VALUES[node_id] = (node, value)
