@@ -65,7 +65,11 @@ async function widgets() {
   await test("a drag in the editor changes text and levels; undo takes it back", async (expect) => {
     const handle = panel("ScheduleEditor").locator(".sk-handle").nth(1), before = await value("ScheduleEditor", "curve"), levels = await lines("ScheduleEditor");
     const box = await handle.boundingBox();
+    const top = await panel("ScheduleEditor").boundingBox(); // above it lie the node's widgets
+    const inputs = () => page.screenshot({ clip: { x: top.x, y: top.y - 110, width: top.width, height: 100 } });
     await page.mouse.move(box.x + box.width / 2, box.y + box.height / 2);
+    await page.waitForTimeout(300);
+    const pictured = await inputs();
     await page.mouse.down();
     await page.mouse.move(box.x - 20, box.y + 10, { steps: 4 });
     await page.mouse.move(box.x - 40, box.y + 30, { steps: 4 });
@@ -73,6 +77,7 @@ async function widgets() {
     const dragged = await value("ScheduleEditor", "curve");
     expect(/^0:1, 0\.[1-4]\d*:0\.[1-4]\d*, 1:0$/.test(dragged), `the text is ${dragged}`);
     await until("the curve follows", () => lines("ScheduleEditor"), (l) => l[0] !== levels[0]);
+    await until("the node still shows the old text", async () => !(await inputs()).equals(pictured), Boolean, 5000);
     await shot("ScheduleEditor-dragged", panel("ScheduleEditor"));
     await page.evaluate(() => document.activeElement?.blur());
     await hold("Control", "z");

@@ -21,6 +21,7 @@ function setWidget(node, name, value) {
   const w = widget(node, name);
   w.value = value;
   w.callback?.(value);
+  node.setDirtyCanvas(true); // or the classic canvas goes on showing the old value
 }
 // one step for undo
 function noteChange() {
