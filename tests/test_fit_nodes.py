@@ -12,8 +12,9 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from sampling_kit.headless.cli import main, registry
+from sampling_kit.headless.cli import main
 from sampling_kit.headless.context import Context, use
+from sampling_kit.headless.registry import registry
 from sampling_kit.nodes import _standalone_fit as host
 from sampling_kit.nodes import fit as nodes
 from sampling_kit.nodes import fitted
