@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    pass
 
 from .postcard_canvas import CREAM, WHITE, YELLOW, Canvas, Dice, hsv, mix
 
