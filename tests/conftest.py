@@ -1,10 +1,12 @@
-"""Shared by all tests: one thread, since the tensors are tiny; and a ComfyUI, where there is one."""
+"""Shared by all tests: one thread, since the tensors are tiny (or SAMPLING_KIT_TEST_THREADS); and a ComfyUI, where there is one."""
+
+import os
 
 import pytest
 import torch
 from host_server import NEEDED, Comfy, find_python, find_root
 
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ.get("SAMPLING_KIT_TEST_THREADS", "1")))
 
 
 @pytest.fixture(scope="session")
