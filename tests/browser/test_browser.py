@@ -91,8 +91,9 @@ def test_the_widgets_work(examples: Node, tmp_path: Path, renderer: str) -> None
     assert "FAIL" not in report and report.count("\nok") + report.startswith("ok") >= 10, report
 
 
-def test_the_blueprints_are_one_node_and_open_into_their_parts(examples: Node) -> None:
-    """Listed by the server, same prompt closed and unpacked, widgets of the closed node, no complaint."""
-    report = examples(script="blueprints.mjs")
+@pytest.mark.parametrize("renderer", ["classic", "nodes2"])
+def test_the_blueprints_run_and_open_into_their_parts(examples: Node, renderer: str) -> None:
+    """Found by the page's search, the values of their parts, a picture, the same prompt closed and unpacked."""
+    report = examples("--only", renderer, script="blueprints.mjs")
     count = len(list((PACK / "subgraphs").glob("*.json")))
     assert count and report.count("ok  ") == count and "FAIL" not in report, report
