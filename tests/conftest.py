@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from host_server import NEEDED, Comfy, find_python, find_root
+from host_server import NEEDED, PACK, Comfy, find_python, find_root
 
 torch.set_num_threads(1)
 
@@ -14,5 +14,8 @@ def comfy() -> Comfy:
         pytest.skip("no ComfyUI: set COMFYUI_PATH, or install one in ~/comfy/ComfyUI (comfy-cli)")
     python = find_python(root)
     if python is None:
-        pytest.skip(f"{root}: no Python with {', '.join(NEEDED)} in .venv, venv or here")
+        pytest.skip(
+            f"{root}: no Python with {', '.join(NEEDED)} in .venv, venv or here; what this pack needs: "
+            f"pip install -r {PACK / 'requirements.txt'} with ComfyUI's own Python"
+        )
     return Comfy(root, python)
