@@ -75,9 +75,9 @@ def set_device(name: str) -> str:
 
 
 def set_images_at_once(count: int | None) -> None:
-    from ..nodes import _standalone
+    from ..nodes.host.alone import guider
 
-    _standalone.set_images_at_once(count)
+    guider.set_images_at_once(count)
 
 
 def _parse_seeds(_: click.Context, __: click.Parameter, text: str | None) -> range | None:
@@ -357,7 +357,7 @@ def verify(png: Path, input_dir: Path, models_dir: Path, device: str, debug: boo
 def list_nodes(as_json: bool, debug: bool) -> None:
     """List the nodes that run here."""
     with _errors_reported(debug):
-        from ..nodes.io_standalone import object_info
+        from ..nodes.host.alone.io import object_info
 
         infos = {name: object_info(node) for name, node in registry().items()}
         if as_json:
@@ -497,8 +497,8 @@ def fit(
     with _errors_reported(debug):
         import torch
 
-        from ..nodes.denoiser import KINDS
-        from ..nodes.fit import METHODS
+        from ..nodes.denoiser.embedded import KINDS
+        from ..nodes.fit.fit_solver import METHODS
         from . import fit as fitting
 
         chosen = _settings_of(METHODS, method, settings)
@@ -564,7 +564,7 @@ def _typed(text: str, like: Any) -> Any:
 
 def _write_fit(output: Path, fits: Sequence[Any], found: Any) -> list[str]:
     """The fits, and the plot; the files' paths."""
-    from ..nodes.fitted import SUFFIX, saved
+    from ..nodes.fit.fitted_solver import SUFFIX, saved
 
     file = output if output.suffix == SUFFIX else output.with_name(output.name + SUFFIX)
     for fit in fits:

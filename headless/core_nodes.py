@@ -1,6 +1,6 @@
 """Stand-ins for the few core nodes a sampling graph needs: ComfyUI's ids, inputs and meaning.
 
-They exist only without ComfyUI, where the host is ``nodes/_standalone.py``; inside ComfyUI its own
+They exist only without ComfyUI, where the host is ``nodes/host/alone/guider.py``; inside ComfyUI its own
 nodes run.
 """
 
@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..nodes import io_standalone as io
-from ..nodes._standalone import Guider, Sampler, make_guider, set_folders, solver_of
-from ..nodes._standalone_fit import set_progress
-from ..nodes._standalone_trace import untraced
-from ..nodes.files import find_file, refusal, split_prefix, stamp
+from ..nodes.host.alone import io
+from ..nodes.host.alone.fit_field import set_progress
+from ..nodes.host.alone.guider import Guider, Sampler, make_guider, set_folders, solver_of
+from ..nodes.host.alone.traced import untraced
+from ..nodes.ui.file_names import find_file, refusal, split_prefix, stamp
 from ..schedulers.guidance import CFG, COND, UNCOND, Guidance
 from ..schedulers.points import Points
 from ..schedulers.solver import Solver

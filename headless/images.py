@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, ImageSequence, PngImagePlugin
 
-from ..nodes.files import fill_in, find_file, next_number, split_prefix
+from ..nodes.ui.file_names import fill_in, find_file, next_number, split_prefix
 from ..schedulers.files import whole
 from .provenance import CHUNK, pixel_digest
 

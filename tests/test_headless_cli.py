@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from sampling_kit.headless import cli, graph
 from sampling_kit.headless.images import load_image, save_images
-from sampling_kit.nodes import io_standalone as io
+from sampling_kit.nodes.host.alone import io
 
 SET_DEVICE = cli.set_device  # the fixture replaces it
 

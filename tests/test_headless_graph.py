@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from sampling_kit.headless import context, graph, images, png, workflow
-from sampling_kit.nodes import io_standalone as io
+from sampling_kit.nodes.host.alone import io
 
 RAN: list[str] = []
 CAUGHT: list[Any] = []

@@ -21,7 +21,7 @@ from sampling_kit.headless.graph import MOST_ERRORS, check
 from sampling_kit.headless.images import load_image
 from sampling_kit.headless.png import TEXT_LIMIT, PngError, read_text_chunks
 from sampling_kit.headless.workflow import WorkflowError, load
-from sampling_kit.nodes.files import find_file, split_prefix
+from sampling_kit.nodes.ui.file_names import find_file, split_prefix
 from sampling_kit.schedulers.files import LARGEST, LARGEST_TEXT, parse_json, read_tensors
 
 PACK = Path(__file__).resolve().parents[1]
@@ -35,7 +35,7 @@ FORBIDDEN = {
     "xmlrpc", "socketserver", "requests", "httpx", "aiohttp", "websocket", "websockets", "huggingface_hub",
 }  # fmt: skip
 #: The command whose purpose is another machine, and the answers of the host's own server.
-ALLOWED = {"headless/client.py": {"aiohttp"}, "nodes/_comfy_route.py": {"aiohttp"}}
+ALLOWED = {"headless/client.py": {"aiohttp"}, "nodes/host/comfy/route.py": {"aiohttp"}}
 CALLS = {"eval", "exec", "compile", "__import__", "breakpoint", "input"}
 METHODS = {
     ("os", "system"), ("os", "popen"), ("os", "execv"), ("os", "spawnv"), ("os", "fork"),
