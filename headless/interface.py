@@ -67,8 +67,9 @@ class Change:
 
 
 def interface(nodes: tuple[type[Any], ...] = NODES) -> Interface:
-    """The interface of all nodes."""
-    return {described["name"]: _node(described) for described in map(io.object_info, nodes)}
+    """The interface of all nodes, sorted by id: which file holds a node is no part of it."""
+    described = sorted(map(io.object_info, nodes), key=lambda info: info["name"])
+    return {info["name"]: _node(info) for info in described}
 
 
 def _node(info: Mapping[str, Any]) -> dict[str, Any]:
