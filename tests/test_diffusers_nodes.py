@@ -11,9 +11,9 @@ import torch
 from click.testing import CliRunner
 from diffusers_folders import TINY, conditioning, save
 
-from sampling_kit.headless import core_nodes as core
 from sampling_kit.headless.cli import main
 from sampling_kit.headless.context import Context, use
+from sampling_kit.headless.core import sampling as core
 from sampling_kit.nodes import NODES
 from sampling_kit.nodes.denoiser import folders as diffusers_folders
 from sampling_kit.nodes.host.alone import guider as host

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from sampling_kit.headless.core_nodes import MaskComposite, SolidMask
+from sampling_kit.headless.core import MaskComposite, SolidMask
 from sampling_kit.nodes import NODES
 from sampling_kit.nodes.guidance.measurement import DEGRADE, MEASURED, known
 from sampling_kit.schedulers.guidance import Gray

@@ -7,7 +7,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from sampling_kit.headless import interface as kept
+from sampling_kit.dev import interface as kept
 from sampling_kit.headless.cli import main
 from sampling_kit.headless.context import Context, use
 from sampling_kit.nodes import NODES
@@ -21,8 +21,8 @@ NEXT = """
 A saved workflow relies on this. If it is meant:
 1. name each node and input in CHANGELOG.md, in an entry under "Unreleased" (headed "Interface");
 2. what breaks old workflows: rather keep it (a new input is optional and comes last; a value, a node stays), or
-   migrate them, and enter the test that shows it in headless/interface.py, MIGRATED;
-3. python -m sampling_kit.headless.interface --write
+   migrate them, and enter the test that shows it in dev/interface.py, MIGRATED;
+3. python -m sampling_kit.dev.interface --write
 """
 
 

@@ -1,8 +1,8 @@
 """What saved workflows rely on: every node's inputs in order, their types, defaults, ranges and values, and its outputs.
 
-    python -m sampling_kit.headless.interface                  say how the nodes differ from the last frozen version
-    python -m sampling_kit.headless.interface --write          write tests/interface/current.json
-    python -m sampling_kit.headless.interface --freeze 0.2.0   at a release: freeze nodes and example workflows
+    python -m sampling_kit.dev.interface                  say how the nodes differ from the last frozen version
+    python -m sampling_kit.dev.interface --write          write tests/interface/current.json
+    python -m sampling_kit.dev.interface --freeze 0.2.0   at a release: freeze nodes and example workflows
 
 An input is a line ``path: [type, facts]``. In a path, ``spacing[karras].rho`` is an input of the choice "karras"
 of a DynamicCombo, and ``sigmas.*`` one of the inputs of an Autogrow. Words (labels, tooltips) are no part of it.

@@ -12,7 +12,7 @@ LANGUAGES = ("zh",)  # beside English
 
 
 @dataclass(frozen=True)
-class Words:
+class Translation:
     """``names`` of nodes, inputs and outputs, and ``texts``; what is in neither stays English, and is ``missing``.
 
     A name may be one of a node only: "SamplingKitSteps.scale" goes before "scale". Without tables everything
@@ -25,13 +25,17 @@ class Words:
     asked: set[tuple[str, str]] = field(default_factory=set)
 
     @classmethod
-    def of(cls, language: str) -> Words:
+    def of(cls, language: str) -> Translation:
         return cls(**json.loads((ROOT / language / "strings.json").read_text(encoding="utf-8")))
 
     def name(self, english: str, node: str = "") -> str:
-        own = f"{node}.{english}"
-        self.asked.add(("names", own))
-        return self.names[own] if own in self.names else self._look("names", self.names, english)
+        of_node = f"{node}.{english}"
+        self.asked.add(("names", of_node))
+        return (
+            self.names[of_node]
+            if of_node in self.names
+            else self._look("names", self.names, english)
+        )
 
     def text(self, english: str | None) -> str:
         return self._look("texts", self.texts, english) if english else ""

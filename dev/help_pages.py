@@ -2,7 +2,7 @@
 
 web/docs/<NodeId>.md in English, web/docs/<NodeId>/<language>.md in the others.
 
-python -m sampling_kit.headless.help_pages        # write them
+python -m sampling_kit.dev.help_pages        # write them
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from ..nodes import NODES
 from ..nodes.host.alone import io
-from .words import LANGUAGES, ROOT, Words
+from .translations import LANGUAGES, ROOT, Translation
 
 PACK = Path(__file__).resolve().parent.parent
 FOLDER = PACK / "web" / "docs"
@@ -45,10 +45,10 @@ class Help:
 
 
 @cache
-def helps() -> dict[str, Help]:
+def help_texts() -> dict[str, Help]:
     """By node id, from locales/en/help.json."""
     written = json.loads((ROOT / "en" / "help.json").read_text(encoding="utf-8"))
-    return {node: Help(**said) for node, said in written.items()}
+    return {node: Help(**texts) for node, texts in written.items()}
 
 
 @cache
@@ -59,53 +59,56 @@ def examples() -> dict[str, set[str]]:
     return {stem: {node["class_type"] for node in graphs[stem].values()} for stem in order}
 
 
-def page(node: type[Any], words: Words | None = None) -> str:
+def page(node: type[Any], translation: Translation | None = None) -> str:
     """The help page of one node, in Markdown."""
-    words = words or Words()
-    say, schema = words.text, node.define_schema()
-    told = helps().get(schema.node_id, Help())
-    parts = [f"# {words.name(schema.display_name)}", say(schema.description)]
-    if told.when:
-        parts.append(f"## {say('When to use it')}\n\n{say(told.when)}")
-    if told.formula:
-        parts.append(f"## {say('Formula')}\n\n{told.formula}")
+    translation = translation or Translation()
+    say, schema = translation.text, node.define_schema()
+    help = help_texts().get(schema.node_id, Help())
+    parts = [f"# {translation.name(schema.display_name)}", say(schema.description)]
+    if help.when:
+        parts.append(f"## {say('When to use it')}\n\n{say(help.when)}")
+    if help.formula:
+        parts.append(f"## {say('Formula')}\n\n{help.formula}")
     if schema.inputs:
         parts.append(
-            f"## {say('Inputs')}\n\n" + "\n".join(_inputs(schema.inputs, schema.node_id, words))
+            f"## {say('Inputs')}\n\n"
+            + "\n".join(_inputs(schema.inputs, schema.node_id, translation))
         )
     if schema.outputs:
         parts.append(
             f"## {say('Outputs')}\n\n"
-            + "\n".join(_output(o, schema.node_id, words) for o in schema.outputs)
+            + "\n".join(_output(o, schema.node_id, translation) for o in schema.outputs)
         )
-    if example := _example(schema, words):
+    if example := _example(schema, translation):
         parts.append(f"## {say('Example')}\n\n{example}")
     names = [f"`{name}`" for name in dict.fromkeys(schema.search_aliases)]
     parts.append(say("Found by:") + " " + ", ".join(names))
     return "\n\n".join(parts) + "\n"
 
 
-def _inputs(inputs: Sequence[Any], node: str, words: Words, depth: int = 0) -> Iterator[str]:
+def _inputs(
+    inputs: Sequence[Any], node: str, translation: Translation, depth: int = 0
+) -> Iterator[str]:
     """A bullet per input; the widgets a choice brings along are indented below it."""
     for item in inputs:
-        notes = [words.text(item.tooltip) or item.io_type, _range(item, words)]
+        notes = [translation.text(item.tooltip) or item.io_type, _range(item, translation)]
         optional = item.optional and "default" not in item.extra
-        name = f"**{item.id}**{_own(words.name(item.id, node), item.id)}"
-        name += f" ({words.text('optional')})" if optional else ""
+        name = f"**{item.id}**{_also(translation.name(item.id, node), item.id)}"
+        name += f" ({translation.text('optional')})" if optional else ""
         yield f"{'  ' * depth}- {name}: {' '.join(note for note in notes if note)}"
         for option in item.extra.get("options") or ():
             if isinstance(option, io.Option):
                 yield f"{'  ' * (depth + 1)}- `{option.key}`"
-                yield from _inputs(option.inputs, node, words, depth + 2)
+                yield from _inputs(option.inputs, node, translation, depth + 2)
 
 
-def _own(name: str, id: str) -> str:
+def _also(name: str, id: str) -> str:
     return f" {name}" if name != id else ""
 
 
-def _range(item: Any, words: Words) -> str:
+def _range(item: Any, translation: Translation) -> str:
     """Default, range or choices of a widget, in brackets."""
-    extra, say = item.extra, words.text
+    extra, say = item.extra, translation.text
     facts = [f"{say('default')} {extra['default']}"] if "default" in extra else []
     if extra.get("min") is not None:
         high = extra.get("max")
@@ -116,32 +119,37 @@ def _range(item: Any, words: Words) -> str:
     return f"[{'; '.join(facts)}]" if facts else ""
 
 
-def _output(item: Any, node: str, words: Words) -> str:
-    name = f"**{item.display_name}**{_own(words.name(item.display_name, node), item.display_name)}"
-    return f"- {name} ({item.io_type})" + (f": {words.text(item.tooltip)}" if item.tooltip else "")
+def _output(item: Any, node: str, translation: Translation) -> str:
+    name = f"**{item.display_name}**{_also(translation.name(item.display_name, node), item.display_name)}"
+    return f"- {name} ({item.io_type})" + (
+        f": {translation.text(item.tooltip)}" if item.tooltip else ""
+    )
 
 
-def _example(schema: Any, words: Words) -> str:
+def _example(schema: Any, translation: Translation) -> str:
     """The smallest example that holds the node, or one that has room for it."""
-    say, holding = words.text, [n for n, types in examples().items() if schema.node_id in types]
+    say, holding = (
+        translation.text,
+        [n for n, types in examples().items() if schema.node_id in types],
+    )
     if holding:
         return f"{say('Template')} **{holding[0]}**"
     room = ROOM_FOR.get(schema.node_id) or ROOM_FOR.get(schema.category)
     if room is None:
         return ""
     example, how, other = room
-    return f"{say('Template')} **{example}**{say(how)} *{words.name(other)}*"
+    return f"{say('Template')} **{example}**{say(how)} *{translation.name(other)}*"
 
 
 def pages() -> dict[Path, str]:
     """Every help page and its text."""
-    made, tables = {}, {language: Words.of(language) for language in LANGUAGES}
+    made, tables = {}, {language: Translation.of(language) for language in LANGUAGES}
     nodes: Sequence[type[Any]] = NODES
     for node in nodes:
         id = node.define_schema().node_id
         made[FOLDER / f"{id}.md"] = page(node)
-        for language, words in tables.items():
-            made[FOLDER / id / f"{language}.md"] = page(node, words)
+        for language, translation in tables.items():
+            made[FOLDER / id / f"{language}.md"] = page(node, translation)
     return made
 
 

@@ -17,7 +17,8 @@ from ..schedulers.fit.compare import Comparison
 from ..schedulers.settings import Settings
 from ..schedulers.solver.fitted import FittedSolver
 from .context import Context, use
-from .graph import Registry, check, execute
+from .graph import check, execute
+from .prompt import Registry, upstream
 from .workflow import Workflow, WorkflowError
 
 #: Nodes that sample, and which of their inputs the GUIDER and the LATENT come from.
@@ -34,15 +35,15 @@ def from_workflow(
 ) -> Source:
     """(GUIDER, LATENT) that the workflow's sampling node gets. Raises WorkflowError if there is not one such node."""
     prompt = workflow.prompt
-    found = [k for k, n in prompt.items() if n["class_type"] in SAMPLERS and node in (None, k)]
-    if len(found) != 1:
-        here = ", ".join(f"{k} ({prompt[k]['class_type']})" for k in found) or "none"
-        wanted = "that samples" if node is None else f"{node} that samples"
+    samplers = [k for k, n in prompt.items() if n["class_type"] in SAMPLERS and node in (None, k)]
+    if len(samplers) != 1:
+        listed = ", ".join(f"{k} ({prompt[k]['class_type']})" for k in samplers) or "none"
+        which = "that samples" if node is None else f"{node} that samples"
         raise WorkflowError(
-            f"a workflow with one node {wanted} is needed, found {here}: say which with --node"
+            f"a workflow with one node {which} is needed, found {listed}: say which with --node"
         )
-    inputs = prompt[found[0]]["inputs"]
-    guider, latent = SAMPLERS[prompt[found[0]]["class_type"]]
+    inputs = prompt[samplers[0]]["inputs"]
+    guider, latent = SAMPLERS[prompt[samplers[0]]["class_type"]]
     graph = dict(prompt)
     if guider is None:
         graph["fit guider"] = {
@@ -53,36 +54,25 @@ def from_workflow(
         }
     link = ["fit guider", 0] if guider is None else inputs.get(guider)
     graph["fit source"] = {
-        "class_type": Taken.ID,
+        "class_type": SourceNode.ID,
         "inputs": {"guider": link, "latent": inputs.get(latent)},
     }
-    needed = upstream(graph, "fit source")
+    needed = upstream(graph, ["fit source"])
     cut = replace(workflow, prompt={k: graph[k] for k in graph if k in needed})
-    nodes_here = {**registry, Taken.ID: Taken}
+    nodes_here = {**registry, SourceNode.ID: SourceNode}
     with use(context):
         if errors := check(cut, nodes_here):
             raise WorkflowError("\n       ".join(map(str, errors)))
-    Taken.found.clear()
+    SourceNode.sources.clear()
     execute(cut, nodes_here, context)
-    return Taken.found.pop()
+    return SourceNode.sources.pop()
 
 
-def upstream(graph: dict[str, Any], key: str) -> set[str]:
-    """The node and all that its inputs link to."""
-    found, left = set(), [key]
-    while left:
-        if (here := left.pop()) not in found and here in graph:
-            found.add(here)
-            links = [v for v in graph[here]["inputs"].values() if isinstance(v, list) and v]
-            left += [str(link[0]) for link in links]
-    return found
-
-
-class Taken(io.ComfyNode):
-    """A node that keeps what it is given."""
+class SourceNode(io.ComfyNode):
+    """An output node that keeps its inputs."""
 
     ID = "sampling-kit fit"
-    found: list[Source] = []  # noqa: RUF012
+    sources: list[Source] = []  # noqa: RUF012
 
     @classmethod
     def define_schema(cls) -> Any:
@@ -91,7 +81,7 @@ class Taken(io.ComfyNode):
 
     @classmethod
     def execute(cls, guider: Any, latent: dict[str, Any]) -> Any:
-        cls.found.append((guider, latent))
+        cls.sources.append((guider, latent))
         return io.NodeOutput()
 
 
@@ -110,7 +100,7 @@ def from_embedded(kind: str, cfg: float, size: int, registry: Registry) -> Sourc
     return made("CFGGuider", **conds, cfg=cfg), latent
 
 
-def whole(
+def fit_source(
     source: Source,
     folder: Path,
     nfes: Sequence[int],
@@ -143,5 +133,5 @@ def whole(
             f"median {before['median']:.4g} → {after['median']:.4g}, {fit.card['evaluations']} evaluations"
         )
         fits.append(fit)
-    found = fitted.reported(recording, fits, held, against, tell=tell("comparing"))
-    return fits, found
+    comparison = fitted.reported(recording, fits, held, against, tell=tell("comparing"))
+    return fits, comparison

@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from .graph import Registry, slots, title
+from .prompt import SEEDS, Registry, slots, title
 from .workflow import Prompt, Workflow, WorkflowError
 
-SEEDS = "seed", "noise_seed"
 Values = list[tuple[str, str, Any]]  # node id, input, value
 
 
@@ -21,11 +20,11 @@ def with_settings(workflow: Workflow, nodes: Registry, settings: Sequence[str]) 
     values = [_parse_setting(text, workflow.prompt, nodes) for text in settings]
     changed = _with_values(workflow, values)
     for node, name, _ in values:
-        known = nodes.get(changed.prompt[node]["class_type"])
-        if known is None:
+        node_class = nodes.get(changed.prompt[node]["class_type"])
+        if node_class is None:
             continue  # the check says so
         inputs = changed.prompt[node]["inputs"]
-        names = [slot.id for slot in slots(known.define_schema().inputs, inputs)]
+        names = [slot.id for slot in slots(node_class.define_schema().inputs, inputs)]
         if name not in names:
             raise WorkflowError(
                 f"--set: node {node} has no input {name!r}; it has: {', '.join(names)}"
@@ -36,7 +35,7 @@ def with_settings(workflow: Workflow, nodes: Registry, settings: Sequence[str]) 
 def _parse_setting(text: str, prompt: Prompt, nodes: Registry) -> tuple[str, str, Any]:
     """(node id, input, value) of NODE.INPUT=VALUE; NODE is the longest id or title that fits."""
     target, equals, value = text.partition("=")
-    dots = [found.start() for found in re.finditer(r"\.", target)]
+    dots = [match.start() for match in re.finditer(r"\.", target)]
     if not equals or not dots:
         raise WorkflowError(f"--set {text!r} does not have the form NODE.INPUT=VALUE")
     for dot in reversed(dots):
@@ -47,8 +46,8 @@ def _parse_setting(text: str, prompt: Prompt, nodes: Registry) -> tuple[str, str
             )
         if matches:
             return matches[0], target[dot + 1 :], _parse_value(value)
-    known = ", ".join(f'{node} "{title(prompt, node, nodes)}"' for node in prompt)
-    raise WorkflowError(f"--set: no node is called {target[: dots[-1]]!r}; there are: {known}")
+    titles = ", ".join(f'{node} "{title(prompt, node, nodes)}"' for node in prompt)
+    raise WorkflowError(f"--set: no node is called {target[: dots[-1]]!r}; there are: {titles}")
 
 
 def _find(name: str, prompt: Prompt, nodes: Registry) -> list[str]:
@@ -70,11 +69,11 @@ def with_seed(workflow: Workflow, nodes: Registry, seed: int | None) -> Workflow
         return workflow
     values: Values = []
     for key, node in workflow.prompt.items():
-        known = nodes.get(node["class_type"])
-        if known is None:  # a server may know it
+        node_class = nodes.get(node["class_type"])
+        if node_class is None:  # a server may know it
             values += [(key, name, seed) for name in SEEDS if type(node["inputs"].get(name)) is int]
             continue
-        for slot in slots(known.define_schema().inputs, node["inputs"]):
+        for slot in slots(node_class.define_schema().inputs, node["inputs"]):
             named = slot.id.split(".")[-1] in SEEDS
             marked = slot.type == "INT" and (named or slot.options.get("control_after_generate"))
             if marked and not isinstance(node["inputs"].get(slot.id), list):
