@@ -4,7 +4,7 @@ import os
 
 import pytest
 import torch
-from host_server import NEEDED, Comfy, find_python, find_root
+from host_server import NEEDED, PACK, Comfy, find_python, find_root
 
 torch.set_num_threads(int(os.environ.get("SAMPLING_KIT_TEST_THREADS", "1")))
 
@@ -16,5 +16,8 @@ def comfy() -> Comfy:
         pytest.skip("no ComfyUI: set COMFYUI_PATH, or install one in ~/comfy/ComfyUI (comfy-cli)")
     python = find_python(root)
     if python is None:
-        pytest.skip(f"{root}: no Python with {', '.join(NEEDED)} in .venv, venv or here")
+        pytest.skip(
+            f"{root}: no Python with {', '.join(NEEDED)} in .venv, venv or here; what this pack needs: "
+            f"pip install -r {PACK / 'requirements.txt'} with ComfyUI's own Python"
+        )
     return Comfy(root, python)

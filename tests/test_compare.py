@@ -107,6 +107,9 @@ def test_without_a_reference_there_is_no_error(parts):
     told = json.loads(found.result[3])
     assert told["reference"] is None and told["runs"][0]["error"] is None
     assert found.result[0].shape[1] == 8 + 152
+    table = found.result[1][0]  # in the plot's place, black on white and not cut off
+    assert table.min() < 0.2 and table.std() > 0.05
+    assert all(bool((edge == 1).all()) for edge in (table[0], table[-1], table[:, 0], table[:, -1]))
 
 
 def test_a_reference_of_one_s_own(parts):

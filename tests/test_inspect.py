@@ -346,7 +346,6 @@ def test_gaps():
 
 @pytest.mark.parametrize("case", ["fine", "overflows"])
 def test_the_plot_is_a_picture(case):
-    pytest.importorskip("matplotlib")
     denoiser = Overflowing() if case == "overflows" else data("gaussian", VE())[0]
     plot = precision.plot(audited(denoiser, EDM(), pictures() + 2))
     assert plot.shape == (1, 480, 960, 3) and plot.dtype == FP32
@@ -513,16 +512,6 @@ def test_the_audit_node_gives_plot_table_and_json():
     )
     with pytest.raises(ValueError, match="at least 2"):
         kit("PrecisionAudit", model=model, latent=latent(), sigmas=torch.tensor([1.0]))
-
-
-def test_without_matplotlib_the_table_is_the_picture(monkeypatch):
-    def missing(result):
-        raise ImportError("matplotlib")
-
-    monkeypatch.setattr(precision, "plot", missing)
-    model = model_of("rectified_flow")
-    plot, *_ = kit("PrecisionAudit", model=model, latent=latent(), levels=2, steps=2)
-    assert plot.shape[0] == 1 and 0 <= float(plot.min()) < 0.2 and float(plot.max()) == 1
 
 
 @pytest.mark.parametrize("name", ["DenoiserSettings", "InspectDenoiser", "CheckPredictionType", "PrecisionAudit"])  # fmt: skip

@@ -299,7 +299,6 @@ def test_every_schedule_gives_finite_payloads(name):
 
 
 def test_plots_are_pictures():
-    pytest.importorskip("matplotlib")
     runs = [
         Run(space(EDM(), 10, Karras()), EDM(), "a"),
         Run(space(EDM(), 5, Linspace()), EDM(), "b"),

@@ -23,7 +23,6 @@ from ..host import (
     relabelled,
     schedule_of,
 )
-from ..image.images import written
 from ..ui.wire_types import NoiseScheduleType
 
 CATEGORY = "Sampling Kit/inspect"
@@ -237,15 +236,7 @@ class PrecisionAudit(io.ComfyNode):
 
         found = {name: measured(name) for name in models}
         result = precision.compare(found, len(run) - 1, notes)
-        return _report(result.text(), result.payload(), _picture(result))
-
-
-def _picture(result: precision.Audit) -> Tensor:
-    """The plot, or the table as a picture where matplotlib is not installed."""
-    try:
-        return precision.plot(result)
-    except ImportError:
-        return written(f"{result.text()}\n\n(a plot needs matplotlib: pip install matplotlib)")
+        return _report(result.text(), result.payload(), precision.plot(result))
 
 
 NODES = (DenoiserSettings, InspectDenoiser, CheckPredictionType, PrecisionAudit)

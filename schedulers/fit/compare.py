@@ -202,7 +202,7 @@ class Comparison:
         return dict(ratio=ratio, rows=self.rows, held=self.held, about=dict(self.about))
 
     def plot(self, width: int = 960, height: int = 540) -> Tensor:
-        """Error against evaluations as IMAGE [1, H, W, 3]. Raises ImportError without matplotlib."""
+        """Error against evaluations as IMAGE [1, H, W, 3]."""
         figure = new_figure(width, height)
         axes, at = figure.subplots(), [row["nfe"] for row in self.rows]
         for key, label, colour, style in (

@@ -117,8 +117,7 @@ def families(entries: Sequence[Entry]) -> dict[str, int]:
 
 
 def plot(entries: Sequence[Entry], width: int = 1080, height: int = 540) -> Tensor:
-    """IMAGE [1, height, width, 3]: error against evaluations, and against time. Raises ImportError without
-    matplotlib."""
+    """IMAGE [1, height, width, 3]: error against evaluations, and against time."""
     figure, known = new_figure(width, height), families(entries)
     axes = figure.subplots(1, 2, sharey=True)
     axes[0].set_ylabel("distance from the reference (RMS)", fontsize=15)
@@ -165,8 +164,7 @@ def _log(axis: Any, values: Sequence[float]) -> None:
 def contact(
     entries: Sequence[Entry], reference: Entry | None, images: int, decode: Decode | None = None
 ) -> Tensor:
-    """IMAGE [1, H, W, 3]: a row of ``images`` pictures per run with its numbers, the reference last. Raises
-    ImportError without matplotlib."""
+    """IMAGE [1, H, W, 3]: a row of ``images`` pictures per run with its numbers, the reference last."""
     known, rows = families(entries), []
     for e, pictures in drawn(entries, reference, images, decode):
         lines = [*_wrapped(e.name), f"{e.intervals} steps, {e.trace.nfe} NFE"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 
 
 def new_figure(width: int, height: int) -> Any:
-    """A matplotlib Figure of so many pixels. Raises ImportError without matplotlib."""
+    """A matplotlib Figure, ``width`` × ``height`` pixels."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width / 100, height / 100), dpi=100, layout="constrained")
@@ -24,3 +25,22 @@ def pixels(figure: Any) -> Tensor:
     canvas.draw()
     rgb = np.asarray(canvas.buffer_rgba())[..., :3].astype(np.float32) / 255
     return torch.from_numpy(rgb)[None]
+
+
+def written(text: str, size: int = 12) -> Tensor:
+    """Text as IMAGE [1, H, W, 3], black on white, in letters of one width, ``size`` points high."""
+    lines = text.split("\n")
+    wide = math.ceil(max(map(len, lines)) * size * 0.85)  # pixels, at 100 per inch
+    figure = new_figure(wide + 4 * size, math.ceil(len(lines) * size * 1.8) + 4 * size)
+    figure.text(
+        0.5,
+        0.5,
+        text,
+        size=size,
+        family="monospace",
+        ha="center",
+        va="center",
+        ma="left",
+        parse_math=False,
+    )
+    return pixels(figure)

@@ -136,7 +136,7 @@ class Row:
 
 def sheet(rows: Sequence[Row], cell: int = 160, size: int = 17, gap: int = 8) -> Tensor:
     """IMAGE [1, H, W, 3]: pictures ``cell`` pixels high and as wide as they are, with their labels in letters of
-    ``size`` pixels. Raises ImportError without matplotlib."""
+    ``size`` pixels."""
     pictures = [[fitted(p, cell) for p in row.pictures] for row in rows]
     left = max((_wide(line, size) for row in rows for line in row.label.split("\n")), default=0)
     left += 2 * gap if left else gap
@@ -214,7 +214,7 @@ PANELS: tuple[dict[str, dict[str, str]], ...] = (
 
 
 def curves(trace: Trace, width: int = 1080, height: int = 720) -> Tensor:
-    """IMAGE [1, height, width, 3] in [0, 1]: six panels over the steps. Raises ImportError without matplotlib."""
+    """IMAGE [1, height, width, 3] in [0, 1]: six panels over the steps."""
     figure, there = new_figure(width, height), set(trace.measured)
     axes = figure.subplots(2, 3, sharex=True)
     for ax, panel in zip(axes.flat, PANELS, strict=True):

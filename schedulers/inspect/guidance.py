@@ -60,7 +60,7 @@ _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#999999"
 
 
 def plot(report: Report, width: int = 960, height: int = 640) -> Tensor:
-    """IMAGE [1, height, width, 3] in [0, 1]. Raises ImportError without matplotlib."""
+    """IMAGE [1, height, width, 3] in [0, 1]."""
     figure, rows = new_figure(width, height), report["steps"]
     axes = figure.subplots(2, 2, sharex=True)
     for ax, (key, title) in zip(axes.flat, MEASURES.items(), strict=False):

@@ -90,7 +90,7 @@ def plan_record(plan: Plan) -> dict[str, Any]:
 
 
 def plot(runs: Sequence[Run], y: str, x: str, width: int = 960, height: int = 640) -> Tensor:
-    """Runs overlaid as IMAGE [1, height, width, 3] in [0, 1]. Raises ImportError without matplotlib."""
+    """Runs overlaid as IMAGE [1, height, width, 3] in [0, 1]."""
     figure = new_figure(width, height)
     ax = figure.subplots()
     for run, color in zip(runs, cycle(COLORS), strict=False):

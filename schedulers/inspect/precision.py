@@ -193,7 +193,7 @@ _STYLE = {"bf16": ("#0072B2", "o", ""), "fp16": ("#D55E00", "s", "///")}
 
 
 def plot(result: Audit, width: int = 960, height: int = 480) -> Tensor:
-    """IMAGE [1, height, width, 3] in [0, 1]. Raises ImportError without matplotlib."""
+    """IMAGE [1, height, width, 3] in [0, 1]."""
     figure = new_figure(width, height)
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     _plot_levels(left, result)
