@@ -58,7 +58,7 @@ NOISE = (
     Defect("noise: the picture under the noise unscaled", "schedulers/sample.py",
            "latent * point.alpha", "latent",
            ("tests/test_known_steps.py::test_a_run_starts_as_comfyui_s",)),
-    Defect("noise: an empty latent taken for a picture", "nodes/_standalone.py",
+    Defect("noise: an empty latent taken for a picture", "nodes/host/alone/guider.py",
            " if bool(latent.count_nonzero()) else latent", "",
            ("tests/test_diffusers_nodes.py::test_an_empty_latent_is_no_picture",)),
 )
@@ -75,7 +75,7 @@ PREDICTIONS = (
            "sigma * sigma / alpha", "sigma / alpha", ("tests/test_predictions.py",)),
     Defect("prediction: v read from a state that is not on VP", "schedulers/prediction.py",
            "return x / norm, alpha", "return x, alpha",
-           ("tests/test_solvers.py::test_prediction_invariance",)),
+           ("tests/test_known_steps.py::test_v_is_read_from_a_host_s_state_at_the_same_level_on_vp",)),
     Defect("path: sub-VP is VP", "schedulers/path.py",
            "2 / (math.hypot(kappa, 2) + kappa)", "1 / math.hypot(kappa, 1)",
            ("tests/test_schedules.py::test_a_path_meets_every_ratio_once",)),

@@ -13,6 +13,7 @@ from sampling_kit.schedulers.guidance.level import Ladder
 from sampling_kit.schedulers.noise_schedule import ScaledLinearVP
 from sampling_kit.schedulers.path import VE, VP, Flow
 from sampling_kit.schedulers.points import Points
+from sampling_kit.schedulers.prediction import Prediction
 from sampling_kit.schedulers.sample import noised
 from sampling_kit.schedulers.solver import (
     AdamsBashforth,
@@ -204,6 +205,18 @@ def test_a_run_starts_as_comfyui_s(path):
 
 
 # -------------------------------------------------------------------------------------------- levels
+
+
+@both_paths
+@pytest.mark.parametrize("kappa", [0.1, 1.0, 14.0])
+def test_v_is_read_from_a_host_s_state_at_the_same_level_on_vp(path, kappa):
+    """v = α·ε − σ·x0 with α² + σ² = 1 and the same σ/α, whatever coordinates the state is in."""
+    x0, eps = torch.tensor([[0.7, -2.0]]).double(), torch.tensor([[1.5, 0.4]]).double()
+    at, vp = path.at(kappa), VP().at(kappa)
+    x, v = at.alpha * x0 + at.sigma * eps, vp.alpha * eps - vp.sigma * x0
+    for sigma in (at.sigma, torch.tensor([at.sigma]).double()):
+        assert torch.allclose(Prediction("v").read(v, x, path, sigma), x0, atol=1e-12)
+        assert torch.allclose(Prediction("v").write(x0, x, path, sigma), v, atol=1e-12)
 
 
 def test_the_snr_shift_divides_the_signal_to_noise_ratio():
