@@ -160,7 +160,7 @@ def test_restart_returns_to_the_variance_of_its_level(solver, path):
 
 def test_churn_keeps_to_its_window():
     """EDM's S_tmin and S_tmax: the network is told (1 + γ)·σ inside, σ outside."""
-    sigmas = (10.0, 5.0, 3.0, 1.0, 0.5)
+    sigmas = (10.0, 5.0, 3.0, 1.0, 0.5, 0.2)
     for solver in (Euler(100.0, 1.0, 5.0), HeunEDM(100.0, 1.0, 5.0)):
         told = []
 
