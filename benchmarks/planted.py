@@ -83,7 +83,7 @@ PREDICTIONS = (
 
 SOLVERS = (
     Defect("solver: ER-SDE of order 3 is of order 2", "schedulers/solver/stochastic.py",
-           "integrals[: len(slopes)], slopes", "integrals[:1], slopes[:1]", ("tests/test_er_sde.py",)),
+           "integrals[: len(slopes)], slopes", "integrals[: len(slopes[:1])], slopes[:1]", ("tests/test_er_sde.py",)),
     Defect("solver: ER-SDE's noise scale", "schedulers/solver/stochastic.py",
            "kappa**0.3) + 10", "kappa**0.3) + 1", ("tests/test_er_sde.py",)),
     Defect("solver: Euler–Maruyama without α", "schedulers/solver/stochastic.py",
