@@ -33,7 +33,7 @@ from sampling_kit.schedulers import noise_schedule as schedules
 from sampling_kit.schedulers.denoiser.network import Network, load
 from sampling_kit.schedulers.fit.problem import Problem as FitProblem
 from sampling_kit.schedulers.fit.problem import summary
-from sampling_kit.schedulers.inspect.metrics import frechet, random_features
+from sampling_kit.schedulers.measure.metrics import frechet, random_features
 from sampling_kit.schedulers.path import VE
 from sampling_kit.schedulers.solver import ALL
 from sampling_kit.schedulers.solver.fitted import FittedSolver, Table, table_of

@@ -13,10 +13,11 @@ import torch
 from sampling_kit.headless.context import Context, use
 from sampling_kit.headless.registry import registry
 from sampling_kit.nodes.inspect.compare_solvers import combined, named
-from sampling_kit.schedulers.inspect import compare, film
-from sampling_kit.schedulers.inspect.compare import Entry, refined
-from sampling_kit.schedulers.inspect.trace import Step, Trace
+from sampling_kit.schedulers.measure import compare_solvers as compare
+from sampling_kit.schedulers.measure.compare_solvers import Entry, refined
+from sampling_kit.schedulers.measure.trace import Step, Trace
 from sampling_kit.schedulers.path import VE, Flow
+from sampling_kit.schedulers.show import film
 
 NODES = registry()
 

@@ -14,9 +14,9 @@ from sampling_kit.nodes.host.alone import guider as host
 from sampling_kit.nodes.inspect import difference as inspect
 from sampling_kit.schedulers.denoiser.analytic import Gaussian, ImageSet, Mixture
 from sampling_kit.schedulers.denoiser.wrap import InDtype, Relabelled
-from sampling_kit.schedulers.inspect import DTYPES, plain, precision, prediction_type, spread
-from sampling_kit.schedulers.inspect.compute_dtype import choose
-from sampling_kit.schedulers.inspect.facts import ModelFacts, Weights, misfits, step_shift
+from sampling_kit.schedulers.measure import DTYPES, plain, precision, prediction_type, spread
+from sampling_kit.schedulers.measure.compute_dtype import choose
+from sampling_kit.schedulers.measure.model_facts import ModelFacts, Weights, misfits, step_shift
 from sampling_kit.schedulers.native_schedule import ShiftedCosineVP, VPRange
 from sampling_kit.schedulers.noise_schedule import (
     EDM,

@@ -13,14 +13,14 @@ import torch
 from sampling_kit.headless.context import Context, use
 from sampling_kit.headless.registry import registry
 from sampling_kit.nodes.host.trace_watch import Watch
-from sampling_kit.schedulers.inspect import film
-from sampling_kit.schedulers.inspect.error import doubled, embedded, rms
-from sampling_kit.schedulers.inspect.trace import MEASURES, MEBI, Recorder, Trace, View, angle
+from sampling_kit.schedulers.measure.error import doubled, embedded, rms
+from sampling_kit.schedulers.measure.trace import MEASURES, MEBI, Recorder, Trace, View, angle
 from sampling_kit.schedulers.noise import PerImageNoise
 from sampling_kit.schedulers.noise_schedule import EDM, RectifiedFlowSchedule
 from sampling_kit.schedulers.path import VE, Flow
 from sampling_kit.schedulers.points import Points
 from sampling_kit.schedulers.sample import sample
+from sampling_kit.schedulers.show import film
 from sampling_kit.schedulers.solver import DDIM, Euler, HeunEDM, Restart, UniPC
 from sampling_kit.schedulers.spacing import Karras, Trailing, space
 from sampling_kit.schedulers.split import Stepped

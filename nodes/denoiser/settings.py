@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ...schedulers.inspect import DTYPES, precision, prediction_type, spread
-from ...schedulers.inspect.compute_dtype import ASKED
-from ...schedulers.inspect.facts import misfits
+from ...schedulers.measure import DTYPES, precision, prediction_type, spread
+from ...schedulers.measure.compute_dtype import ASKED
+from ...schedulers.measure.model_facts import misfits
 from ...schedulers.noise_schedule import NoiseSchedule
 from ...schedulers.prediction import KINDS
 from ..host import (

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...schedulers.fit import compare, store
-from ...schedulers.inspect import plain
+from ...schedulers.measure import plain
 from ...schedulers.noise_schedule import NoiseSchedule
 from ...schedulers.solver import Solver
 from ...schedulers.solver.fitted import FittedSolver

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...schedulers.inspect import compare
-from ...schedulers.inspect.trace import Trace
+from ...schedulers.measure import compare_solvers as compare
+from ...schedulers.measure.trace import Trace
 from ...schedulers.solver import UniPC
 from ..guidance.rules import numbered
 from ..host import io, make_sampler, path_of, run_sampler, sampler_name, traced

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ...schedulers.inspect import guidance, plain
+from ...schedulers.measure import guidance_report as guidance
+from ...schedulers.measure import plain
 from ..host import io, probed
 from ..image.images import written
 from ..ui.wire_types import GuidanceReportType

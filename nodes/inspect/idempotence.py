@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...schedulers.inspect import plain, table
+from ...schedulers.measure import plain, table
 from ...schedulers.points import Points
 from ...schedulers.solver import Idempotent
 from ..host import io, model_of, probe, schedule_of

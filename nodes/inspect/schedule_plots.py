@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...schedulers.inspect.levels import POSITIONS, QUANTITIES, Run, plan_record, plot, record
+from ...schedulers.measure.run_levels import POSITIONS, QUANTITIES, Run, plan_record, plot, record
 from ...schedulers.noise_schedule import NoiseSchedule
 from ...schedulers.path import VE
 from ...schedulers.points import Points

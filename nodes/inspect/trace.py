@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...schedulers.inspect import film
-from ...schedulers.inspect.trace import MEBI, Trace
+from ...schedulers.measure.trace import MEBI, Trace
+from ...schedulers.show import film
 from ...schedulers.solver import Solver
 from ...schedulers.split import Handover, Part
 from ..host import as_latent, io, make_sampler, solver_of, traced

@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ..inspect import table as text_table
-from ..inspect.figure import new_figure, pixels
+from ..measure import table as text_table
 from ..noise_schedule import NoiseSchedule
 from ..points import Points
+from ..show.style import new_figure, pixels
 from ..solver import (
     ALL,
     DDIM,

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from .. import spacing
-from ..inspect import table as text_table
+from ..measure import table as text_table
 from ..noise_schedule import Array, NoiseSchedule
 from ..path import VP, rescale
 from ..points import Points

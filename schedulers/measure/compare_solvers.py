@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from ..path import Path
+from ..show.film import Decode, Row, looker, sheet
+from ..show.style import new_figure, pixels
 from . import plain, table
 from .error import rms
-from .figure import new_figure, pixels
-from .film import Decode, Row, looker, sheet
 from .trace import Trace, numbers
 
 

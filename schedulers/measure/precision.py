@@ -18,9 +18,9 @@ from torch import Tensor
 from ..noise import PerImageNoise
 from ..noise_schedule import NoiseSchedule
 from ..sample import noised, sample
+from ..show.style import new_figure, pixels
 from ..solver import Euler
 from . import DTYPES, Evaluate, plain, table
-from .figure import new_figure, pixels
 
 REFERENCE = "fp32"
 

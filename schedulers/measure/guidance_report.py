@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from ..show.style import new_figure, pixels
 from . import table
-from .figure import new_figure, pixels
 
 Report = Mapping[str, Any]
 Row = Mapping[str, Any]

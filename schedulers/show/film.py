@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import plain
-from .figure import new_figure, pixels
-from .trace import MEASURES, Trace, View
+from ..measure import plain
+from ..measure.trace import MEASURES, Trace, View
+from .style import new_figure, pixels
 
 #: Latents of one image [1, C, …] on the LATENT wire's scale → its picture or pictures [(…,) H, W, 3] in [0, 1].
 Decode = Callable[[Tensor], Tensor]

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ..noise_schedule import NoiseSchedule
 from ..points import Points
+from ..show.style import new_figure, pixels
 from ..solver import Plan
-from .figure import new_figure, pixels
 
 #: What the levels of a run can be plotted as and against, and how an axis is labelled.
 QUANTITIES = {
