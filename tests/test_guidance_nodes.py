@@ -12,6 +12,7 @@ from sampling_kit.nodes.guidance.measurement import DEGRADE, MEASURED, known
 from sampling_kit.nodes.inspect import guidance_probe as probe
 from sampling_kit.schedulers.guidance import Gray
 from sampling_kit.schedulers.measure import guidance_report as reports
+from sampling_kit.schedulers.show import guidance_plot
 
 BY_ID = {node.define_schema().node_id: node for node in NODES}
 SIZE, BATCH = 24, 3
@@ -280,7 +281,7 @@ def test_without_matplotlib_the_table_is_the_picture(monkeypatch):
     def missing(report):
         raise ImportError("matplotlib")
 
-    monkeypatch.setattr(reports, "plot", missing)
+    monkeypatch.setattr(guidance_plot, "plot", missing)
     report = dict(
         network_calls=0, evaluations=0, calls={}, saved_calls=0, shared_images=0, steps=[]
     )

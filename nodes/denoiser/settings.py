@@ -12,6 +12,7 @@ from ...schedulers.measure.compute_dtype import ASKED
 from ...schedulers.measure.model_facts import misfits
 from ...schedulers.noise_schedule import NoiseSchedule
 from ...schedulers.prediction import KINDS
+from ...schedulers.show import precision_plot
 from ..host import (
     compute_choice,
     facts_of,
@@ -243,7 +244,7 @@ class PrecisionAudit(io.ComfyNode):
 def _picture(result: precision.Audit) -> Tensor:
     """The plot, or the table as a picture where matplotlib is not installed."""
     try:
-        return precision.plot(result)
+        return precision_plot.plot(result)
     except ImportError:
         return written(f"{result.text()}\n\n(a plot needs matplotlib: pip install matplotlib)")
 

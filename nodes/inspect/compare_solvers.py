@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...schedulers.measure import compare_solvers as compare
 from ...schedulers.measure.trace import Trace
+from ...schedulers.show import convergence_plot
 from ...schedulers.solver import UniPC
 from ..guidance.rules import numbered
 from ..host import io, make_sampler, path_of, run_sampler, sampler_name, traced
@@ -102,10 +103,10 @@ class CompareSolvers(io.ComfyNode):
         told = json.dumps(facts, allow_nan=False)
         decode = None if vae is None else vae.decode
         try:
-            pictures = compare.contact(entries, reference, images, decode)
-            plot = compare.plot(entries) if reference else written(text)
+            pictures = convergence_plot.contact(entries, reference, images, decode)
+            plot = convergence_plot.plot(entries) if reference else written(text)
         except ImportError:
-            found = compare.drawn(entries, reference, images, decode)
+            found = convergence_plot.drawn(entries, reference, images, decode)
             pictures = sheet([row for _, row in found], images, 1, 6)
             plot = written(f"{text}\n\n(a plot needs matplotlib: pip install matplotlib)")
         return io.NodeOutput(pictures, plot, text, told, ui={"text": [text]})

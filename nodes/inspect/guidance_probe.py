@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ...schedulers.measure import guidance_report as guidance
-from ...schedulers.measure import plain
+from ...schedulers.measure import guidance_report, plain
+from ...schedulers.show import guidance_plot
 from ..host import io, probed
 from ..image.images import written
 from ..ui.wire_types import GuidanceReportType
@@ -85,7 +85,7 @@ class GuidanceReport(io.ComfyNode):
                 "report: the probed GUIDER has not run; connect Guidance Probe's guider to the sampler and the "
                 "sampler's LATENT to this node"
             )
-        text = guidance.text(report.report)
+        text = guidance_report.text(report.report)
         told = json.dumps(plain(report.report), allow_nan=False)
         return io.NodeOutput(picture(report.report, text), text, told, ui={"text": [text]})
 
@@ -93,7 +93,7 @@ class GuidanceReport(io.ComfyNode):
 def picture(report: dict[str, Any], text: str) -> Tensor:
     """The plot, or the table as a picture where matplotlib is not installed."""
     try:
-        return guidance.plot(report)
+        return guidance_plot.plot(report)
     except ImportError:
         return written(f"{text}\n\n(a plot needs matplotlib: pip install matplotlib)")
 

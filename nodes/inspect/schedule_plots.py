@@ -8,10 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from ...schedulers.measure.run_levels import POSITIONS, QUANTITIES, Run, plan_record, plot, record
+from ...schedulers.measure.run_levels import Run, plan_record, record
 from ...schedulers.noise_schedule import NoiseSchedule
 from ...schedulers.path import VE
 from ...schedulers.points import Points
+from ...schedulers.show.schedule_plot import POSITIONS, QUANTITIES, plot
 from ...schedulers.solver import Plan, Solver
 from ..guidance.rules import numbered
 from ..host import io

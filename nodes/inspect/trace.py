@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...schedulers.measure.trace import MEBI, Trace
-from ...schedulers.show import film
+from ...schedulers.show import film, trace_curves, trace_page
 from ...schedulers.solver import Solver
 from ...schedulers.split import Handover, Part
 from ..host import as_latent, io, make_sampler, solver_of, traced
@@ -97,7 +97,10 @@ class ShowTrace(io.ComfyNode):
         decode = None if vae is None else vae.decode
         shot = film.film(found, image, frames, decode)
         csv, told = found.csv(), json.dumps(found.facts(), allow_nan=False)
-        ui = {"sampling_kit_trace": [film.payload(found, shot, image)], "text": [found.summary()]}
+        ui = {
+            "sampling_kit_trace": [trace_page.payload(found, shot, image)],
+            "text": [found.summary()],
+        }
         strip, curves = drawn(found, shot)
         return io.NodeOutput(strip, curves, shot.x0, shot.x, csv, told, ui=ui)
 
@@ -105,7 +108,7 @@ class ShowTrace(io.ComfyNode):
 def drawn(trace: Trace, shot: film.Film) -> tuple[Tensor, Tensor]:
     """(strip, curves); without matplotlib pictures without labels, and the table."""
     try:
-        return film.strip(shot), film.curves(trace)
+        return film.strip(shot), trace_curves.curves(trace)
     except ImportError:
         plain = images.sheet([shot.x0, shot.x], 6, max(1, 160 // shot.x.shape[1]), 6)
         return plain, written(f"{trace.csv()}\n(plots need matplotlib: pip install matplotlib)")
