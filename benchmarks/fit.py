@@ -31,7 +31,7 @@ from torch import Tensor
 from sampling_kit.embedded import fits, postcards, trained
 from sampling_kit.schedulers.fit.problem import Problem as FitProblem
 from sampling_kit.schedulers.fit.problem import summary
-from sampling_kit.schedulers.inspect.metrics import frechet, random_features
+from sampling_kit.schedulers.measure.metrics import frechet, random_features
 from sampling_kit.schedulers.path import VE
 from sampling_kit.schedulers.solver import ALL
 from sampling_kit.schedulers.solver.fitted import FittedSolver, Table, table_of

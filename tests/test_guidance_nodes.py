@@ -10,7 +10,7 @@ from sampling_kit.headless.core import MaskComposite, SolidMask
 from sampling_kit.nodes import NODES
 from sampling_kit.nodes.guidance.measurement import DEGRADE, MEASURED, known
 from sampling_kit.schedulers.guidance import Gray
-from sampling_kit.schedulers.inspect import guidance as reports
+from sampling_kit.schedulers.measure import guidance_report as reports
 
 BY_ID = {node.define_schema().node_id: node for node in NODES}
 SIZE, BATCH = 24, 3

@@ -9,8 +9,8 @@ import scipy.stats
 import torch
 from tolerance import rounding
 
-from sampling_kit.schedulers.inspect import metrics
-from sampling_kit.schedulers.inspect.metrics import (
+from sampling_kit.schedulers.measure import metrics
+from sampling_kit.schedulers.measure.metrics import (
     energy_distance,
     frechet,
     mmd,

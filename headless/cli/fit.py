@@ -142,7 +142,7 @@ def fit_solver(
 
         from ...nodes.denoiser.embedded import KINDS
         from ...nodes.fit.fit_solver import METHODS
-        from ...schedulers.inspect import plain
+        from ...schedulers.measure import plain
         from .. import fit_workflow as fitting
         from ..registry import registry
         from .prepare import context_of

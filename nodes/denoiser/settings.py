@@ -7,11 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from ...schedulers.inspect import DTYPES, precision, prediction_type, spread
-from ...schedulers.inspect.compute_dtype import ASKED
-from ...schedulers.inspect.facts import misfits
+from ...schedulers.measure import DTYPES, precision, prediction_type, spread
+from ...schedulers.measure.compute_dtype import ASKED
+from ...schedulers.measure.model_facts import misfits
 from ...schedulers.noise_schedule import NoiseSchedule
 from ...schedulers.prediction import KINDS
+from ...schedulers.show import precision_plot
 from ..host import (
     compute_choice,
     facts_of,
@@ -236,7 +237,7 @@ class PrecisionAudit(io.ComfyNode):
 
         found = {name: measured(name) for name in models}
         result = precision.compare(found, len(run) - 1, notes)
-        return _report(result.text(), result.payload(), precision.plot(result))
+        return _report(result.text(), result.payload(), precision_plot.plot(result))
 
 
 NODES = (DenoiserSettings, InspectDenoiser, CheckPredictionType, PrecisionAudit)

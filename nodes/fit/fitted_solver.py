@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ...schedulers.fit import compare, store
-from ...schedulers.inspect import plain
+from ...schedulers.measure import plain
 from ...schedulers.noise_schedule import NoiseSchedule
 from ...schedulers.solver import Solver
 from ...schedulers.solver.fitted import FittedSolver

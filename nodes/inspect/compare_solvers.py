@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...schedulers.inspect import compare
-from ...schedulers.inspect.figure import written
-from ...schedulers.inspect.trace import Trace
+from ...schedulers.measure import compare_solvers as compare
+from ...schedulers.measure.trace import Trace
+from ...schedulers.show import convergence_plot
+from ...schedulers.show.style import written
 from ...schedulers.solver import UniPC
 from ..guidance.rules import numbered
 from ..host import io, make_sampler, path_of, run_sampler, sampler_name, traced
@@ -101,8 +102,8 @@ class CompareSolvers(io.ComfyNode):
         facts = dict(runs=[e.facts() for e in entries], reference=reference and reference.facts())
         told = json.dumps(facts, allow_nan=False)
         decode = None if vae is None else vae.decode
-        pictures = compare.contact(entries, reference, images, decode)
-        plot = compare.plot(entries) if reference else written(text)
+        pictures = convergence_plot.contact(entries, reference, images, decode)
+        plot = convergence_plot.plot(entries) if reference else written(text)
         return io.NodeOutput(pictures, plot, text, told, ui={"text": [text]})
 
 

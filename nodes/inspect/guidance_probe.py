@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ...schedulers.inspect import guidance, plain
+from ...schedulers.measure import guidance_report, plain
+from ...schedulers.show import guidance_plot
 from ..host import io, probed
 from ..ui.wire_types import GuidanceReportType
 
@@ -81,9 +82,9 @@ class GuidanceReport(io.ComfyNode):
                 "report: the probed GUIDER has not run; connect Guidance Probe's guider to the sampler and the "
                 "sampler's LATENT to this node"
             )
-        text = guidance.text(report.report)
+        text = guidance_report.text(report.report)
         told = json.dumps(plain(report.report), allow_nan=False)
-        return io.NodeOutput(guidance.plot(report.report), text, told, ui={"text": [text]})
+        return io.NodeOutput(guidance_plot.plot(report.report), text, told, ui={"text": [text]})
 
 
 NODES = (GuidanceProbe, GuidanceReport)

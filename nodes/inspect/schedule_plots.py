@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ...schedulers.inspect.levels import POSITIONS, QUANTITIES, Run, plan_record, plot, record
+from ...schedulers.measure.run_levels import Run, plan_record, record
 from ...schedulers.noise_schedule import NoiseSchedule
 from ...schedulers.path import VE
 from ...schedulers.points import Points
+from ...schedulers.show.schedule_plot import POSITIONS, QUANTITIES, plot
 from ...schedulers.solver import Plan, Solver
 from ..guidance.rules import numbered
 from ..host import io

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from ...schedulers.inspect import film
-from ...schedulers.inspect.trace import MEBI, Trace
+from ...schedulers.measure.trace import MEBI, Trace
+from ...schedulers.show import film, trace_curves, trace_page
 from ...schedulers.solver import Solver
 from ...schedulers.split import Handover, Part
 from ..host import as_latent, io, make_sampler, solver_of, traced
@@ -94,8 +94,11 @@ class ShowTrace(io.ComfyNode):
         decode = None if vae is None else vae.decode
         shot = film.film(found, image, frames, decode)
         csv, told = found.csv(), json.dumps(found.facts(), allow_nan=False)
-        ui = {"sampling_kit_trace": [film.payload(found, shot, image)], "text": [found.summary()]}
-        strip, curves = film.strip(shot), film.curves(found)
+        ui = {
+            "sampling_kit_trace": [trace_page.payload(found, shot, image)],
+            "text": [found.summary()],
+        }
+        strip, curves = film.strip(shot), trace_curves.curves(found)
         return io.NodeOutput(strip, curves, shot.x0, shot.x, csv, told, ui=ui)
 
 

@@ -10,10 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ..inspect import table as text_table
-from ..inspect.figure import new_figure, pixels
 from ..noise_schedule import NoiseSchedule
 from ..points import Points
+from ..show.style import new_figure, pixels
 from ..solver import (
     ALL,
     DDIM,
@@ -27,6 +26,7 @@ from ..solver import (
     UniPC,
 )
 from ..solver.fitted import FittedSolver, Table, table_of
+from ..text_table import text_table
 from .grid import fixed_points, steps_for
 from .problem import Problem, summary
 

@@ -28,12 +28,12 @@ import torch
 from torch import Tensor
 
 from .. import spacing
-from ..inspect import table as text_table
 from ..noise_schedule import Array, NoiseSchedule
 from ..path import VP, rescale
 from ..points import Points
 from ..solver import Solver
 from ..solver.fitted import ddim, table_of
+from ..text_table import text_table
 from .problem import Problem, summary
 from .trajectories import Trajectories, log_time
 

@@ -30,9 +30,9 @@ from ....schedulers.guidance import (
     GuidanceRun,
 )
 from ....schedulers.guidance.networks import BranchNetworks
-from ....schedulers.inspect import DTYPES, Evaluate
-from ....schedulers.inspect.compute_dtype import Choice, choose
-from ....schedulers.inspect.facts import ModelFacts, Weights, is_zero_snr
+from ....schedulers.measure import DTYPES, Evaluate
+from ....schedulers.measure.compute_dtype import Choice, choose
+from ....schedulers.measure.model_facts import ModelFacts, Weights, is_zero_snr
 from ....schedulers.noise import PerImageNoise
 from ....schedulers.noise_schedule import NoiseSchedule
 from ....schedulers.path import VP, Flow

@@ -9,6 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+# Okabe & Ito's colours, told apart by colour-blind readers too.
+BLUE, SKY, GREEN = "#0072B2", "#56B4E9", "#009E73"
+ORANGE, VERMILION, PINK = "#E69F00", "#D55E00", "#CC79A7"
+GREY, BLACK = "#999999", "#000000"
+
+
+def number(value: float | None) -> float:
+    """A value to plot; NaN, which leaves a gap, where there is none."""
+    return math.nan if value is None else value
+
 
 def new_figure(width: int, height: int) -> Any:
     """A matplotlib Figure, ``width`` × ``height`` pixels."""

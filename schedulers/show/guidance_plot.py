@@ -1,62 +1,14 @@
-"""What guidance did during a run, from ``GuidanceRun.report()``: a table and a plot over the evaluations."""
+"""What guidance did during a run, over the evaluations."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
-from . import table
-from .figure import new_figure, pixels
-
-Report = Mapping[str, Any]
-Row = Mapping[str, Any]
-
-#: Key of a report's row → title of its plot.
-MEASURES = {
-    "delta": "‖Δ‖ = ‖D_c − D_u‖",
-    "cosine": "cos(D_c, D_u)",
-    "effective_weight": "effective weight ⟨D − D_u, Δ⟩/‖Δ‖²",
-}
-
-
-def text(report: Report) -> str:
-    """The totals in a sentence, and a row per evaluation; values are means over the images."""
-    header = ("evaluation", "step", "σ", "calls", "skipped", "‖Δ‖", "cos", "weight")
-    rows = [
-        (
-            str(i), row["step"], row["sigma"], _names(row["calls"]), ", ".join(row["skipped"]) or None,
-            *(mean(row[key]) for key in MEASURES),
-        )
-        for i, row in enumerate(report["steps"])
-    ]  # fmt: skip
-    return "\n".join((summary(report), "", table(header, rows)))
-
-
-def summary(report: Report) -> str:
-    """Network calls made and saved."""
-    calls = _names(report["calls"], always=True)
-    more = f"; {n} images shared" if (n := report["shared_images"]) else ""
-    return (
-        f"{report['network_calls']} network calls in {report['evaluations']} evaluations ({calls}), "
-        f"{report['saved_calls']} saved{more}"
-    )
-
-
-def _names(calls: Mapping[str, int], always: bool = False) -> str:
-    return ", ".join(f"{n} {k}" if k > 1 or always else n for n, k in calls.items()) or "none"
-
-
-def mean(values: Sequence[float | None] | None) -> float | None:
-    """The mean of what is there."""
-    there = [v for v in values or () if v is not None]
-    return sum(there) / len(there) if there else None
-
-
-# Okabe & Ito's colours, told apart by colour-blind readers too; hatches say the same again.
-_BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#999999"
+from ..measure.guidance_report import MEASURES, Report, Row, mean, summary
+from .style import BLUE, GREY, VERMILION, new_figure, number, pixels
 
 
 def plot(report: Report, width: int = 960, height: int = 640) -> Tensor:
@@ -84,13 +36,13 @@ def _plot_measure(ax: Any, values: Sequence[Sequence[float | None] | None], titl
     if not count:
         ax.text(
             0.5, 0.5, "needs the unconditional\nprediction", ha="center", va="center", fontsize=13,
-            color=_GREY, transform=ax.transAxes,
+            color=GREY, transform=ax.transAxes,
         )  # fmt: skip
         return
     for i in range(count if count > 1 else 0):
-        ax.plot([_number(v[i] if v and i < len(v) else None) for v in values], color=_GREY, lw=1)
-    means = [_number(mean(v)) for v in values]
-    ax.plot(means, color=_BLUE, linewidth=2.5, marker="o", markersize=5)
+        ax.plot([number(v[i] if v and i < len(v) else None) for v in values], color=GREY, lw=1)
+    means = [number(mean(v)) for v in values]
+    ax.plot(means, color=BLUE, linewidth=2.5, marker="o", markersize=5)
     ax.ticklabel_format(axis="y", useOffset=False)
     low, high = ax.get_ylim()
     if high - low < 0.02 * max(abs(low), abs(high)):  # what is constant shall look so
@@ -101,10 +53,6 @@ def _plot_measure(ax: Any, values: Sequence[Sequence[float | None] | None], titl
         ax.set_ylim(max(min(there), 1e-4 * max(there)) / 2, 2 * high)
 
 
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
 def _plot_calls(ax: Any, rows: Sequence[Row]) -> None:
     """Bars: network calls of every evaluation, and on top of them those that were skipped."""
     from matplotlib.ticker import MaxNLocator
@@ -112,10 +60,16 @@ def _plot_calls(ax: Any, rows: Sequence[Row]) -> None:
     made = [sum(row["calls"].values()) for row in rows]
     skipped = [len(row["skipped"]) for row in rows]
     at = range(len(rows))
-    ax.bar(at, made, color=_BLUE, label="made")
+    ax.bar(at, made, color=BLUE, label="made")
     if any(skipped):
         ax.bar(
-            at, skipped, bottom=made, color="white", edgecolor=_ORANGE, hatch="///", label="skipped"
+            at,
+            skipped,
+            bottom=made,
+            color="white",
+            edgecolor=VERMILION,
+            hatch="///",
+            label="skipped",
         )
     ax.set_title("network calls", fontsize=13)
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
