@@ -9,6 +9,18 @@ from host_server import NEEDED, PACK, Comfy, find_python, find_root
 torch.set_num_threads(int(os.environ.get("SAMPLING_KIT_TEST_THREADS", "1")))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--release", action="store_true", help="also what only a release needs")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--release"):
+        skip = pytest.mark.skip(reason="only a release needs it: pytest --release")
+        for item in items:
+            if item.get_closest_marker("release"):
+                item.add_marker(skip)
+
+
 @pytest.fixture(scope="session")
 def comfy() -> Comfy:
     root = find_root()
