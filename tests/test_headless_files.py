@@ -11,10 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from toy_nodes import (
-    GOOD,
-    node,
-)
+from toy_nodes import GOOD, node
 
 from sampling_kit.headless import graph, png_text, workflow
 from sampling_kit.headless.load_image import load_image
@@ -252,9 +249,6 @@ def test_load_image_is_confined_and_clear(tmp_path: Path, name: str, message: st
     (folder / "cut.png").write_bytes((tmp_path / "secret.png").read_bytes()[:60])
     with pytest.raises(ValueError, match=message):
         load_image(name, folder)
-
-
-# The stand-in for comfy_api.latest.io
 
 
 def test_limits_are_what_the_messages_say():

@@ -316,6 +316,9 @@ def test_context_and_hidden_values(tmp_path: Path):
         graph.current()
 
 
+# The stand-in for comfy_api.latest.io
+
+
 def test_schema_is_described_as_in_comfyui():
     info = io.object_info(REGISTRY["Spaced"])
     assert info["input"] == {
