@@ -9,7 +9,7 @@ WEB_DIRECTORY = "./web"
 if __package__ and find_spec("comfy_api"):
     from .nodes import NODES
     from .nodes.host import ComfyExtension, add_route
-    from .nodes.preview import MOST_BYTES, ROUTE, answer
+    from .nodes.ui.live_route import MOST_BYTES, ROUTE, answer
 
     class SamplingKit(ComfyExtension):
         """The pack, as ComfyUI sees it."""

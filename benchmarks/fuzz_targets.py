@@ -158,7 +158,7 @@ def pictures() -> list[bytes]:
 
 
 def run_fit(data: bytes) -> None:
-    from sampling_kit.nodes.fit import card_text
+    from sampling_kit.nodes.fit.fit_solver import card_text
     from sampling_kit.schedulers import split
     from sampling_kit.schedulers.denoiser import network
     from sampling_kit.schedulers.fit import predictor, store
@@ -228,7 +228,7 @@ def tensor_files() -> list[bytes]:
 
 
 def run_route(data: bytes) -> None:
-    from sampling_kit.nodes.preview import answer
+    from sampling_kit.nodes.ui.live_route import answer
 
     status, payload = answer(data)
     assert status in (200, 400)
@@ -237,7 +237,7 @@ def run_route(data: bytes) -> None:
 
 def requests() -> list[bytes]:
     """What the page sends for the nodes of the examples that show something, and for every solver."""
-    from sampling_kit.nodes.preview import VALUES
+    from sampling_kit.nodes.ui.live_route import VALUES
 
     made = []
     for text in examples():
@@ -278,6 +278,6 @@ def import_all() -> None:
     import sampling_kit.headless.save
     import sampling_kit.headless.settings_flags
     import sampling_kit.nodes
-    import sampling_kit.nodes.preview
+    import sampling_kit.nodes.ui.live_route
     import sampling_kit.schedulers.fit.store
     import sampling_kit.schedulers.split  # noqa: F401

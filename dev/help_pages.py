@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..nodes import NODES
-from ..nodes import io_standalone as io
+from ..nodes.host.alone import io
 from .translations import LANGUAGES, ROOT, Translation
 
 PACK = Path(__file__).resolve().parent.parent

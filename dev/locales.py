@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..nodes import NODES
-from ..nodes import io_standalone as io
+from ..nodes.host.alone import io
 from .help_pages import page
 from .translations import LANGUAGES, ROOT, Translation
 

@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..nodes import fit as nodes
-from ..nodes import fitted
-from ..nodes import io_standalone as io
+from ..nodes.fit import fit_solver as nodes
+from ..nodes.fit import fitted_solver as fitted
+from ..nodes.host.alone import io
 from ..schedulers.fit.compare import Comparison
 from ..schedulers.settings import Settings
 from ..schedulers.solver.fitted import FittedSolver

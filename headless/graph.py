@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any
 
-from ..nodes.io_standalone import NodeOutput, bind
+from ..nodes.host.alone.io import NodeOutput, bind
 from .context import Context, current, use
 from .prompt import (
     AUTOGROW,

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, ImageSequence
 
-from ..nodes.files import find_file
+from ..nodes.ui.file_names import find_file
 
 MOST_PIXELS = 2**27  # of an image to load, all frames together: 1.6 GB as floats
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..nodes.io_standalone import Input
+from ..nodes.host.alone.io import Input
 from .workflow import Prompt
 
 Registry = Mapping[str, type[Any]]  # node class by id

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image, PngImagePlugin
 
-from ..nodes.files import fill_in, next_number, split_prefix
+from ..nodes.ui.file_names import fill_in, next_number, split_prefix
 from ..schedulers.files import whole
 from .context import Context
 from .provenance import CHUNK, facts, pixel_digest

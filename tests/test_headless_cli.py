@@ -18,7 +18,7 @@ from sampling_kit.headless.bars import node_bars
 from sampling_kit.headless.cli import options
 from sampling_kit.headless.load_image import load_image
 from sampling_kit.headless.save import run_metadata, save_images
-from sampling_kit.nodes import io_standalone as io
+from sampling_kit.nodes.host.alone import io
 
 SET_DEVICE = options.set_device  # the fixture replaces it
 

@@ -24,7 +24,7 @@ from toy_nodes import (
 
 from sampling_kit.headless import context, graph
 from sampling_kit.headless.save import run_metadata
-from sampling_kit.nodes import io_standalone as io
+from sampling_kit.nodes.host.alone import io
 
 
 @pytest.fixture(autouse=True)

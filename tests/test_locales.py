@@ -9,7 +9,7 @@ import pytest
 from sampling_kit.dev import help_pages, locales
 from sampling_kit.dev.translations import LANGUAGES, ROOT, Translation
 from sampling_kit.nodes import NODES
-from sampling_kit.nodes import io_standalone as io
+from sampling_kit.nodes.host.alone import io
 
 PACK = ROOT.parent
 SCHEMAS = {node.define_schema().node_id: node.define_schema() for node in NODES}

@@ -21,7 +21,7 @@ from sampling_kit.headless.load_image import load_image
 from sampling_kit.headless.png_text import TEXT_LIMIT, PngError, read_text_chunks
 from sampling_kit.headless.registry import registry
 from sampling_kit.headless.workflow import WorkflowError, load
-from sampling_kit.nodes.files import find_file, split_prefix
+from sampling_kit.nodes.ui.file_names import find_file, split_prefix
 from sampling_kit.schedulers.files import LARGEST, LARGEST_TEXT, parse_json, read_tensors
 
 PACK = Path(__file__).resolve().parents[1]
@@ -38,7 +38,7 @@ FORBIDDEN = {
 ALLOWED = {
     "headless/queue/http.py": {"aiohttp"},
     "headless/queue/websocket.py": {"aiohttp"},
-    "nodes/_comfy_route.py": {"aiohttp"},
+    "nodes/host/comfy/route.py": {"aiohttp"},
 }
 CALLS = {"eval", "exec", "compile", "__import__", "breakpoint", "input"}
 METHODS = {

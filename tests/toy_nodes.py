@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sampling_kit.headless import graph
-from sampling_kit.nodes import io_standalone as io
+from sampling_kit.nodes.host.alone import io
 
 RAN: list[str] = []
 CAUGHT: list[Any] = []

@@ -140,8 +140,8 @@ def fit_solver(
     with errors_reported(debug):
         import torch
 
-        from ...nodes.denoiser import KINDS
-        from ...nodes.fit import METHODS
+        from ...nodes.denoiser.embedded import KINDS
+        from ...nodes.fit.fit_solver import METHODS
         from ...schedulers.inspect import plain
         from .. import fit_workflow as fitting
         from ..registry import registry
@@ -208,7 +208,7 @@ def _typed(text: str, like: Any) -> Any:
 
 def _write_fits(output: Path, fits: Sequence[Any], comparison: Any) -> list[str]:
     """The fits, and the plot where matplotlib is installed; the files' paths."""
-    from ...nodes.fitted import SUFFIX, saved
+    from ...nodes.fit.fitted_solver import SUFFIX, saved
 
     file = output if output.suffix == SUFFIX else output.with_name(output.name + SUFFIX)
     for fit in fits:

@@ -18,7 +18,7 @@ NAMES = {"COMFY_DYNAMICCOMBO_V3": "COMBO"}  # in the list for people
 def list_nodes(as_json: bool, debug: bool) -> None:
     """List the nodes that run here."""
     with errors_reported(debug):
-        from ...nodes.io_standalone import object_info
+        from ...nodes.host.alone.io import object_info
         from ..registry import registry
 
         infos = {name: object_info(node) for name, node in registry().items()}

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ...nodes import io_standalone as io
-from ...nodes.files import find_file, refusal, split_prefix, stamp
+from ...nodes.host.alone import io
+from ...nodes.ui.file_names import find_file, refusal, split_prefix, stamp
 from ..context import current
 from ..load_image import load_image
 from ..save import run_metadata, save_animation, save_images

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...nodes import io_standalone as io
-from ...nodes._standalone import Guider, Sampler, make_guider, solver_of
-from ...nodes._standalone_trace import untraced
+from ...nodes.host.alone import io
+from ...nodes.host.alone.guider import Guider, Sampler, make_guider, solver_of
+from ...nodes.host.alone.traced import untraced
 from ...schedulers.guidance import CFG, COND, UNCOND, Guidance
 from ...schedulers.points import Points
 from ...schedulers.solver import Solver

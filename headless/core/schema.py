@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...nodes import io_standalone as io
+from ...nodes.host.alone import io
 
 Latent = dict[str, Any]
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ...nodes import io_standalone as io
+from ...nodes.host.alone import io
 from .schema import Latent, schema
 
 
