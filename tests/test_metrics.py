@@ -101,7 +101,8 @@ def test_energy_distance_of_nearly_equal_images(apart, monkeypatch):
     a = noise(5, 3, 24, 24)
     b = a + apart * noise(5, 3, 24, 24, seed=2)
     between, first, second = (
-        (x.flatten(1)[:, None] - y.flatten(1)).norm(dim=2).mean() for x, y in ((a, b), (a, a), (b, b))
+        (x.flatten(1)[:, None] - y.flatten(1)).norm(dim=2).mean()
+        for x, y in ((a, b), (a, a), (b, b))
     )
     product = metrics._squared
     monkeypatch.setattr(metrics, "_squared", lambda *a: product(*a) + 1e-11)

@@ -37,4 +37,6 @@ def assert_equal_up_to_rounding(
     dtype = dtype or max(a.dtype, b.dtype, key=lambda kind: torch.finfo(kind).eps)
     allowed = rounding(operations, max(size, float(b.abs().max())), dtype)
     gap = float((a.double() - b.double()).abs().max())
-    assert gap <= allowed, f"{gap:.2g} apart, {allowed:.2g} allowed ({dtype}, {operations:g} operations)"
+    assert gap <= allowed, (
+        f"{gap:.2g} apart, {allowed:.2g} allowed ({dtype}, {operations:g} operations)"
+    )
