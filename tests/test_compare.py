@@ -15,6 +15,7 @@ from sampling_kit.headless.context import Context, use
 from sampling_kit.nodes.compare import combined, named
 from sampling_kit.schedulers.inspect import compare, film
 from sampling_kit.schedulers.inspect.compare import Entry, refined
+from sampling_kit.schedulers.inspect.figure import new_figure
 from sampling_kit.schedulers.inspect.trace import Step, Trace
 from sampling_kit.schedulers.path import VE, Flow
 
@@ -196,3 +197,9 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "example_workflows" / "api"
 def test_the_examples_are_there(name):
     graph = json.loads((EXAMPLES / f"{name}.json").read_text(encoding="utf-8"))
     assert any(n["class_type"].startswith("SamplingKit") for n in graph.values())
+
+
+def test_figures_have_the_pixels_asked_for():
+    """matplotlib before 3.11 made 919 of 920."""
+    for height in range(200, 1200, 40):
+        assert tuple(new_figure(960, height).canvas.get_width_height()) == (960, height)
