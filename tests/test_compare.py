@@ -17,6 +17,7 @@ from sampling_kit.schedulers.measure.compare_solvers import Entry, refined
 from sampling_kit.schedulers.measure.trace import Step, Trace
 from sampling_kit.schedulers.path import VE, Flow
 from sampling_kit.schedulers.show import contact_sheet, convergence_plot
+from sampling_kit.schedulers.show.style import new_figure
 
 NODES = registry()
 
@@ -199,3 +200,9 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "example_workflows" / "api"
 def test_the_examples_are_there(name):
     graph = json.loads((EXAMPLES / f"{name}.json").read_text(encoding="utf-8"))
     assert any(n["class_type"].startswith("SamplingKit") for n in graph.values())
+
+
+def test_figures_have_the_pixels_asked_for():
+    """matplotlib before 3.11 made 919 of 920."""
+    for height in range(200, 1200, 40):
+        assert tuple(new_figure(960, height).canvas.get_width_height()) == (960, height)

@@ -24,7 +24,9 @@ def new_figure(width: int, height: int) -> Any:
     """A matplotlib Figure, ``width`` × ``height`` pixels."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width / 100, height / 100), dpi=100, layout="constrained")
+    # matplotlib before 3.11 cuts inches × dpi to whole pixels, and 9.2 × 100 is just under 920
+    size = (width + 1e-6) / 100, (height + 1e-6) / 100
+    return Figure(figsize=size, dpi=100, layout="constrained")
 
 
 def pixels(figure: Any) -> Tensor:
