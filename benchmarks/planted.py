@@ -3,7 +3,7 @@
 # fmt: off
 from __future__ import annotations
 
-from sampling_kit.benchmarks.defects import Defect
+from sampling_kit.benchmarks.defect import Defect
 
 SPACINGS = (
     Defect("spacing: KL optimal without its tangent", "schedulers/spacing.py",

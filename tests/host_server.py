@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 PACK = Path(__file__).resolve().parents[1]
-NEEDED = ("torch", "aiohttp", "safetensors", "comfyui_frontend_package")
+NEEDED = ("torch", "aiohttp", "safetensors", "comfyui_frontend_package", "matplotlib")
 PATIENCE = 180  # seconds for a start or an answer, on a slow and busy machine
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from sampling_kit.benchmarks.defects import ROOT, Defect, hunt, stale
+from sampling_kit.benchmarks.defect import Defect
+from sampling_kit.benchmarks.defects import ROOT, hunt, stale
 from sampling_kit.benchmarks.planted import DEFECTS
 
 FILE = "schedulers/points.py"

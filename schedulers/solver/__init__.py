@@ -1,4 +1,4 @@
-"""Solvers. Adding one: a class in a file here and its name in ``ALL``."""
+"""Solvers. Adding one: a class in a file here and its name in ``ALL`` (docs/extending.md)."""
 
 from .adams import DEIS, AdamsBashforth, GradientEstimation
 from .adaptive import Adaptive
@@ -43,38 +43,3 @@ ALL: tuple[type[Solver], ...] = (
     Adaptive,
     Langevin,
 )
-
-__all__ = [
-    "ALL",
-    "AMED",
-    "DDIM",
-    "DDPM",
-    "DEIS",
-    "ERSDE",
-    "LCM",
-    "AdamsBashforth",
-    "Adaptive",
-    "DPMSolver",
-    "DPMSolverMultistep",
-    "Euler",
-    "EulerAncestral",
-    "EulerMaruyama",
-    "ExponentialRungeKutta",
-    "GaussianAdams",
-    "GradientEstimation",
-    "HeunEDM",
-    "Idempotent",
-    "Langevin",
-    "Plan",
-    "Progress",
-    "RectifiedFlow",
-    "Restart",
-    "RungeKutta",
-    "SASolver",
-    "Solver",
-    "Stage",
-    "State",
-    "UniPC",
-    "advance",
-    "run",
-]
