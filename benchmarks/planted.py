@@ -188,13 +188,13 @@ SOLVERS = (
            ("tests/test_known_steps.py::test_moves_pair_only_what_is_one_difference",)),
     Defect("solver: the PI controller's sign", "schedulers/solver/adaptive.py",
            "(0.8, -0.31, 0.0)", "(0.8, 0.31, 0.0)",
-           ("tests/test_adaptive.py",)),
+           ("tests/test_known_steps.py::test_steps_are_accepted_and_sized_by_their_errors",)),
     Defect("solver: steps accepted at twice the tolerance", "schedulers/solver/adaptive.py",
            "errors[0] <= 1", "errors[0] <= 2",
-           ("tests/test_adaptive.py",)),
+           ("tests/test_known_steps.py::test_steps_are_accepted_and_sized_by_their_errors",)),
     Defect("solver: the tolerance in the wrong unit", "schedulers/solver/adaptive.py",
            ".clamp(min=self.atol) * _unit(at)", ".clamp(min=self.atol)",
-           ("tests/test_adaptive.py::test_dopri5_is_as_good_as_scipy",)),
+           ("tests/test_known_steps.py::test_the_tolerance_is_in_units_of_the_state",)),
 )
 
 RESUME = (

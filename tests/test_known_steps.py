@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy.integrate import quad
 
+from sampling_kit.schedulers.denoiser import Gaussian
 from sampling_kit.schedulers.guidance.curve import Interval
 from sampling_kit.schedulers.guidance.level import Ladder
 from sampling_kit.schedulers.noise_schedule import ScaledLinearVP
@@ -17,6 +18,8 @@ from sampling_kit.schedulers.prediction import Prediction
 from sampling_kit.schedulers.sample import noised
 from sampling_kit.schedulers.solver import (
     AdamsBashforth,
+    Adaptive,
+    DPMSolver,
     Euler,
     GradientEstimation,
     HeunEDM,
@@ -130,6 +133,51 @@ def test_moves_pair_only_what_is_one_difference():
     expected = x[0] + 0.3 * x[2] + 0.3 * d[0] - 0.3 * d[2]
     plan = Plan("by hand", VE(), at[0], tuple(stages), 1)
     assert torch.allclose(run(plan, denoise, start), expected, rtol=0, atol=1e-12)
+
+
+def test_the_tolerance_is_in_units_of_the_state():
+    """DPM-Solver-23 works in λ, so x/√(α² + σ²) is the same on every path, and the same steps are accepted."""
+    mean, std = torch.tensor([0.3, -1.0]).double(), torch.tensor([0.5, 1.5]).double()
+    found = []
+    for path in (VP(), VE(), Flow()):
+        points = Points(path, (50.0, 0.02))
+        size = math.hypot(points[0].alpha, points[0].sigma)
+        x = torch.tensor([[1.0, -2.0]]).double() * size
+        report = Adaptive(rtol=0.05, atol=0.01).integrate(points, Gaussian(path, mean, std), x)
+        found.append(report.runs[0].levels)
+    assert len(found[0]) > 3
+    assert found[1] == pytest.approx(found[0], rel=1e-6)
+    assert found[2] == pytest.approx(found[0], rel=1e-6)
+
+
+def test_steps_are_accepted_and_sized_by_their_errors():
+    """Lu et al. 2022, app. C: the root mean square of (high − low)/max(atol, rtol·max(|x'|, |x|)) is at most 1 in
+    an accepted step, here DPM-Solver-2 against 1 on VP. ARKODE's PI controller: h'/h = safety·E^{−0.8/k}·E₋^{0.31/k}."""
+    oracle = Gaussian(VP(), torch.tensor([0.3, -1.0]).double(), torch.tensor([0.5, 1.5]).double())
+    rtol, atol, rejected, smooth = 0.05, 0.01, 0, 0
+    for first_step, safety in ((0.02, 0.6), (0.5, 1.0)):
+        x = torch.tensor([[1.0, -2.0]]).double()
+        solver = Adaptive("dpm_solver_12", rtol, atol, first_step=first_step, safety=safety)
+        (found,) = solver.integrate(Points(VP(), (50.0, 0.02)), oracle, x).runs
+        errors, before = [], x
+        for step in pairwise((50.0, *found.levels)):
+            low, high = (
+                run(DPMSolver(n, "original").plan(Points(VP(), step)), oracle, x) for n in (1, 2)
+            )
+            allowed = (rtol * torch.maximum(low.abs(), before.abs())).clamp(min=atol)
+            errors.append(float(((high - low) / allowed).square().mean().sqrt()))
+            x, before = high, low
+        assert max(errors) <= 1
+        rejected, smooth = rejected + found.rejected, smooth + (not found.rejected)
+        if not found.rejected:
+            sizes = np.diff(np.log((50.0, *found.levels)))[:-1]  # the last one is what was left
+            factors = [
+                a**-0.4 * b**0.155 for b, a in pairwise([errors[0], *errors[: len(sizes) - 1]])
+            ]
+            expected = np.clip(safety * np.array(factors), 0.2, 10)
+            assert sizes[1:] / sizes[:-1] == pytest.approx(expected[: len(sizes) - 1], rel=1e-6)
+            assert len(sizes) > 5
+    assert rejected and smooth  # both rules were seen at work
 
 
 # --------------------------------------------------------------------------------------------- noise
