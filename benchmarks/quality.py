@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from sampling_kit.schedulers.points import Points
-from sampling_kit.schedulers.solver import ALL, Plan, Solver, run
+from sampling_kit.schedulers.solver import ALL, Plan, Solver
+from sampling_kit.schedulers.solver.run import Run
 
 from .peers import comfy_results, diffusers_results
 from .problems import (
@@ -57,7 +58,7 @@ def our_contestants(solvers: Sequence[type[Solver]] = ALL) -> list[Contestant]:
 
 def contestant(solver: Solver) -> Contestant:
     def play(task: Problem, points: Points, denoise: Denoise) -> Tensor:
-        return run(plan_of(solver, points), denoise, task.start)
+        return plan_of(solver, points).solve(Run(denoise), task.start)
 
     def key(points: Points) -> Hashable:
         try:

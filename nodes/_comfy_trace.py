@@ -21,7 +21,7 @@ from ..schedulers.guidance.chain import observed
 from ..schedulers.inspect.trace import View
 from ..schedulers.path import VE, Flow, Path
 from ..schedulers.solver import Solver
-from ..schedulers.solver.plan import Denoise
+from ..schedulers.solver.run import Denoise
 from ..schedulers.split import Stepped
 from ._comfy import Guider, level_of, make_sampler, noted, solver_of
 from ._comfy_model import is_flow, state_for

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..schedulers.inspect import plain, table
 from ..schedulers.points import Points
-from ..schedulers.solver import Idempotent
+from ..schedulers.solver import Idempotent, Run
 from .host import io, model_of, probe, schedule_of
 from .inspect import CATEGORY
 from .solver import solver_node
@@ -52,7 +52,7 @@ class Idempotence(io.ComfyNode):
         points = Points.from_sigmas(schedule_of(model_of(model)).path, [sigma, 0.0]).host
 
         def look(x0: Tensor, denoise: Any) -> list[list[float]]:
-            return Idempotent(repeats).residuals(points, denoise, x0)
+            return Idempotent(repeats).residuals(points, Run(denoise), x0)
 
         found = probe(model, None, latent, look)
         rows = [(f"{k}", sum(row) / len(row), max(row)) for k, row in enumerate(found, 1)]

@@ -18,8 +18,8 @@ from sampling_kit.schedulers.noise_schedule import EDM
 from sampling_kit.schedulers.path import VE, VP, Flow, rescale
 from sampling_kit.schedulers.points import Points
 from sampling_kit.schedulers.solver import ALL, DDIM, AdamsBashforth, DPMSolverMultistep, HeunEDM
+from sampling_kit.schedulers.solver.band_mix import Mix, Spectra
 from sampling_kit.schedulers.solver.fitted import FittedSolver, table_of
-from sampling_kit.schedulers.solver.mix import Mix, Spectra
 from sampling_kit.schedulers.spacing import Karras, space
 
 QUICK = Forward(numbers=3, bands=0, images=12, budget=10**6)

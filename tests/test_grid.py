@@ -35,8 +35,8 @@ from sampling_kit.schedulers.solver import (
     Adaptive,
     DPMSolverMultistep,
     HeunEDM,
-    run,
 )
+from sampling_kit.schedulers.solver.run import Run
 from sampling_kit.schedulers.spacing import UniformLambda, space
 
 SHAPE = (1, 1, 4)
@@ -99,7 +99,7 @@ def test_costs_are_those_of_ddim_runs(tmp_path):
     costs, kappas = jump_costs(course), course.kappas
     for i, j in ((0, 1), (0, 7), (2, 5), (6, 7)):
         plan = DDIM().plan(Points(VE(), (kappas[i], kappas[j])))
-        end = run(plan, lambda x, s: field(x, s, None), found.x(i, task.train))
+        end = plan.solve(Run(lambda x, s: field(x, s, None)), found.x(i, task.train))
         assert costs[i, j] == pytest.approx(
             float(rmse(end - found.x(j, task.train)).mean()), rel=1e-6
         )

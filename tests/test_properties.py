@@ -30,7 +30,8 @@ from sampling_kit.schedulers.path import PATHS, VE
 from sampling_kit.schedulers.points import Points
 from sampling_kit.schedulers.settings import Settings
 from sampling_kit.schedulers.solver import ALL as SOLVERS
-from sampling_kit.schedulers.solver import AdamsBashforth, Plan, Restart, RungeKutta, run
+from sampling_kit.schedulers.solver import AdamsBashforth, Plan, Restart, RungeKutta
+from sampling_kit.schedulers.solver.run import Run
 
 few = lambda count: settings(  # noqa: E731
     max_examples=count, deadline=None, derandomize=True, database=None
@@ -352,7 +353,7 @@ def test_any_solver_on_any_levels(solver, path, kappas):
     silent = lambda position, like: torch.zeros_like(like)  # noqa: E731
     rounding = 1e-14 * (1 + sum(map(abs, weights(plan)))) ** 2
     for eps in (0.0,) if plan.stochastic else (0.0, 1.0):
-        end = run(plan, lambda x, s: c.expand_as(x), p.alpha * c + p.sigma * eps, silent)
+        end = plan.solve(Run(lambda x, s: c.expand_as(x), silent), p.alpha * c + p.sigma * eps)
         assert torch.allclose(end, q.alpha * c + q.sigma * eps, atol=rounding, rtol=1e-9)
 
 

@@ -9,7 +9,7 @@ corrections, so moving a level moves a step and not only a label:
 
     κ_i = κ_i°·e^{u_i} ,   x_i = DDIM(κ_{i−1}, κ_i).x + … ,   d_{i0} = DDIM(κ_{i−1}, κ_i).d + …
 
-*bands*: one C×C matrix per frequency band and term of every row (``solver/mix.py``), hundreds of numbers
+*bands*: one C×C matrix per frequency band and term of every row (``solver/band_mix.py``), hundreds of numbers
 at once. Their Jacobian is not measured but modelled: a change δy_i of row i's state changes the end by
 A_i·δy_i with A_i one C×C matrix per band, found from one perturbed run per row. Everything then follows
 from the spectra's products summed over radial frequency, in closed form; for the last row it is exact.
@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..settings import Settings, knob
+from ..solver.band_mix import Mix, Spectra, band_weights
 from ..solver.fitted import Table, ddim
-from ..solver.mix import Mix, Spectra, band_weights
 from .bands import KNOTS, Rings, added, answer, equations
 from .problem import Problem, rmse, summary
 

@@ -12,10 +12,12 @@ from .heun import HeunEDM
 from .idempotent import Idempotent
 from .langevin import Langevin
 from .multistep import DPMSolverMultistep, SASolver, UniPC
-from .plan import Plan, Progress, Stage, State, advance, run
+from .plan import Plan, Stage
 from .rectified_flow import RectifiedFlow
 from .restart import Restart
+from .run import Ask, Progress, Run, drive, drive_async, drive_together
 from .runge_kutta import DPMSolver, ExponentialRungeKutta, RungeKutta
+from .state import State
 from .stochastic import ERSDE, LCM, EulerMaruyama
 
 ALL: tuple[type[Solver], ...] = (
@@ -54,6 +56,7 @@ __all__ = [
     "LCM",
     "AdamsBashforth",
     "Adaptive",
+    "Ask",
     "DPMSolver",
     "DPMSolverMultistep",
     "Euler",
@@ -69,12 +72,14 @@ __all__ = [
     "Progress",
     "RectifiedFlow",
     "Restart",
+    "Run",
     "RungeKutta",
     "SASolver",
     "Solver",
     "Stage",
     "State",
     "UniPC",
-    "advance",
-    "run",
+    "drive",
+    "drive_async",
+    "drive_together",
 ]

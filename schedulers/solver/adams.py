@@ -13,7 +13,7 @@ from ..path import Point
 from ..points import Points
 from ..settings import knob
 from .base import Solver
-from .build import Builder, Combo, total
+from .formula import Builder, Combo, total
 from .multistep import Multistep, coordinate_knob, lower_order_knob, start_knob
 from .plan import Plan
 from .runge_kutta import TABLEAUX, sigma_stages

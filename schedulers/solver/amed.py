@@ -10,7 +10,7 @@ from ..path import Flow
 from ..points import Points
 from ..settings import knob
 from .base import Solver
-from .build import Builder
+from .formula import Builder
 from .plan import Plan
 
 

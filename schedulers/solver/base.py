@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from ..path import Path, Point
 from ..points import Points
 from ..settings import Settings
-from .plan import Denoise, DrawNoise, Plan, Progress, Stage, State, advance, arrive, run
+from .plan import Plan, Stage
+from .run import DrawNoise, Program, Run, drive
+from .state import State
 
 
 @dataclass(frozen=True)
@@ -55,46 +57,42 @@ class Solver(Settings):
     #: Whether a run on VP may start at α = 0; not where σ/α itself is the variable.
     starts_at_pure_noise: ClassVar[bool] = True
 
-    def solve(
-        self,
-        points: Points,
-        denoise: Denoise,
-        x: Tensor,
-        noise: DrawNoise | None = None,
-        callback: Callable[[Progress], None] | None = None,
-        check: Callable[[], None] | None = None,
-    ) -> Tensor:
-        """Run from x at points[0] in the coordinates of ``points.path.host``; see ``plan.run``.
+    def solve(self, points: Points, run: Run, x: Tensor) -> Tensor:
+        """The state at points[-1] of a run from x [B, …] at points[0], in the coordinates of
+        ``points.path.host``. x is not modified."""
+        return self.advance(points, run, State((x,))).x
 
-        Only solvers whose next step depends on the data (step-size control, Langevin correctors)
-        override this; all others are their plan.
-        """
-        return run(host_plan(self, points), denoise, x, noise, callback, check)
-
-    def watching(self, net: nn.Module) -> AbstractContextManager[Solver]:
-        """The solver for a run on this network. Few look into it."""
-        return nullcontext(self)
-
-    def advance(
-        self,
-        points: Points,
-        denoise: Denoise,
-        state: State,
-        noise: DrawNoise | None = None,
-        callback: Callable[[Progress], None] | None = None,
-        check: Callable[[], None] | None = None,
-        level: int | None = None,
-    ) -> State:
+    def advance(self, points: Points, run: Run, state: State, level: int | None = None) -> State:
         """From ``state`` on to noise level number ``level`` of the run (default: to its end).
 
         A run over ``points`` that is taken in parts so equals the run in one go, bit for bit.
         """
+        return drive(self.steps(points, state, run.noise, level), run)
+
+    def steps(
+        self,
+        points: Points,
+        state: State,
+        noise: DrawNoise | None = None,
+        level: int | None = None,
+    ) -> Program[State]:
+        """The questions of :meth:`advance`. A solver is its plan, unless its next step depends on the data."""
         plan = host_plan(self, points)
         if level is None or level >= len(points) - 1:
-            return advance(plan, denoise, state, noise, callback, check)
+            return plan.walk(state, noise)
+        return self._to_level(plan, plan.path.at(points.kappas[level]), level, state, noise)
+
+    @staticmethod
+    def _to_level(
+        plan: Plan, at: Point, level: int, state: State, noise: DrawNoise | None
+    ) -> Program[State]:
         until = next(i for i, s in enumerate(plan.stages) if s.step >= level or not s.evaluate)
-        state = advance(plan, denoise, state, noise, callback, check, until)
-        return arrive(plan, state, plan.path.at(points.kappas[level]), noise)
+        state = yield from plan.walk(state, noise, until)
+        return plan.arrive(state, at, noise)
+
+    def watching(self, net: nn.Module) -> AbstractContextManager[Solver]:
+        """The solver for a run on this network. Few look into it."""
+        return nullcontext(self)
 
     def nfe(self, steps: int) -> int:
         """Denoiser evaluations of a run of ``steps`` steps that ends at 0."""

@@ -23,8 +23,8 @@ from typing import Any, ClassVar
 from ..path import VP, Path, rescale
 from ..points import LARGEST_KAPPA, Points
 from ..settings import wire
+from .band_mix import Mix
 from .base import Solver
-from .mix import Mix
 from .plan import Plan, Stage
 
 

@@ -32,7 +32,7 @@ from ..path import Point
 from ..points import Points
 from ..settings import knob
 from .base import Solver
-from .build import Builder, Combo, total
+from .formula import Builder, Combo, total
 from .multistep import MOST_NODES, Multistep, coordinate_knob
 from .plan import Plan
 from .weights import COORDINATES, NODES, WEIGHTS, lagrange, quadrature

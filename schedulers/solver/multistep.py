@@ -14,7 +14,7 @@ from ..path import Point
 from ..points import Points
 from ..settings import knob
 from .base import Solver, regular
-from .build import Builder, Combo, total
+from .formula import Builder, Combo, total
 from .plan import Plan
 from .runge_kutta import EXPONENTIAL, data_step, exponential_stages
 from .weights import data_weights, moments, positions

@@ -9,7 +9,7 @@ from typing import ClassVar
 from ..points import Points
 from ..settings import knob
 from .base import Solver
-from .build import Builder, Combo
+from .formula import Builder, Combo
 from .plan import Plan
 from .runge_kutta import TABLEAUX, sigma_step
 

@@ -13,7 +13,7 @@ from ..path import Point
 from ..points import Points
 from ..settings import knob
 from .base import Row, Solver, ddim_row, decay, one_evaluation_plan, regular
-from .build import Builder, Combo, total
+from .formula import Builder, Combo, total
 from .plan import Plan
 from .weights import NODES, WEIGHTS
 
