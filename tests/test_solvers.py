@@ -31,8 +31,8 @@ from sampling_kit.schedulers.solver import (
     HeunEDM,
     Restart,
 )
-from sampling_kit.schedulers.solver.plan import State
 from sampling_kit.schedulers.solver.run import Run, drive
+from sampling_kit.schedulers.solver.state import State
 
 MEAN = torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64)
 STD = torch.tensor([0.5, 1.5, 0.8], dtype=torch.float64)

@@ -52,21 +52,27 @@ class Move(NamedTuple):
 
     def form(self, anchors: Sequence[Tensor], data: Sequence[Tensor]) -> Tensor:
         """Σ weight·tensor without its noise; a single tensor of weight 1 is returned itself."""
-        held = (anchors, data)
-        tensors = [held[kind][back] for kind, back in self.terms]
-        if not tensors:
+        terms, weights, n = self.terms, self.weights, self.blended
+        if not terms:
             return torch.zeros_like(anchors[0])
-        y, weights, n = tensors[0], self.weights, self.blended
+        held = (anchors, data)
+        kind, back = terms[0]
+        y, done = held[kind][back], 1
         if n == 0:
-            y, n = y * weights[0], 1
-        elif n > 1:
-            y = torch.lerp(y, tensors[1], weights[1])
-            for j in range(2, n):
-                y.lerp_(tensors[j], weights[j])
-        elif len(tensors) > 1:
-            y, n = torch.add(y, tensors[1], alpha=weights[1]), 2
-        for j in range(n, len(tensors)):
-            y.add_(tensors[j], alpha=weights[j])
+            y = y * weights[0]
+        elif len(terms) > 1:
+            kind, back = terms[1]
+            second, done = held[kind][back], 2
+            if n > 1:
+                y = torch.lerp(y, second, weights[1])
+            else:
+                y = torch.add(y, second, alpha=weights[1])
+        for j in range(done, len(terms)):
+            kind, back = terms[j]
+            if j < n:
+                y.lerp_(held[kind][back], weights[j])
+            else:
+                y.add_(held[kind][back], alpha=weights[j])
         return y
 
     @property

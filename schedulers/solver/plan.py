@@ -27,7 +27,7 @@ from torch import Tensor
 from ..path import Path, Point, rescale
 from .band_mix import Mix, Spectra
 from .kernels import ANCHOR, DATA, Move, moves
-from .run import DrawNoise, Question, Run, drive
+from .run import Ask, DrawNoise, Run, drive
 from .state import State
 
 
@@ -104,7 +104,7 @@ class Plan:
 
     def walk(
         self, state: State, noise: DrawNoise | None = None, until: int | None = None
-    ) -> Generator[Question, Any, State]:
+    ) -> Generator[tuple[Tensor, Ask], Any, State]:
         """The questions of stages ``state.stage`` … ``until`` (default: all); ends in the state after them."""
         if self.stochastic and noise is None:
             raise ValueError(f"{self.solver} draws noise: pass a noise source")
@@ -122,11 +122,13 @@ class Plan:
             if move.retire is not None:
                 history[0] = torch.sub(anchors[0], history[0], alpha=move.retire)
             if move.commit:
-                anchors = [y, *anchors[: keep_x - 1]]
+                anchors.insert(0, y)
+                del anchors[keep_x:]
             if move.ask is None:
                 continue
             d = yield y, move.ask
-            history = [d, *history[: keep_d - 1]]
+            history.insert(0, d)
+            del history[keep_d:]
             if spectra is not None:
                 spectra.forget(anchors, history)
         if ready is not None:  # no stage was run

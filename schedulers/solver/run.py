@@ -22,7 +22,8 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from functools import cached_property
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -80,7 +81,7 @@ class Ask:
     images: slice | None = None
     look: bool = False
 
-    @property
+    @cached_property
     def sigma(self) -> float:
         """The noise level the denoiser is told."""
         return self.level if self.told is None else self.told
@@ -94,18 +95,15 @@ class Read:
 
 
 T = TypeVar("T")
-Question = tuple[Tensor, Ask]
-Program = Generator[Question | Progress | Read, Any, T]
+Program = Generator[tuple[Tensor, Ask] | Progress | Read, Any, T]
 
 
 def drive(program: Program[T], run: Run) -> T:
     """The program's result. Raises FloatingPointError for a D that is NaN or infinite, ValueError for one of
     another shape than its state."""
     exchange, denoise = Exchange(program, run), run.denoise
-    question = exchange.question()
-    while question is not None:
-        y, ask = question
-        question = exchange.question(exchange.answer(y, ask, denoise(y, ask.sigma)))
+    while exchange.open:
+        exchange.answer(denoise(exchange.y, exchange.ask.sigma))
     return exchange.result
 
 
@@ -114,10 +112,8 @@ async def drive_async(
 ) -> T:
     """:func:`drive`, bit for bit, where D is awaited: ``denoise`` stands in place of the run's."""
     exchange = Exchange(program, run)
-    question = exchange.question()
-    while question is not None:
-        y, ask = question
-        question = exchange.question(exchange.answer(y, ask, await denoise(y, ask.sigma)))
+    while exchange.open:
+        exchange.answer(await denoise(exchange.y, exchange.ask.sigma))
     return exchange.result
 
 
@@ -129,109 +125,149 @@ def drive_together(programs: Sequence[Program[T]], run: Run) -> list[T]:
     the batch it is in. The denoiser gets their states one after the other, in the order of ``programs``.
     """
     exchanges = [Exchange(program, run) for program in programs]
-    questions = [exchange.question() for exchange in exchanges]
-    while waiting := {i: q for i, q in enumerate(questions) if q is not None}:
-        y, ask = min(waiting.values(), key=lambda question: question[1].step)
-        same = {i: q for i, q in waiting.items() if alike(q, y, ask)}
-        states = [state for state, _ in same.values()]
-        d = run.denoise(torch.cat(states), ask.sigma)
-        parts = require_shape(d, torch.cat(states)).split([len(state) for state in states])
-        for (i, question), part in zip(same.items(), parts, strict=True):
-            questions[i] = exchanges[i].question(exchanges[i].answer(*question, part))
+    while waiting := [exchange for exchange in exchanges if exchange.open]:
+        first = min(waiting, key=lambda exchange: exchange.ask.step)
+        group = [exchange for exchange in waiting if exchange.alike(first)]
+        y = torch.cat([exchange.y for exchange in group])
+        d = run.denoise(y, first.ask.sigma)
+        require_shape(d, y)
+        parts = d.split([len(exchange.y) for exchange in group])
+        for exchange, part in zip(group, parts, strict=True):
+            exchange.answer(part)
     return [exchange.result for exchange in exchanges]
 
 
-def alike(question: Question, y: Tensor, ask: Ask) -> bool:
-    """Whether one call can answer this question and (y, ask)."""
-    state, other = question
-    return other.sigma == ask.sigma and (state.shape[1:], state.dtype) == (y.shape[1:], y.dtype)
-
-
 class Exchange(Generic[T]):
-    """What every driver does between two calls of the denoiser, for one program."""
+    """A program and what every driver does for it between two calls of the denoiser.
+
+    While it is ``open`` the program asks for D at ``y`` (see ``ask``); when it is not, ``result`` is there.
+    """
+
+    __slots__ = (
+        "_first",
+        "_last",
+        "_next_look",
+        "_unread",
+        "ask",
+        "callback",
+        "check",
+        "count",
+        "finite",
+        "open",
+        "result",
+        "send",
+        "y",
+    )  # fmt: skip
+    y: Tensor
+    ask: Ask
+    result: T
 
     def __init__(self, program: Program[T], run: Run) -> None:
-        self.program, self.run = program, run
-        self.count = 0
-        self._since: int | None = None  # the step of the first D that was not looked at
-        self._last: tuple[Ask, Tensor] | None = None
-        self._unread: list[tuple[str, Ask, torch.dtype, Tensor]] = []
+        self.send, self.callback, self.check, self.finite = (
+            program.send, run.callback, run.check, run.finite,
+        )  # fmt: skip
+        self.open, self.count, self._next_look = True, 0, 1
+        self._first = 0  # the step of the first D since a look
+        self._last: Tensor | None = None  # the newest D, if it was not looked at
+        self._unread: list[Look] = []
+        self._go_on(None)
 
-    def question(self, answer: Any = None) -> Question | None:
-        """The program's next question for D; None at its end, where ``result`` is there."""
-        while True:
-            try:
-                event = self.program.send(answer)
-            except StopIteration as stop:
-                self.result: T = stop.value
-                break
-            if isinstance(event, tuple):
-                if self.run.check is not None:
-                    self.run.check()
-                return event
-            answer = self._other(event)
-        self._finish()
-        return None
-
-    def answer(self, y: Tensor, ask: Ask, d: Tensor) -> Tensor:
-        """What the denoiser returned, as the program wants it: in y's dtype, limited, looked at, reported."""
+    def answer(self, d: Tensor) -> None:
+        """What the denoiser returned goes to the program in y's dtype, limited, looked at and reported."""
+        y, ask = self.y, self.ask
         if d.shape != y.shape:
             require_shape(d, y)
         if ask.images is not None:
             d = d[ask.images]
         self.count += 1
-        if self.run.finite:
-            self._watch(ask, d)
+        if self.finite:
+            if self._last is None:
+                self._first = ask.step
+            if self.count == self._next_look or ask.look:
+                self._look(d)
+            else:
+                self._last = d
         if d.dtype != y.dtype:
             d = d.to(y.dtype)
         if ask.limit:
             d = d.clamp(-ask.limit, ask.limit)
-        if ask.begins and self.run.callback is not None:
-            self.run.callback(Progress(ask.step, ask.steps, y, ask.level, d))
-        return d
+        if ask.begins and self.callback is not None:
+            self.callback(Progress(ask.step, ask.steps, y, ask.level, d))
+        del y, self.y  # the program may be done with this state
+        self._go_on(d)
+
+    def alike(self, other: Exchange[T]) -> bool:
+        """Whether one call can answer both."""
+        here, there = ((e.ask.sigma, e.y.shape[1:], e.y.dtype) for e in (self, other))
+        return here == there
+
+    def _go_on(self, answer: Any) -> None:
+        """Up to the next question for D, or the end."""
+        while True:
+            try:
+                event = self.send(answer)
+            except StopIteration as stop:
+                self.result, self.open = stop.value, False
+                break
+            if isinstance(event, tuple):
+                self.y, self.ask = event
+                if self.check is not None:
+                    self.check()
+                return
+            answer = self._other(event)
+        if self._last is not None:
+            self._look(self._last)
+        self._read()
 
     def _other(self, event: Progress | Read) -> list[float] | None:
         """What is not a question for D."""
         if isinstance(event, Read):
             return self._read(*event.numbers)
-        if self.run.callback is not None:
-            self.run.callback(event)
+        if self.callback is not None:
+            self.callback(event)
         return None
 
-    def _watch(self, ask: Ask, d: Tensor) -> None:
-        count = self.count
-        if self._since is None:
-            self._since = ask.step
-        if count % 8 and count not in (1, 2, 4) and not ask.look:
-            self._last = ask, d
-            return
-        self._look(ask, d)
-        if not ask.look and d.device.type == "cpu":  # elsewhere to read would synchronise
-            self._read()
-
-    def _look(self, ask: Ask, d: Tensor) -> None:
-        since = "" if self._since is None or self._since >= ask.step else f"{self._since}-"
-        where = f"step {since}{ask.step} of {ask.steps}, evaluation {self.count}"
-        self._unread.append((where, ask, d.dtype, d.detach().sum(dtype=torch.float32)))
-        self._since = self._last = None
+    def _look(self, d: Tensor) -> None:
+        """Whether D is finite: now on the CPU; elsewhere to read it would synchronise."""
+        total = (d.detach() if d.requires_grad else d).sum(dtype=torch.float32)
+        look = Look(self.ask, self._first, self.count, d.dtype, total)
+        self._last = None
+        if self.count == self._next_look:
+            self._next_look += min(self.count, 8)
+        if self.ask.look or not total.is_cpu:
+            self._unread.append(look)
+        else:
+            look.require_finite(float(total))
 
     def _read(self, *numbers: Tensor) -> list[float]:
-        """0-d tensors as floats. Raises FloatingPointError for the first D that was looked at and not finite."""
+        """0-d tensors as floats, in one transfer with what was looked at and not read yet."""
         unread, self._unread = self._unread, []
-        tensors = [*numbers, *(total for *_, total in unread)]
+        tensors = [*numbers, *(look.total for look in unread)]
         if not tensors:
             return []
         values = torch.stack([t.float() for t in tensors]).tolist()
-        for (where, ask, dtype, _), total in zip(unread, values[len(numbers) :], strict=True):
-            if not math.isfinite(total):
-                raise not_finite(where, ask.level, dtype)
+        for look, total in zip(unread, values[len(numbers) :], strict=True):
+            look.require_finite(total)
         return values[: len(numbers)]
 
-    def _finish(self) -> None:
-        """Looks at the last D too."""
-        if self._last is not None:
-            self._look(*self._last)
-        self._read()
+
+class Look(NamedTuple):
+    """The sum of a D, which is finite if D is; and the first step since the look before."""
+
+    ask: Ask
+    first: int
+    evaluation: int
+    dtype: torch.dtype
+    total: Tensor
+
+    def require_finite(self, total: float) -> None:
+        """Raises FloatingPointError naming step, σ and dtype if the denoiser's output was not finite."""
+        if math.isfinite(total):
+            return
+        step, first = self.ask.step, self.first
+        steps = f"{first}-{step}" if first < step else f"{step}"
+        where = f"step {steps} of {self.ask.steps}, evaluation {self.evaluation}"
+        raise not_finite(where, self.ask.level, self.dtype)
 
 
 def require_shape(d: Tensor, y: Tensor) -> Tensor:
