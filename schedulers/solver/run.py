@@ -193,7 +193,6 @@ class Exchange(Generic[T]):
             d = d.clamp(-ask.limit, ask.limit)
         if ask.begins and self.callback is not None:
             self.callback(Progress(ask.step, ask.steps, y, ask.level, d))
-        del y, self.y  # the program may be done with this state
         self._go_on(d)
 
     def alike(self, other: Exchange[T]) -> bool:
