@@ -19,8 +19,9 @@ from torch import Tensor
 from ..path import Path, Point
 from ..points import Points, finite
 from ..settings import knob
-from .base import Solver, ddim_row
+from .base import Solver
 from .data_dependent import DataDependent
+from .ddim import ddim_step
 from .formula import Builder, Combo
 from .run import Ask, DrawNoise, Program, Progress, Read, Run, drive
 from .runge_kutta import TABLEAUX, Tableau, lambda_step, noise_step, seeds_step, sigma_step
@@ -351,8 +352,8 @@ class _Integration:
     def _exact(self, group: int, p: Point, q: Point) -> Program[None]:
         """DDIM's step for all images."""
         yield self._progress(group, p)
-        row = ddim_row(p, q, 0.0)
-        self.x = row.x * self.x + row.d * self.d if row.x else row.d * self.d
+        step = ddim_step(p, q)
+        self.x = step.x * self.x + step.d * self.d if step.x else step.d * self.d
 
     def _steps(self, group: int, p: Point, end: Point) -> Program[Taken]:
         """Bring one group of images from p to ``end``; D at p is known."""

@@ -1,9 +1,7 @@
-"""What every solver is: a frozen value that turns points into a plan, and the step they share."""
+"""What every solver is: a frozen value that turns points into a plan."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -118,35 +116,6 @@ def host_plan(solver: Solver, points: Points) -> Plan:
     return solver.plan(points).on(points.path.host)
 
 
-@dataclass(frozen=True)
-class Row:
-    """One linear step x' = x·x + d·D + noise·z."""
-
-    x: float
-    d: float
-    noise: float = 0.0
-
-
-def one_evaluation_plan(
-    solver: Solver, points: Points, rows: Sequence[Row], clip_x0: float = 0.0
-) -> Plan:
-    """The plan of a solver that evaluates D once per step: state i+1 = rows[i] of state i and its D."""
-    moves = [Row(1.0, 0.0), *rows]
-    last = len(rows)
-    stages = tuple(
-        Stage(
-            step=min(i, last - 1),
-            at=points[i],
-            x=(row.x,),
-            d=(row.d,) if i else (),
-            noise=row.noise,
-            evaluate=i < last,
-        )
-        for i, row in enumerate(moves)
-    )
-    return make_plan(solver, points.path, points[0], stages if rows else (), clip_x0)
-
-
 def make_plan(
     solver: Solver, path: Path, start: Point, stages: tuple[Stage, ...], clip_x0: float = 0.0
 ) -> Plan:
@@ -162,14 +131,3 @@ def regular(p: Point, q: Point) -> bool:
     """Whether the step has a finite h = λ' − λ. From pure noise or to 0 it has not, and every solver
     takes DDIM's step, which is finite there: the limit of all of them."""
     return p.alpha > 0 and q.sigma > 0
-
-
-def ddim_row(p: Point, q: Point, eta: float) -> Row:
-    """DDIM(η) from p to q (Song, Meng & Ermon 2021, eq. 12 and 16).
-
-    x' = α'D + √(σ'² − s²)·ε + s·z with ε = (x − αD)/σ and s = η·σ'·√(1 − (κ'/κ)²), at most σ'.
-    η = 0 is the exact ODE step for constant D; η = 1 is DDPM with the small variance.
-    """
-    s = min(eta * q.sigma * math.sqrt(max(1 - decay(p, q) ** 2, 0)), q.sigma) if eta else 0.0
-    kept = math.sqrt(q.sigma**2 - s**2)
-    return Row(kept / p.sigma, q.alpha - p.alpha * kept / p.sigma, s)

@@ -9,7 +9,8 @@ from typing import ClassVar
 from ..path import Point
 from ..points import Points
 from ..settings import knob
-from .base import Row, Solver, decay, one_evaluation_plan
+from .base import Solver, decay
+from .formula import LinearStep, linear_plan
 from .plan import Plan
 
 VARIANCES = ("small", "large", "interpolated", "analytic")
@@ -83,14 +84,13 @@ class DDPM(Solver):
 
     def plan(self, points: Points) -> Plan:
         self._check(points)
-        rows = [self._row(p, q) for p, q in points.steps]
-        return one_evaluation_plan(self, points, rows, self.clip_x0)
+        return linear_plan(self, points, self._step, self.clip_x0)
 
-    def _row(self, p: Point, q: Point) -> Row:
+    def _step(self, p: Point, q: Point) -> LinearStep:
         """Posterior mean (α'/α)e^{−2h}·x + α'(1 − e^{−2h})·D, written so that α = 0 stays finite."""
         squared = decay(p, q) ** 2
         mean_x = p.alpha / q.alpha * (q.sigma / p.sigma) ** 2
-        return Row(mean_x, q.alpha * (1 - squared), math.sqrt(self._variance(p, q)))
+        return LinearStep(mean_x, q.alpha * (1 - squared), math.sqrt(self._variance(p, q)))
 
     def _variance(self, p: Point, q: Point) -> float:
         """small β̃ = σ'²(1 − e^{−2h}); large β = σ² − (α/α')²σ'²; no noise on arrival at σ' = 0."""

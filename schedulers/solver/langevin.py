@@ -12,16 +12,18 @@ from torch import Tensor
 from ..path import Point
 from ..points import Points
 from ..settings import knob
-from .base import Row, Solver, ddim_row
+from .base import Solver
 from .data_dependent import DataDependent
+from .ddim import ddim_step
+from .formula import LinearStep
 from .run import Ask, DrawNoise, Program
 from .state import State
-from .stochastic import reverse_sde_row
+from .stochastic import reverse_sde_step
 
-PREDICTORS: dict[str, Callable[[Point, Point], Row]] = {
-    "reverse_sde": reverse_sde_row,
-    "ancestral": lambda p, q: ddim_row(p, q, 1.0),
-    "ddim": lambda p, q: ddim_row(p, q, 0.0),
+PREDICTORS: dict[str, Callable[[Point, Point], LinearStep]] = {
+    "reverse_sde": reverse_sde_step,
+    "ancestral": lambda p, q: ddim_step(p, q, 1.0),
+    "ddim": ddim_step,
 }
 
 
@@ -94,10 +96,10 @@ class Langevin(DataDependent):
         last = len(steps) if level is None else level
         for i, (p, q) in list(enumerate(steps))[state.stage : last]:
             d = yield x, Ask(p.sigma, i, len(steps))
-            row = PREDICTORS[self.predictor](p, q)
-            x = row.x * x + row.d * d if row.x else row.d * d
-            if row.noise:
-                x.add_(draw(), alpha=row.noise)
+            step = PREDICTORS[self.predictor](p, q)
+            x = step.x * x + step.d * d if step.x else step.d * d
+            if step.noise:
+                x.add_(draw(), alpha=step.noise)
             for _ in range(self.moves if q.sigma else 0):
                 d = yield x, Ask(q.sigma, i, len(steps), begins=False)
                 x = langevin_move(x, d, q, draw(), self.snr)

@@ -10,7 +10,8 @@ from typing import ClassVar
 from ..path import Point
 from ..points import Points
 from ..settings import knob
-from .base import Row, Solver, ddim_row, regular
+from .base import Solver, regular
+from .ddim import ddim_step
 from .formula import Builder, Combo, total
 from .plan import Plan
 from .weights import data_weights, exponential_row, moments
@@ -55,11 +56,6 @@ TABLEAUX: dict[str, Tableau] = {
         (35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
     ),
 }
-
-
-def apply(row: Row, x: Combo, d: Combo) -> Combo:
-    """The state after a one-evaluation step."""
-    return row.x * x + row.d * d
 
 
 def data_step(
@@ -160,7 +156,7 @@ class RungeKutta(Solver):
         for i, (p, q) in enumerate(grid.steps):
             if q.sigma == 0 or (self.variable == "lambda" and p.alpha == 0):
                 x, d = build.advance(x, p, i)
-                x = apply(ddim_row(p, q, 0.0), x, d)
+                x = build.take(ddim_step(p, q), x, d)
             else:
                 x, _ = take(build, x, p, q, i, TABLEAUX[self.method])
         return build.finish(x).on(points.path)
@@ -286,7 +282,7 @@ class ExponentialRungeKutta(Solver):
                 x, _ = exponential_step(build, x, p, q, i, self.method)
             else:
                 x, d = build.advance(x, p, i)
-                x = apply(ddim_row(p, q, 0.0), x, d)
+                x = build.take(ddim_step(p, q), x, d)
         return build.finish(x)
 
 

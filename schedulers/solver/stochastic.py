@@ -12,8 +12,9 @@ import numpy as np
 from ..path import Point
 from ..points import Points
 from ..settings import knob
-from .base import Row, Solver, ddim_row, decay, one_evaluation_plan, regular
-from .formula import Builder, Combo, total
+from .base import Solver, decay, regular
+from .ddim import ddim_step
+from .formula import Builder, Combo, LinearStep, linear_plan, total
 from .plan import Plan
 from .weights import NODES, WEIGHTS
 
@@ -135,18 +136,20 @@ class EulerMaruyama(Solver):
 
     def plan(self, points: Points) -> Plan:
         self._check(points)
-        rows = [reverse_sde_row(p, q) for p, q in points.steps]
-        rows = [Row(row.x, row.d, row.noise * self.noise) for row in rows]
-        return one_evaluation_plan(self, points, rows)
+        return linear_plan(self, points, self._step)
+
+    def _step(self, p: Point, q: Point) -> LinearStep:
+        step = reverse_sde_step(p, q)
+        return step._replace(noise=step.noise * self.noise)
 
 
-def reverse_sde_row(p: Point, q: Point) -> Row:
+def reverse_sde_step(p: Point, q: Point) -> LinearStep:
     """Euler–Maruyama from p to q in time κ²; DDPM's step from pure noise and to 0."""
     if not regular(p, q):
-        return ddim_row(p, q, 1.0)
+        return ddim_step(p, q, 1.0)
     squared = decay(p, q) ** 2
     mean_x = p.alpha / q.alpha * (q.sigma / p.sigma) ** 2
-    return Row(mean_x, q.alpha * (1 - squared), q.alpha * p.kappa * math.sqrt(1 - squared))
+    return LinearStep(mean_x, q.alpha * (1 - squared), q.alpha * p.kappa * math.sqrt(1 - squared))
 
 
 @dataclass(frozen=True)
@@ -171,5 +174,4 @@ class LCM(Solver):
 
     def plan(self, points: Points) -> Plan:
         self._check(points)
-        rows = [Row(0.0, q.alpha, q.sigma) for _, q in points.steps]
-        return one_evaluation_plan(self, points, rows)
+        return linear_plan(self, points, lambda p, q: LinearStep(0.0, q.alpha, q.sigma))
