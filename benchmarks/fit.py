@@ -37,6 +37,7 @@ from sampling_kit.schedulers.inspect.metrics import frechet, random_features
 from sampling_kit.schedulers.path import VE
 from sampling_kit.schedulers.solver import ALL
 from sampling_kit.schedulers.solver.fitted import FittedSolver, Table, table_of
+from sampling_kit.schedulers.solver.selection import variants
 
 from . import peers, problems
 
@@ -274,8 +275,8 @@ def free_table(guidance: str, nfe: int) -> Table:
     from .quality import contestant, short_name
 
     pair = next(p for p in read_stored()["pairs"][guidance][str(nfe)] if p["side"] == "ours")
-    variants = (v for kind in ALL for v in kind.variants())
-    solver = next(v for v in variants if short_name(v) == pair["solver"])
+    every = (v for kind in ALL for v in variants(kind))
+    solver = next(v for v in every if short_name(v) == pair["solver"])
     steps = contestant(solver).steps(nfe)
     return table_of(solver.plan(network_problem("network-cond", 1).points(pair["spacing"], steps)))
 

@@ -26,6 +26,7 @@ from torch import Tensor
 from sampling_kit.schedulers.points import Points
 from sampling_kit.schedulers.solver import ALL, Plan, Solver
 from sampling_kit.schedulers.solver.run import Run
+from sampling_kit.schedulers.solver.selection import variants
 
 from .peers import comfy_results, diffusers_results
 from .problems import (
@@ -52,8 +53,8 @@ Results = list[Result]
 
 def our_contestants(solvers: Sequence[type[Solver]] = ALL) -> list[Contestant]:
     """Every deterministic variant that is a plan; two names for one plan are one run."""
-    variants = [v for solver in solvers for v in solver.variants() if not v.stochastic]
-    return [contestant(v) for v in variants if v.planned]
+    still = [v for solver in solvers for v in variants(solver) if not v.stochastic]
+    return [contestant(v) for v in still if v.planned]
 
 
 def contestant(solver: Solver) -> Contestant:

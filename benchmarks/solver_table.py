@@ -39,6 +39,7 @@ from sampling_kit.schedulers.path import VE, VP, Flow, Path
 from sampling_kit.schedulers.points import Points
 from sampling_kit.schedulers.solver import ALL, Solver
 from sampling_kit.schedulers.solver.run import Run
+from sampling_kit.schedulers.solver.selection import variants
 
 PAGE = File(__file__).resolve().parent.parent / "docs" / "solvers.md"
 PATHS: tuple[Path, ...] = (VP(), VE(), Flow())
@@ -54,10 +55,6 @@ NONE = "–"
 
 Measured = Mapping[str, Sequence[str]]
 """call → the measured cells of its row."""
-
-
-def variants(family: type[Solver]) -> tuple[Solver, ...]:
-    return tuple(dict.fromkeys(family.variants()))
 
 
 def call(solver: Solver) -> str:

@@ -30,8 +30,9 @@ from sampling_kit.schedulers.solver.band_mix import Mix, Spectra, band_weights
 from sampling_kit.schedulers.solver.base import host_plan
 from sampling_kit.schedulers.solver.fitted import FittedSolver, Table, ddim, table_of
 from sampling_kit.schedulers.solver.run import Run
+from sampling_kit.schedulers.solver.selection import variants
 
-STILL = [s for cls in ALL if cls.planned for s in cls.variants() if not s.stochastic]
+STILL = [s for cls in ALL if cls.planned for s in variants(cls) if not s.stochastic]
 PATHS = pytest.mark.parametrize("path", [VP(), VE(), Flow()], ids=lambda p: p.name)
 KNOTS = (0.0, 0.2, 0.5, 1.0)
 MEAN = torch.tensor([0.5, -1.0, 2.0]).double()[:, None, None]

@@ -20,6 +20,7 @@ from sampling_kit.schedulers.points import Points
 from sampling_kit.schedulers.solver import ALL, DDIM, AdamsBashforth, DPMSolverMultistep, HeunEDM
 from sampling_kit.schedulers.solver.band_mix import Mix, Spectra
 from sampling_kit.schedulers.solver.fitted import FittedSolver, table_of
+from sampling_kit.schedulers.solver.selection import variants
 from sampling_kit.schedulers.spacing import Karras, space
 
 QUICK = Forward(numbers=3, bands=0, images=12, budget=10**6)
@@ -209,7 +210,7 @@ def test_the_path_does_not_matter(path):
 
 
 @pytest.mark.parametrize(
-    "solver", [s for c in ALL if c.planned for s in c.variants()[:1] if not s.stochastic], ids=repr
+    "solver", [s for c in ALL if c.planned for s in variants(c)[:1] if not s.stochastic], ids=repr
 )
 def test_any_deterministic_solver_is_a_start(solver):
     problem = vectors(n=12)

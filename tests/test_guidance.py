@@ -10,6 +10,7 @@ import math
 
 import pytest
 import torch
+from contracts import off
 
 from sampling_kit.nodes import NODES
 from sampling_kit.nodes import _standalone as host
@@ -129,7 +130,7 @@ def test_a_neutral_rule_is_off_bit_for_bit_and_costs_nothing(cls, path):
     world, y = World(path), state()
     bare = world.run(Guidance(), y)
     world.calls.clear()
-    assert torch.equal(world.run(Guidance((cls.off(),)), y), bare)
+    assert torch.equal(world.run(Guidance((off(cls),)), y), bare)
     assert set(world.calls) == {(COND,)}
 
 

@@ -12,6 +12,7 @@ from sampling_kit.schedulers.points import Points
 from sampling_kit.schedulers.solver import DDIM, DDPM, EulerMaruyama, Langevin, State
 from sampling_kit.schedulers.solver.langevin import PREDICTORS, langevin_move
 from sampling_kit.schedulers.solver.run import Run, drive
+from sampling_kit.schedulers.solver.selection import variants
 
 PATHS = [VP(), VE(), Flow(), SubVP()]
 on_every_path = pytest.mark.parametrize("path", PATHS, ids=lambda p: p.name)
@@ -111,7 +112,7 @@ def test_a_corrector_improves_the_variance_of_few_steps(predictor, path):
 def test_marginals_of_many_steps(path):
     points = levels(path, 200)
     x = math.sqrt(variance(points[0])) * noise(1, 20_000)
-    for solver in Langevin.variants():
+    for solver in variants(Langevin):
         state, oracle = State((x,)), gaussian(path, (20_000,))
         end = drive(solver.walk(points, state, PerImageNoise(1)), Run(oracle)).x
         expected = variance(points[-1])
@@ -144,7 +145,7 @@ def test_a_small_snr_is_near_the_predictor():
         assert 0 < (moved - still).abs().max() < 30 * snr
 
 
-@pytest.mark.parametrize("solver", [*Langevin.variants(), Langevin("ddim", 3)], ids=repr)
+@pytest.mark.parametrize("solver", [*variants(Langevin), Langevin("ddim", 3)], ids=repr)
 def test_draws_are_numbered_in_order_and_a_run_resumes_bit_for_bit(solver):
     points = Points(Flow(), (math.inf, 5.0, 2.0, 0.4, 0.1, 0.0))
     oracle, x, draw, positions, calls = (

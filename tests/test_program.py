@@ -18,8 +18,9 @@ from sampling_kit.schedulers.solver.euler import Euler
 from sampling_kit.schedulers.solver.multistep import DPMSolverMultistep, UniPC
 from sampling_kit.schedulers.solver.restart import Restart
 from sampling_kit.schedulers.solver.run import Run
+from sampling_kit.schedulers.solver.selection import variants
 
-PLANNED = [s for cls in ALL if cls.planned for s in cls.variants()]
+PLANNED = [s for cls in ALL if cls.planned for s in variants(cls)]
 MEAN, STD = torch.tensor([0.5, -1.0, 2.0]).double(), torch.tensor([0.6, 0.8, 0.7]).double()
 solvers = pytest.mark.parametrize("solver", PLANNED, ids=repr)
 hosts = pytest.mark.parametrize("host", [VE(), Flow()], ids=lambda p: p.name)

@@ -11,6 +11,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from contracts import exact_for_constant, path_invariant, shift_invariant, starts_at_pure_noise
 from scipy.integrate import solve_ivp
 
 from sampling_kit.schedulers import noise_schedule as schedules
@@ -32,12 +33,13 @@ from sampling_kit.schedulers.solver import (
     Restart,
 )
 from sampling_kit.schedulers.solver.run import Run, drive
+from sampling_kit.schedulers.solver.selection import variants
 from sampling_kit.schedulers.solver.state import State
 
 MEAN = torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64)
 STD = torch.tensor([0.5, 1.5, 0.8], dtype=torch.float64)
 PATHS = [VP(), VE(), Flow(), SubVP()]
-EVERY_VARIANT = [variant for solver in ALL for variant in solver.variants()]
+EVERY_VARIANT = [variant for solver in ALL for variant in variants(solver)]
 #: Those that are tables; what the others do depends on the data.
 PLANNED = [s for s in EVERY_VARIANT if s.planned]
 STILL = [s for s in EVERY_VARIANT if not s.stochastic]
@@ -55,7 +57,7 @@ def go(solver, points, denoise, x, noise=None, callback=None, check=None):
     """A run in the coordinates of ``points.path``, planned or not."""
     if solver.planned:
         return solver.plan(points).solve(Run(denoise, noise, callback, check), x)
-    if solver.starts_at_pure_noise:
+    if starts_at_pure_noise(solver):
         return drive(
             solver.walk(points, State((x,)), noise), Run(denoise, callback=callback, check=check)
         ).x
@@ -123,7 +125,7 @@ PAIRS = {1: (96, 192), 2: (96, 192), 3: (384, 768), 4: (64, 128), 5: (48, 96)}
 ORDERS = [
     (solver, path)
     for i, solver in enumerate(ODE)
-    for path in ([PATHS[i % 3]] if solver.path_invariant else PATHS[:3])
+    for path in ([PATHS[i % 3]] if path_invariant(solver) else PATHS[:3])
 ]
 
 
@@ -152,7 +154,7 @@ def test_low_step_error(solver, limit):
 def test_constant_prediction_is_solved_exactly_in_any_number_of_steps(solver, path):
     """x = α·x0 + σ·ε with fixed x0 and ε is the trajectory; every plan must stay on it."""
     x0, eps = MEAN, torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
-    if not solver.exact_for_constant:
+    if not exact_for_constant(solver):
         return
     for n in (1, 2, 5):
         points = geometric(path, 30.0, 0.2, n)
@@ -206,7 +208,7 @@ def test_a_point_mass_keeps_its_exact_deviation_at_every_step(solver, path):
 
 
 @pytest.mark.parametrize("path", [VP(), Flow()], ids=lambda p: p.name)
-@pytest.mark.parametrize("solver", [s for s in EXACT_FOR_A_POINT if s.starts_at_pure_noise], **ids)
+@pytest.mark.parametrize("solver", [s for s in EXACT_FOR_A_POINT if starts_at_pure_noise(s)], **ids)
 def test_a_point_mass_keeps_its_deviation_from_pure_noise_too(solver, path):
     points = Points(path, (math.inf, 5.0, 1.0, 0.2, 0.05))
     for sigma, variance in spread(solver, points, 0.0, every_step=True):
@@ -326,7 +328,7 @@ def test_float32_follows_float64_from_a_very_high_level(solver):
 def test_a_run_may_start_at_pure_noise_where_alpha_is_zero(solver):
     points = spacings.space(schedules.LinearVP(zero_snr=True), 5, spacings.Trailing())
     assert points[0].alpha == 0
-    if not solver.starts_at_pure_noise:
+    if not starts_at_pure_noise(solver):
         with pytest.raises(ValueError, match="pure noise"):
             go(solver, points, Gaussian(VP(), MEAN, STD), start(points))
         return
@@ -342,14 +344,14 @@ PLAIN = [
     for s in EVERY_VARIANT
     if not getattr(s, "clip_x0", 0)
     and getattr(s, "variance", "small") == "small"
-    and (s.planned or s.path_invariant)  # else they run in host coordinates only
+    and (s.planned or path_invariant(s))  # else they run in host coordinates only
 ]
 
 
 @pytest.mark.parametrize("solver", PLAIN, **ids)
 def test_path_invariance(solver):
     """Same κ, same noise: y = x/α is the same on every path, or on all whose SIGMAS are κ."""
-    same = PATHS if solver.path_invariant else [VE(), VP(), SubVP()]
+    same = PATHS if path_invariant(solver) else [VE(), VP(), SubVP()]
     ends = []
     for path in same:
         points = geometric(path, 60.0, 0.05, 9)
@@ -421,7 +423,7 @@ def test_a_run_split_anywhere_is_bit_equal(solver):
 # -------------------------------------------------------------------------------------- plans as data
 
 
-@pytest.mark.parametrize("solver", [s for s in PLANNED if s.shift_invariant], **ids)
+@pytest.mark.parametrize("solver", [s for s in PLANNED if shift_invariant(s)], **ids)
 @on_every_path
 def test_weights_reproduce_noise_free_data(solver, path):
     """If x = α·x0 and D = x0 everywhere, every stage must form α'·x0: Σ w_x·α + Σ w_D = α'."""

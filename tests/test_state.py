@@ -22,6 +22,7 @@ from sampling_kit.schedulers.noise_schedule import EDM, LinearVP, RectifiedFlowS
 from sampling_kit.schedulers.sample import sample
 from sampling_kit.schedulers.solver import ALL
 from sampling_kit.schedulers.solver.run import Run
+from sampling_kit.schedulers.solver.selection import variants
 from sampling_kit.schedulers.spacing import Trailing, space
 from sampling_kit.schedulers.split import Handover, Part, load
 
@@ -175,7 +176,7 @@ def test_every_solver_splits_at_every_level_of_a_video(schedule):
         p = path.host.on(sigma)
         return torch.tanh(x * p.alpha / (p.alpha**2 + p.sigma**2) + 0.1)
 
-    for solver in (v for kind in ALL for v in kind.variants() if v.planned):
+    for solver in (v for kind in ALL for v in variants(kind) if v.planned):
         whole = sample(solver, path, Run(denoise, PerImageNoise(SEED)), x, sigmas)
         for level in range(n + 1):
             first, steps = Part(solver, Handover(), tuple(sigmas)), []

@@ -223,12 +223,13 @@ class LearnedAMED(DataDependent):
     """
 
     title: ClassVar[str] = "Learned AMED"
-    order: ClassVar[int] = 0
-    path_invariant: ClassVar[bool] = False
-    starts_at_pure_noise: ClassVar[bool] = False
     predictor: Any = None
     features: Any = None
     base: Any = None
+
+    @property
+    def order(self) -> int:
+        return 0
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.base!r})" if self.base else f"{type(self).__name__}()"

@@ -223,25 +223,9 @@ class Adaptive(DataDependent):
         return PAIRS[self.method]
 
     @property
-    def order(self) -> int:  # type: ignore[override]
+    def order(self) -> int:
         """Of the result; the tolerance, not the number of steps, decides the error."""
         return self.pair.order
-
-    @property
-    def exact_for_constant(self) -> bool:  # type: ignore[override]
-        return self.method != "dopri5_lambda"
-
-    @property
-    def path_invariant(self) -> bool:  # type: ignore[override]
-        return self.pair.variable == "lambda"
-
-    @property
-    def starts_at_pure_noise(self) -> bool:  # type: ignore[override]
-        return self.pair.variable == "lambda"
-
-    @classmethod
-    def variants(cls) -> tuple[Solver, ...]:
-        return tuple(cls(name) for name in dict.fromkeys((cls.method, *PAIRS)))
 
     def nfe(self, steps: int) -> int:
         """At most; what a run took is in :meth:`integrate`'s report."""

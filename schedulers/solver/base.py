@@ -19,16 +19,20 @@ from .state import State
 
 @dataclass(frozen=True)
 class Solver(Settings):
-    """Base class. A subclass sets ``order`` (of accuracy; weak order where it draws noise), says
-    whether it is ``stochastic``, and writes ``plan``. ``paper`` and ``equals`` (what it is called
-    elsewhere) go to the help text."""
+    """Base class. A subclass writes ``plan``, and says its ``order`` and whether it is ``stochastic``. ``paper``
+    and ``equals`` (what it is called elsewhere) go to the help text."""
 
-    order: ClassVar[int] = 1
     paper: ClassVar[str] = ""
     equals: ClassVar[str] = ""
 
     @property
+    def order(self) -> int:
+        """Of accuracy; the weak order where it draws noise. 0: it is not made to converge."""
+        return 1
+
+    @property
     def stochastic(self) -> bool:
+        """Whether it draws noise."""
         return False
 
     def plan(self, points: Points) -> Plan:
@@ -38,22 +42,8 @@ class Solver(Settings):
         """
         raise NotImplementedError
 
-    @classmethod
-    def variants(cls) -> tuple[Solver, ...]:
-        """Settings that tests and benchmarks cover; the first is the default."""
-        return (cls(),)
-
     #: Whether the solver is its ``plan``; else it has none, and ``solve`` chooses as it goes.
     planned: ClassVar[bool] = True
-    #: Whether a step is exact when D is constant (exponential and Euler-type steps are).
-    exact_for_constant: ClassVar[bool] = True
-    #: Whether data moved by a constant move the result by it; not where they are taken to have mean 0.
-    shift_invariant: ClassVar[bool] = True
-    #: Whether y = x/α is the same on every path; False where the solver works in σ as SIGMAS shows
-    #: it, which on rectified flow is another variable, or in a path's own variance.
-    path_invariant: ClassVar[bool] = True
-    #: Whether a run on VP may start at α = 0; not where σ/α itself is the variable.
-    starts_at_pure_noise: ClassVar[bool] = True
 
     def solve(self, points: Points, run: Run, x: Tensor) -> Tensor:
         """The state at points[-1] of a run from x [B, …] at points[0], in the coordinates of

@@ -45,10 +45,6 @@ class DDIM(Solver):
     def stochastic(self) -> bool:
         return self.eta > 0
 
-    @classmethod
-    def variants(cls) -> tuple[Solver, ...]:
-        return (cls(), cls(1.0), cls(0.4))
-
     def plan(self, points: Points) -> Plan:
         self._check(points)
         return linear_plan(self, points, self._step)
@@ -87,10 +83,6 @@ class EulerAncestral(DDIM):
     def stochastic(self) -> bool:
         return self.eta > 0 and self.noise > 0
 
-    @classmethod
-    def variants(cls) -> tuple[Solver, ...]:
-        return (cls(), cls(0.5))
-
     def _step(self, p: Point, q: Point) -> LinearStep:
         step = super()._step(p, q)
         return step._replace(noise=step.noise * self.noise)
@@ -119,10 +111,6 @@ class RectifiedFlow(DDIM):
     eta: float = knob(
         0.0, "Noise strength: 0 is the ODE, 1 the reverse SDE.", low=0.0, high=1.0, step=0.001
     )
-
-    @classmethod
-    def variants(cls) -> tuple[Solver, ...]:
-        return (cls(), cls(1.0))
 
     def plan(self, points: Points) -> Plan:
         return super().plan(points.on(Flow())).on(points.path)

@@ -68,20 +68,6 @@ class DDPM(Solver):
     def stochastic(self) -> bool:
         return True
 
-    @classmethod
-    def variants(cls) -> tuple[Solver, ...]:
-        return (
-            cls(),
-            cls("large"),
-            cls("interpolated", mix=0.3),
-            cls("analytic", data_std=0.6),
-            cls(clip_x0=50.0),
-        )
-
-    @property
-    def path_invariant(self) -> bool:  # type: ignore[override]
-        return self.variance in ("small", "analytic")
-
     def plan(self, points: Points) -> Plan:
         self._check(points)
         return linear_plan(self, points, self._step, self.clip_x0)

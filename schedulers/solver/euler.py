@@ -73,10 +73,6 @@ class Euler(Churn):
         "ComfyUI and k-diffusion euler; diffusers EulerDiscreteScheduler; DDIM eta 0"
     )
 
-    @classmethod
-    def variants(cls) -> tuple[Solver, ...]:
-        return (cls(), cls(20.0))
-
     def plan(self, points: Points) -> Plan:
         self._check(points)
         build, steps = Builder(self, points), points.steps

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..points import Points
-from .base import Solver
 from .ddim import ddim_step
 from .euler import Churn
 from .formula import Builder
@@ -22,9 +21,6 @@ class HeunEDM(Churn):
     Two evaluations per step but for the last.
     """
 
-    order: ClassVar[int] = 2
-    path_invariant: ClassVar[bool] = False
-    starts_at_pure_noise: ClassVar[bool] = False
     title: ClassVar[str] = "Heun (EDM)"
     aliases: ClassVar[tuple[str, ...]] = (
         "heun",
@@ -39,12 +35,12 @@ class HeunEDM(Churn):
         "FlowMatchHeunDiscreteScheduler"
     )
 
+    @property
+    def order(self) -> int:
+        return 2
+
     def nfe(self, steps: int) -> int:
         return 2 * steps - 1
-
-    @classmethod
-    def variants(cls) -> tuple[Solver, ...]:
-        return (cls(), cls(20.0, noise=1.003))
 
     def plan(self, points: Points) -> Plan:
         self._check(points)

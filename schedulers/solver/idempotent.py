@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ..points import Points
 from ..settings import knob
-from .base import Solver
 from .data_dependent import DataDependent
 from .run import Ask, DrawNoise, Program, Read, Run, drive
 from .state import State
@@ -28,8 +27,6 @@ class Idempotent(DataDependent):
     is, without noise or scaling.
     """
 
-    order: ClassVar[int] = 0
-    path_invariant: ClassVar[bool] = False
     title: ClassVar[str] = "Idempotent"
     aliases: ClassVar[tuple[str, ...]] = (
         "IGN",
@@ -49,9 +46,9 @@ class Idempotent(DataDependent):
         low=0.0, high=1000.0, step=0.001,
     )  # fmt: skip
 
-    @classmethod
-    def variants(cls) -> tuple[Solver, ...]:
-        return (cls(), cls(5, 1e-3))
+    @property
+    def order(self) -> int:
+        return 0
 
     def nfe(self, steps: int) -> int:
         """At most."""

@@ -12,7 +12,6 @@ from torch import Tensor
 from ..path import Point
 from ..points import Points
 from ..settings import knob
-from .base import Solver
 from .data_dependent import DataDependent
 from .ddim import ddim_step
 from .formula import LinearStep
@@ -64,10 +63,6 @@ class Langevin(DataDependent):
     @property
     def stochastic(self) -> bool:
         return self.predictor != "ddim" or self.moves > 0
-
-    @classmethod
-    def variants(cls) -> tuple[Solver, ...]:
-        return (cls(), cls("ancestral"), cls("ddim"), cls("ancestral", 2, 0.1))
 
     def nfe(self, steps: int) -> int:
         return steps + (steps - 1) * self.moves

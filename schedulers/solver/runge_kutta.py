@@ -125,27 +125,11 @@ class RungeKutta(Solver):
     )
 
     @property
-    def order(self) -> int:  # type: ignore[override]
+    def order(self) -> int:
         return TABLEAUX[self.method].order
-
-    @property
-    def exact_for_constant(self) -> bool:  # type: ignore[override]
-        return self.variable == "sigma"
-
-    @classmethod
-    def variants(cls) -> tuple[Solver, ...]:
-        return tuple(cls(m, v) for v in ("sigma", "lambda") for m in TABLEAUX)
 
     def nfe(self, steps: int) -> int:
         return (steps - 1) * len(TABLEAUX[self.method].c) + 1
-
-    @property
-    def path_invariant(self) -> bool:  # type: ignore[override]
-        return self.variable == "lambda"
-
-    @property
-    def starts_at_pure_noise(self) -> bool:  # type: ignore[override]
-        return self.variable == "lambda"
 
     def plan(self, points: Points) -> Plan:
         self._check(points)
@@ -263,12 +247,8 @@ class ExponentialRungeKutta(Solver):
     method: str = knob("res_2s", "Which coefficients.", options=tuple(EXPONENTIAL))
 
     @property
-    def order(self) -> int:  # type: ignore[override]
+    def order(self) -> int:
         return EXPONENTIAL[self.method][0]
-
-    @classmethod
-    def variants(cls) -> tuple[Solver, ...]:
-        return tuple(cls(name) for name in EXPONENTIAL)
 
     def nfe(self, steps: int) -> int:
         return (steps - 1) * EXPONENTIAL[self.method][1] + 1
@@ -324,17 +304,12 @@ class DPMSolver(Solver):
             raise ValueError("DPMSolver: eta above 0 needs the form '++' (SDE-DPM-Solver++, SEEDS)")
 
     @property
-    def order(self) -> int:  # type: ignore[override]
+    def order(self) -> int:
         return min(self.max_order, 2) if self.eta > 0 else self.max_order
 
     @property
     def stochastic(self) -> bool:
         return self.eta > 0
-
-    @classmethod
-    def variants(cls) -> tuple[Solver, ...]:
-        forms = [cls(n, form) for form in ("++", "original") for n in (2, 1, 3)]
-        return (*forms, *(cls(n, eta=1.0) for n in (1, 2, 3)), cls(2, eta=0.5))
 
     def nfe(self, steps: int) -> int:
         return (steps - 1) * self.max_order + 1

@@ -45,16 +45,12 @@ class ERSDE(Solver):
     noise: float = knob(1.0, "Size of the noise.", low=0.0, high=2.0, step=0.001, advanced=True)
 
     @property
-    def order(self) -> int:  # type: ignore[override]
+    def order(self) -> int:
         return 1 if self.stochastic else min(self.max_order, 2)
 
     @property
     def stochastic(self) -> bool:
         return self.scale != "ode" and self.noise > 0
-
-    @classmethod
-    def variants(cls) -> tuple[Solver, ...]:
-        return (*(cls(n, s) for s in ("er_sde", "reverse_sde", "ode") for n in (3, 2, 1)),)
 
     def plan(self, points: Points) -> Plan:
         self._check(points)
@@ -160,13 +156,16 @@ class LCM(Solver):
     spread of the result is too small at any number of steps.
     """
 
-    order: ClassVar[int] = 0
     title: ClassVar[str] = "LCM (renoise)"
     aliases: ClassVar[tuple[str, ...]] = ("lcm", "LCMScheduler", "consistency model", "SamplerLCM")
     paper: ClassVar[str] = "Song et al. 2023 (arXiv 2303.01469), alg. 1; Luo et al. 2023 (LCM)"
     equals: ClassVar[str] = (
         "ComfyUI lcm; diffusers LCMScheduler, FlowMatchEuler with stochastic_sampling"
     )
+
+    @property
+    def order(self) -> int:
+        return 0
 
     @property
     def stochastic(self) -> bool:
