@@ -7,7 +7,7 @@ A program is a generator. It yields what it wants to know and is sent the answer
     yield Progress(…)                          nothing: the callback sees it
 
 A driver calls the denoiser. It checks for an interrupt before every evaluation, reports every step once,
-and sees that no prediction is NaN or infinite. :func:`drive` is the only loop of the pack that does so;
+and sees that no prediction is NaN or infinite. :func:`drive` is the loop of every run;
 :func:`drive_async` awaits the denoiser, and :func:`drive_together` answers several programs by one call.
 Whatever asks in between (a trace, a stop at every level, a method inside another) is a program around a
 program: it passes questions on by ``yield from``.
