@@ -5,11 +5,11 @@ from importlib.util import find_spec
 __version__ = "0.1.0"
 WEB_DIRECTORY = "./web"
 
-# Without ComfyUI this package is a library and a command line tool (see headless/cli.py).
+# Without ComfyUI this package is a library and a command line tool (see headless/cli/).
 if __package__ and find_spec("comfy_api"):
     from .nodes import NODES
     from .nodes.host import ComfyExtension, add_route
-    from .nodes.preview import MOST_BYTES, ROUTE, answer
+    from .nodes.ui.live_route import MOST_BYTES, ROUTE, answer
 
     class SamplingKit(ComfyExtension):
         """The pack, as ComfyUI sees it."""

@@ -40,8 +40,8 @@ from torch import Tensor
 
 from sampling_kit.embedded import postcards, trained
 from sampling_kit.embedded.train import RECIPES, Batch, losses
-from sampling_kit.nodes.denoiser import Patches
-from sampling_kit.nodes.images import sheet
+from sampling_kit.nodes.denoiser.embedded import Patches
+from sampling_kit.nodes.image.images import sheet
 from sampling_kit.schedulers import noise_schedule as schedules
 from sampling_kit.schedulers.denoiser import Denoiser, network
 from sampling_kit.schedulers.guidance import (

@@ -123,7 +123,7 @@ def as_file(name: str, data: bytes) -> Path:
 
 @cache
 def nodes() -> Any:
-    from sampling_kit.headless.cli import registry
+    from sampling_kit.headless.registry import registry
 
     return registry()
 
@@ -156,8 +156,8 @@ def look_at(workflow: Any) -> None:
     """All that happens to a workflow before its first node runs, and to its JSON after the last."""
     from sampling_kit.headless.context import Context, use
     from sampling_kit.headless.graph import check
-    from sampling_kit.headless.overrides import with_seed
     from sampling_kit.headless.provenance import seeds
+    from sampling_kit.headless.settings_flags import with_seed
 
     here = scratch()
     context = Context(here / "out", here, here / "temp", "cpu", None, workflow.prompt, workflow.ui)
@@ -169,14 +169,14 @@ def look_at(workflow: Any) -> None:
 
 
 def run_png(data: bytes) -> None:
-    from sampling_kit.headless.images import load_image
-    from sampling_kit.headless.png import PngError, read_text_chunks
-    from sampling_kit.headless.provenance import _facts
+    from sampling_kit.headless.load_image import load_image
+    from sampling_kit.headless.png_text import PngError, read_text_chunks
+    from sampling_kit.headless.provenance import read_facts
     from sampling_kit.headless.workflow import WorkflowError, load
 
     file = as_file("picture.png", data)
     with promised(PngError):
-        _facts(read_text_chunks(file))
+        read_facts(read_text_chunks(file))
     with promised(WorkflowError):
         look_at(load(file))
     width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
@@ -194,7 +194,7 @@ def pictures() -> list[bytes]:
     import torch
     from PIL import Image
 
-    from sampling_kit.headless.images import save_images
+    from sampling_kit.headless.save import save_images
 
     prompt = json.loads(examples()[5])
     metadata = {"prompt": prompt, "sampling_kit": dict(threads=1), "workflow": {"nodes": []}}
@@ -211,7 +211,7 @@ def pictures() -> list[bytes]:
 
 
 def run_fit(data: bytes) -> None:
-    from sampling_kit.nodes.fit import card_text
+    from sampling_kit.nodes.fit.fit_solver import card_text
     from sampling_kit.schedulers import split
     from sampling_kit.schedulers.denoiser import network
     from sampling_kit.schedulers.fit import predictor, store
@@ -283,7 +283,7 @@ def tensor_files() -> list[bytes]:
 
 
 def run_route(data: bytes) -> None:
-    from sampling_kit.nodes.preview import answer
+    from sampling_kit.nodes.ui.live_route import answer
 
     status, told = answer(data)
     assert status in (200, 400)
@@ -292,7 +292,7 @@ def run_route(data: bytes) -> None:
 
 def requests() -> list[bytes]:
     """What the page sends for the nodes of the examples that show something, and for every solver."""
-    from sampling_kit.nodes.preview import VALUES
+    from sampling_kit.nodes.ui.live_route import VALUES
 
     found = []
     for text in examples():
@@ -439,8 +439,8 @@ def main() -> None:
 def import_all() -> None:
     """What the targets use, so that it is instrumented: modules imported later would not be."""
     import sampling_kit.headless.cli
-    import sampling_kit.headless.images
-    import sampling_kit.headless.overrides
+    import sampling_kit.headless.save
+    import sampling_kit.headless.settings_flags
     import sampling_kit.nodes
     import sampling_kit.nodes.preview
     import sampling_kit.schedulers.fit.store

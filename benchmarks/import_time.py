@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 
-MODULES = ("sampling_kit.nodes", "sampling_kit.headless.core_nodes")
+MODULES = ("sampling_kit.nodes", "sampling_kit.headless.core")
 CODE = """
 import time, torch, numpy
 start = time.perf_counter()

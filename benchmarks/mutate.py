@@ -141,7 +141,7 @@ def json_change(words: Sequence[str], graph: Callable[[Any, Random], Any] | None
 
 def graph_change(nodes: Mapping[str, Any]) -> Callable[[Any, Random], Any]:
     """Sets inputs of a graph of these nodes {id: class} to the ends of what they declare, and just beyond."""
-    from sampling_kit.headless.inputs import slots
+    from sampling_kit.headless.prompt import slots
 
     def change(value: Any, chance: Random) -> Any:
         prompt = value.get("graph", value) if isinstance(value, dict) else {}

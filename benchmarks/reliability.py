@@ -111,7 +111,7 @@ def sweep(items: int, kills: int, work: Path) -> dict[str, Any]:
 
 def speed(items: int, work: Path) -> dict[str, Any]:
     """Items per second of the working part of a sweep, with one worker and with two."""
-    from sampling_kit.headless.cli import registry
+    from sampling_kit.headless.registry import registry
     from sampling_kit.headless.sweep import Crew, Folder, Item, Worker, work_list
     from sampling_kit.headless.workflow import Workflow
 
@@ -210,7 +210,7 @@ def server(prompts: int, work: Path) -> dict[str, Any]:
         start,
     )
 
-    from sampling_kit.headless.client import Done, Job, Queue, Watcher
+    from sampling_kit.headless.queue import Done, Job, Queue, Watcher
 
     root = find_root()
     python = find_python(root) if root else None

@@ -1,61 +1,71 @@
-"""What a person sees while a queue is worked off: one bar for the jobs, one for the node that runs."""
+"""Progress bars on stderr: every bar of the command is made here. Needs tqdm when the first one is."""
 
 from __future__ import annotations
 
 import shutil
 import sys
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
-import click
+from .context import Progress
 
-from ..schedulers.files import whole
-from .client import Done, Watcher
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+Report = Callable[[int, str], None]  # step, and what stands behind the bar
 
 
-class Bars(Watcher):
-    """Bars on stderr where it is a terminal, file names on stdout; ``quiet``: neither."""
+def on_terminal() -> bool:
+    """Whether somebody sees a bar."""
+    return sys.stderr.isatty()
 
-    def __init__(
-        self, folder: Path, jobs: int, previews: bool = False, quiet: bool = False
-    ) -> None:
-        self.folder, self.jobs, self.previews, self.quiet = folder, jobs, previews, quiet
-        self.shown = not quiet and sys.stderr.isatty()
 
-    def __enter__(self) -> Bars:
-        from tqdm import tqdm
+def bar(title: str = "", total: int | None = None, shown: bool = True, **look: Any) -> tqdm[Any]:
+    """One bar of ``total`` steps, or without end; as wide as the terminal."""
+    from tqdm import tqdm
 
-        columns, _ = shutil.get_terminal_size()
-        look: Any = dict(ncols=columns, disable=not self.shown)
-        self.all = tqdm(total=self.jobs, desc="jobs", unit="job", **look)
-        self.steps = tqdm(total=1, desc="steps", leave=False, **look)
-        return self
+    columns, lines = shutil.get_terminal_size()  # never 0, as some pseudo-terminals say
+    look |= dict(ncols=columns, nrows=lines, disable=not shown)
+    return tqdm(total=total, desc=title or None, **look)
 
-    def __exit__(self, *_: Any) -> None:
-        self.steps.close()
-        self.all.close()
 
-    def progress(self, label: str, node: str, step: int, total: int) -> None:
-        self.steps.total = total
-        self.steps.set_description(f"{label or 'job'}, node {node}", refresh=False)
-        self.steps.n = step
-        self.steps.refresh()
+@contextmanager
+def node_bars(name: Callable[[str], str]) -> Iterator[Progress]:
+    """A run's progress callback that draws one bar per node, called ``name(node)``."""
+    bars: dict[str, tqdm[Any]] = {}
 
-    def preview(self, label: str, picture: bytes) -> None:
-        if self.previews:
-            with whole(self.folder / "preview.jpg") as part:
-                part.write_bytes(picture)
+    def report(node: str, step: int, total: int) -> None:
+        if node not in bars:
+            bars[node] = bar(name(node), total)
+        bars[node].update(step - bars[node].n)
 
-    def finished(self, done: Done) -> None:
-        self.all.update()
-        if self.quiet or done.error:
-            return
-        for text in done.texts:
-            self.note(text)
-        with self.all.external_write_mode():
-            click.echo("\n".join(str((self.folder / name).resolve()) for name in done.files))
+    try:
+        yield report
+    finally:
+        for each in bars.values():
+            each.close()
 
-    def note(self, text: str) -> None:
-        if not self.quiet:
-            with self.all.external_write_mode():
-                click.echo(text, err=True)
+
+@contextmanager
+def stage_bars() -> Iterator[Callable[[str], Report]]:
+    """title → report(step, text): one stage after the other, one bar at a time."""
+    bars: list[tqdm[Any]] = []
+
+    def begin(title: str) -> Report:
+        while bars:
+            bars.pop().close()
+        bars.append(bar(title, leave=False))
+
+        def report(step: int, text: str = "") -> None:
+            bars[-1].update(max(step - bars[-1].n, 0))
+            if text:
+                bars[-1].set_postfix_str(text)
+
+        return report
+
+    try:
+        yield begin
+    finally:
+        for each in bars:
+            each.close()

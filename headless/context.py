@@ -35,15 +35,6 @@ class Context:
         if self.progress is not None and self.node is not None:
             self.progress(self.node, step, total)
 
-    @property
-    def metadata(self) -> dict[str, Any]:
-        """What a saved image carries: the API graph, how it was run and, when there is one, the
-        editor's graph."""
-        from .provenance import CHUNK, facts
-
-        ui = {"workflow": self.workflow} if self.workflow else {}
-        return {"prompt": self.prompt, CHUNK: facts(self) | {"node": self.node}} | ui
-
 
 _current: ContextVar[Context] = ContextVar("sampling_kit_run")
 

@@ -17,21 +17,25 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any
 
-from ..nodes.io_standalone import NodeOutput, bind
+from ..nodes.host.alone.io import NodeOutput, bind
 from .context import Context, current, use
-from .inputs import (
+from .prompt import (
     AUTOGROW,
     DYNAMIC,
+    InputError,
+    Registry,
     Slot,
-    Wrong,
     constant,
     in_bounds,
+    links,
     listed,
     missing,
     nest,
     short,
     similar,
     slots,
+    title,
+    upstream,
 )
 from .workflow import NodeFailure, Prompt, Workflow, WorkflowError, load
 
@@ -39,19 +43,15 @@ __all__ = [
     "Context",
     "NodeError",
     "NodeFailure",
-    "Registry",
     "Workflow",
     "WorkflowError",
     "check",
     "current",
     "execute",
     "load",
-    "slots",
-    "title",
     "use",
 ]
 
-Registry = Mapping[str, type[Any]]
 MOST_ERRORS = 100  # that are looked for and told
 
 
@@ -73,17 +73,6 @@ class NodeError:
         if self.input is not None:
             place += f', input "{self.input}"'
         return _line(f"{place}: {self.message}. {self.hint}")
-
-
-def title(prompt: Prompt, node: str, registry: Registry) -> str:
-    """What the user calls the node: its own title, else the display name, else the class."""
-    class_type = prompt[node]["class_type"]
-    meta = prompt[node].get("_meta")
-    own = meta.get("title") if isinstance(meta, dict) else None
-    if isinstance(own, str) and own:
-        return own
-    known = registry.get(class_type)
-    return str(known.define_schema().display_name or class_type) if known else str(class_type)
 
 
 def check(workflow: Workflow, registry: Registry) -> list[NodeError]:
@@ -111,12 +100,12 @@ class _Checker:
     def __init__(self, prompt: Prompt, registry: Registry) -> None:
         self.prompt, self.registry = prompt, registry
 
-    def error(self, node: str, wrong: Wrong, name: str | None = None) -> NodeError:
+    def error(self, node: str, wrong: InputError, name: str | None = None) -> NodeError:
         kind, message, hint = wrong.args
-        known = self.prompt[node]
-        value = known["inputs"].get(name) if name else None
+        entry = self.prompt[node]
+        value = entry["inputs"].get(name) if name else None
         label = title(self.prompt, node, self.registry)
-        return NodeError(kind, node, label, known["class_type"], message, hint, name, value)
+        return NodeError(kind, node, label, entry["class_type"], message, hint, name, value)
 
     def unknown_classes(self) -> Iterator[NodeError]:
         for key, node in self.prompt.items():
@@ -124,7 +113,7 @@ class _Checker:
             if name not in self.registry:
                 hint = f"{similar(name, self.registry)}`sampling-kit nodes` lists the nodes that "
                 hint += "run here; any other needs ComfyUI with its custom node installed"
-                yield self.error(key, Wrong("missing_node_type", "Node class not found", hint))
+                yield self.error(key, InputError("missing_node_type", "Node class not found", hint))
 
     def cycles(self, needed: Collection[str]) -> Iterator[NodeError]:
         try:
@@ -132,69 +121,69 @@ class _Checker:
         except graphlib.CycleError as cycle:
             path = " -> ".join(f"{key} ({self.prompt[key]['class_type']})" for key in cycle.args[1])
             message = f"Dependency cycle detected: {path}"
-            wrong = Wrong("dependency_cycle", message, "Remove one of these links")
+            wrong = InputError("dependency_cycle", message, "Remove one of these links")
             yield self.error(cycle.args[1][0], wrong)
 
     def node_errors(self, key: str) -> Iterator[NodeError]:
         node = self.prompt[key]
-        node_class, given = self.registry[node["class_type"]], node["inputs"]
-        known = list(slots(node_class.define_schema().inputs, given))
-        names = [slot.id for slot in known]
+        node_class, inputs = self.registry[node["class_type"]], node["inputs"]
+        present = list(slots(node_class.define_schema().inputs, inputs))
+        names = [slot.id for slot in present]
         unchecked = _self_checked(node_class, names)
         values: dict[str, Any] = {}
         fine = True
-        for slot in known:
+        for slot in present:
             try:
-                if slot.type == AUTOGROW and slot.id not in given:
+                if slot.type == AUTOGROW and slot.id not in inputs:
                     continue  # only its inputs are set
-                if slot.id in given:
-                    values[slot.id] = self.value(slot, given[slot.id], slot.id not in unchecked)
+                if slot.id in inputs:
+                    values[slot.id] = self.value(slot, inputs[slot.id], slot.id not in unchecked)
                 elif not slot.item.optional:
                     raise missing(slot)
-            except Wrong as wrong:
+            except InputError as wrong:
                 fine = False
                 yield self.error(key, wrong, slot.id)
-        for name in _links(self.prompt, key):
+        for name in links(self.prompt, key):
             if name not in names:
                 fine = False
                 hint = similar(name, names) + "Remove the link"
                 yield self.error(
-                    key, Wrong("unknown_input", "No such input to link to", hint), name
+                    key, InputError("unknown_input", "No such input to link to", hint), name
                 )
-        if fine and (found := _custom(node_class, key, known, values)):
-            yield self.error(key, found)
+        if fine and (complaint := _custom(node_class, key, present, values)):
+            yield self.error(key, complaint)
 
     def value(self, slot: Slot, value: Any, bounded: bool) -> Any:
         """What validate_inputs is given: the converted constant, or None for a good link."""
         if isinstance(value, list):
-            self.link(slot, value)
+            self.check_link(slot, value)
             return None
         converted = constant(slot, value)
         if bounded or slot.type == DYNAMIC:
             in_bounds(slot, converted)
         return converted
 
-    def link(self, slot: Slot, value: list[Any]) -> None:
+    def check_link(self, slot: Slot, value: list[Any]) -> None:
         if len(value) != 2 or not isinstance(value[0], str) or type(value[1]) is not int:
             hint = 'Write ["node id", output index], or {"__value__": [...]} if it is no link'
-            raise Wrong("bad_linked_input", f"{short(value)} is not a link", hint)
+            raise InputError("bad_linked_input", f"{short(value)} is not a link", hint)
         source, index = value
         if slot.type == DYNAMIC:
             hint = f"Choose one of {listed(slot.choices)}"
-            raise Wrong("bad_linked_input", "This choice cannot be linked", hint)
+            raise InputError("bad_linked_input", "This choice cannot be linked", hint)
         if source not in self.prompt:
             hint = f"Nodes in this workflow: {listed(self.prompt)}"
-            raise Wrong("bad_linked_input", f"Linked node {source!r} does not exist", hint)
+            raise InputError("bad_linked_input", f"Linked node {source!r} does not exist", hint)
         types = self.output_types(source)
         if not 0 <= index < len(types):
             hint = f"Its outputs, from 0: {', '.join(types) or 'none'}"
-            raise Wrong("bad_linked_input", f"Node {source} has no output {index}", hint)
+            raise InputError("bad_linked_input", f"Node {source} has no output {index}", hint)
         received = {kind.strip() for kind in types[index].split(",")}
         expected = {kind.strip() for kind in slot.type.split(",")}
         if "*" not in received | expected and not received & expected:
             message = f"Received type {types[index]} from node {source}, expected {slot.type}"
             hint = f"Link an output of type {slot.type}"
-            raise Wrong("return_type_mismatch", message, hint)
+            raise InputError("return_type_mismatch", message, hint)
 
     def output_types(self, node: str) -> list[str]:
         schema = self.registry[self.prompt[node]["class_type"]].define_schema()
@@ -212,26 +201,26 @@ def _self_checked(node_class: type[Any], names: Iterable[str]) -> set[str]:
 
 
 def _custom(
-    node_class: type[Any], key: str, known: Sequence[Slot], values: Mapping[str, Any]
-) -> Wrong | None:
+    node_class: type[Any], key: str, present: Sequence[Slot], values: Mapping[str, Any]
+) -> InputError | None:
     """What the node's own validate_inputs finds wrong; it sees None for a link."""
     if not hasattr(node_class, "validate_inputs"):
         return None
-    given = {name: values[name] for name in _self_checked(node_class, values)}
-    arguments = nest(_chosen(known, values), given)
+    checked = {name: values[name] for name in _self_checked(node_class, values)}
+    arguments = nest(_chosen(present, values), checked)
     try:
-        found = bind(node_class, unique_id=key).validate_inputs(**arguments)
+        verdict = bind(node_class, unique_id=key).validate_inputs(**arguments)
     except Exception as error:
-        found = f"validate_inputs raised {type(error).__name__}: {error}"
-    if found is True:
+        verdict = f"validate_inputs raised {type(error).__name__}: {error}"
+    if verdict is True:
         return None
-    message = "Custom validation failed" + (f" - {found}" if found is not False else "")
-    return Wrong("custom_validation_failed", message, "Change the inputs it names")
+    message = "Custom validation failed" + (f" - {verdict}" if verdict is not False else "")
+    return InputError("custom_validation_failed", message, "Change the inputs it names")
 
 
-def _chosen(known: Iterable[Slot], values: Mapping[str, Any]) -> list[Slot]:
+def _chosen(present: Iterable[Slot], values: Mapping[str, Any]) -> list[Slot]:
     """Without the optional choices that were not made."""
-    return [slot for slot in known if slot.type != DYNAMIC or slot.id in values]
+    return [slot for slot in present if slot.type != DYNAMIC or slot.id in values]
 
 
 #: What nodes returned in the run before, by everything that it depends on.
@@ -252,7 +241,7 @@ def execute(
 
     prompt = workflow.prompt
     needed = _needed(prompt, registry)
-    waiting = Counter(source for key in needed for source in _links(prompt, key).values())
+    waiting = Counter(source for key in needed for source in links(prompt, key).values())
     results: dict[str, tuple[Any, ...]] = {}
     shown = {}
     signatures: dict[str, str] = {}
@@ -272,7 +261,7 @@ def execute(
                     if kept is not None and not (schema.is_output_node or schema.not_idempotent):
                         kept[signatures[key]] = output.args
                     del output  # so that nothing but `results` keeps a tensor alive
-            waiting.subtract(_links(prompt, key).values())
+            waiting.subtract(links(prompt, key).values())
             for done in [node for node in results if not waiting[node]]:
                 del results[done]
     for old in (kept or {}).keys() - set(signatures.values()):
@@ -283,18 +272,20 @@ def execute(
 def _signature(prompt: Prompt, registry: Registry, key: str, signatures: Mapping[str, str]) -> str:
     """A digest of the node's class, its values, the files that it reads and all that is upstream."""
     node = prompt[key]
-    links = _links(prompt, key)
-    parts: list[Any] = [node["class_type"]]
+    linked = links(prompt, key)
+    facts: list[Any] = [node["class_type"]]
     for name, value in sorted(node["inputs"].items()):
-        parts.append([name, signatures[links[name]], value[1]] if name in links else [name, value])
+        facts.append(
+            [name, signatures[linked[name]], value[1]] if name in linked else [name, value]
+        )
     fingerprint = getattr(registry[node["class_type"]], "fingerprint_inputs", None)
     if fingerprint is not None:
-        values = {n.split(".")[0]: v for n, v in node["inputs"].items() if n not in links}
+        values = {n.split(".")[0]: v for n, v in node["inputs"].items() if n not in linked}
         try:
-            parts.append(repr(fingerprint(**values)))
+            facts.append(repr(fingerprint(**values)))
         except Exception:  # running the node will say what is wrong
-            parts.append(secrets.token_hex(16))
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+            facts.append(secrets.token_hex(16))
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def _run_node(
@@ -306,16 +297,16 @@ def _run_node(
     extra = {"workflow": context.workflow} if context.workflow else None
     node_class = registry[node["class_type"]]
     schema = node_class.define_schema()
-    known = list(slots(schema.inputs, node["inputs"]))
+    present = list(slots(schema.inputs, node["inputs"]))
     values = {}
-    for slot in known:
+    for slot in present:
         if slot.id in node["inputs"]:
             value = node["inputs"][slot.id]
             is_link = isinstance(value, list)
             values[slot.id] = results[value[0]][value[1]] if is_link else constant(slot, value)
     bound = bind(node_class, unique_id=key, prompt=context.prompt, extra_pnginfo=extra)
     try:
-        output = bound.execute(**nest(_chosen(known, values), values))
+        output = bound.execute(**nest(_chosen(present, values), values))
         if not isinstance(output, NodeOutput) or len(output.args) < len(schema.outputs):
             raise TypeError(f"it must return a NodeOutput of {len(schema.outputs)} values")
     except Exception as error:
@@ -331,28 +322,13 @@ def _failure(label: str, key: str, class_type: str, error: Exception) -> str:
     return _line(f'node {key} "{label}" ({class_type})') + f" failed: {reason}"
 
 
-def _links(prompt: Prompt, node: str) -> dict[str, str]:
-    """{input: node} for the inputs of `node` that link to a node of the graph."""
-    inputs = prompt[node]["inputs"].items()
-    pairs = {
-        name: value[0] for name, value in inputs if isinstance(value, list) and len(value) == 2
-    }
-    return {name: key for name, key in pairs.items() if isinstance(key, str) and key in prompt}
-
-
 def _needed(prompt: Prompt, registry: Registry) -> set[str]:
     """The output nodes and everything upstream of them."""
     schemas = {
         name: registry[name].define_schema() for name in {n["class_type"] for n in prompt.values()}
     }
-    left = [key for key, node in prompt.items() if schemas[node["class_type"]].is_output_node]
-    needed: set[str] = set()
-    while left:
-        key = left.pop()
-        if key not in needed:
-            needed.add(key)
-            left.extend(_links(prompt, key).values())
-    return needed
+    outputs = [key for key, node in prompt.items() if schemas[node["class_type"]].is_output_node]
+    return upstream(prompt, outputs)
 
 
 def _order(prompt: Prompt, needed: Collection[str]) -> Iterator[str]:
@@ -360,7 +336,7 @@ def _order(prompt: Prompt, needed: Collection[str]) -> Iterator[str]:
     sorter: graphlib.TopologicalSorter[str] = graphlib.TopologicalSorter()
     for key in prompt:
         if key in needed:
-            sorter.add(key, *_links(prompt, key).values())
+            sorter.add(key, *links(prompt, key).values())
     sorter.prepare()
     ready: list[str] = []
     while sorter.is_active():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..schedulers.files import parse_json, refuse
-from .png import PngError, is_png, read_text_chunks
+from .png_text import PngError, is_png, read_text_chunks
 
 Prompt = dict[str, dict[str, Any]]
 JSON_LIMIT = 32 * 2**20  # bytes
@@ -74,8 +74,8 @@ def is_editor_format(data: Any) -> bool:
 def _from_png(path: Path) -> Workflow:
     texts = read_text_chunks(path)
     if "prompt" not in texts:
-        found = "only the editor's graph" if "workflow" in texts else "no workflow"
-        raise WorkflowError(f"the PNG holds {found}; an image saved with its API graph is needed")
+        carried = "only the editor's graph" if "workflow" in texts else "no workflow"
+        raise WorkflowError(f"the PNG holds {carried}; an image saved with its API graph is needed")
     # ComfyUI writes NaN into a node's "is_changed", which _prompt drops.
     prompt = _prompt(_parse(texts["prompt"], _to_null))
     ui = _parse(texts["workflow"], _to_null) if "workflow" in texts else None
@@ -115,9 +115,9 @@ def _prompt(data: Any) -> Prompt:
 
 
 def _check_node(key: str, node: Any) -> None:
-    wanted = {"class_type": str, "inputs": dict}
+    required = {"class_type": str, "inputs": dict}
     if not isinstance(node, dict):
-        raise WorkflowError(f"node {key!r} must be an object with {' and '.join(wanted)}")
-    for name, kind in wanted.items():
+        raise WorkflowError(f"node {key!r} must be an object with {' and '.join(required)}")
+    for name, kind in required.items():
         if not isinstance(node.get(name), kind):
             raise WorkflowError(f"node {key!r} has no {name} (or of the wrong type)")

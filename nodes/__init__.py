@@ -1,55 +1,24 @@
-"""The nodes: widgets in, engine values out. No mathematics here."""
+"""The nodes: widgets in, engine values out. No mathematics here.
 
-from . import (
-    classifier,
-    compare,
-    denoiser,
-    diffusers,
-    diffusers_text,
-    diffusers_vae,
-    distances,
-    fit,
-    fitted,
-    guidance,
-    idempotence,
-    images,
-    inspect,
-    likelihood,
-    measurement,
-    model,
-    noise,
-    plots,
-    predictor,
-    probe,
-    schedule,
-    solver,
-    state,
-    trace,
-)
+A folder is a category of the node menu, so the menu is the map. Each file of a room lists its nodes in
+``NODES``; a new node is its file and nothing else. ``host/`` is the door to ComfyUI, ``ui/`` what nodes share.
+"""
 
-NODES = (
-    *schedule.NODES,
-    *denoiser.NODES,
-    *diffusers.NODES,
-    *diffusers_text.NODES,
-    *diffusers_vae.NODES,
-    *model.NODES,
-    *guidance.NODES,
-    *classifier.NODES,
-    *measurement.NODES,
-    *probe.NODES,
-    *solver.NODES,
-    *state.NODES,
-    *fit.NODES,
-    *fitted.NODES,
-    *predictor.NODES,
-    *noise.NODES,
-    *images.NODES,
-    *inspect.NODES,
-    *plots.NODES,
-    *trace.NODES,
-    *compare.NODES,
-    *likelihood.NODES,
-    *distances.NODES,
-    *idempotence.NODES,
-)
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any
+
+ROOMS = ("schedule", "denoiser", "guidance", "solver", "noise", "sample", "image", "inspect", "fit")
+
+
+def _nodes() -> Iterator[type[Any]]:
+    for room in ROOMS:
+        for module in iter_modules([str(Path(__file__).parent / room)]):
+            yield from getattr(import_module(f".{room}.{module.name}", __name__), "NODES", ())
+
+
+NODES = tuple(_nodes())

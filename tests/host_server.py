@@ -157,14 +157,14 @@ def free_port() -> int:
     return port
 
 
-def start(comfy: Comfy, base: Path, port: int) -> Server:
-    """A ComfyUI on ``port``, ready to answer."""
+def start(comfy: Comfy, base: Path, port: int, *more: str) -> Server:
+    """A ComfyUI on ``port``, ready to answer; ``more`` are further options of its command line."""
     options = (
         f"main.py --cpu --listen 127.0.0.1 --port {port} --disable-auto-launch --disable-api-nodes"
     )
     places = ["--base-directory", str(base), "--database-url", "sqlite:///:memory:"]
     log = base / "server.log"
-    command = [comfy.python, *options.split(), *places]
+    command = [comfy.python, *options.split(), *places, *more]
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, **comfy.setting)
     running = Server(process, port, log)

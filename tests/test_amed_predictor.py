@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from test_fit_nodes import HELD, calls, folders, guider_of, node, one, recording_of, sampled
 from torch import nn
 
-from sampling_kit.nodes.predictor import levels
+from sampling_kit.nodes.fit.train_predictor import levels
 from sampling_kit.schedulers import noise_schedule as schedules
 from sampling_kit.schedulers.fit import amed, predictor
 

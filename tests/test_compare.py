@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from sampling_kit.headless.cli import registry
 from sampling_kit.headless.context import Context, use
-from sampling_kit.nodes.compare import combined, named
+from sampling_kit.headless.registry import registry
+from sampling_kit.nodes.inspect.compare_solvers import combined, named
 from sampling_kit.schedulers.inspect import compare, film
 from sampling_kit.schedulers.inspect.compare import Entry, refined
 from sampling_kit.schedulers.inspect.trace import Step, Trace

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from sampling_kit.nodes.denoiser import Patches, painted
+from sampling_kit.nodes.denoiser.embedded import Patches, painted
 from sampling_kit.schedulers.denoiser import Gaussian, ImageSet, LocalScore, Mixture, analytic
 from sampling_kit.schedulers.denoiser.latent import InLatents
 from sampling_kit.schedulers.noise_schedule import EDM

@@ -11,12 +11,13 @@ import torch
 from click.testing import CliRunner
 from diffusers_folders import TINY, conditioning, save
 
-from sampling_kit.headless import core_nodes as core
 from sampling_kit.headless.cli import main
 from sampling_kit.headless.context import Context, use
-from sampling_kit.nodes import NODES, diffusers_folders
-from sampling_kit.nodes import _standalone as host
-from sampling_kit.nodes.diffusers_facts import LatentLayout
+from sampling_kit.headless.core import sampling as core
+from sampling_kit.nodes import NODES
+from sampling_kit.nodes.denoiser import folders as diffusers_folders
+from sampling_kit.nodes.host.alone import guider as host
+from sampling_kit.nodes.host.latent_layout import LatentLayout
 from sampling_kit.schedulers.denoiser import diffusers as kit
 from sampling_kit.schedulers.noise import PerImageNoise
 from sampling_kit.schedulers.path import Flow
@@ -365,7 +366,7 @@ def test_a_single_file_with_the_folder_s_configs(folder, models):
 def test_without_diffusers_the_node_says_what_to_install(folder):
     code = (
         "import sys; sys.modules['diffusers'] = None\n"
-        "from sampling_kit.nodes.diffusers import LoadDiffusersDenoiser as node\n"
+        "from sampling_kit.nodes.denoiser.load_diffusers import LoadDiffusersDenoiser as node\n"
         f"node.execute(folder={str(folder('sd'))!r})"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

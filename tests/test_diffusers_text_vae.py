@@ -18,12 +18,14 @@ pytest.importorskip("transformers", reason="needs the extra 'diffusers'")
 from diffusers_folders import VAES, build, clip, save, t5  # noqa: E402
 
 from sampling_kit.headless import graph  # noqa: E402
-from sampling_kit.headless.cli import main, registry  # noqa: E402
-from sampling_kit.nodes import diffusers_text, diffusers_vae  # noqa: E402
-from sampling_kit.nodes.diffusers_folders import SHIPPED  # noqa: E402
-from sampling_kit.nodes.diffusers_text import DiffusersTextEncode  # noqa: E402
-from sampling_kit.nodes.diffusers_vae import DiffusersVAE  # noqa: E402
-from sampling_kit.nodes.noise import ImageSeeds  # noqa: E402
+from sampling_kit.headless.cli import main  # noqa: E402
+from sampling_kit.headless.registry import registry  # noqa: E402
+from sampling_kit.nodes.denoiser import folder_vae as diffusers_vae  # noqa: E402
+from sampling_kit.nodes.denoiser import text_encode as diffusers_text  # noqa: E402
+from sampling_kit.nodes.denoiser.folder_vae import DiffusersVAE  # noqa: E402
+from sampling_kit.nodes.denoiser.folders import SHIPPED  # noqa: E402
+from sampling_kit.nodes.denoiser.text_encode import DiffusersTextEncode  # noqa: E402
+from sampling_kit.nodes.noise.per_image import ImageSeeds  # noqa: E402
 from sampling_kit.schedulers.denoiser import diffusers as kit  # noqa: E402
 
 TINY = "tiny-cogvideox"
@@ -493,7 +495,7 @@ def test_float16_is_refused_or_caught_in_the_example(tmp_path):
 
 
 def test_frames_are_saved_as_one_animation(tmp_path):
-    from sampling_kit.headless.images import save_animation
+    from sampling_kit.headless.save import save_animation
 
     frames = torch.rand(5, 16, 24, 3)
     how = dict(lossless=True, quality=80, method=0)

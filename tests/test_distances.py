@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from sampling_kit.nodes.distances import Distances
+from sampling_kit.nodes.inspect.distances import Distances
 from sampling_kit.schedulers.inspect.two_samples import chance, compare
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sampling_kit.headless.help_pages import page
+from sampling_kit.dev.help_pages import page
 from sampling_kit.nodes import NODES
 from sampling_kit.schedulers.noise_schedule import EDM, LinearVP
 from sampling_kit.schedulers.solver import DDIM, HeunEDM
@@ -63,7 +63,7 @@ def test_every_example_has_both_forms_and_a_thumbnail():
 
 @pytest.mark.parametrize("node", NODES, ids=lambda n: n.define_schema().node_id)
 def test_the_help_page_is_in_step(node):
-    """Written by ``python -m sampling_kit.headless.help_pages``."""
+    """Written by ``python -m sampling_kit.dev.help_pages``."""
     path = ROOT / "web" / "docs" / f"{node.define_schema().node_id}.md"
     assert path.read_text(encoding="utf-8") == page(node)
 

@@ -12,11 +12,12 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from sampling_kit.headless.cli import main, registry
+from sampling_kit.headless.cli import main
 from sampling_kit.headless.context import Context, use
-from sampling_kit.nodes import _standalone_fit as host
-from sampling_kit.nodes import fit as nodes
-from sampling_kit.nodes import fitted
+from sampling_kit.headless.registry import registry
+from sampling_kit.nodes.fit import fit_solver as nodes
+from sampling_kit.nodes.fit import fitted_solver as fitted
+from sampling_kit.nodes.host.alone import fit_field as host
 from sampling_kit.schedulers.fit import compare, grid, store
 from sampling_kit.schedulers.fit.forward import Forward
 from sampling_kit.schedulers.path import VE

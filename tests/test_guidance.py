@@ -13,8 +13,8 @@ import torch
 from contracts import off
 
 from sampling_kit.nodes import NODES
-from sampling_kit.nodes import _standalone as host
-from sampling_kit.nodes.conditioning import class_conditioning
+from sampling_kit.nodes.host.alone import guider as host
+from sampling_kit.nodes.host.conditioning import class_conditioning
 from sampling_kit.schedulers.denoiser import Denoiser, Gaussian, Mixture
 from sampling_kit.schedulers.guidance import (
     ALL,

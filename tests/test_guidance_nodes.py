@@ -6,9 +6,10 @@ import math
 import pytest
 import torch
 
-from sampling_kit.headless.core_nodes import MaskComposite, SolidMask
-from sampling_kit.nodes import NODES, probe
-from sampling_kit.nodes.measurement import DEGRADE, MEASURED, known
+from sampling_kit.headless.core import MaskComposite, SolidMask
+from sampling_kit.nodes import NODES
+from sampling_kit.nodes.guidance.measurement import DEGRADE, MEASURED, known
+from sampling_kit.nodes.inspect import guidance_probe as probe
 from sampling_kit.schedulers.guidance import Gray
 from sampling_kit.schedulers.inspect import guidance as reports
 

@@ -13,11 +13,14 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from sampling_kit.headless import cli, graph
-from sampling_kit.headless.images import load_image, save_images
-from sampling_kit.nodes import io_standalone as io
+from sampling_kit.headless import cli, graph, registry
+from sampling_kit.headless.bars import node_bars
+from sampling_kit.headless.cli import options
+from sampling_kit.headless.load_image import load_image
+from sampling_kit.headless.save import run_metadata, save_images
+from sampling_kit.nodes.host.alone import io
 
-SET_DEVICE = cli.set_device  # the fixture replaces it
+SET_DEVICE = options.set_device  # the fixture replaces it
 
 
 class Paint(io.ComfyNode):
@@ -59,7 +62,7 @@ class Save(io.ComfyNode):
     @classmethod
     def execute(cls, images, filename_prefix):
         here = graph.current()
-        saved = save_images(images, filename_prefix, here.output, here.metadata)
+        saved = save_images(images, filename_prefix, here.output, run_metadata(here))
         return io.NodeOutput(ui={"images": saved, "value": [float("nan"), images.mean().item()]})
 
 
@@ -77,8 +80,8 @@ def graph_of(**more: Any) -> dict[str, Any]:
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A workflow file in an empty folder, which becomes the working directory."""
-    monkeypatch.setattr(cli, "registry", lambda: REGISTRY)
-    monkeypatch.setattr(cli, "set_device", lambda name: name)
+    monkeypatch.setattr(registry, "registry", lambda: REGISTRY)
+    monkeypatch.setattr(options, "set_device", lambda name: name)
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "w.json"
     path.write_text(json.dumps(graph_of()))
@@ -246,7 +249,7 @@ def test_an_absent_device_exits_2(work: Path, monkeypatch: pytest.MonkeyPatch):
         raise ValueError("there is no such device")
 
     host = types.SimpleNamespace(set_device=refuse)
-    monkeypatch.setattr(cli, "set_device", SET_DEVICE)
+    monkeypatch.setattr(options, "set_device", SET_DEVICE)
     monkeypatch.setitem(sys.modules, "sampling_kit.nodes.host", host)
     monkeypatch.setattr("sampling_kit.nodes.host", host, raising=False)
     result = call("run", work, "--device", "cuda")
@@ -265,7 +268,7 @@ def test_the_editors_graph_is_kept_unless_a_value_changed(work: Path):
 
 
 def test_progress_bar_only_on_a_terminal(work: Path, capsys: pytest.CaptureFixture[str]):
-    with cli._bars(lambda node: f"node {node}") as report:
+    with node_bars(lambda node: f"node {node}") as report:
         for step in range(1, 4):
             report("1", step, 3)
     assert "node 1: 100%" in capsys.readouterr().err

@@ -16,8 +16,10 @@ import pytest
 import torch
 from PIL import Image
 
-from sampling_kit.headless import context, graph, images, png, workflow
-from sampling_kit.nodes import io_standalone as io
+from sampling_kit.headless import context, graph, png_text, workflow
+from sampling_kit.headless.load_image import load_image
+from sampling_kit.headless.save import run_metadata, save_images
+from sampling_kit.nodes.host.alone import io
 
 RAN: list[str] = []
 CAUGHT: list[Any] = []
@@ -215,12 +217,12 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 def write_png(path: Path, *chunks: bytes) -> Path:
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0))
     pixels = chunk(b"IDAT", zlib.compress(b"\0\0"))
-    path.write_bytes(png.SIGNATURE + header + b"".join(chunks) + pixels + chunk(b"IEND", b""))
+    path.write_bytes(png_text.SIGNATURE + header + b"".join(chunks) + pixels + chunk(b"IEND", b""))
     return path
 
 
 PROMPT_TEXT = json.dumps(GOOD).encode()
-BOMB = zlib.compress(bytes(png.TEXT_LIMIT + 1))
+BOMB = zlib.compress(bytes(png_text.TEXT_LIMIT + 1))
 
 
 @pytest.mark.parametrize(
@@ -274,9 +276,7 @@ def test_comfyui_png_with_nan_in_is_changed(tmp_path: Path):
 
 def test_png_round_trip_restores_both_graphs(tmp_path: Path):
     ui = {"nodes": [{"id": 1, "title": "żółw ✓"}], "links": []}
-    saved = images.save_images(
-        torch.rand(2, 4, 5, 3), "a", tmp_path, {"prompt": GOOD, "workflow": ui}
-    )
+    saved = save_images(torch.rand(2, 4, 5, 3), "a", tmp_path, {"prompt": GOOD, "workflow": ui})
     for entry in saved:
         loaded = graph.load(tmp_path / entry["filename"])
         assert (loaded.prompt, loaded.ui) == (GOOD, ui)
@@ -558,7 +558,7 @@ def test_context_and_hidden_values(tmp_path: Path):
     here = around(tmp_path, work, lambda *step: steps.append(step))
     graph.execute(work, registry, here)
     assert seen["context"] == dataclasses.replace(here, node="1")
-    metadata = seen["context"].metadata
+    metadata = run_metadata(seen["context"])
     assert metadata.pop("sampling_kit")["node"] == "1"
     assert metadata == {"prompt": work.prompt, "workflow": {"nodes": []}}
     assert seen["hidden"] == io.HiddenHolder("1", work.prompt, {"workflow": {"nodes": []}})
@@ -576,22 +576,20 @@ def test_names_count_up_and_stay_in_subfolders(tmp_path: Path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "a_00007_.png").touch()
     (tmp_path / "sub" / "a_b_00009_.png").touch()
-    first, second = images.save_images(torch.zeros(2, 3, 5, 3), "sub/a", tmp_path, {})
+    first, second = save_images(torch.zeros(2, 3, 5, 3), "sub/a", tmp_path, {})
     assert first == {"filename": "a_00008_.png", "subfolder": "sub", "type": "output"}
     assert second["filename"] == "a_00009_.png"
-    (named,) = images.save_images(
-        torch.zeros(1, 3, 5, 4), "%width%x%height%_%batch_num%", tmp_path, {}
-    )
+    (named,) = save_images(torch.zeros(1, 3, 5, 4), "%width%x%height%_%batch_num%", tmp_path, {})
     assert named["filename"] == "5x3_0_00001_.png"
-    assert images.save_images(torch.zeros(1, 3, 5, 1), "x/../y", tmp_path, {}, "temp")[0] == {
+    assert save_images(torch.zeros(1, 3, 5, 1), "x/../y", tmp_path, {}, "temp")[0] == {
         "filename": "y_00001_.png", "subfolder": "", "type": "temp"
     }  # fmt: skip
 
 
 def test_pixels_round_trip_as_comfyui_stores_them(tmp_path: Path):
     values = torch.tensor([-1.0, 0.0, 0.4999, 1.0, 9.0]).reshape(1, 1, 5, 1).expand(-1, -1, -1, 3)
-    (entry,) = images.save_images(values, "a", tmp_path, {})
-    image, mask = images.load_image(entry["filename"], tmp_path)
+    (entry,) = save_images(values, "a", tmp_path, {})
+    image, mask = load_image(entry["filename"], tmp_path)
     assert torch.equal((image[0, 0, :, 0] * 255).round(), torch.tensor([0.0, 0, 127, 255, 255]))
     assert mask.shape == (1, 64, 64)
     assert not mask.any()
@@ -606,7 +604,7 @@ def test_prefix_outside_of_the_folder_is_refused(tmp_path: Path, prefix: str):
     (folder / "link").symlink_to(tmp_path)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(ValueError, match=r"filename_prefix .* output folder"):
-        images.save_images(torch.zeros(1, 2, 2, 3), prefix, folder, {})
+        save_images(torch.zeros(1, 2, 2, 3), prefix, folder, {})
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -618,7 +616,7 @@ def test_nothing_half_written_is_left(tmp_path: Path, monkeypatch, error: BaseEx
 
     monkeypatch.setattr(Image.Image, "save", half)
     with pytest.raises(type(error)):
-        images.save_images(torch.zeros(1, 2, 2, 3), "a", tmp_path, {})
+        save_images(torch.zeros(1, 2, 2, 3), "a", tmp_path, {})
     assert os.listdir(tmp_path) == []
 
 
@@ -633,13 +631,13 @@ def test_nothing_half_written_is_left(tmp_path: Path, monkeypatch, error: BaseEx
 )
 def test_impossible_images_are_refused(tmp_path: Path, tensor: torch.Tensor, message: str):
     with pytest.raises(ValueError, match=message):
-        images.save_images(tensor, "a", tmp_path, {})
+        save_images(tensor, "a", tmp_path, {})
     assert os.listdir(tmp_path) == []
 
 
 def test_mask_is_one_minus_alpha(tmp_path: Path):
     Image.new("RGBA", (3, 2), (255, 0, 0, 51)).save(tmp_path / "a.png")
-    image, mask = images.load_image("a.png [input]", tmp_path)
+    image, mask = load_image("a.png [input]", tmp_path)
     assert image.shape == (1, 2, 3, 3)
     torch.testing.assert_close(mask, torch.full((1, 2, 3), 0.8))
 
@@ -647,9 +645,9 @@ def test_mask_is_one_minus_alpha(tmp_path: Path):
 def test_frames_and_16_bit(tmp_path: Path):
     frames = [Image.new("RGB", (3, 2), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    assert images.load_image("a.gif", tmp_path)[0].shape == (2, 2, 3, 3)
+    assert load_image("a.gif", tmp_path)[0].shape == (2, 2, 3, 3)
     Image.new("I;16", (3, 2), 32768).save(tmp_path / "b.png")
-    assert images.load_image("b.png", tmp_path)[0].mean().item() == pytest.approx(0.5, abs=1e-4)
+    assert load_image("b.png", tmp_path)[0].mean().item() == pytest.approx(0.5, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -670,7 +668,7 @@ def test_load_image_is_confined_and_clear(tmp_path: Path, name: str, message: st
     (folder / "text.png").write_text("hello")
     (folder / "cut.png").write_bytes((tmp_path / "secret.png").read_bytes()[:60])
     with pytest.raises(ValueError, match=message):
-        images.load_image(name, folder)
+        load_image(name, folder)
 
 
 # The stand-in for comfy_api.latest.io
@@ -724,7 +722,7 @@ def test_context_is_restored_after_an_error(tmp_path: Path):
 
 
 def test_limits_are_what_the_messages_say():
-    assert (png.TEXT_LIMIT, workflow.JSON_LIMIT) == (32 * 2**20, 32 * 2**20)
+    assert (png_text.TEXT_LIMIT, workflow.JSON_LIMIT) == (32 * 2**20, 32 * 2**20)
 
 
 # Autogrow

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sampling_kit.nodes import NODES
-from sampling_kit.nodes.denoiser import scenes
+from sampling_kit.nodes.denoiser.embedded import scenes
 from sampling_kit.schedulers.denoiser import Gaussian, ImageSet, Mixture
 from sampling_kit.schedulers.path import VE, VP, Flow
 from sampling_kit.schedulers.points import Points

@@ -20,9 +20,10 @@ import torch
 from PIL import Image
 from test_sweep import GRID, SEEDS, Inline, items, workflow
 
-from sampling_kit.headless import images
+from sampling_kit.headless import save as images
 from sampling_kit.headless import sweep as sweeps
-from sampling_kit.headless.cli import _errors_reported, main
+from sampling_kit.headless.cli import main
+from sampling_kit.headless.cli.errors import errors_reported
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="signals and limits of POSIX")
 PATIENCE = 60  # seconds
@@ -190,7 +191,7 @@ def sweep_of(folder: Path, slow: bool = False) -> Callable[[], object]:
 
 def as_command(act: Callable[[], object]) -> Callable[[], object]:
     def command() -> None:
-        with _errors_reported(False):
+        with errors_reported(False):
             act()
 
     return command
@@ -221,7 +222,7 @@ def test_a_sweep_on_a_full_disk(tmp_path):
 
 def test_the_installed_command_terminates_too(graph, tmp_path):
     """A process of its own, without what this one has set up."""
-    wait = "import sys; from sampling_kit.headless.cli import _errors_reported, main; "
+    wait = "import sys; from sampling_kit.headless.cli import main; "
     wait += "from sampling_kit.headless import graph; import time; real = graph.execute\n"
     wait += "def slow(*a): open(sys.argv[-1], 'w'); time.sleep(60)\n"
     wait += "graph.execute = slow\nmain(['run', sys.argv[1], '--output', sys.argv[2]])"

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from sampling_kit.headless import help_pages, locales
-from sampling_kit.headless.words import LANGUAGES, ROOT, Words
+from sampling_kit.dev import help_pages, locales
+from sampling_kit.dev.translations import LANGUAGES, ROOT, Translation
 from sampling_kit.nodes import NODES
-from sampling_kit.nodes import io_standalone as io
+from sampling_kit.nodes.host.alone import io
 
 PACK = ROOT.parent
 SCHEMAS = {node.define_schema().node_id: node.define_schema() for node in NODES}
-AGAIN = "run: python -m sampling_kit.headless.locales"
+AGAIN = "run: python -m sampling_kit.dev.locales"
 #: Need a folder or file that does not ship.
 WITHOUT_EXAMPLE = {"SamplingKitDiffusersClass"}
 
@@ -36,7 +36,7 @@ def test_every_input_and_output_has_a_tooltip(schema):
 @pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
 def test_every_help_page_says_what_when_and_where(schema):
     assert len(schema.description) > 40
-    assert help_pages.helps()[schema.node_id].when, "write it in locales/en/help.json"
+    assert help_pages.help_texts()[schema.node_id].when, "write it in locales/en/help.json"
     if schema.node_id not in WITHOUT_EXAMPLE:
         assert "## Example" in help_pages.page(
             next(n for n in NODES if n.define_schema().node_id == schema.node_id)
@@ -46,13 +46,13 @@ def test_every_help_page_says_what_when_and_where(schema):
 def test_solvers_and_rules_have_a_formula_a_reference_and_their_other_names():
     for schema in SCHEMAS.values():
         if schema.category == "Sampling Kit/solver":
-            told = help_pages.helps()[schema.node_id].formula + schema.description
+            told = help_pages.help_texts()[schema.node_id].formula + schema.description
             assert "=" in told or "→" in told or "∫" in told, schema.node_id
             assert "Elsewhere: " in schema.description and "Reference: " in schema.description
 
 
 def test_no_help_is_left_over():
-    assert set(help_pages.helps()) <= set(SCHEMAS)
+    assert set(help_pages.help_texts()) <= set(SCHEMAS)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -66,7 +66,7 @@ def test_the_generated_files_are_in_step():
 
 
 def test_translated_help_pages_are_in_step():
-    again = "run: python -m sampling_kit.headless.help_pages"
+    again = "run: python -m sampling_kit.dev.help_pages"
     made = help_pages.pages()
     for path, text in made.items():
         assert path.read_text(encoding="utf-8") == text, again
@@ -75,8 +75,8 @@ def test_translated_help_pages_are_in_step():
 
 def test_chinese_is_chinese():
     """Names may be symbols or proper names; a sentence has to be translated."""
-    words = Words.of("zh")
-    for english, own in words.texts.items():
+    translation = Translation.of("zh")
+    for english, own in translation.texts.items():
         if len(english) > 25 and " " in english and not english.startswith(("[{", "{")):
             assert re.search("[\u4e00-\u9fff]", own), english
             assert not re.search("[\u4e00-\u9fff] ?[,;?!]", own), f"half-width punctuation: {own}"
@@ -84,16 +84,18 @@ def test_chinese_is_chinese():
 
 def test_translations_keep_references_and_symbols():
     """arXiv numbers, years and α, σ, κ, λ, η of the English text are in the other one too."""
-    for english, own in Words.of("zh").texts.items():
+    for english, own in Translation.of("zh").texts.items():
         for kept in (r"\d{4}\.\d{5}", r"\b(?:19|20)\d{2}\b", r"[αβγζηκλμρστφ]"):
             assert set(re.findall(kept, english)) <= set(re.findall(kept, own)), (english, own)
 
 
 def test_a_missing_and_a_stale_string_are_named(monkeypatch):
-    words = Words.of("zh")
+    translation = Translation.of("zh")
     gone = "How the levels are spread over the schedule."
-    texts = {k: v for k, v in words.texts.items() if k != gone} | {"no node says this": "无"}
-    monkeypatch.setattr(Words, "of", classmethod(lambda cls, language: cls(words.names, texts)))
+    texts = {k: v for k, v in translation.texts.items() if k != gone} | {"no node says this": "无"}
+    monkeypatch.setattr(
+        Translation, "of", classmethod(lambda cls, language: cls(translation.names, texts))
+    )
     assert [line.split(", ")[1] for line in locales.problems("zh")] == [
         f'texts: missing: "{gone}"',
         'texts: stale: "no node says this"',
@@ -105,15 +107,17 @@ def test_messages_show_the_syntax_of_vue_i18n_as_it_is():
 
 
 def test_a_name_of_one_node_goes_before_the_common_one():
-    words = Words({"scale": "强度", "A.scale": "倍数"})
-    assert (words.name("scale", "A"), words.name("scale", "B")) == ("倍数", "强度")
-    assert words.name("shift", "A") == "shift" and list(words.missing) == [("names", "shift")]
+    translation = Translation({"scale": "强度", "A.scale": "倍数"})
+    assert (translation.name("scale", "A"), translation.name("scale", "B")) == ("倍数", "强度")
+    assert translation.name("shift", "A") == "shift" and list(translation.missing) == [
+        ("names", "shift")
+    ]
 
 
 def test_options_that_share_an_input_are_all_told():
-    steps = locales.node_defs(Words())["SamplingKitSteps"]["inputs"]
+    steps = locales.node_defs(Translation())["SamplingKitSteps"]["inputs"]
     assert steps["spacing_rho"]["tooltip"].startswith("ρ")
-    shift = locales.node_defs(Words())["SamplingKitNoiseSchedule"]["inputs"]["kind_sigma_max"]
+    shift = locales.node_defs(Translation())["SamplingKitNoiseSchedule"]["inputs"]["kind_sigma_max"]
     assert shift["name"] == "sigma_max" and shift["tooltip"]
 
 

@@ -11,10 +11,11 @@ from PIL import Image
 
 from sampling_kit.embedded import postcards
 from sampling_kit.headless import graph
-from sampling_kit.headless.cli import main, registry
+from sampling_kit.headless.cli import main
+from sampling_kit.headless.registry import registry
 from sampling_kit.nodes import NODES
-from sampling_kit.nodes import io_standalone as io
-from sampling_kit.nodes.images import sheet
+from sampling_kit.nodes.host.alone import io
+from sampling_kit.nodes.image.images import sheet
 from sampling_kit.schedulers.guidance import ALL as RULES
 from sampling_kit.schedulers.solver import ALL as SOLVERS
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sampling_kit.nodes.noise import ImageSeeds
+from sampling_kit.nodes.noise.per_image import ImageSeeds
 from sampling_kit.schedulers.noise import PIECE, PerImageNoise, mix
 
 LIKE = torch.empty(3, 4, 5, 6)

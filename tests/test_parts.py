@@ -13,7 +13,7 @@ from PIL import Image
 from test_sweep import workflow
 
 from sampling_kit.headless.cli import main
-from sampling_kit.nodes.denoiser import scenes
+from sampling_kit.nodes.denoiser.embedded import scenes
 from sampling_kit.schedulers.denoiser import LocalScore, Mixture
 from sampling_kit.schedulers.denoiser.parts import InParts
 from sampling_kit.schedulers.path import VE

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.interpolate import PchipInterpolator
 
 from sampling_kit.nodes import NODES
-from sampling_kit.nodes.page import KEY
-from sampling_kit.nodes.preview import MOST_BYTES, MOST_NODES, VALUES, answer
+from sampling_kit.nodes.ui.live_route import MOST_BYTES, MOST_NODES, VALUES, answer
+from sampling_kit.nodes.ui.payload import KEY
 from sampling_kit.schedulers.inspect.levels import MOST_LEVELS, Run, plot, record
 from sampling_kit.schedulers.noise_schedule import ALL as SCHEDULES
 from sampling_kit.schedulers.noise_schedule import EDM, LinearVP, RectifiedFlowSchedule

@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_sweep import workflow
 
-from sampling_kit.headless.cli import registry
 from sampling_kit.headless.context import Context, use
 from sampling_kit.headless.graph import check, execute
-from sampling_kit.headless.inputs import AUTOGROW, DYNAMIC, WIDGETS
-from sampling_kit.headless.overrides import with_settings
+from sampling_kit.headless.prompt import AUTOGROW, DYNAMIC, WIDGETS
+from sampling_kit.headless.registry import registry
+from sampling_kit.headless.settings_flags import with_settings
 from sampling_kit.headless.workflow import NodeFailure, Workflow
 from sampling_kit.schedulers import noise_schedule, spacing
 from sampling_kit.schedulers.path import PATHS, VE

@@ -13,7 +13,7 @@ from test_sweep import workflow
 
 from sampling_kit.headless import provenance
 from sampling_kit.headless.cli import main
-from sampling_kit.headless.png import read_text_chunks
+from sampling_kit.headless.png_text import read_text_chunks
 
 
 def sampling_kit(*arguments: object) -> tuple[int, str]:

@@ -17,8 +17,9 @@ from PIL import Image
 
 web = pytest.importorskip("aiohttp.web", reason="needs aiohttp (extra 'queue')")
 
-from sampling_kit.headless import client  # noqa: E402
-from sampling_kit.headless.client import Job, Ledger, Queue, Watcher, names  # noqa: E402
+from sampling_kit.headless.queue import Done, Job, Queue, Watcher, to_api, websocket  # noqa: E402
+from sampling_kit.headless.queue.ledger import LEDGER, Ledger  # noqa: E402
+from sampling_kit.headless.queue.protocol import file_names  # noqa: E402
 from sampling_kit.headless.workflow import WorkflowError  # noqa: E402
 
 
@@ -161,7 +162,7 @@ def png(seed: int) -> bytes:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "LOOK", 0.2)
+    monkeypatch.setattr(websocket, "LOOK", 0.2)
 
 
 def with_server(play: Callable[[Fake], Any], **options: Any) -> Any:
@@ -189,7 +190,7 @@ def require_each_once(folder: Path, done: list[Any], jobs: list[Job] = JOBS) -> 
     for job, d in zip(jobs, done, strict=True):
         with Image.open(folder / d.files[0]) as image:
             assert image.getpixel((0, 0)) == job.prompt["1"]["inputs"]["seed"]
-    lines = (folder / client.LEDGER).read_text().splitlines()
+    lines = (folder / LEDGER).read_text().splitlines()
     assert len(lines) == 1 + len(jobs)
 
 
@@ -300,7 +301,7 @@ def test_a_node_that_fails_is_named_and_the_others_finish(tmp_path):
 
     done = with_server(play)
     assert [d.error for d in done] == [None, "node 1 (Paint) failed: it is dry", None]
-    lines = (tmp_path / client.LEDGER).read_text().splitlines()[1:]  # the first is about the folder
+    lines = (tmp_path / LEDGER).read_text().splitlines()[1:]  # the first is about the folder
     assert [json.loads(line)["label"] for line in lines] == ["a", "b"], (
         "the next run tries it again"
     )
@@ -348,11 +349,11 @@ def test_the_editor_s_format_goes_through_comfy_cli(monkeypatch):
     monkeypatch.setitem(sys.modules, "comfy_cli.workflow_to_api", converter)
 
     async def play(fake):
-        return await asyncio.to_thread(client.to_api, {"nodes": []}, f"127.0.0.1:{fake.port}")
+        return await asyncio.to_thread(to_api, {"nodes": []}, f"127.0.0.1:{fake.port}")
 
     assert with_server(play) == {"ui": {"nodes": []}, "info": {"Paint": {"input": {}}}}
     with pytest.raises(WorkflowError, match=r"http://127\.0\.0\.1:9/object_info cannot be read"):
-        client.to_api({}, "127.0.0.1:9")
+        to_api({}, "127.0.0.1:9")
 
 
 def test_without_watching_it_only_submits(tmp_path):
@@ -365,13 +366,13 @@ def test_without_watching_it_only_submits(tmp_path):
 
 def test_a_ledger_that_was_cut_short(tmp_path):
     ledger = Ledger(tmp_path)
-    ledger.finish("a", client.Done("one", ("x.png",)))
+    ledger.finish("a", Done("one", ("x.png",)))
     with ledger.file.open("ab") as out:
         out.write(b'{"id": "b", "lab')
     again = Ledger(tmp_path)
     assert again.name == ledger.name
     assert list(again.finished()) == ["a"]
-    again.finish("c", client.Done("three"))
+    again.finish("c", Done("three"))
     assert list(Ledger(tmp_path).finished()) == ["a", "c"]
 
 
@@ -381,12 +382,12 @@ def test_a_ledger_that_was_cut_short(tmp_path):
 )  # fmt: skip
 def test_names_that_leave_the_folder_are_refused(filename, subfolder):
     with pytest.raises(WorkflowError, match="refused"):
-        names([dict(filename=filename, subfolder=subfolder)], "a", "0" * 36)
+        file_names([dict(filename=filename, subfolder=subfolder)], "a", "0" * 36)
 
 
 def test_several_files_of_one_job_have_their_own_names():
     entries = [dict(filename=f"a_{i:05}_.png", subfolder="s") for i in (7, 8, 9)]
-    assert names(entries, "seed1", "abcdef0123") == [
+    assert file_names(entries, "seed1", "abcdef0123") == [
         "s/a_seed1_abcdef01.png",
         "s/a_seed1_abcdef01_2.png",
         "s/a_seed1_abcdef01_3.png",

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sampling_kit.nodes import _standalone as host
+from sampling_kit.nodes.host.alone import guider as host
 from sampling_kit.schedulers.denoiser import Gaussian, ImageSet, Mixture
 from sampling_kit.schedulers.guidance import (
     CFG,

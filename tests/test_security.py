@@ -16,16 +16,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sampling_kit.headless.cli import registry
 from sampling_kit.headless.graph import MOST_ERRORS, check
-from sampling_kit.headless.images import load_image
-from sampling_kit.headless.png import TEXT_LIMIT, PngError, read_text_chunks
+from sampling_kit.headless.load_image import load_image
+from sampling_kit.headless.png_text import TEXT_LIMIT, PngError, read_text_chunks
+from sampling_kit.headless.registry import registry
 from sampling_kit.headless.workflow import WorkflowError, load
-from sampling_kit.nodes.files import find_file, split_prefix
+from sampling_kit.nodes.ui.file_names import find_file, split_prefix
 from sampling_kit.schedulers.files import LARGEST, LARGEST_TEXT, parse_json, read_tensors
 
 PACK = Path(__file__).resolve().parents[1]
-PARTS = "nodes", "schedulers", "headless", "embedded"
+PARTS = "nodes", "schedulers", "headless", "embedded", "dev"
 SOURCES = sorted([PACK / "__init__.py", *(f for p in PARTS for f in (PACK / p).rglob("*.py"))])
 
 #: Modules that run foreign bytes, start programs or speak to a network.
@@ -35,7 +35,11 @@ FORBIDDEN = {
     "xmlrpc", "socketserver", "requests", "httpx", "aiohttp", "websocket", "websockets", "huggingface_hub",
 }  # fmt: skip
 #: The command whose purpose is another machine, and the answers of the host's own server.
-ALLOWED = {"headless/client.py": {"aiohttp"}, "nodes/_comfy_route.py": {"aiohttp"}}
+ALLOWED = {
+    "headless/queue/http.py": {"aiohttp"},
+    "headless/queue/websocket.py": {"aiohttp"},
+    "nodes/host/comfy/route.py": {"aiohttp"},
+}
 CALLS = {"eval", "exec", "compile", "__import__", "breakpoint", "input"}
 METHODS = {
     ("os", "system"), ("os", "popen"), ("os", "execv"), ("os", "spawnv"), ("os", "fork"),

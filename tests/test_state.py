@@ -15,8 +15,9 @@ from click.testing import CliRunner
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from sampling_kit.headless.cli import main, registry
+from sampling_kit.headless.cli import main
 from sampling_kit.headless.context import Context, use
+from sampling_kit.headless.registry import registry
 from sampling_kit.schedulers.noise import PerImageNoise
 from sampling_kit.schedulers.noise_schedule import EDM, LinearVP, RectifiedFlowSchedule
 from sampling_kit.schedulers.sample import sample

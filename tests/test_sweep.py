@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from sampling_kit.benchmarks.reliability import two_nodes
-from sampling_kit.headless import sweep as module
-from sampling_kit.headless.cli import registry
+from sampling_kit.headless.registry import registry
 from sampling_kit.headless.sweep import Crew, Folder, Item, Worker, axes, digest, sweep, work_list
+from sampling_kit.headless.sweep import crew as module
 from sampling_kit.headless.workflow import NodeFailure, Workflow, WorkflowError
 
 

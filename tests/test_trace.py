@@ -10,9 +10,9 @@ import math
 import pytest
 import torch
 
-from sampling_kit.headless.cli import registry
 from sampling_kit.headless.context import Context, use
-from sampling_kit.nodes.watching import Watch
+from sampling_kit.headless.registry import registry
+from sampling_kit.nodes.host.trace_watch import Watch
 from sampling_kit.schedulers.inspect import film
 from sampling_kit.schedulers.inspect.error import doubled, embedded, rms
 from sampling_kit.schedulers.inspect.trace import MEASURES, MEBI, Recorder, Trace, View, angle

@@ -1,6 +1,7 @@
 """The real web page: a chromium opens a ComfyUI that holds this pack, every example (examples.mjs), widget
-(widgets.mjs) and subgraph blueprint (blueprints.mjs). Pictures of the widgets are kept in SAMPLING_KIT_SHOTS,
-if that is set."""
+(widgets.mjs, undo.mjs) and subgraph blueprint (blueprints.mjs). Pictures of the widgets are kept in
+SAMPLING_KIT_SHOTS, if that is set. What a frontend's changes can break also runs in the frontends that
+SAMPLING_KIT_FRONTENDS lists: folders, each of which holds an unpacked comfyui-frontend-package."""
 
 from __future__ import annotations
 
@@ -17,6 +18,12 @@ from host_server import PACK, PATIENCE, Comfy, free_port, linked, start
 TOOL = Path(__file__).with_name("examples.mjs")
 PLAYWRIGHT = "import(process.argv[1]).then(m => m.playwright())"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+INSTALLED = "installed"
+MORE_FRONTENDS = os.environ.get("SAMPLING_KIT_FRONTENDS", "").split(os.pathsep)
+NO_FRONTEND = (
+    "no newer frontend: pip install --no-deps --target FOLDER comfyui-frontend-package==1.58.1 (or pip"
+    " download and unpack it there), then set SAMPLING_KIT_FRONTENDS=FOLDER"
+)
 
 pytestmark = pytest.mark.host
 Node = Callable[..., str]
@@ -43,10 +50,41 @@ def url(comfy: Comfy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
     running.stop()
 
 
+def static_files(folder: str) -> Path:
+    """The web page of a frontend in ``folder``: what pip puts there, or the page itself."""
+    places = [
+        Path(folder, "comfyui_frontend_package", "static"),
+        Path(folder, "static"),
+        Path(folder),
+    ]
+    pages = [place.resolve() for place in places if (place / "index.html").is_file()]
+    assert pages, f"SAMPLING_KIT_FRONTENDS: {folder} holds no frontend's index.html. {NO_FRONTEND}"
+    return pages[0]
+
+
+@pytest.fixture(scope="module", params=[INSTALLED, *MORE_FRONTENDS])
+def url_of_frontend(
+    request: pytest.FixtureRequest, comfy: Comfy, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """As ``url``, with ComfyUI's own frontend and with each that SAMPLING_KIT_FRONTENDS lists."""
+    if request.param == INSTALLED:
+        yield request.getfixturevalue("url")
+        return
+    if not request.param:
+        pytest.skip(NO_FRONTEND)
+    page = ["--front-end-root", str(static_files(request.param))]
+    running = start(comfy, linked(tmp_path_factory.mktemp("frontend")), free_port(), *page)
+    yield f"http://127.0.0.1:{running.port}"
+    running.stop()
+
+
 @pytest.fixture(scope="module")
 def examples(node: str, url: str) -> Node:
     """Runs examples.mjs, or the script named first, against the server and passes its report on."""
+    return runner(node, url)
 
+
+def runner(node: str, url: str) -> Node:
     def run(*arguments: str, script: str = TOOL.name) -> str:
         command = [node, str(TOOL.with_name(script)), "--url", url, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=3 * PATIENCE)
@@ -89,6 +127,16 @@ def test_the_widgets_work(examples: Node, tmp_path: Path, renderer: str) -> None
     shots = os.environ.get("SAMPLING_KIT_SHOTS") or str(tmp_path)
     report = examples("--shots", shots, "--only", renderer, script="widgets.mjs")
     assert "FAIL" not in report and report.count("\nok") + report.startswith("ok") >= 10, report
+
+
+@pytest.mark.parametrize("renderer", ["classic", "nodes2"])
+def test_the_panels_obey_after_undo(
+    node: str, url_of_frontend: str, tmp_path: Path, renderer: str
+) -> None:
+    """A curve dragged after undo is queued; copies, tabs, a subgraph and a trace; no panel is left over."""
+    shots = os.environ.get("SAMPLING_KIT_SHOTS") or str(tmp_path)
+    report = runner(node, url_of_frontend)("--shots", shots, "--only", renderer, script="undo.mjs")
+    assert "FAIL" not in report and report.count("ok  ") == 7, report
 
 
 def test_the_blueprints_are_one_node_and_open_into_their_parts(examples: Node) -> None:

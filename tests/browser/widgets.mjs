@@ -1,118 +1,10 @@
 // The pack's widgets in the real ComfyUI frontend, classic and Nodes 2.0.
 //   node tests/browser/widgets.mjs [--url http://127.0.0.1:8188] [--shots DIR] [--only classic|nodes2]
 // Draws each widget, changes inputs, drags and types, undoes, copies, reloads, runs; --shots keeps a picture of each.
-import { mkdirSync, readFileSync } from "node:fs";
-import { fileURLToPath } from "node:url";
+import { readFileSync } from "node:fs";
 import path from "node:path";
-import { parseArgs } from "node:util";
-import { inPage, launch, open } from "./page.mjs";
-
-const root = fileURLToPath(new URL("../../", import.meta.url));
-const { values: options } = parseArgs({ options: { url: { type: "string", default: "http://127.0.0.1:8188" }, shots: { type: "string" }, only: { type: "string" } } });
-if (options.shots) mkdirSync(options.shots, { recursive: true });
-
-let failures = 0, page, mode;
-async function test(what, act, { refused = false } = {}) { // refused: the page may note an answer 400
-  const problems = [];
-  try {
-    await act((right, wrong) => { if (!right) problems.push(wrong); });
-  } catch (error) { problems.push(String(error.stack ?? error).slice(0, 600)); }
-  const ours = page.ours.splice(0).filter((t) => !(refused && /\b400\b.*sampling_kit\/preview/.test(t)));
-  problems.push(...ours.map((t) => `the page complained: ${t}`));
-  failures += problems.length;
-  console.log(`${problems.length ? "FAIL" : "ok  "} ${mode}: ${what}`);
-  for (const p of problems) console.log(`       ${p}`);
-}
-
-// --------------------------------------------------------------------------- run inside the page
-
-const inside = {
-  async build() {
-    app.graph.clear();
-    const make = (type, x, y, width) => {
-      const node = LiteGraph.createNode(type);
-      app.graph.add(node);
-      node.pos = [x, y];
-      if (width) node.setSize([width, node.size[1]]);
-      return node;
-    };
-    const kit = (name, ...at) => make(`SamplingKit${name}`, ...at);
-    const schedule = kit("NoiseSchedule", 0, 0), solver = kit("DPMSolverMultistep", 0, 450);
-    const steps = kit("Steps", 330, 0), editor = kit("ScheduleEditor", 330, 450), plot = kit("PlotSchedule", 680, 0), table = kit("SolverTable", 680, 500, 460);
-    const slot = (node, name) => node.inputs.findIndex((i) => i.name === name);
-    const wait = () => new Promise((r) => setTimeout(r, 300));
-    schedule.connect(0, steps, 0);
-    schedule.connect(0, editor, 0);
-    steps.connect(0, plot, slot(plot, "sigmas.sigmas0"));
-    await wait(); // the growing input grows
-    editor.connect(0, plot, slot(plot, "sigmas.sigmas1"));
-    solver.connect(0, table, slot(table, "sampler"));
-    steps.connect(0, table, slot(table, "sigmas"));
-    schedule.connect(0, table, slot(table, "noise_schedule"));
-    app.canvas.emitBeforeChange();
-    app.canvas.emitAfterChange();
-  },
-  set({ type, name, value, index = 0 }) {
-    const widget = app.graph.nodes.filter((n) => n.type === type)[index].widgets.find((w) => w.name === name);
-    widget.value = value;
-    widget.callback?.(value);
-  },
-  get: ({ type, name, index = 0 }) => app.graph.nodes.filter((n) => n.type === type)[index]?.widgets.find((w) => w.name === name)?.value,
-  kept: ({ type, index = 0 }) => app.graph.nodes.filter((n) => n.type === type)[index]?.properties.sampling_kit,
-  mark() { // so that a panel is found by its node's type
-    const seen = {};
-    for (const node of app.graph.nodes) {
-      const panel = node.widgets?.find((w) => w.name === "sampling_kit_panel")?.element;
-      if (panel) panel.dataset.of = `${node.type}-${(seen[node.type] = (seen[node.type] ?? -1) + 1)}`;
-    }
-  },
-};
-
-// ------------------------------------------------------------------------------------- looking
-
-const panel = (type, index = 0) => page.locator(`[data-of="SamplingKit${type}-${index}"]`);
-const value = (type, name, index = 0) => page.evaluate(inside.get, { type: `SamplingKit${type}`, name, index });
-const set = (type, name, v, index = 0) => page.evaluate(inside.set, { type: `SamplingKit${type}`, name, value: v, index });
-const lines = async (type, index = 0) => panel(type, index).locator(".sk-area path").evaluateAll((all) => all.map((p) => p.getAttribute("d")));
-const note = (type, index = 0) => panel(type, index).locator(".sk-note").innerText();
-
-async function until(what, look, right = Boolean, patience = 60_000) {
-  const end = Date.now() + patience;
-  let last;
-  while (Date.now() < end) {
-    last = await look().catch((error) => error);
-    if (!(last instanceof Error) && right(last)) return last;
-    await page.waitForTimeout(100);
-  }
-  throw new Error(`${what}: ${JSON.stringify(last instanceof Error ? last.message : last)?.slice(0, 300)}`);
-}
-
-async function show() {
-  await page.evaluate(inside.mark);
-  await page.evaluate(inPage.fit);
-  await page.waitForTimeout(700);
-}
-
-async function shot(name, of) {
-  if (!options.shots) return;
-  const file = path.join(options.shots, `${mode}-${name}.png`);
-  await (of ? of.screenshot({ path: file }) : page.screenshot({ path: file }));
-}
-
-// Held until the page has drawn: the host acts on a key in the next frame, and on its release it may note a change, which ends redo.
-async function hold(...keys) {
-  for (const key of keys) await page.keyboard.down(key);
-  await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
-  for (const key of keys.reverse()) await page.keyboard.up(key);
-}
-
-const changes = async (type, act, index = 0) => {
-  const before = JSON.stringify(await lines(type, index));
-  await act();
-  await until(`${type} does not change`, async () => JSON.stringify(await lines(type, index)), (now) => now !== before && now !== "[]");
-};
-
-// -------------------------------------------------------------------------------------- tests
+import { inPage } from "./page.mjs";
+import { changes, eachRenderer, hold, inside, lines, note, page, panel, root, set, shot, show, test, traced, until, value } from "./panels.mjs";
 
 async function widgets() {
   await test("every widget is drawn before any run", async (expect) => {
@@ -173,7 +65,11 @@ async function widgets() {
   await test("a drag in the editor changes text and levels; undo takes it back", async (expect) => {
     const handle = panel("ScheduleEditor").locator(".sk-handle").nth(1), before = await value("ScheduleEditor", "curve"), levels = await lines("ScheduleEditor");
     const box = await handle.boundingBox();
+    const top = await panel("ScheduleEditor").boundingBox(); // above it lie the node's widgets
+    const inputs = () => page.screenshot({ clip: { x: top.x, y: top.y - 110, width: top.width, height: 100 } });
     await page.mouse.move(box.x + box.width / 2, box.y + box.height / 2);
+    await page.waitForTimeout(300);
+    const pictured = await inputs();
     await page.mouse.down();
     await page.mouse.move(box.x - 20, box.y + 10, { steps: 4 });
     await page.mouse.move(box.x - 40, box.y + 30, { steps: 4 });
@@ -181,6 +77,7 @@ async function widgets() {
     const dragged = await value("ScheduleEditor", "curve");
     expect(/^0:1, 0\.[1-4]\d*:0\.[1-4]\d*, 1:0$/.test(dragged), `the text is ${dragged}`);
     await until("the curve follows", () => lines("ScheduleEditor"), (l) => l[0] !== levels[0]);
+    await until("the node still shows the old text", async () => !(await inputs()).equals(pictured), Boolean, 5000);
     await shot("ScheduleEditor-dragged", panel("ScheduleEditor"));
     await page.evaluate(() => document.activeElement?.blur());
     await hold("Control", "z");
@@ -302,29 +199,11 @@ async function templates() {
   });
 }
 
-// A traced run of the example `trace`, smaller, with a plot of levels that only the run can tell.
 async function running() {
-  const api = JSON.parse(readFileSync(path.join(root, "example_workflows", "api", "trace.json"), "utf8"));
-  const kind = (name) => Object.keys(api).filter((id) => api[id].class_type === `SamplingKit${name}`);
-  const [show0] = kind("ShowTrace"), [model] = kind("EmbeddedDenoiser"), [steps] = kind("Steps");
-  const needed = new Set();
-  const need = (id) => { needed.add(id); for (const v of Object.values(api[id].inputs)) if (Array.isArray(v)) need(v[0]); };
-  need(show0);
-  const graph = Object.fromEntries([...needed].map((id) => [id, api[id]]));
-  graph[steps].inputs.steps = 5;
-  graph[model].inputs["kind.scenes"] = 8;
-  graph[show0].inputs.frames = 4;
-  graph[101] = { class_type: "SamplingKitNoiseScheduleFromModel", inputs: { model: [model, 0] } };
-  graph[102] = { class_type: "SamplingKitSteps", inputs: { noise_schedule: ["101", 0], steps: 6, spacing: "trailing", denoise: 1, final: "zero" } };
-  graph[103] = { class_type: "SamplingKitPlotSchedule", inputs: { "sigmas.sigmas0": ["102", 0], y: "log_sigma", x: "step" } };
+  const graph = traced();
 
   await test("a run shows its trace, and levels that only it can tell", async (expect) => {
-    await page.evaluate(async (prompt) => {
-      await app.loadApiJson(prompt, "traced");
-      const of = (type) => app.graph.nodes.find((n) => n.type === `SamplingKit${type}`), trace = of("ShowTrace"), plot = of("PlotSchedule");
-      trace.setSize([320, trace.size[1]]);
-      plot.pos = [trace.pos[0] + 400, trace.pos[1]];
-    }, graph);
+    await page.evaluate(inside.loadTraced, graph);
     await page.waitForTimeout(500);
     await show();
     await until("named", () => note("PlotSchedule"), (t) => t === "“Noise Schedule from Model” is known only after a run.");
@@ -377,20 +256,11 @@ async function cost() {
   });
 }
 
-const browser = await launch();
-try {
-  for (mode of ["classic", "nodes2"]) {
-    if (options.only && options.only !== mode) continue;
-    page = await open(browser, options.url, { nodes2: mode === "nodes2" });
-    await cost();
-    await widgets();
-    await canvas();
-    await keeping();
-    await running();
-    await templates();
-    await page.context().close();
-  }
-} finally {
-  await browser.close();
-}
-process.exitCode = failures ? 1 : 0;
+await eachRenderer(async () => {
+  await cost();
+  await widgets();
+  await canvas();
+  await keeping();
+  await running();
+  await templates();
+});

@@ -448,7 +448,7 @@ def guess(model: Any, x: Tensor, sigma: float, cond: dict[str, Tensor], more: An
     def look(x0: Any, evaluate: Any) -> Tensor:
         return evaluate(x, sigma)
 
-    host = sys.modules[next(k for k in sys.modules if k.endswith("nodes._comfy_model"))]
+    host = sys.modules[next(k for k in sys.modules if k.endswith("nodes.host.comfy.model"))]
     return host.probe(model, text, {"samples": torch.zeros_like(x)}, look)
 
 

@@ -299,8 +299,10 @@ def main() -> None:
     global perturb, Perturbation
     torch.set_num_threads(1)
     assert asyncio.run(nodes.load_custom_node(sys.argv[1])), "the pack did not load"
-    pack = next(key for key in sys.modules if key.endswith(".nodes.guidance"))
-    perturb = importlib.import_module(pack.replace(".nodes.guidance", ".nodes._comfy_perturb"))
+    pack = next(key for key in sys.modules if key.endswith(".nodes.guidance.rules"))
+    perturb = importlib.import_module(
+        pack.replace(".nodes.guidance.rules", ".nodes.host.comfy.perturb")
+    )
     Perturbation = perturb.Perturbation
     with torch.inference_mode():
         networks = {name: measure(name) for name in NETWORKS}

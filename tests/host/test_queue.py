@@ -13,9 +13,9 @@ from PIL import Image
 
 pytest.importorskip("aiohttp", reason="needs aiohttp (extra 'queue')")
 
-from sampling_kit.headless.cli import registry
-from sampling_kit.headless.client import Job, Queue, Watcher
-from sampling_kit.headless.overrides import with_seed, with_settings
+from sampling_kit.headless.queue import Job, Queue, Watcher
+from sampling_kit.headless.registry import registry
+from sampling_kit.headless.settings_flags import with_seed, with_settings
 from sampling_kit.headless.workflow import load
 
 pytestmark = pytest.mark.host

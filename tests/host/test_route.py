@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sampling_kit.nodes.preview import MOST_BYTES, ROUTE, preview
+from sampling_kit.nodes.ui.live_route import MOST_BYTES, ROUTE, preview
 
 pytestmark = pytest.mark.host
 

@@ -14,9 +14,9 @@ from click.testing import CliRunner
 
 from sampling_kit.headless import cli
 from sampling_kit.headless.context import Context, use
-from sampling_kit.headless.core_nodes import CORE_NODES
+from sampling_kit.headless.core import CORE_NODES
 from sampling_kit.nodes import NODES
-from sampling_kit.nodes.io_standalone import object_info
+from sampling_kit.nodes.host.alone.io import object_info
 
 pytestmark = pytest.mark.host
 

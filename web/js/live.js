@@ -9,7 +9,7 @@ import { say } from "./words.js";
 
 const PERIOD = 200; // ms
 const ROUTE = "/sampling_kit/preview";
-const lives = new WeakMap();
+const lives = new WeakMap(); // node -> what it does at every tick
 
 async function ask(text) {
   try {
@@ -38,12 +38,12 @@ export function watch(node, sync, show) {
   return check;
 }
 
-export const eachTick = (node, act) => { lives.set(node, act); };
+export const eachTick = (node, act) => { lives.set(node, [...(lives.get(node) ?? []), act]); };
 
 export function start(also) {
   setInterval(() => {
     if (document.hidden) return;
     also();
-    for (const node of app.canvas?.graph?.nodes ?? []) lives.get(node)?.();
+    for (const node of app.canvas?.graph?.nodes ?? []) for (const act of lives.get(node) ?? []) act();
   }, PERIOD);
 }

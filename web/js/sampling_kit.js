@@ -21,6 +21,7 @@ function setWidget(node, name, value) {
   const w = widget(node, name);
   w.value = value;
   w.callback?.(value);
+  node.setDirtyCanvas(true); // or the classic canvas goes on showing the old value
 }
 // one step for undo
 function noteChange() {
@@ -44,7 +45,16 @@ function addPanel(node, { element }, height) {
   }, { passive: false });
   for (const [type, forward] of [["pointerdown", "processMouseDown"], ["pointermove", "processMouseMove"], ["pointerup", "processMouseUp"]])
     element.addEventListener(type, (event) => { if (event.button === 1 || (type === "pointermove" && event.buttons & 4)) app.canvas[forward](event); });
+  eachTick(node, () => putBack(node, element));
   return panel;
+}
+
+// Undo, and a graph loaded over its like, make every node anew under its old number. Nodes 2.0 then go on showing the
+// element of the node that is gone: it can be dragged, but nothing reads it. The living element takes its place.
+function putBack(node, element) {
+  if (element.isConnected) return;
+  const stale = document.querySelector(`[data-node-id="${node.id}"] .sk`);
+  stale?.replaceWith(element);
 }
 
 // What of a node is seen, from its widgets where it has them, else from its properties.

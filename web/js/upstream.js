@@ -1,4 +1,4 @@
-// The part of the graph that leads to a node, as the route wants it (nodes/preview.py). Walks links only; changes nothing.
+// The part of the graph that leads to a node, as the route wants it (nodes/ui/live_route.py). Walks links only; changes nothing.
 
 const OURS = "SamplingKit", BYPASSED = 4, MUTED = 2;
 

@@ -1,0 +1,1 @@
+"""Writes what is generated from the nodes: translations and help pages. Not needed to run the pack."""

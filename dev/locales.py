@@ -1,0 +1,131 @@
+"""What ComfyUI's page shows of our nodes in each language, written from the nodes and one table per language.
+
+python -m sampling_kit.dev.locales           # write locales/<language>/nodeDefs.json, say what is missing
+python -m sampling_kit.dev.locales --check   # only say what is missing or stale
+
+English comes from the nodes. Another language has locales/<language>/strings.json: English → its wording, see
+``translation``; main.json, which holds the menu's folders, is written by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..nodes import NODES
+from ..nodes.host.alone import io
+from .help_pages import page
+from .translations import LANGUAGES, ROOT, Translation
+
+SYNTAX = re.compile(r"[{}@|$]")  # of vue-i18n's messages
+
+
+def node_defs(translation: Translation) -> dict[str, Any]:
+    """nodeDefs.json: titles, descriptions, inputs and outputs of every node. Tooltips are shown as they are."""
+    made = {}
+    nodes: Sequence[type[Any]] = NODES
+    for schema in (node.define_schema() for node in nodes):
+        made[schema.node_id] = {
+            "display_name": message(translation.name(schema.display_name)),
+            "description": message(translation.text(schema.description)),
+            "inputs": {
+                name.replace(".", "_"): _input(schema.node_id, name, tooltips, translation)
+                for name, tooltips in _inputs(schema.inputs).items()
+            },
+            "outputs": {
+                str(i): _output(schema.node_id, item, translation)
+                for i, item in enumerate(schema.outputs)
+            },
+        }
+    return made
+
+
+def _output(node: str, item: Any, translation: Translation) -> dict[str, str]:
+    tooltip = {"tooltip": translation.text(item.tooltip)} if item.tooltip else {}
+    return {"name": message(translation.name(item.display_name, node)), **tooltip}
+
+
+def _input(
+    node: str, name: str, tooltips: Mapping[str, str], translation: Translation
+) -> dict[str, str]:
+    """``tooltips``: tooltip by option. Options may share an id, which has one entry on the page: it tells all."""
+    distinct = list(dict.fromkeys(tooltips.values()))
+    tooltip_text = translation.text(distinct[0])
+    if len(distinct) > 1:
+        tooltip_text = "\n".join(
+            f"{option}: {translation.text(tooltip)}" for option, tooltip in tooltips.items()
+        )
+    translated = translation.name(name.rpartition(".")[2], node)
+    return {"name": message(translated), **({"tooltip": tooltip_text} if tooltip_text else {})}
+
+
+def _inputs(items: Sequence[Any]) -> dict[str, dict[str, str]]:
+    """Tooltips of every input by its dotted id, and by the option of a choice that brings it along."""
+    entries: dict[str, dict[str, str]] = {}
+    for item in items:
+        entries[item.id] = {"": item.tooltip or ""}
+        for option in item.extra.get("options") or ():
+            if isinstance(option, io.Option):
+                for name, tooltips in _inputs(option.inputs).items():
+                    inner = entries.setdefault(f"{item.id}.{name}", {})
+                    inner |= {f"{option.key} {key}".strip(): tip for key, tip in tooltips.items()}
+    return entries
+
+
+def message(text: str) -> str:
+    """``text`` as a vue-i18n message that shows just it."""
+    return SYNTAX.sub(lambda match: "{'" + match.group() + "'}", text)
+
+
+def everything(translation: Translation) -> Translation:
+    """``translation`` after every text was looked up, so that ``missing`` is complete."""
+    nodes: Sequence[type[Any]] = NODES
+    node_defs(translation)
+    for node in nodes:
+        page(node, translation)
+    return translation
+
+
+def problems(language: str) -> list[str]:
+    """A line per string that a language lacks, and per string that nothing uses any more."""
+    translation = everything(Translation.of(language))
+    held = [(kind, text) for kind in ("names", "texts") for text in getattr(translation, kind)]
+    stale = [entry for entry in held if entry not in translation.asked]
+    return [
+        f"locales/{language}/strings.json, {kind}: {what}: {json.dumps(text, ensure_ascii=False)}"
+        for what, entries in (("missing", translation.missing), ("stale", stale))
+        for kind, text in entries
+    ]
+
+
+def files() -> dict[Path, str]:
+    """Every generated file and its text."""
+    tables = {"en": Translation()} | {language: Translation.of(language) for language in LANGUAGES}
+    return {
+        ROOT / language / "nodeDefs.json": json.dumps(
+            node_defs(translation), ensure_ascii=False, indent=1
+        )
+        + "\n"
+        for language, translation in tables.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write locales/, and say what is missing.")
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    if not parser.parse_args().check:
+        for path, text in files().items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    lines = [line for language in LANGUAGES for line in problems(language)]
+    sys.stdout.write("\n".join(lines or ["nothing is missing"]) + "\n")
+    raise SystemExit(bool(lines))
+
+
+if __name__ == "__main__":
+    main()

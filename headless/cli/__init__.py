@@ -1,0 +1,30 @@
+"""The `sampling-kit` command, one file a subcommand. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import click
+
+from .check import check_workflow
+from .fit import fit_solver
+from .list_nodes import list_nodes
+from .queue import queue_workflow
+from .run import run_workflow
+from .sweep import sweep_workflow
+from .verify import verify_picture
+
+
+@click.group()
+def main() -> None:
+    """Run ComfyUI workflows of diffusion samplers without ComfyUI."""
+
+
+for command in (
+    run_workflow,
+    queue_workflow,
+    check_workflow,
+    sweep_workflow,
+    verify_picture,
+    list_nodes,
+    fit_solver,
+):
+    main.add_command(command)

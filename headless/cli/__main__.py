@@ -1,0 +1,5 @@
+"""python -m sampling_kit.headless.cli"""
+
+from . import main
+
+main()

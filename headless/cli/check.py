@@ -1,0 +1,28 @@
+"""sampling-kit check"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..workflow import load
+from .errors import errors_reported
+from .options import debug_option, input_option, models_option, workflow_argument
+
+
+@click.command("check")
+@workflow_argument
+@input_option
+@models_option
+@debug_option
+def check_workflow(workflow: Path, input_dir: Path, models_dir: Path, debug: bool) -> None:
+    """Say what is wrong with WORKFLOW, without running it."""
+    with errors_reported(debug):
+        from ..registry import registry
+        from .prepare import context_of, refuse_mistakes
+
+        loaded = load(workflow)
+        context = context_of(loaded, Path("output"), input_dir, models_dir, "cpu")
+        refuse_mistakes(loaded, registry(), context)
+        click.echo(f"{workflow}: fine, {len(loaded.prompt)} nodes")

@@ -1,0 +1,78 @@
+"""sampling-kit queue"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from ..workflow import NodeFailure, load
+from . import options
+from .errors import errors_reported
+
+
+@click.command("queue")
+@options.workflow_argument
+@click.option("--server", default="http://127.0.0.1:8188", show_default=True, metavar="URL")
+@options.settings_option
+@options.seed_option
+@options.seeds_option
+@options.output_option
+@click.option(
+    "--watch/--no-watch", default=True, help="Wait for the results (default), or only submit."
+)
+@click.option(
+    "--previews", is_flag=True, help="Keep the newest preview as preview.jpg in --output."
+)
+@click.option(
+    "--patience",
+    type=click.FloatRange(min=1),
+    default=600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for a server that does not answer.",
+)
+@options.json_option
+@options.debug_option
+def queue_workflow(
+    workflow: Path,
+    server: str,
+    settings: Sequence[str],
+    seed: int | None,
+    seeds: range | None,
+    output_dir: Path,
+    watch: bool,
+    previews: bool,
+    patience: float,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Run WORKFLOW on a ComfyUI server, once per seed, and fetch the results.
+
+    The same command again goes on where it was stopped: what the output folder holds is not run twice.
+    Ctrl-C takes its own prompts off the server. WORKFLOW may be in the editor's format where comfy-cli
+    is installed.
+    """
+    plan = options.seeds_to_run(seed, seeds)
+    with errors_reported(debug):
+        from ..queue import Job, Queue, to_api
+        from ..registry import registry
+        from ..settings_flags import with_seed, with_settings
+        from .queue_bars import QueueBars
+
+        nodes = registry()
+        loaded = with_settings(load(workflow, lambda ui: to_api(ui, server)), nodes, settings)
+        variants = [(one, with_seed(loaded, nodes, one)) for one in plan]
+        jobs = [Job("" if one is None else f"seed{one}", w.prompt, w.ui) for one, w in variants]
+        with QueueBars(output_dir, len(jobs), previews, quiet=as_json) as bars:
+            queue = Queue(server, output_dir, bars, patience, watch, previews=previews)
+            done = asyncio.run(queue.run(jobs))
+        if as_json:
+            click.echo(json.dumps({"workflow": str(workflow), "jobs": [asdict(d) for d in done]}))
+        failed = [d for d in done if d.error]
+        if failed:
+            raise NodeFailure("\n       ".join(f"{d.label}: {d.error}" for d in failed))

@@ -1,0 +1,56 @@
+"""What a person sees while a queue is worked off: one bar for the jobs, one for the node that runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ...schedulers.files import whole
+from ..bars import bar, on_terminal
+from ..queue import Done, Watcher
+
+
+class QueueBars(Watcher):
+    """Bars on stderr where it is a terminal, file names on stdout; ``quiet``: neither."""
+
+    def __init__(
+        self, folder: Path, jobs: int, previews: bool = False, quiet: bool = False
+    ) -> None:
+        self.folder, self.jobs, self.previews, self.quiet = folder, jobs, previews, quiet
+        self.shown = not quiet and on_terminal()
+
+    def __enter__(self) -> QueueBars:
+        self.all = bar("jobs", self.jobs, self.shown, unit="job")
+        self.steps = bar("steps", 1, self.shown, leave=False)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.steps.close()
+        self.all.close()
+
+    def progress(self, label: str, node: str, step: int, total: int) -> None:
+        self.steps.total = total
+        self.steps.set_description(f"{label or 'job'}, node {node}", refresh=False)
+        self.steps.n = step
+        self.steps.refresh()
+
+    def preview(self, label: str, picture: bytes) -> None:
+        if self.previews:
+            with whole(self.folder / "preview.jpg") as part:
+                part.write_bytes(picture)
+
+    def finished(self, done: Done) -> None:
+        self.all.update()
+        if self.quiet or done.error:
+            return
+        for text in done.texts:
+            self.note(text)
+        with self.all.external_write_mode():
+            click.echo("\n".join(str((self.folder / name).resolve()) for name in done.files))
+
+    def note(self, text: str) -> None:
+        if not self.quiet:
+            with self.all.external_write_mode():
+                click.echo(text, err=True)

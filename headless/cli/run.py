@@ -1,0 +1,140 @@
+"""sampling-kit run"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..bars import node_bars, on_terminal
+from ..context import Context
+from ..workflow import Workflow, load
+from . import options
+from .errors import errors_reported
+
+if TYPE_CHECKING:
+    from ..graph import Kept
+    from ..prompt import Registry
+
+
+@click.command("run")
+@options.workflow_argument
+@options.settings_option
+@options.seed_option
+@options.seeds_option
+@options.output_option
+@options.input_option
+@options.models_option
+@options.device_option
+@click.option(
+    "--at-once",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Most images in one call of the network; default: what fits into a GPU's memory. The images stay the same.",
+)
+@click.option(
+    "--deterministic",
+    is_flag=True,
+    help="Refuse operations that may differ from run to run; fixes the threads at 1.",
+)
+@options.json_option
+@options.debug_option
+def run_workflow(
+    workflow: Path,
+    settings: Sequence[str],
+    seed: int | None,
+    seeds: range | None,
+    output_dir: Path,
+    input_dir: Path,
+    models_dir: Path,
+    device: str,
+    at_once: int | None,
+    deterministic: bool,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Run WORKFLOW: API-format JSON, or a PNG that ComfyUI or this tool saved."""
+    plan = options.seeds_to_run(seed, seeds)
+    with errors_reported(debug):
+        from ...nodes.host.alone import guider
+        from ..registry import registry
+        from ..settings_flags import with_seed, with_settings
+        from .prepare import context_of, refuse_mistakes
+
+        if deterministic:
+            from ..provenance import be_deterministic
+
+            be_deterministic(threads=1)
+        nodes = registry()
+        guider.set_images_at_once(at_once)
+        loaded = with_settings(load(workflow), nodes, settings)
+        device = options.set_device(device)
+        context = context_of(loaded, output_dir, input_dir, models_dir, device)
+        for end in (plan[0], plan[-1]):  # what fits both ends fits all seeds
+            refuse_mistakes(with_seed(loaded, nodes, end), nodes, context)
+        runs: list[dict[str, Any]] = []
+        kept: Kept | None = {} if len(plan) > 1 else None
+        for one in plan:
+            runs.append(_run_once(with_seed(loaded, nodes, one), nodes, context, as_json, kept))
+            runs[-1]["seed"] = one
+            if not as_json:
+                for heading, text in _texts(runs[-1]["outputs"], loaded, nodes):
+                    click.echo(f"{heading}:\n{text}", err=True)
+                click.echo("\n".join(runs[-1]["files"]))
+        if as_json:
+            click.echo(json.dumps({"workflow": str(workflow), "runs": runs}, allow_nan=False))
+
+
+def _run_once(
+    workflow: Workflow, nodes: Registry, context: Context, quiet: bool, kept: Kept | None = None
+) -> dict[str, Any]:
+    """{"outputs", "files", "seconds"} of one run."""
+    from ...schedulers.inspect import plain
+    from ..graph import execute
+    from ..prompt import title
+
+    started = time.perf_counter()
+    with ExitStack() as stack:
+        progress = None
+        if not quiet and on_terminal():
+            bars = node_bars(lambda node: title(workflow.prompt, node, nodes))
+            progress = stack.enter_context(bars)
+        here = replace(
+            context,
+            prompt=workflow.prompt,
+            workflow=workflow.ui,
+            progress=progress,
+            tally=Counter(),
+            plans=[],
+        )
+        outputs = execute(workflow, nodes, here, kept)
+    return {
+        "outputs": plain(outputs),
+        "files": _files(outputs, {"output": context.output, "temp": context.temp}),
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+
+
+def _texts(
+    outputs: Mapping[str, Mapping[str, Any]], workflow: Workflow, nodes: Registry
+) -> Iterator[tuple[str, str]]:
+    """(title of a node, text that it shows), each text once."""
+    from ..prompt import title
+
+    shown = {text: node for node, ui in outputs.items() for text in ui.get("text", ())}
+    yield from ((title(workflow.prompt, node, nodes), text) for text, node in shown.items())
+
+
+def _files(outputs: Mapping[str, Mapping[str, Any]], folders: Mapping[str, Path]) -> list[str]:
+    """Absolute paths of the images and other files that nodes say they wrote."""
+    shown = (entries for ui in outputs.values() for entries in (ui.get("images"), ui.get("files")))
+    entries = (entry for some in shown for entry in some or ())
+    paths = (folders[entry["type"]] / entry["subfolder"] / entry["filename"] for entry in entries)
+    return [str(path.resolve()) for path in paths]

@@ -1,0 +1,81 @@
+"""sampling-kit sweep"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from ..bars import bar, on_terminal
+from ..workflow import load
+from . import options
+from .errors import errors_reported
+
+
+@click.command("sweep")
+@options.workflow_argument
+@click.option(
+    "--grid",
+    multiple=True,
+    metavar="NODE.INPUT=A,B,C",
+    help="Values of an input, named as in --set; repeated: every combination.",
+)
+@options.settings_option
+@options.seeds_option
+@options.output_option
+@options.input_option
+@options.models_option
+@options.device_option
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 4096),
+    help="Processes; default: one per GPU, else one per core.",
+)
+@click.option(
+    "--ray", "address", metavar="ADDRESS", help="A running Ray cluster, such as auto or HOST:6379."
+)
+@click.option(
+    "--threads", type=click.IntRange(1, 1024), default=1, show_default=True, help="Per worker."
+)
+@options.debug_option
+def sweep_workflow(
+    workflow: Path,
+    grid: Sequence[str],
+    settings: Sequence[str],
+    seeds: range | None,
+    output_dir: Path,
+    input_dir: Path,
+    models_dir: Path,
+    device: str,
+    workers: int | None,
+    address: str | None,
+    threads: int,
+    debug: bool,
+) -> None:
+    """Run WORKFLOW for every combination of --grid and --seeds, on all GPUs, cores or a Ray cluster.
+
+    The same command again does what is missing: an item is done once, whatever is killed. The output
+    folder gets items/, manifest.jsonl, table.md and sheet.png.
+    """
+    with errors_reported(debug):
+        from ..registry import registry
+        from ..settings_flags import with_settings
+        from ..sweep import Crew, sweep, work_list
+        from .prepare import context_of, refuse_mistakes
+
+        nodes = registry()
+        loaded = with_settings(load(workflow), nodes, settings)
+        context = context_of(loaded, output_dir, input_dir, models_dir, "cpu")
+        items = work_list(loaded, nodes, grid, seeds)
+        for item in (items[0], items[-1]):
+            refuse_mistakes(replace(loaded, prompt=item.prompt), nodes, context)
+        crew = Crew(workers, address, device, threads, input_dir, models_dir)
+        with bar(total=len(items), unit="item", shown=on_terminal()) as shown:
+
+            def show(done: int, total: int) -> None:
+                shown.update(done - shown.n)
+
+            there, done = sweep(loaded, items, grid, seeds, output_dir, crew, show)
+        click.echo(f"{output_dir}: {there + done} items, {there} of them were there")

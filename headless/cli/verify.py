@@ -1,0 +1,37 @@
+"""sampling-kit verify"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..workflow import load
+from . import options
+from .errors import errors_reported
+
+
+@click.command("verify")
+@click.argument("png", type=click.Path(path_type=Path))
+@options.input_option
+@options.models_option
+@options.device_option
+@options.debug_option
+def verify_picture(png: Path, input_dir: Path, models_dir: Path, device: str, debug: bool) -> None:
+    """Run the workflow that PNG carries again and say whether it gives the same pixels.
+
+    Ends with 0 if it does and 1 if not, naming what is not as it was.
+    """
+    with errors_reported(debug):
+        from ..registry import registry
+        from ..reproduce import verify
+        from .prepare import context_of, refuse_mistakes
+
+        nodes = registry()
+        loaded = load(png)
+        device = options.set_device(device)
+        context = context_of(loaded, Path("output"), input_dir, models_dir, device)
+        verdict = verify(png, nodes, context, lambda read: refuse_mistakes(read, nodes, context))
+        click.echo(f"{png}: {verdict}")
+        if not verdict.same:
+            raise SystemExit(1)

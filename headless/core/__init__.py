@@ -1,0 +1,31 @@
+"""Stand-ins for the few core nodes a sampling graph needs: ComfyUI's ids, inputs and meaning.
+
+They exist only without ComfyUI, where the host is ``nodes/host/alone/guider.py``; inside ComfyUI its own
+nodes run.
+"""
+
+from __future__ import annotations
+
+from ...nodes.host.alone.fit_field import set_progress
+from ...nodes.host.alone.guider import set_folders
+from ..context import current
+from .latent_space import VAEDecode, VAEDecodeTiled, VAEEncode, VAEEncodeTiled
+from .pictures import LoadImage, PreviewAny, PreviewImage, SaveAnimatedWEBP, SaveImage
+from .sampling import (
+    BasicGuider,
+    CFGGuider,
+    DisableNoise,
+    RandomNoise,
+    SamplerCustom,
+    SamplerCustomAdvanced,
+)
+from .tensors import FlipSigmas, LatentMultiply, MaskComposite, SolidMask, SplitSigmas
+
+set_folders(lambda kind: getattr(current(), kind))
+set_progress(lambda step, total: current().report(step, total))
+
+CORE_NODES = (
+    RandomNoise, DisableNoise, BasicGuider, CFGGuider, SamplerCustomAdvanced, SamplerCustom,
+    SplitSigmas, FlipSigmas, LatentMultiply, SolidMask, MaskComposite, SaveImage, PreviewImage, PreviewAny, LoadImage,
+    VAEDecode, VAEDecodeTiled, VAEEncode, VAEEncodeTiled, SaveAnimatedWEBP,
+)  # fmt: skip

@@ -1,0 +1,202 @@
+"""An API graph seen through its nodes' schemas: titles, links, and inputs with their names, conversion and bounds."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..nodes.host.alone.io import Input
+from .workflow import Prompt
+
+Registry = Mapping[str, type[Any]]  # node class by id
+
+DYNAMIC = "COMFY_DYNAMICCOMBO_V3"
+AUTOGROW = "COMFY_AUTOGROW_V3"
+WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", DYNAMIC, "*")
+CONVERTERS = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
+SEEDS = "seed", "noise_seed"  # names of inputs
+
+
+# ------------------------------------------------------------------------------------------- nodes
+
+
+def title(prompt: Prompt, node: str, registry: Registry) -> str:
+    """What the user calls the node: its own title, else the display name, else the class."""
+    class_type = prompt[node]["class_type"]
+    meta = prompt[node].get("_meta")
+    written = meta.get("title") if isinstance(meta, dict) else None
+    if isinstance(written, str) and written:
+        return written
+    node_class = registry.get(class_type)
+    if node_class is None:
+        return str(class_type)
+    return str(node_class.define_schema().display_name or class_type)
+
+
+def links(prompt: Prompt, node: str) -> dict[str, str]:
+    """{input: node} for the inputs of `node` that link to a node of the graph."""
+    inputs = prompt[node]["inputs"].items()
+    pairs = {
+        name: value[0] for name, value in inputs if isinstance(value, list) and len(value) == 2
+    }
+    return {name: key for name, key in pairs.items() if isinstance(key, str) and key in prompt}
+
+
+def upstream(prompt: Prompt, nodes: Iterable[str]) -> set[str]:
+    """`nodes` and everything that they link to, however far."""
+    left, reached = list(nodes), set[str]()
+    while left:
+        key = left.pop()
+        if key not in reached:
+            reached.add(key)
+            left.extend(links(prompt, key).values())
+    return reached
+
+
+# ------------------------------------------------------------------------------------------ inputs
+
+
+@dataclass(frozen=True)
+class Slot:
+    """An input under its name in a workflow: inputs of a DynamicCombo's option and of an Autogrow
+    have dots."""
+
+    id: str
+    item: Input
+
+    @property
+    def type(self) -> str:
+        """The wire type, such as "INT"."""
+        return self.item.io_type
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """min, max, default and so on."""
+        return self.item.as_dict()
+
+    @property
+    def choices(self) -> list[Any]:
+        """What a combo may be set to; empty for other types."""
+        if self.type == DYNAMIC:
+            return [option.key for option in self.item.extra["options"]]
+        return list(self.options.get("options") or ()) if self.type == "COMBO" else []
+
+
+class InputError(Exception):
+    """Something is wrong with an input: kind, message, hint."""
+
+
+def slots(inputs: Sequence[Input], values: Mapping[str, Any], prefix: str = "") -> Iterator[Slot]:
+    """The inputs that exist when those in `values` are set: every input, each chosen option's, and of an
+    Autogrow those that are needed or set."""
+    for item in inputs:
+        slot = Slot(prefix + item.id, item)
+        yield slot
+        if slot.type == DYNAMIC:
+            for option in item.extra["options"]:
+                if option.key == values.get(slot.id):
+                    yield from slots(option.inputs, values, f"{slot.id}.")
+        elif slot.type == AUTOGROW:
+            yield from _grown(slot, values)
+
+
+def _grown(slot: Slot, values: Mapping[str, Any]) -> Iterator[Slot]:
+    template = slot.item.extra["template"]
+    for i in range(template.max):
+        name = f"{slot.id}.{template.prefix}{i}"
+        item = copy.copy(template.input)
+        item.optional = item.optional or i >= template.min
+        if name in values or not item.optional:
+            yield Slot(name, item)
+
+
+def missing(slot: Slot) -> InputError:
+    default = slot.options.get("default")
+    hint = f"Set or link it, type {slot.type}"
+    if slot.choices:
+        hint = f"Choose one of {listed(slot.choices)}"
+    elif default is not None:
+        hint = f"Set it; the editor starts with {short(default)}"
+    return InputError("required_input_missing", "Required input is missing", hint)
+
+
+def constant(slot: Slot, value: Any) -> Any:
+    """`value` as the node receives it, converted as ComfyUI does; raises InputError."""
+    if isinstance(value, dict) and "__value__" in value:
+        value = value["__value__"]
+    kind = slot.type
+    if kind not in WIDGETS and "default" not in slot.options:
+        message = f"Expected a link of type {kind}, received {short(value)}"
+        raise InputError("return_type_mismatch", message, f"Link an output of type {kind}")
+    try:
+        if kind == "BOOLEAN" and isinstance(value, str):
+            raise ValueError("text is never true or false")  # ComfyUI takes "false" for true
+        converted = CONVERTERS[kind](value) if kind in CONVERTERS else value
+        if isinstance(converted, float) and not math.isfinite(converted):
+            raise ValueError("it is not finite")
+    except (TypeError, ValueError, OverflowError) as error:
+        message = f"Failed to convert {short(value)} to a {kind} value ({error})"
+        hint = "Use true or false" if kind == "BOOLEAN" else f"Use a finite {kind.lower()}"
+        raise InputError("invalid_input_type", message, hint) from None
+    return converted
+
+
+def in_bounds(slot: Slot, value: Any) -> None:
+    """Raises InputError when `value` is too small, too large or not among the choices."""
+    options = slot.options
+    if slot.type in ("COMBO", DYNAMIC):
+        if value not in slot.choices:
+            hint = similar(value, slot.choices) + f"Choose one of {listed(slot.choices)}"
+            raise InputError("value_not_in_list", f"Value not in list: {short(value)}", hint)
+    elif slot.type in ("INT", "FLOAT"):
+        low, high = options.get("min"), options.get("max")
+        if low is not None and value < low:
+            message = f"Value {value} smaller than min of {low}"
+            raise InputError("value_smaller_than_min", message, f"Use {low} or more")
+        if high is not None and value > high:
+            message = f"Value {value} bigger than max of {high}"
+            raise InputError("value_bigger_than_max", message, f"Use {high} or less")
+
+
+def nest(present: Iterable[Slot], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword arguments for execute: {"kind": "a", "kind.rho": 7} -> kind={"kind": "a", "rho": 7}.
+
+    An absent optional input is left out, but inside a choice it is None, as in ComfyUI.
+    """
+    arguments: dict[str, Any] = {}
+    for slot in present:
+        *parents, name = slot.id.split(".")
+        target = arguments
+        for parent in parents:
+            target = target[parent]
+        value = values.get(slot.id)
+        if slot.type == AUTOGROW:
+            target[name] = {}
+        elif slot.type == DYNAMIC:
+            target[name] = {name: value}
+        elif parents or slot.id in values:
+            target[name] = value
+    return arguments
+
+
+def similar(name: Any, names: Iterable[Any]) -> str:
+    """ "Did you mean ...? " when one of `names` is close to `name`, else nothing."""
+    close = difflib.get_close_matches(str(name)[:100], [str(n) for n in names], n=1)
+    return f"Did you mean {close[0]!r}? " if close else ""
+
+
+def listed(names: Iterable[Any]) -> str:
+    """The names, at most 20 of them."""
+    every = list(names)
+    more = f", ... ({len(every)} in all)" if len(every) > 20 else ""
+    return ", ".join(map(str, every[:20])) + more if every else "(nothing)"
+
+
+def short(value: Any) -> str:
+    """The value's repr, cut to fit in a message."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,110 @@
+"""The workers of a sweep: Ray actors, replaced when they die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..workflow import WorkflowError
+from .items import Item
+from .worker import Files, Record, Worker
+
+TRIES = 3  # workers that may die over one item
+AHEAD = 2  # items handed to a worker at a time
+
+
+@dataclass
+class Crew:
+    """Ray actors that work a list off. ``workers`` None: one per GPU, else one per core."""
+
+    workers: int | None = None
+    address: str | None = None
+    device: str = "auto"
+    threads: int = 1
+    input: Path = Path("input")
+    models: Path = Path("models")
+
+    @contextmanager
+    def ray(self) -> Iterator[Any]:
+        """A cluster of its own on this machine, or the one at ``address``."""
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        try:
+            import ray
+        except ImportError:
+            raise WorkflowError(
+                "a sweep needs Ray: pip install 'comfyui-sampling-kit[scale]'"
+            ) from None
+        quiet: dict[str, Any] = dict(log_to_driver=False, logging_level="error")
+        if self.address is None:
+            cores = max(self.workers or 0, os.cpu_count() or 1)
+            quiet |= dict(num_cpus=cores, include_dashboard=False)
+        before = signal.getsignal(signal.SIGTERM)
+        ray.init(self.address, **quiet)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)  # Ray's own prints a trace and ends the process
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+
+    def hire(self, ray: Any) -> Callable[[], Any]:
+        """How to make one more worker; sets ``workers`` if it is None."""
+        resources = ray.cluster_resources()
+        gpus = int(resources.get("GPU", 0)) if self.device in ("auto", "cuda") else 0
+        self.workers = self.workers or gpus or max(1, int(resources.get("CPU", 1)))
+        share = dict(num_cpus=min(1.0, resources.get("CPU", 1) / self.workers))
+        if gpus:
+            share["num_gpus"] = min(1.0, gpus / self.workers)
+        actor = ray.remote(**share)(Worker)
+        folders = str(self.input.resolve()), str(self.models.resolve())
+        return lambda: actor.remote(self.device, self.threads, *folders)
+
+    def work(
+        self, items: Sequence[Item], finished: Callable[[Item, Record, Files], None]
+    ) -> dict[str, str]:
+        """Run all; ``finished`` in this process once per item. Returns {item: why it failed}."""
+        failed: dict[str, str] = {}
+        deaths: Counter[str] = Counter()
+        left = deque(items)
+        with self.ray() as ray:
+            hire = self.hire(ray)
+            team = [hire() for _ in range(min(self.workers or 1, len(items)))]
+            busy: dict[Any, tuple[int, Item]] = {}
+            while left or busy:
+                load = Counter(place for place, _ in busy.values())
+                for place in range(len(team)):
+                    while left and load[place] < AHEAD:
+                        item = left.popleft()
+                        busy[team[place].run.remote(item.name, item.prompt)] = place, item
+                        load[place] += 1
+                for ref in ray.wait(list(busy))[0]:
+                    if ref not in busy:  # went with its worker
+                        continue
+                    place, item = busy.pop(ref)
+                    try:
+                        finished(item, *ray.get(ref))
+                    except ray.exceptions.RayActorError as error:
+                        lost = [r for r, (p, _) in busy.items() if p == place]
+                        left.extendleft(reversed([busy.pop(r)[1] for r in lost]))
+                        deaths[item.name] += 1
+                        if deaths[item.name] < TRIES:
+                            left.appendleft(item)
+                        else:
+                            failed[item.name] = f"{TRIES} workers died: {first_line(error)}"
+                        team[place] = hire()
+                    except ray.exceptions.RayTaskError as error:
+                        failed[item.name] = first_line(error.cause or error)
+        return failed
+
+
+def first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,1 @@
+"""Nodes that make a MODEL, its conditions and its VAE."""

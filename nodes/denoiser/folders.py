@@ -1,0 +1,134 @@
+"""Which diffusers folders a node may open: those below ``models/diffusers``, and what ships with the pack.
+
+A choice is the folder's path below it, with "/" between the parts. Links are followed; what lies
+outside in truth is refused, here for the folder and by ``read_folder`` for every file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ...schedulers.denoiser.diffusers import Folder, Weights, read_file, read_folder
+from ...schedulers.denoiser.diffusers.folder import NETWORKS
+from ..host import ABSOLUTE_FOLDERS, io, model_folders
+
+KIND = "diffusers"
+SHIPPED = Path(__file__).resolve().parents[2] / "embedded" / "diffusers"
+DEPTH = 3  # as deep as models--owner--name/snapshots/revision
+
+
+def names() -> list[str]:
+    """The folders there are, for a combo."""
+    roots = [*model_folders(KIND), SHIPPED]
+    found = (p.relative_to(root).as_posix() for root in roots for p in _below(root, DEPTH))
+    return sorted(set(found))  # fmt: skip
+
+
+def _below(folder: Path, depth: int) -> Iterator[Path]:
+    if not depth or not folder.is_dir():
+        return
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or not path.is_dir():
+            continue
+        if _holds_model(path):
+            yield path
+        else:
+            yield from _below(path, depth - 1)
+
+
+def _holds_model(path: Path) -> bool:
+    scheduler = ("scheduler_config.json", "scheduler/scheduler_config.json")
+    bare = (path / "config.json").is_file() and any((path / name).is_file() for name in scheduler)
+    parts = any((path / name / "config.json").is_file() for name in NETWORKS)
+    return bare or parts or (path / "model_index.json").is_file()
+
+
+def resolve(name: str, input: str = "folder") -> tuple[Path, Path]:
+    """(folder, the root that all its files must lie in) of a choice.
+
+    Without ComfyUI ``name`` may be an absolute path, which is then its own root. ValueError naming
+    ``input`` if there is none, or if it lies outside.
+    """
+    roots = model_folders(KIND)
+    places = " or ".join(map(str, roots)) or "models/diffusers"
+    said = f"{input} = {name!r}"
+    if not isinstance(name, str) or not name.strip() or "\0" in name:
+        raise ValueError(f"{said}: choose a diffusers folder; they belong in {places}")
+    given = Path(name)
+    if ABSOLUTE_FOLDERS and given.is_absolute():
+        if not given.is_dir():
+            raise ValueError(f"{said} is not a folder: give the one that holds model_index.json")
+        return given, given.resolve()
+    outside = False
+    for root in (*roots, SHIPPED):
+        path = root / given
+        inside = ".." not in given.parts and path.resolve().is_relative_to(root.resolve())
+        if inside and path.is_dir():
+            return path, root.resolve()
+        outside |= not inside
+    if outside:
+        raise ValueError(f"{said} leads outside of {places}: move or copy the folder there")
+    here = ", ".join(names()) or "none"
+    raise ValueError(f"{said}: there is no such folder in {places}; copy it there. Found: {here}")
+
+
+def open_folder(
+    name: str, variant: str = "", network: str | None = None, input: str = "folder"
+) -> Folder:
+    """The configs of a choice, read and checked. ValueError naming ``input`` and what is wrong."""
+    path, root = resolve(name, input)
+    try:
+        return read_folder(path, root, variant.strip() or None, network)
+    except ValueError as error:
+        raise ValueError(f"{input} = {name!r}: {error}") from None
+
+
+def stamp(name: str) -> list[Any]:
+    """Changes when a file of the folder does: for ``fingerprint_inputs``, and to know what is loaded."""
+    path, _ = resolve(name)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return [str(path.resolve()), *((str(f), f.stat().st_mtime_ns, f.stat().st_size) for f in files)]
+
+
+def folder_input(id: str = "folder") -> Any:
+    """The widget. Nodes with it give their choice to :func:`resolve` in ``validate_inputs``."""
+    return io.Combo.Input(
+        id, options=names(),
+        tooltip="A folder below models/diffusers, as save_pretrained writes it: model_index.json, scheduler, unet or "
+        "transformer, vae, text encoders. safetensors only; nothing is downloaded.",
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------- single files
+
+FILES = "diffusion_models"
+OWN = "the folder's own"
+
+
+def file_names() -> list[str]:
+    """The safetensors below models/diffusion_models, for a combo."""
+    found = (
+        file.relative_to(root).as_posix()
+        for root in model_folders(FILES)
+        for file in sorted(root.rglob("*.safetensors"))
+    )
+    return sorted(set(found))
+
+
+def open_file(name: str, input: str = "weights") -> Weights | None:
+    """The checked weights of a choice; None for the folder's own. ValueError naming ``input``."""
+    if not name or name == OWN:
+        return None
+    roots = model_folders(FILES)
+    if ABSOLUTE_FOLDERS and Path(name).is_absolute():
+        roots = [Path(name).parent]
+    try:
+        for root in roots:
+            if (root / name).is_file() or (root / name).is_symlink():
+                return read_file(root / name, root)
+    except ValueError as error:
+        raise ValueError(f"{input} = {name!r}: {error}") from None
+    places = " or ".join(map(str, roots)) or f"models/{FILES}"
+    raise ValueError(f"{input} = {name!r}: there is no such file in {places}; copy it there")

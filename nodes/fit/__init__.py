@@ -1,0 +1,1 @@
+"""Nodes that fit a solver to a model."""

@@ -1,0 +1,335 @@
+"""Nodes for fitted solvers: save, load, use, and compare with what needs no fitting."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...schedulers.fit import compare, store
+from ...schedulers.inspect import plain
+from ...schedulers.noise_schedule import NoiseSchedule
+from ...schedulers.solver import Solver
+from ...schedulers.solver.fitted import FittedSolver
+from ..host import (
+    ABSOLUTE_FOLDERS,
+    facts_of_guider,
+    folder,
+    io,
+    make_sampler,
+    model_folders,
+    progress,
+    schedule_of_guider,
+)
+from ..host.guider_field import Facts, Ready
+from ..image.images import written
+from ..ui.file_names import refusal, split_prefix, stamp
+from ..ui.wire_types import SolverFitType, TrajectoriesType
+from .fit_solver import CATEGORY, PARTS, SUFFIX, Recording, card_text, checked
+
+KIND = "solvers"
+SHIPPED = Path(__file__).resolve().parents[2] / "embedded" / "solvers"
+log = logging.getLogger("sampling_kit")
+
+
+# -------------------------------------------------------------------------------------------- files
+
+
+def solver_folders() -> list[Path]:
+    """Where fits are looked for: the models folders, the output folder's solvers, and what ships."""
+    try:
+        own = [folder("output") / KIND]
+    except LookupError:  # outside of a run
+        own = []
+    return [*model_folders(KIND), *own, SHIPPED]
+
+
+def fit_files() -> list[str]:
+    """The files there are, for a combo."""
+    found = (
+        f.relative_to(r).as_posix()
+        for r in solver_folders()
+        if r.is_dir()
+        for f in r.rglob(f"*{SUFFIX}")
+    )
+    return sorted(set(found))
+
+
+def fit_file(name: str) -> Path:
+    """The file of a choice. Raises ValueError saying where files belong."""
+    roots = solver_folders()
+    said, places = f"file = {name!r}", " or ".join(map(str, roots[:-1])) or f"models/{KIND}"
+    if not isinstance(name, str) or not name.strip() or "\0" in name:
+        raise ValueError(f"{said}: choose a fitted solver; they belong in {places}")
+    if ABSOLUTE_FOLDERS and Path(name).is_absolute() and Path(name).is_file():
+        return Path(name)
+    for root in roots:
+        path = root / name
+        if path.resolve().is_relative_to(root.resolve()) and path.is_file():
+            return path
+    raise ValueError(
+        f"{said}: there is no such file in {places}. Found: {', '.join(fit_files()) or 'none'}"
+    )
+
+
+class SaveFittedSolver(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        return io.Schema(
+            node_id="SamplingKitSaveFittedSolver",
+            display_name="Save Fitted Solver",
+            category=CATEGORY,
+            description="Writes a fitted solver to models/solvers, as safetensors with a readable header. One file holds the fits "
+            "of one model and guidance for several numbers of evaluations: saving another one adds it.",
+            search_aliases=["save solver", "export", "safetensors"],
+            is_output_node=True,
+            inputs=[
+                SolverFitType.Input("fit", tooltip="From Fit Solver."),
+                io.String.Input("name", default="my-model", tooltip="File name below models/solvers, with sub-folders; .safetensors is added."),
+            ],
+            outputs=[io.String.Output(display_name="file", tooltip="The name, for Load Fitted Solver.")],
+        )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(cls, name: str = "my-model") -> bool | str:
+        return True if name is None else refusal(lambda: new_fit_file(name))
+
+    @classmethod
+    def execute(cls, fit: Any, name: str) -> Any:
+        file, root = new_fit_file(name)
+        told = saved(checked_fit(fit), file)
+        shown = file.relative_to(root).as_posix()
+        return io.NodeOutput(shown, ui={"text": [f"{shown}: {told}"]})
+
+
+def new_fit_file(name: str) -> tuple[Path, Path]:
+    """(file, its root). Raises ValueError if the name leads out of models/solvers."""
+    roots = model_folders(KIND) or [folder("output") / KIND]
+    try:
+        subfolder, stem = split_prefix(name.removesuffix(SUFFIX), roots[0])
+    except ValueError:
+        raise ValueError(f"name = {name!r}: give a file name inside of {roots[0]}") from None
+    return roots[0] / subfolder / f"{stem}{SUFFIX}", roots[0]
+
+
+def saved(fit: FittedSolver, file: Path) -> str:
+    """Write ``fit``, beside those for other numbers of evaluations that the file has. What the file holds now."""
+    others: list[FittedSolver] = []
+    if file.is_file():
+        others = [f for f in store.load(file).fits if f.table.nfe != fit.table.nfe]
+        for other in others:
+            if wrong := store.differences(
+                other.card, model=fit.card.get("model"), guidance=fit.card.get("guidance")
+            ):
+                raise ValueError(
+                    f"name: {file.name} holds fits of something else ({wrong[0]}); give another name"
+                )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    store.save(file, [*others, fit])
+    return (
+        f"fits for {', '.join(map(str, sorted([f.table.nfe for f in (*others, fit)])))} evaluations"
+    )
+
+
+class LoadFittedSolver(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        return io.Schema(
+            node_id="SamplingKitLoadFittedSolver",
+            display_name="Load Fitted Solver",
+            category=CATEGORY,
+            description="A fitted solver from models/solvers, from solvers in the output folder, or one that ships with the kit.",
+            search_aliases=["load solver", "AMED", "EPD", "safetensors", "loader"],
+            inputs=[
+                io.Combo.Input("file", options=fit_files(), tooltip="What Save Fitted Solver wrote, or somebody gave you."),
+                io.Int.Input("nfe", default=6, min=1, max=1000, tooltip="Evaluations of a run; the file has a fit for some numbers, the error lists them."),
+            ],
+            outputs=[
+                SolverFitType.Output(display_name="fit", tooltip="For Fitted Solver."),
+                io.String.Output(display_name="about", tooltip="What it was fitted to, and its errors before and after."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(cls, file: str = "") -> bool | str:
+        return True if file is None else refusal(lambda: fit_file(file))
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str = "", **kwargs: Any) -> Any:
+        return stamp(fit_file(file))
+
+    @classmethod
+    def execute(cls, file: str, nfe: int) -> Any:
+        family = store.load(fit_file(file))
+        try:
+            fit = family.at(nfe)
+        except ValueError as error:
+            raise ValueError(f"nfe = {nfe}: {error}") from None
+        return io.NodeOutput(fit, card_text(fit))
+
+
+def checked_fit(fit: Any) -> FittedSolver:
+    if not isinstance(fit, FittedSolver):
+        raise TypeError(f"fit: expected a SOLVER_FIT, got {type(fit).__name__}")
+    return fit
+
+
+class UseFittedSolver(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        return io.Schema(
+            node_id="SamplingKitFittedSolver",
+            display_name="Fitted Solver",
+            category=CATEGORY,
+            description="A fitted solver as SAMPLER and SIGMAS, for SamplerCustomAdvanced. It runs its own noise levels only. On a "
+            "MODEL with another path (flow, VP) the numbers are converted exactly; on another model or guidance than it was fitted to "
+            "it still runs, with a warning.",
+            search_aliases=["AMED", "EPD", "learned solver", "few steps", "fast"],
+            inputs=[
+                SolverFitType.Input("fit", tooltip="From Load Fitted Solver or Fit Solver."),
+                io.Guider.Input("guider", tooltip="The one that SamplerCustomAdvanced gets: its noise schedule sets the SIGMAS."),
+            ],
+            outputs=[
+                io.Sampler.Output(display_name="sampler", tooltip="For SamplerCustomAdvanced."),
+                io.Sigmas.Output(display_name="sigmas", tooltip="The noise levels that belong to the sampler, for SamplerCustomAdvanced."),
+                io.String.Output(display_name="text", tooltip="Warnings, if it was made for something else."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, fit: Any, guider: Any) -> Any:
+        solver, schedule = checked_fit(fit), schedule_of_guider(guider)
+        warnings = misfits(solver, facts_of_guider(guider), schedule)
+        for warning in warnings:
+            log.warning("Fitted Solver: %s", warning)
+        text = "\n".join(f"WARNING: {w}" for w in warnings) or "fits this model and guidance"
+        sigmas = torch.tensor(solver.points(schedule.path).sigmas(), dtype=torch.float32)
+        return io.NodeOutput(make_sampler(solver), sigmas, text, ui={"text": [text]})
+
+
+def misfits(fit: FittedSolver, facts: Facts, schedule: NoiseSchedule) -> list[str]:
+    """What the fit was made for and this run is not."""
+    found = store.differences(fit.card, model=facts.model, guidance=facts.guidance)
+    top, own = fit.table.start, schedule.kappa_max
+    if not (math.isinf(top) and own > 1000) and not math.isclose(top, own, rel_tol=1e-3):
+        found.append(
+            f"this fit starts at σ/α = {top:.4g}, the MODEL's noisiest level is {own:.4g}: pictures may come out "
+            "dull or noisy"
+        )
+    return found
+
+
+# ------------------------------------------------------------------------------------------- report
+
+
+class SolverReport(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        grow = io.Autogrow
+        return io.Schema(
+            node_id="SamplingKitSolverReport",
+            display_name="Solver Report",
+            category=CATEGORY,
+            description="Fitted solvers beside the best training-free pair of solver and spacing at the same number of evaluations, on "
+            "held-out trajectories: table, plot, JSON.",
+            search_aliases=["compare solvers", "benchmark", "error", "NFE", "AMED"],
+            is_output_node=True,
+            inputs=[
+                TrajectoriesType.Input("trajectories", tooltip="The recording that the fits were made from, or another one."),
+                grow.Input(
+                    "fits",
+                    template=grow.TemplatePrefix(SolverFitType.Input("fit", tooltip="From Fit Solver or Load Fitted Solver."), prefix="fit", min=1, max=20),
+                    tooltip="One or more, for different numbers of evaluations.",
+                ),
+                io.Int.Input("held_out", default=16, min=1, max=100000, tooltip="The last so many trajectories judge; no fit may have seen them."),
+                io.Combo.Input(
+                    "against", options=list(AGAINST), default="usual", optional=True,
+                    tooltip="usual: 15 solvers on every spacing; all: every deterministic setting of the kit, ten times slower.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="plot", tooltip="The table where matplotlib is not installed."),
+                io.String.Output(display_name="text", tooltip="The table; also shown by Preview as Text."),
+                io.String.Output(display_name="json", tooltip="The same for programs; null where a number is not finite."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, trajectories: Any, fits: Mapping[str, Any], held_out: int, against: str = "usual"
+    ) -> Any:
+        recording = checked(trajectories)
+        given = [checked_fit(fit) for fit in (fits or {}).values() if fit is not None]
+        if not given:
+            raise ValueError("fits: connect at least one SOLVER_FIT")
+        found = reported(recording, given, held_out, against)
+        facts = json.dumps(plain(found.payload()), allow_nan=False)
+        return io.NodeOutput(picture(found), found.text(), facts, ui={"text": [found.text()]})
+
+
+AGAINST: dict[str, Callable[[], tuple[Solver, ...]]] = {
+    "usual": lambda: compare.USUAL,
+    "all": compare.every_solver,
+}
+
+
+def reported(
+    recording: Recording, fits: Sequence[FittedSolver], held: int, against: str = "usual",
+    tell: Callable[[int, str], None] | None = None,
+) -> compare.Comparison:  # fmt: skip
+    """The comparison, on the last ``held`` rows of the recording."""
+    origin, told = recording.trajectories.origin, tell or progress(PARTS)
+    last = origin.seed + recording.trajectories.count - 1
+    first = last - held + 1
+    for fit in fits:
+        low, high = (fit.card.get("seeds") or [[0, -1]])[0]  # those it was fitted to
+        if fit.card.get("model") == origin.model and max(low, first) <= min(high, last):
+            raise ValueError(
+                f"held_out = {held}: the fit for {fit.table.nfe} evaluations was made with seeds up to {high}, these "
+                f"trajectories begin at {first}; choose fewer"
+            )
+    warnings = [
+        w
+        for fit in fits
+        for w in store.differences(fit.card, model=origin.model, guidance=origin.guidance)
+    ]
+    about = dict(
+        guidance=origin.guidance, model=origin.model, path=origin.path, teacher=origin.teacher,
+        seeds=[first, first + held - 1], warnings=sorted(set(warnings)),
+    )  # fmt: skip
+
+    def run(ready: Ready) -> compare.Comparison:
+        problem = recording.problem(ready, held)
+        report = lambda i, n: told(int(PARTS * i / n), "")  # noqa: E731
+        return compare.compare(
+            problem,
+            recording.schedule,
+            fits,
+            solvers=AGAINST[against](),
+            about=about,
+            report=report,
+        )
+
+    return recording.ready(run)
+
+
+def picture(found: compare.Comparison) -> Tensor:
+    """The plot, or the table as a picture where matplotlib is not installed."""
+    try:
+        return found.plot()
+    except ImportError:
+        return written(f"{found.text()}\n\n(a plot needs matplotlib: pip install matplotlib)")
+
+
+NODES: tuple[type[Any], ...] = (
+    SaveFittedSolver,
+    LoadFittedSolver,
+    UseFittedSolver,
+    SolverReport,
+)

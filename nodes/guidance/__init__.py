@@ -1,0 +1,1 @@
+"""Nodes that make GUIDANCE, and what its rules need."""

@@ -1,0 +1,1 @@
+"""The smallest objects that mean what ComfyUI's mean, for the headless runner."""

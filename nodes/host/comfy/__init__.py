@@ -1,0 +1,1 @@
+"""ComfyUI's own objects. Nothing else in the pack imports comfy."""

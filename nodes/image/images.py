@@ -1,0 +1,165 @@
+"""Pixel-space latents and pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..host import io
+
+CATEGORY = "Sampling Kit/image"
+
+
+class EmptyPixelLatent(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        return io.Schema(
+            node_id="SamplingKitEmptyPixelLatent",
+            display_name="Empty Pixel Latent",
+            category=CATEGORY,
+            description="An empty LATENT for models that work on pixels: three channels at full size.",
+            search_aliases=["EmptyLatentImage", "empty latent"],
+            inputs=[
+                io.Int.Input("width", default=64, min=8, max=8192, tooltip="Pixels."),
+                io.Int.Input("height", default=64, min=8, max=8192, tooltip="Pixels."),
+                io.Int.Input(
+                    "batch_size", default=1, min=1, max=4096, tooltip="Number of pictures."
+                ),
+            ],
+            outputs=[
+                io.Latent.Output(
+                    display_name="latent", tooltip="All zeros: for sampling from noise alone."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, width: int, height: int, batch_size: int) -> Any:
+        samples = torch.zeros(batch_size, 3, height, width)
+        return io.NodeOutput({"samples": samples, "downscale_ratio_spacial": 1})
+
+
+class LatentToImage(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        return io.Schema(
+            node_id="SamplingKitLatentToImage",
+            display_name="Latent to Image",
+            category=CATEGORY,
+            description="Shows a pixel-space LATENT in [−1, 1] as IMAGE: what VAE Decode is for latent models.",
+            search_aliases=["VAE Decode", "decode", "pixel space"],
+            inputs=[io.Latent.Input("latent", tooltip="Of a model that works on pixels.")],
+            outputs=[io.Image.Output(display_name="image", tooltip="Values cut to 0 to 1.")],
+        )
+
+    @classmethod
+    def execute(cls, latent: dict[str, Any]) -> Any:
+        x = latent["samples"]
+        if x.ndim not in (4, 5) or x.shape[1] not in (1, 3):
+            raise ValueError(
+                f"latent: shape {tuple(x.shape)} is not a pixel-space latent [B, 1 or 3, (T,) H, W]; "
+                "a latent model needs VAE Decode"
+            )
+        frames = x.movedim(1, -1).reshape(-1, *x.shape[-2:], x.shape[1])
+        return io.NodeOutput((frames.expand(*frames.shape[:-1], 3) / 2 + 0.5).clamp(0, 1).float())
+
+
+class ImageToLatent(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        return io.Schema(
+            node_id="SamplingKitImageToLatent",
+            display_name="Image to Latent",
+            category=CATEGORY,
+            description="Makes a pixel-space LATENT in [−1, 1] from IMAGE: what VAE Encode is for latent models.",
+            search_aliases=["VAE Encode", "encode", "pixel space", "img2img"],
+            inputs=[io.Image.Input("image", tooltip="Values from 0 to 1.")],
+            outputs=[io.Latent.Output(display_name="latent", tooltip="Values from −1 to 1.")],
+        )
+
+    @classmethod
+    def execute(cls, image: Tensor) -> Any:
+        samples = image[..., :3].movedim(-1, 1).contiguous() * 2 - 1
+        return io.NodeOutput({"samples": samples, "downscale_ratio_spacial": 1})
+
+
+class ImageSheet(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        more = "Another batch, set below the first."
+        return io.Schema(
+            node_id="SamplingKitImageSheet",
+            display_name="Image Sheet",
+            category=CATEGORY,
+            description="Lays out batches of pictures as one: columns within a batch, further batches below, enlarged "
+            "without smoothing.",
+            search_aliases=["grid", "contact sheet", "image grid", "compare"],
+            inputs=[
+                io.Image.Input("images", tooltip="The first batch."),
+                io.Int.Input("columns", default=5, min=1, max=100, tooltip="Pictures per row."),
+                io.Int.Input(
+                    "scale",
+                    default=3,
+                    min=1,
+                    max=32,
+                    tooltip="Each pixel becomes a square of this size.",
+                ),
+                io.Int.Input(
+                    "gap",
+                    default=6,
+                    min=0,
+                    max=256,
+                    tooltip="White space between pictures, in final pixels.",
+                ),
+                *(io.Image.Input(f"images_{n}", optional=True, tooltip=more) for n in (2, 3, 4)),
+            ],
+            outputs=[io.Image.Output(display_name="sheet", tooltip="One picture.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, images: Tensor, columns: int, scale: int, gap: int,
+        images_2: Tensor | None = None, images_3: Tensor | None = None, images_4: Tensor | None = None,
+    ) -> Any:  # fmt: skip
+        batches = [batch for batch in (images, images_2, images_3, images_4) if batch is not None]
+        return io.NodeOutput(sheet(batches, columns, scale, gap))
+
+
+def sheet(batches: list[Tensor], columns: int, scale: int, gap: int) -> Tensor:
+    """One IMAGE [1, H, W, C] from batches [B, h, w, C] of equal picture size, on white."""
+    sizes = {tuple(batch.shape[1:]) for batch in batches}
+    if len(sizes) > 1:
+        raise ValueError(f"images: a sheet needs pictures of one size, got {sorted(sizes)}")
+    (height, width, channels) = sizes.pop()
+    height, width = height * scale, width * scale
+    rows = [row for batch in batches for row in batch.split(columns)]
+    wide = max(len(row) for row in rows)
+    canvas = torch.ones(len(rows) * (height + gap) + gap, wide * (width + gap) + gap, channels)
+    for i, row in enumerate(rows):
+        for j, picture in enumerate(row.cpu()):
+            top, left = gap + i * (height + gap), gap + j * (width + gap)
+            big = F.interpolate(picture.movedim(-1, 0)[None], scale_factor=scale, mode="nearest")[0]
+            canvas[top : top + height, left : left + width] = big.movedim(0, -1)
+    return canvas[None]
+
+
+def written(text: str, size: int = 15, margin: int = 12) -> Tensor:
+    """Text as IMAGE [1, H, W, 3], black on white, every letter in a cell of its own."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    font, wide, high = ImageFont.load_default(size), size * 2 // 3, size + 6
+    lines = text.replace("σ", "s").split("\n")
+    width = max(map(len, lines)) * wide + 2 * margin
+    picture = Image.new("RGB", (width, len(lines) * high + 2 * margin), "white")
+    pen = ImageDraw.Draw(picture)
+    for i, line in enumerate(lines):
+        for j, letter in enumerate(line):
+            pen.text((margin + j * wide, margin + i * high), letter, fill="black", font=font)
+    flat = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+    return flat.reshape(1, picture.height, picture.width, 3).float() / 255
+
+
+NODES = (EmptyPixelLatent, LatentToImage, ImageToLatent, ImageSheet)

@@ -1,0 +1,1 @@
+"""Nodes that show what a run, a model or a schedule does."""

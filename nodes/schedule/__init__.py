@@ -1,0 +1,1 @@
+"""Nodes that make a NOISE_SCHEDULE or SIGMAS."""

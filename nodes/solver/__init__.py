@@ -1,0 +1,1 @@
+"""Nodes that make a SAMPLER, and those that keep its state."""

@@ -1,0 +1,1 @@
+"""What nodes share: settings as inputs, wire types, file names, what the page is told."""
