@@ -442,7 +442,7 @@ def import_all() -> None:
     import sampling_kit.headless.save
     import sampling_kit.headless.settings_flags
     import sampling_kit.nodes
-    import sampling_kit.nodes.preview
+    import sampling_kit.nodes.ui.live_route
     import sampling_kit.schedulers.fit.store
     import sampling_kit.schedulers.split  # noqa: F401
 
