@@ -11,10 +11,10 @@ from diffusers_folders import save
 from test_parts import Fake
 
 from sampling_kit.embedded import trained
-from sampling_kit.nodes import _standalone as host
-from sampling_kit.nodes._standalone_fit import field_of
-from sampling_kit.nodes.conditioning import class_conditioning, named_conditioning
-from sampling_kit.nodes.denoiser import class_rows, scenes
+from sampling_kit.nodes.denoiser.embedded import class_rows, scenes
+from sampling_kit.nodes.host.alone import guider as host
+from sampling_kit.nodes.host.alone.fit_field import field_of
+from sampling_kit.nodes.host.conditioning import class_conditioning, named_conditioning
 from sampling_kit.schedulers.denoiser import Denoiser, ImageSet, LocalScore, Mixture
 from sampling_kit.schedulers.denoiser import diffusers as kit
 from sampling_kit.schedulers.denoiser import many as module

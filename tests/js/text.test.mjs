@@ -42,7 +42,7 @@ test("a plan as Markdown", () => {
 });
 
 test("every wire type of the pack has a colour", () => {
-  const types = [...readFileSync(new URL("../../nodes/types.py", import.meta.url), "utf8").matchAll(/io\.Custom\("(\w+)"\)/g)].map((m) => m[1]);
+  const types = [...readFileSync(new URL("../../nodes/ui/wire_types.py", import.meta.url), "utf8").matchAll(/io\.Custom\("(\w+)"\)/g)].map((m) => m[1]);
   assert.ok(types.length > 3);
   for (const type of types) assert.match(COLORS[type] ?? "", /^#[0-9a-f]{6}$/, type);
 });
