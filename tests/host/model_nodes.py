@@ -141,7 +141,7 @@ def worst(model: Any) -> float:
     """Largest error of D as the host computes it, at noise levels over the MODEL's range."""
     host_module = next(m for k, m in sys.modules.items() if k.endswith(".nodes.host"))
     schedule, flow = host_module.schedule_of(model), host_module.facts_of(model).flow
-    levels = engine("inspect").spread(schedule, 7)
+    levels = engine("measure").spread(schedule, 7)
 
     def look(x0: Tensor, denoise: Any) -> float:
         errors = []
@@ -292,7 +292,7 @@ def returned() -> dict[str, Any]:
         schedule = n.kit("NoiseScheduleFromModel", model=model)
         same = node("DenoiserSettings", model=model, noise_schedule=schedule)[0]
         old, new = (m.get_model_object("model_sampling") for m in (model, same))
-        levels = torch.tensor(engine("inspect").spread(schedule, 9))
+        levels = torch.tensor(engine("measure").spread(schedule, 9))
         times = [s.timestep(levels).float() for s in (old, new)]
         found[name] = [n.distance(*times), worst(same)]
     return found
