@@ -2,7 +2,7 @@
 
 web/docs/<NodeId>.md in English, web/docs/<NodeId>/<language>.md in the others.
 
-python -m sampling_kit.dev.help_pages        # write them
+Written by ``python -m sampling_kit.dev.sync``.
 """
 
 from __future__ import annotations
@@ -151,13 +151,3 @@ def pages() -> dict[Path, str]:
         for language, translation in tables.items():
             made[FOLDER / id / f"{language}.md"] = page(node, translation)
     return made
-
-
-def main() -> None:
-    for path, text in pages().items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,6 @@
 """What ComfyUI's page shows of our nodes in each language, written from the nodes and one table per language.
 
-python -m sampling_kit.dev.locales           # write locales/<language>/nodeDefs.json, say what is missing
-python -m sampling_kit.dev.locales --check   # only say what is missing or stale
+Written by ``python -m sampling_kit.dev.sync``.
 
 English comes from the nodes. Another language has locales/<language>/strings.json: English → its wording, see
 ``translation``; main.json, which holds the menu's folders, is written by hand.
@@ -9,10 +8,8 @@ English comes from the nodes. Another language has locales/<language>/strings.js
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -113,19 +110,3 @@ def files() -> dict[Path, str]:
         + "\n"
         for language, translation in tables.items()
     }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Write locales/, and say what is missing.")
-    parser.add_argument("--check", action="store_true", help="write nothing")
-    if not parser.parse_args().check:
-        for path, text in files().items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-    lines = [line for language in LANGUAGES for line in problems(language)]
-    sys.stdout.write("\n".join(lines or ["nothing is missing"]) + "\n")
-    raise SystemExit(bool(lines))
-
-
-if __name__ == "__main__":
-    main()

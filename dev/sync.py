@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..benchmarks import solver_table
@@ -48,15 +49,16 @@ def generated() -> dict[Path, str]:
     }
 
 
-def leftovers() -> list[Path]:
-    """Help pages of nodes that are gone."""
-    return sorted(set(help_pages.FOLDER.rglob("*.md")) - set(help_pages.pages()))
+def leftovers(texts: Mapping[Path, str]) -> list[Path]:
+    """Help pages that are not among the generated files: their nodes are gone."""
+    return sorted(set(help_pages.FOLDER.rglob("*.md")) - texts.keys())
 
 
 def stale() -> list[str]:
     """A line per file that is not what would be written."""
-    lines = [_name(path) for path, text in generated().items() if _read(path) != text]
-    lines += [f"{_name(path)}: no node has this page" for path in leftovers()]
+    texts = generated()
+    lines = [_name(path) for path, text in texts.items() if _read(path) != text]
+    lines += [f"{_name(path)}: no node has this page" for path in leftovers(texts)]
     page = _read(solver_table.PAGE)
     measured = solver_table.read(page)
     if rows := solver_table.missing(measured):
@@ -81,7 +83,7 @@ def write() -> list[str]:
     for path in changed:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(texts[path], encoding="utf-8")
-    gone = leftovers()
+    gone = leftovers(texts)
     for path in gone:
         path.unlink()
     return [_name(path) for path in (*changed, *gone)]

@@ -87,7 +87,7 @@ def test_every_example_has_both_forms_and_a_thumbnail():
 
 @pytest.mark.parametrize("node", NODES, ids=lambda n: n.define_schema().node_id)
 def test_the_help_page_is_in_step(node):
-    """Written by ``python -m sampling_kit.dev.help_pages``."""
+    """Written by ``python -m sampling_kit.dev.sync``."""
     path = ROOT / "web" / "docs" / f"{node.define_schema().node_id}.md"
     assert path.read_text(encoding="utf-8") == page(node)
 
