@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from sampling_kit.nodes.denoiser.embedded import EmbeddedDenoiser, EmbeddedVAE, scenes
-from sampling_kit.nodes.denoiser.load_diffusers import EmptyDiffusersLatent
+from sampling_kit.nodes.image.diffusers_latent import EmptyDiffusersLatent
 from sampling_kit.schedulers.denoiser import ImageSet, Mixture
 from sampling_kit.schedulers.denoiser.latent import (
     COLOURS,

@@ -1,47 +1,25 @@
-"""Nodes that look at a MODEL, and the one that changes what it says about itself."""
+"""The node that changes what a MODEL says about itself."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from torch import Tensor
-
-from ...schedulers.measure import DTYPES, precision, prediction_type, spread
 from ...schedulers.measure.compute_dtype import ASKED
-from ...schedulers.measure.model_facts import misfits
 from ...schedulers.noise_schedule import NoiseSchedule
 from ...schedulers.prediction import KINDS
-from ...schedulers.show import precision_plot
 from ..host import (
     compute_choice,
     facts_of,
     in_dtype,
     io,
-    noise_scale,
-    probe,
-    raw_output,
     relabelled,
-    schedule_of,
 )
 from ..ui.wire_types import NoiseScheduleType
 
-CATEGORY = "Sampling Kit/inspect"
+CATEGORY = "Sampling Kit/denoiser"
 AS_LOADED = "as loaded"
 
 _TEXT = io.String.Output(display_name="text", tooltip="For people; also shown by Preview as Text.")
-
-
-def _json_output() -> Any:
-    return io.String.Output(
-        display_name="json", tooltip="The same for programs; finite numbers only."
-    )
-
-
-def _report(text: str, payload: Any = None, *outputs: Any) -> Any:
-    """NodeOutput of ``outputs``, the text and the payload as JSON; the page gets the text."""
-    told = (text,) if payload is None else (text, json.dumps(payload, allow_nan=False))
-    return io.NodeOutput(*outputs, *told, ui={"text": [text]})
 
 
 class DenoiserSettings(io.ComfyNode):
@@ -50,7 +28,7 @@ class DenoiserSettings(io.ComfyNode):
         return io.Schema(
             node_id="SamplingKitDenoiserSettings",
             display_name="Denoiser Settings",
-            category="Sampling Kit/denoiser",
+            category=CATEGORY,
             description="Corrects what a MODEL says about itself: the prediction and noise schedule of a mislabelled "
             "checkpoint, and the dtype its network computes in. The MODEL that comes in stays as it is. The solver's "
             "state and the time stay float32. Weights stored or trained in bf16 are not run in fp16, where they overflow.",
@@ -105,7 +83,8 @@ class DenoiserSettings(io.ComfyNode):
             f"compute dtype: {why}",
             "solver state and time: fp32",
         ]
-        return _report("\n".join(lines), None, changed)
+        text = "\n".join(lines)
+        return io.NodeOutput(changed, text, ui={"text": [text]})
 
 
 def _set_dtype(model: Any, asked: str) -> tuple[Any, str]:
@@ -118,126 +97,4 @@ def _set_dtype(model: Any, asked: str) -> tuple[Any, str]:
     return in_dtype(model, choice.dtype), choice.why
 
 
-class InspectDenoiser(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> Any:
-        return io.Schema(
-            node_id="SamplingKitInspectDenoiser",
-            display_name="Inspect Denoiser",
-            category=CATEGORY,
-            description="What a MODEL is: prediction, path, σ range, zero terminal SNR, shift, dtypes, size. With SIGMAS it "
-            "also says where steps and MODEL do not fit: wrong range, a shift applied twice, not ending at 0.",
-            search_aliases=["model info", "model_sampling", "prediction type", "zsnr", "shift", "sigmas", "debug"],
-            is_output_node=True,
-            inputs=[
-                io.Model.Input("model", tooltip="Any MODEL, with its patches."),
-                io.Sigmas.Input("sigmas", optional=True, tooltip="The steps to run it with, to compare."),
-            ],
-            outputs=[_TEXT, _json_output()],
-        )  # fmt: skip
-
-    @classmethod
-    def execute(cls, model: Any, sigmas: Tensor | None = None) -> Any:
-        facts = facts_of(model)
-        steps = None if sigmas is None else [float(s) for s in sigmas]
-        return _report(facts.report(steps), facts.payload(steps))
-
-
-_LATENT = "Latents of real pictures, in this MODEL's latent space (VAE Encode, Image to Latent)."
-_POSITIVE = "The pictures' description. Models without text need none."
-
-
-class CheckPredictionType(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> Any:
-        return io.Schema(
-            node_id="SamplingKitCheckPredictionType",
-            display_name="Check Prediction Type",
-            category=CATEGORY,
-            description="Finds out what a network outputs (eps, v, x0, flow, edm, score): noises known latents at several σ, "
-            "reads the raw output in every way, and reports which gives x0 back best and whether the MODEL says the same.",
-            search_aliases=["v_prediction", "epsilon", "prediction type", "wrong colors", "noise image", "debug"],
-            is_output_node=True,
-            inputs=[
-                io.Model.Input("model", tooltip="Any MODEL whose path and schedule are right."),
-                io.Latent.Input("latent", tooltip=_LATENT),
-                io.Conditioning.Input("positive", optional=True, tooltip=_POSITIVE),
-                io.Int.Input("levels", default=6, min=2, max=50, tooltip="Noise levels tried, κ from 10 to 0.1; one network call each."),
-                io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, tooltip="Of the noise."),
-            ],
-            outputs=[_TEXT, _json_output()],
-        )  # fmt: skip
-
-    @classmethod
-    def execute(
-        cls, model: Any, latent: dict[str, Any], positive: Any = None, levels: int = 6, seed: int = 0
-    ) -> Any:  # fmt: skip
-        facts = facts_of(model)
-
-        def look(x0: Tensor, output: Any) -> prediction_type.Verdict:
-            return prediction_type.check(
-                output, x0, facts.schedule, facts.prediction, levels=levels, seed=seed,
-                noise_scale=facts.noise_scale, notes=[f"WARNING: {w}" for w in misfits(facts)],
-            )  # fmt: skip
-
-        verdict = probe(raw_output(model), positive, latent, look)
-        return _report(verdict.text(), verdict.payload())
-
-
-class PrecisionAudit(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> Any:
-        return io.Schema(
-            node_id="SamplingKitPrecisionAudit",
-            display_name="Precision Audit",
-            category=CATEGORY,
-            description="What bf16 and fp16 cost with this MODEL: D against fp32 at several σ (largest and mean error, values "
-            "that are NaN or infinite), where a short run ends, and what a solver state in the same dtype would add.",
-            search_aliases=["bf16", "fp16", "fp32", "NaN", "black image", "overflow", "dtype", "debug"],
-            is_output_node=True,
-            inputs=[
-                io.Model.Input("model", tooltip="Any MODEL."),
-                io.Latent.Input("latent", tooltip=_LATENT),
-                io.Conditioning.Input("positive", optional=True, tooltip=_POSITIVE),
-                io.Sigmas.Input("sigmas", optional=True, tooltip="The run's steps. Default: `steps` of them, even in log σ, then 0."),
-                io.Int.Input("levels", default=6, min=1, max=50, tooltip="Noise levels where D is compared, over the MODEL's range."),
-                io.Int.Input("steps", default=8, min=1, max=200, tooltip="Euler steps of the run, if sigmas is not connected."),
-                io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, tooltip="Of the noise."),
-            ],
-            outputs=[io.Image.Output(display_name="plot", tooltip="The table as a picture."), _TEXT, _json_output()],
-        )  # fmt: skip
-
-    @classmethod
-    def execute(
-        cls, model: Any, latent: dict[str, Any], positive: Any = None, sigmas: Tensor | None = None,
-        levels: int = 6, steps: int = 8, seed: int = 0,
-    ) -> Any:  # fmt: skip
-        schedule = schedule_of(model)
-        run = [*spread(schedule, steps), 0.0] if sigmas is None else [float(s) for s in sigmas]
-        if len(run) < 2:
-            raise ValueError(f"sigmas: a run needs at least 2 noise levels, got {len(run)}")
-        notes, models = [], {}
-        for name, dtype in DTYPES.items():
-            try:
-                models[name] = in_dtype(model, dtype)
-            except ValueError as error:
-                notes.append(f"{name} left out: {error}")
-        if precision.REFERENCE not in models or len(models) < 2:
-            raise ValueError(f"model: nothing to compare. {' '.join(notes)}")
-
-        def measured(name: str) -> precision.Measured:
-            others = [n for n in models if n != name] if name == precision.REFERENCE else []
-            return probe(
-                models[name], positive, latent,
-                lambda x0, denoise: precision.measure(
-                    denoise, x0, schedule, spread(schedule, levels), run,
-                    seed=seed, noise_scale=noise_scale(model), rounded=others,
-                ),
-            )  # fmt: skip
-
-        found = {name: measured(name) for name in models}
-        result = precision.compare(found, len(run) - 1, notes)
-        return _report(result.text(), result.payload(), precision_plot.plot(result))
-
-
-NODES = (DenoiserSettings, InspectDenoiser, CheckPredictionType, PrecisionAudit)
+NODES = (DenoiserSettings,)
