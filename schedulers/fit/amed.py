@@ -258,11 +258,7 @@ class LearnedAMED(DataDependent):
         return super().advance(points, run, state, level)
 
     def walk(
-        self,
-        points: Points,
-        state: State,
-        noise: DrawNoise | None = None,
-        level: int | None = None,
+        self, points: Points, state: State, noise: DrawNoise | None = None, level: int | None = None
     ) -> Program[State]:
         self._check(points)
         last = len(points) - 1 if level is None else level

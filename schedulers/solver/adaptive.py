@@ -232,11 +232,7 @@ class Adaptive(DataDependent):
         return self.max_evaluations
 
     def walk(
-        self,
-        points: Points,
-        state: State,
-        noise: DrawNoise | None = None,
-        level: int | None = None,
+        self, points: Points, state: State, noise: DrawNoise | None = None, level: int | None = None
     ) -> Program[State]:
         """See the base class. A run in parts equals one in one go within the tolerance: each part starts
         anew with its first step."""

@@ -58,11 +58,7 @@ class Solver(Settings):
         return drive(self.steps(points, state, run.noise, level), run)
 
     def steps(
-        self,
-        points: Points,
-        state: State,
-        noise: DrawNoise | None = None,
-        level: int | None = None,
+        self, points: Points, state: State, noise: DrawNoise | None = None, level: int | None = None
     ) -> Program[State]:
         """The questions of :meth:`advance`. A solver is its plan, unless its next step depends on the data."""
         plan = host_plan(self, points)

@@ -18,21 +18,13 @@ class DataDependent(Solver):
     planned: ClassVar[bool] = False
 
     def walk(
-        self,
-        points: Points,
-        state: State,
-        noise: DrawNoise | None = None,
-        level: int | None = None,
+        self, points: Points, state: State, noise: DrawNoise | None = None, level: int | None = None
     ) -> Program[State]:
         """The questions from ``state``, whose ``stage`` is the number of its noise level, on to ``level``
         (default: the last), in the coordinates of ``points.path``; ends in the state there."""
         raise NotImplementedError
 
     def steps(
-        self,
-        points: Points,
-        state: State,
-        noise: DrawNoise | None = None,
-        level: int | None = None,
+        self, points: Points, state: State, noise: DrawNoise | None = None, level: int | None = None
     ) -> Program[State]:
         return self.walk(points.host, state, noise, level)

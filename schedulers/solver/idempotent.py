@@ -55,11 +55,7 @@ class Idempotent(DataDependent):
         return steps * self.repeats
 
     def walk(
-        self,
-        points: Points,
-        state: State,
-        noise: DrawNoise | None = None,
-        level: int | None = None,
+        self, points: Points, state: State, noise: DrawNoise | None = None, level: int | None = None
     ) -> Program[State]:
         done, steps = state.stage, len(points) - 1
         last = steps if level is None else level

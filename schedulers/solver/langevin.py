@@ -68,11 +68,7 @@ class Langevin(DataDependent):
         return steps + (steps - 1) * self.moves
 
     def walk(
-        self,
-        points: Points,
-        state: State,
-        noise: DrawNoise | None = None,
-        level: int | None = None,
+        self, points: Points, state: State, noise: DrawNoise | None = None, level: int | None = None
     ) -> Program[State]:
         """See the base class. Draws have the positions 1, 2, … in the order in which they are made, as in a
         plan. Nothing is read back from a device before the end.
