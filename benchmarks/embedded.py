@@ -54,7 +54,7 @@ from sampling_kit.schedulers.guidance import (
     Guidance,
     Rule,
 )
-from sampling_kit.schedulers.inspect.metrics import (
+from sampling_kit.schedulers.measure.metrics import (
     frechet,
     nearest,
     random_features,

@@ -29,17 +29,16 @@ import torch
 from torch import Tensor
 
 from sampling_kit.embedded import fits, postcards, trained
-from sampling_kit.schedulers import noise_schedule as schedules
-from sampling_kit.schedulers.denoiser.network import Network, load
 from sampling_kit.schedulers.fit.problem import Problem as FitProblem
 from sampling_kit.schedulers.fit.problem import summary
-from sampling_kit.schedulers.inspect.metrics import frechet, random_features
+from sampling_kit.schedulers.measure.metrics import frechet, random_features
 from sampling_kit.schedulers.path import VE
 from sampling_kit.schedulers.solver import ALL
 from sampling_kit.schedulers.solver.fitted import FittedSolver, Table, table_of
 from sampling_kit.schedulers.solver.selection import variants
 
-from . import peers, problems
+from . import peers, problems, quality
+from . import reference as end_points
 
 STORED = fits.FOLDER / "comparison.json"
 METHODS = tuple(fits.EFFORTS)
@@ -48,7 +47,7 @@ METHODS = tuple(fits.EFFORTS)
 ROUNDS, KEPT = (4, 32), (16, 3)
 #: Of the first round, how many are tried with CFG.
 WIDE = 64
-QUICK, ALL_SEEDS = 64, 256
+QUICK, ALL_SEEDS = 64, problems.NETWORK_SEEDS
 #: For guidances without reference: seeds there.
 FEW = 32
 #: Trajectories of half of the classes.
@@ -61,37 +60,15 @@ FORWARD_BARS = {4: 0.7, 5: 0.7, 6: 0.7, 8: 0.85, 10: 0.85}
 
 
 @lru_cache(maxsize=1)
-def network() -> Network:
-    return load(trained.file("network"), VE(), Network)
-
-
-@lru_cache(maxsize=1)
 def reference() -> dict[str, Tensor]:
     """End points [256, 3, 32, 32] by guidance. Raises ValueError if they are of other weights."""
-    from .reference import read
-
-    return read()[1]
-
-
-@lru_cache(maxsize=8)
-def network_problem(name: str, seeds: int | None = None) -> problems.Problem:
-    """Problem "network-cond", "network-cfg2", or with "-fast" in bfloat16, for the first ``seeds`` seeds."""
-    _, guidance, *fast = name.split("-")
-    rows = torch.arange(seeds or ALL_SEEDS)
-    denoise = fits.field(network(), rows, fits.GUIDANCE[guidance], fast=bool(fast))
-
-    @torch.no_grad()
-    def call(x: Tensor, sigma: float) -> Tensor:
-        parts = zip(x.float().split(32), rows.split(32), strict=True)
-        return torch.cat([denoise(y, float(sigma), some) for y, some in parts]).to(x.dtype)
-
-    return problems.Problem(name, VE(), schedules.EDM(), call, fits.starts(rows).double())
+    return end_points.read()[1]
 
 
 def task(scale: float, seeds: Tensor, ends: Tensor, fast: bool = False) -> FitProblem:
     """All seeds held out."""
     rows = torch.arange(len(seeds))
-    denoise = fits.field(network(), seeds, scale, fast)
+    denoise = fits.field(problems.network(), seeds, scale, fast)
     return FitProblem(
         VE(), denoise, fits.START, fits.starts(seeds), ends.float(), rows, rows, batch=32
     )
@@ -115,9 +92,7 @@ def play(side: str, name: str, budget: int, seeds: int, only: Any = None) -> lis
         return peers.comfy_results(answers, **settings)
     if side == "diffusers":
         return peers.diffusers_results(answers, **settings)
-    from .quality import our_results
-
-    return our_results(answers, **settings)
+    return quality.our_results(answers, **settings)
 
 
 def rank(results: Iterable[problems.Result], budget: int) -> list[dict[str, Any]]:
@@ -256,9 +231,7 @@ def read_stored() -> dict[str, Any]:
 
 
 def digest() -> str:
-    from .reference import digest as of
-
-    return of(trained.file("network"))
+    return end_points.digest(trained.file("network"))
 
 
 # ------------------------------------------------------------------------- elsewhere than fitted
@@ -272,20 +245,20 @@ def generalisation(nfe: int = 6) -> dict[str, Any]:
 @lru_cache(maxsize=16)
 def free_table(guidance: str, nfe: int) -> Table:
     """The best stored pair of ours."""
-    from .quality import contestant, short_name
-
     pair = next(p for p in read_stored()["pairs"][guidance][str(nfe)] if p["side"] == "ours")
     every = (v for kind in ALL for v in variants(kind))
-    solver = next(v for v in every if short_name(v) == pair["solver"])
-    steps = contestant(solver).steps(nfe)
-    return table_of(solver.plan(network_problem("network-cond", 1).points(pair["spacing"], steps)))
+    solver = next(v for v in every if quality.short_name(v) == pair["solver"])
+    steps = quality.contestant(solver).steps(nfe)
+    return table_of(
+        solver.plan(problems.network_problem("network-cond", 1).points(pair["spacing"], steps))
+    )
 
 
 def other_guidance(nfe: int) -> list[dict[str, Any]]:
     """The CFG 2 fit at other scales; end points by the fits' own teacher."""
     seeds, rows = torch.arange(FEW), []
     for scale in (1.5, 2.0, 3.0):
-        exact = fits.teacher(fits.field(network(), seeds, scale), fits.starts(seeds))
+        exact = fits.teacher(fits.field(problems.network(), seeds, scale), fits.starts(seeds))
         at = task(scale, seeds, exact)
         tables = dict(fit=fits.ready("cfg2").at(nfe).table, training_free=free_table("cfg2", nfe))
         rows.append(dict(scale=scale) | {name: errors(t, at) for name, t in tables.items()})
@@ -296,7 +269,7 @@ def other_classes(nfe: int) -> dict[str, Any]:
     """A fit to classes 0 to 4 without guidance, tested on the reference's classes 0 to 4 and on 5 to 9."""
     first = fits.FIRST_SEED
     seeds = torch.tensor([s for s in range(first, first + 2 * HALF) if s % 10 < 5])
-    half = fits.problem(network(), "cond", seeds, held=HALF // 4)
+    half = fits.problem(problems.network(), "cond", seeds, held=HALF // 4)
     tables = {
         "fit": fits.fitted(half, nfe, fits.EFFORTS["best"]).table,
         "fit_to_all": fits.ready("cond").at(nfe).table,

@@ -19,10 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sampling_kit.embedded import postcards
+from sampling_kit.embedded import fits, postcards, trained
 from sampling_kit.schedulers import spacing as spacings
 from sampling_kit.schedulers.denoiser import Mixture
+from sampling_kit.schedulers.denoiser.network import Network, load
 from sampling_kit.schedulers.noise_schedule import (
+    EDM,
     NoiseSchedule,
     RectifiedFlowSchedule,
     ScaledLinearVP,
@@ -33,6 +35,7 @@ from sampling_kit.schedulers.points import Points
 Denoise = Callable[[Tensor, float], Tensor]
 BUDGETS = (4, 5, 6, 8, 10, 15, 20, 30)
 HOPELESS, EARLY = 4.0, 8
+NETWORK_SEEDS = 256  # of the network's reference
 
 #: What every contestant may choose from; "linspace" and "trailing" are the peers' own defaults.
 SPACINGS: dict[str, spacings.Spacing] = {
@@ -150,6 +153,27 @@ def two_products(mixture: Mixture) -> Denoise:
     return denoise
 
 
+@lru_cache(maxsize=1)
+def network() -> Network:
+    """The embedded network as it ships."""
+    return load(trained.file("network"), VE(), Network)
+
+
+@lru_cache(maxsize=8)
+def network_problem(name: str, seeds: int | None = None) -> Problem:
+    """Problem "network-cond", "network-cfg2", or with "-fast" in bfloat16, for the first ``seeds`` seeds."""
+    _, guidance, *fast = name.split("-")
+    rows = torch.arange(seeds or NETWORK_SEEDS)
+    denoise = fits.field(network(), rows, fits.GUIDANCE[guidance], fast=bool(fast))
+
+    @torch.no_grad()
+    def call(x: Tensor, sigma: float) -> Tensor:
+        parts = zip(x.float().split(32), rows.split(32), strict=True)
+        return torch.cat([denoise(y, float(sigma), some) for y, some in parts]).to(x.dtype)
+
+    return Problem(name, VE(), EDM(), call, fits.starts(rows).double())
+
+
 @lru_cache(maxsize=8)
 def problem(name: str, seeds: int | None = None) -> Problem:
     """One of PROBLEMS, with its own number of seeds or with ``seeds``."""
@@ -164,8 +188,6 @@ def problem(name: str, seeds: int | None = None) -> Problem:
         start = sd.kappa_max * gaussian_noise(seeds or 8, 3, 24, 24)
         return Problem(name, VE(), sd, two_products(postcard_mixture(VE())), start)
     if name.startswith("network"):
-        from .fit import network_problem
-
         return network_problem(name, seeds)
     raise ValueError(f"problem {name!r}: choose among {', '.join(PROBLEMS)}")
 

@@ -238,6 +238,8 @@ def measure(solver: Solver) -> list[str]:
 
 def measure_all(solvers: Sequence[Solver]) -> dict[str, list[str]]:
     """On as many cores as there are."""
+    if not solvers:
+        return {}
     with ProcessPoolExecutor(initializer=torch.set_num_threads, initargs=(1,)) as pool:
         cells = pool.map(measure, solvers)
         return dict(zip(map(call, solvers), cells, strict=True))
@@ -248,7 +250,7 @@ def measure_all(solvers: Sequence[Solver]) -> dict[str, list[str]]:
 INTRO = f"""\
 # Solvers
 
-Written by `python -m benchmarks.solver_table --write`. Which one to take: [choosing.md](choosing.md).
+Written by `python -m benchmarks.solver_table --write` (with `--missing` only new rows are measured). Which one to take: [choosing.md](choosing.md).
 
 **Claimed** is the order the solver states, and what the tests hold it to within 0.25. **VP, VE, flow** are
 the orders measured on a curved field (three Gaussians, uneven steps from σ/α = 3 to 0.1).
@@ -270,6 +272,21 @@ tends elsewhere where the noise has another size than 1, and not at all where th
 **Point** says whether the noise is exactly right at every step when the data are one point.
 
 A {NONE} means: not applicable."""
+
+
+def variants_of_all() -> list[Solver]:
+    return [variant for solver in ALL for variant in variants(solver)]
+
+
+def missing(measured: Measured) -> list[Solver]:
+    """The variants that have no row yet."""
+    return [variant for variant in variants_of_all() if call(variant) not in measured]
+
+
+def updated(text: str) -> str:
+    """The page with rows for the variants that ``text`` lacks; what ``text`` has is not measured again."""
+    measured = read(text)
+    return page(measured | measure_all(missing(measured)))
 
 
 def page(measured: Measured) -> str:
@@ -356,8 +373,12 @@ def read(text: str) -> dict[str, list[str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--write", action="store_true", help=f"write {PAGE.name} instead")
+    parser.add_argument("--missing", action="store_true", help="measure only rows it lacks")
     options = parser.parse_args()
-    text = page(measure_all([v for solver in ALL for v in variants(solver)]))
+    if options.missing:
+        text = updated(PAGE.read_text(encoding="utf-8"))
+    else:
+        text = page(measure_all(variants_of_all()))
     if options.write:
         PAGE.write_text(text, encoding="utf-8")
     else:

@@ -1,10 +1,24 @@
-"""Shared by all tests: one thread, since the tensors are tiny; and a ComfyUI, where there is one."""
+"""Shared by all tests: one thread, since the tensors are tiny (or SAMPLING_KIT_TEST_THREADS); and a ComfyUI, where there is one."""
+
+import os
 
 import pytest
 import torch
-from host_server import NEEDED, Comfy, find_python, find_root
+from host_server import NEEDED, PACK, Comfy, find_python, find_root
 
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ.get("SAMPLING_KIT_TEST_THREADS", "1")))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--release", action="store_true", help="also what only a release needs")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--release"):
+        skip = pytest.mark.skip(reason="only a release needs it: pytest --release")
+        for item in items:
+            if item.get_closest_marker("release"):
+                item.add_marker(skip)
 
 
 @pytest.fixture(scope="session")
@@ -14,5 +28,8 @@ def comfy() -> Comfy:
         pytest.skip("no ComfyUI: set COMFYUI_PATH, or install one in ~/comfy/ComfyUI (comfy-cli)")
     python = find_python(root)
     if python is None:
-        pytest.skip(f"{root}: no Python with {', '.join(NEEDED)} in .venv, venv or here")
+        pytest.skip(
+            f"{root}: no Python with {', '.join(NEEDED)} in .venv, venv or here; what this pack needs: "
+            f"pip install -r {PACK / 'requirements.txt'} with ComfyUI's own Python"
+        )
     return Comfy(root, python)

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 PACK = Path(__file__).resolve().parents[1]
-NEEDED = ("torch", "aiohttp", "safetensors", "comfyui_frontend_package")
+NEEDED = ("torch", "aiohttp", "safetensors", "comfyui_frontend_package", "matplotlib")
 PATIENCE = 180  # seconds for a start or an answer, on a slow and busy machine
 
 
@@ -90,13 +90,16 @@ class Server:
         return answer["prompt_id"]
 
     def wait(self, key: str) -> dict[str, Any]:
-        """The history entry of a queued prompt, once it has ended."""
-        end = time.monotonic() + PATIENCE
+        """The history entry of a queued prompt, once it has ended. Patience begins anew with each prompt before it."""
+        end, before = time.monotonic() + PATIENCE, -1
         while time.monotonic() < end:
             if key in (history := self.get(f"/history/{key}")):
                 return history[key]
+            left = self.get("/prompt")["exec_info"]["queue_remaining"]
+            if left != before:
+                end, before = time.monotonic() + PATIENCE, left
             time.sleep(0.05)
-        raise AssertionError(f"prompt {key} did not end in {PATIENCE} s\n{self.tail()}")
+        raise AssertionError(f"nothing ended in {PATIENCE} s, nor did {key}\n{self.tail()}")
 
     def images(self, key: str) -> dict[str, list[np.ndarray]]:
         """{node id: its images as int arrays [H, W, 3]} of a prompt that must succeed."""

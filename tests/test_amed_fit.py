@@ -181,6 +181,16 @@ def test_features_reach_the_predictor_per_image(problem, mixture):
     assert not net.middle._forward_hooks
 
 
+def test_first_weights_come_from_the_seed_alone():
+    """Not from torch's own generator: else a trained predictor would depend on what ran before it."""
+    made = []
+    for before, seed in ((1, 0), (2, 0), (2, 3)):
+        torch.manual_seed(before)
+        made.append(amed.FeaturePredictor(seed=seed).state_dict()["seen.0.weight"])
+    assert torch.equal(made[0], made[1]) and not torch.equal(made[0], made[2])
+    assert 0.9 / 8 < made[0].abs().max() <= 1 / 8
+
+
 def test_the_network_learns(problem, mixture):
     net = Net(mixture)
     seen = replace(

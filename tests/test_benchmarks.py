@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from sampling_kit.benchmarks import overhead, peers, problems, quality
+from sampling_kit.benchmarks import batched, overhead, peers, problems, quality
 from sampling_kit.schedulers.path import VE, Flow
 from sampling_kit.schedulers.solver import DDIM, Euler, HeunEDM
 from sampling_kit.schedulers.solver.run import Run
@@ -109,3 +109,10 @@ def test_overhead_of_every_family():
         assert 0 < row["ratio"] <= data["worst_ratio"] < math.inf
         assert row["ours"] > 0 and row["diffusers"] > 0 and row["kernels"] > 0
     json.dumps(data)
+
+
+def test_one_forward_pass_is_timed_against_two():
+    row = batched.measure("network-small", threads=1, batch=2, repeats=1)
+    assert (row["threads"], row["batch"]) == (1, 2) and torch.get_num_threads() >= 1
+    assert row["ratio"] == row["two_passes"] / row["one_pass"] > 0
+    assert row["distance"] < 1e-4, "both ways give one D"

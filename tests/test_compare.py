@@ -13,10 +13,11 @@ import torch
 from sampling_kit.headless.context import Context, use
 from sampling_kit.headless.registry import registry
 from sampling_kit.nodes.inspect.compare_solvers import combined, named
-from sampling_kit.schedulers.inspect import compare, film
-from sampling_kit.schedulers.inspect.compare import Entry, refined
-from sampling_kit.schedulers.inspect.trace import Step, Trace
+from sampling_kit.schedulers.measure.compare_solvers import Entry, refined
+from sampling_kit.schedulers.measure.trace import Step, Trace
 from sampling_kit.schedulers.path import VE, Flow
+from sampling_kit.schedulers.show import contact_sheet, convergence_plot
+from sampling_kit.schedulers.show.style import new_figure
 
 NODES = registry()
 
@@ -107,6 +108,9 @@ def test_without_a_reference_there_is_no_error(parts):
     told = json.loads(found.result[3])
     assert told["reference"] is None and told["runs"][0]["error"] is None
     assert found.result[0].shape[1] == 8 + 152
+    table = found.result[1][0]  # in the plot's place, black on white and not cut off
+    assert table.min() < 0.2 and table.std() > 0.05
+    assert all(bool((edge == 1).all()) for edge in (table[0], table[-1], table[:, 0], table[:, -1]))
 
 
 def test_a_reference_of_one_s_own(parts):
@@ -174,18 +178,18 @@ def test_many_and_odd_runs_are_drawn(count):
         for i in range(count)
     ]
     entries.append(made("exact", 5, 0.0))
-    assert compare.plot(entries).shape == (1, 540, 1080, 3)
-    sheet = compare.contact(entries, None, 2)
+    assert convergence_plot.plot(entries).shape == (1, 540, 1080, 3)
+    sheet = convergence_plot.contact(entries, None, 2)
     assert sheet.shape[1] == 8 + 152 * len(entries)
     assert math.isclose(entries[0].per_image, entries[0].trace.seconds / 2)
-    assert len(set(compare.families(entries).values())) == count + 1
+    assert len(set(convergence_plot.families(entries).values())) == count + 1
 
 
 def test_pictures_are_enlarged_in_squares_and_averaged_when_made_small():
     picture = torch.rand(8, 4, 3)
-    big = film.fitted(picture, 32)
+    big = contact_sheet.fitted(picture, 32)
     assert big.shape == (32, 16, 3) and torch.equal(big[1::4, 1::4], picture)
-    small = film.fitted(torch.cat([torch.zeros(64, 64, 3), torch.ones(64, 64, 3)]), 32)
+    small = contact_sheet.fitted(torch.cat([torch.zeros(64, 64, 3), torch.ones(64, 64, 3)]), 32)
     assert small.shape == (32, 16, 3) and small[:12].max() < 0.05 and small[-12:].min() > 0.95
 
 
@@ -196,3 +200,9 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "example_workflows" / "api"
 def test_the_examples_are_there(name):
     graph = json.loads((EXAMPLES / f"{name}.json").read_text(encoding="utf-8"))
     assert any(n["class_type"].startswith("SamplingKit") for n in graph.values())
+
+
+def test_figures_have_the_pixels_asked_for():
+    """matplotlib before 3.11 made 919 of 920."""
+    for height in range(200, 1200, 40):
+        assert tuple(new_figure(960, height).canvas.get_width_height()) == (960, height)

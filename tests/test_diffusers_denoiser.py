@@ -22,6 +22,7 @@ from diffusers_folders import TINY, VAES, clip, conditioning, network, save, sch
 
 from sampling_kit.schedulers.denoiser import diffusers as kit
 from sampling_kit.schedulers.denoiser.diffusers import adapters, training
+from sampling_kit.schedulers.denoiser.many import many
 from sampling_kit.schedulers.noise_schedule import Measured, RectifiedFlowSchedule, ScaledLinearVP
 from sampling_kit.schedulers.path import VE, VP, Flow
 from sampling_kit.schedulers.points import Points
@@ -219,7 +220,7 @@ def test_pictures_may_have_their_own_sigma_and_conditions_share_a_call(name, our
     other = conditioning(name, seed=5)
     calls = []
     hook = mine.network.register_forward_pre_hook(lambda *a: calls.append(1))
-    pair = mine.many(x, 0.4, [cond, {k: v[:1] for k, v in other.items()}])
+    pair = many(mine, x, 0.4, [cond, {k: v[:1] for k, v in other.items()}])
     hook.remove()
     assert len(calls) == 1
     assert torch.allclose(pair[0], mine(x, 0.4, cond), rtol=1e-4, atol=1e-4)
@@ -229,18 +230,35 @@ def test_pictures_may_have_their_own_sigma_and_conditions_share_a_call(name, our
         assert not torch.allclose(pair[0], pair[1], atol=1e-3)
 
 
-def test_conditionings_that_do_not_go_together(ours):
+@pytest.mark.parametrize(
+    ("other", "calls"),
+    [
+        (lambda cond: dict(cond), [4]),
+        (lambda cond: {k: v[:1] for k, v in cond.items()}, [4]),
+        (lambda cond: {"text": cond["text"]}, [2, 2]),
+        (lambda cond: {k: v[:, :3] for k, v in cond.items()}, [2, 2]),
+        (lambda cond: cond | {"text": cond["text"].double()}, [2, 2]),
+    ],
+    ids=["alike", "one row", "other names", "other sizes", "other dtypes"],
+)
+def test_conditions_share_a_call_where_names_sizes_and_dtypes_agree(ours, other, calls):
     mine, x, cond = ours("pixart-alpha"), latent("pixart-alpha"), conditioning("pixart-alpha")
-    unused = mine.many(x, 0.5, [cond | dict(pooled=torch.zeros(2, 3)), cond])
-    assert torch.allclose(unused[0], unused[1], atol=1e-5)
-    with pytest.raises(
-        ValueError, match=r"hold different tensors: \['mask', 'text'\] and \['text'\]"
-    ):
-        mine.many(x, 0.5, [cond, {"text": cond["text"]}])
-    with pytest.raises(ValueError, match="'mask' comes in different sizes"):
-        mine.many(x, 0.5, [cond, {k: v[:, :3] for k, v in cond.items()}])
+    second, seen = other(conditioning("pixart-alpha", seed=5)), []
+    hook = mine.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    pair = many(mine, x, 0.5, [cond, second])
+    hook.remove()
+    assert seen == calls
+    for d, condition in zip(pair, (cond, second), strict=True):
+        assert torch.allclose(d, mine(x, 0.5, condition), rtol=1e-4, atol=1e-4)
+
+
+def test_wrong_rows_are_named(ours):
+    mine, x, cond = ours("pixart-alpha"), latent("pixart-alpha"), conditioning("pixart-alpha")
     with pytest.raises(ValueError, match="σ holds 3 values for a batch of 2"):
         mine(x, torch.tensor([0.1, 0.2, 0.3]), cond)
+    three = {k: v[:1].expand(3, *v.shape[1:]) for k, v in cond.items()}
+    with pytest.raises(ValueError, match="has 3 rows for a batch of 2"):
+        many(mine, x, 0.5, [three, three])
 
 
 @every
@@ -505,7 +523,7 @@ def guided(mine, cond, uncond, scale):
     """D with CFG, both branches in one call."""
 
     def denoise(x, sigma):
-        d, u = mine.many(x, sigma, [cond, uncond])
+        d, u = many(mine, x, sigma, [cond, uncond])
         return u + scale * (d - u)
 
     return denoise

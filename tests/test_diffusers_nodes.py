@@ -146,6 +146,21 @@ def test_latents_on_the_wire_are_the_vae_s_own(name, folder):
     assert error(out, network.latents.to_vae(expected)) < 1e-5
 
 
+def test_an_empty_latent_is_no_picture(models):
+    """ComfyUI takes a LATENT of zeros as nothing, not as a picture: a VAE's shift does not touch it."""
+    path = save("sd", models / "diffusers" / "sd-shifted")
+    config = path / "vae" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"shift_factor": 0.5}))
+    model, schedule, _ = load("sd-shifted")
+    network = kit.load(kit.read_folder(path))
+    assert network.latents.shift == 0.5
+    noise = torch.randn((1, *TINY["sd"].shape), generator=torch.manual_seed(0))
+    empty = torch.zeros_like(noise)
+    sigmas, out, _ = drawn("sd", model, schedule, {"samples": empty}, denoise=0.5)
+    expected = by_engine("sd", network, sigmas, noise, empty)
+    assert error(out, network.latents.to_vae(expected)) < 1e-5
+
+
 def test_a_batch_is_its_pictures(folder):
     folder("sd3")
     model, schedule, _ = load("sd3")

@@ -1,6 +1,5 @@
 """Diffusers Text Encode and Diffusers VAE without ComfyUI: equal to the folder's own pipeline, or one clear error."""
 
-import filecmp
 import json
 import shutil
 from pathlib import Path
@@ -11,11 +10,13 @@ import torch
 import torch.nn.functional as F
 from click.testing import CliRunner
 from PIL import Image
+from safetensors.torch import load_file
 
 diffusers = pytest.importorskip("diffusers", reason="needs the extra 'diffusers'")
 pytest.importorskip("transformers", reason="needs the extra 'diffusers'")
 
 from diffusers_folders import VAES, build, clip, save, t5  # noqa: E402
+from tolerance import assert_equal_up_to_rounding, rounding  # noqa: E402
 
 from sampling_kit.headless import graph  # noqa: E402
 from sampling_kit.headless.cli import main  # noqa: E402
@@ -29,6 +30,14 @@ from sampling_kit.nodes.noise.per_image import ImageSeeds  # noqa: E402
 from sampling_kit.schedulers.denoiser import diffusers as kit  # noqa: E402
 
 TINY = "tiny-cogvideox"
+OPERATIONS = 2000  # of the longest way through a tiny network: some 30 layers of up to 64 products
+
+
+@pytest.fixture(autouse=True)
+def without_gradients():
+    """As nodes and pipelines run: attention with gradients takes another kernel and rounds otherwise."""
+    with torch.no_grad():
+        yield
 
 
 def encode(folder, prompt, **more):
@@ -39,9 +48,8 @@ def vae_of(folder, **more):
     return DiffusersVAE.execute(folder=str(folder), **more).args[0]
 
 
-def close(a, b, tolerance=1e-5):
-    assert a.shape == b.shape
-    assert torch.allclose(a.float(), b.float(), atol=tolerance), (a.float() - b.float()).abs().max()
+def close(a, b, operations=OPERATIONS):
+    assert_equal_up_to_rounding(a, b, operations, size=1.0, dtype=torch.float32)
 
 
 def edit(file, **changes):
@@ -60,13 +68,21 @@ def test_the_shipped_folder_is_what_its_script_writes(tmp_path):
     assert sum((shipped / f).stat().st_size for f in files) < 300_000
     weights = [f for f in files if f.suffix == ".safetensors"]
     assert len(weights) == 3
-    assert all(filecmp.cmp(made / f, shipped / f, shallow=False) for f in weights)
+    for file in weights:
+        ours, theirs = load_file(made / file), load_file(shipped / file)
+        assert ours.keys() == theirs.keys()
+        for name, drawn in ours.items():
+            kept = theirs[name]
+            assert drawn.dtype == kept.dtype == torch.bfloat16 and drawn.shape == kept.shape, name
+            # a processor's normal numbers differ in the last bits of float32: few round to a neighbour
+            gap, allowed = (drawn.double() - kept.double()).abs(), rounding(4, 8.0)
+            assert (gap <= torch.finfo(kept.dtype).eps * kept.double().abs() + allowed).all(), name
+            assert (gap > 0).sum() <= 1 + 0.01 * gap.numel(), name
 
 
 def test_the_shipped_folder_encodes_as_its_pipeline():
     pipe = diffusers.CogVideoXPipeline.from_pretrained(SHIPPED / TINY, torch_dtype=torch.bfloat16)
-    with torch.no_grad():  # attention with gradients rounds otherwise in bfloat16
-        theirs, _ = pipe.encode_prompt("a cat", do_classifier_free_guidance=False, max_sequence_length=16)  # fmt: skip
+    theirs, _ = pipe.encode_prompt("a cat", do_classifier_free_guidance=False, max_sequence_length=16)  # fmt: skip
     [[text, extra]] = encode(TINY, "a cat")
     assert text.dtype == torch.float32
     assert extra == {}
@@ -179,9 +195,7 @@ def test_decode_is_diffusers_own_after_the_model_has_unscaled(kind, folders):
     if kind == "AutoencoderKLWan":
         mean, std = (torch.tensor(c[k]).reshape(1, -1, 1, 1, 1) for k in ("latents_mean", "latents_std"))  # fmt: skip
         plain = x * std + mean
-    close(
-        z, plain, 1e-6
-    )  # Wan's tiny VAE turns 1e-7 into 1e-4: from here on the same z, row by row
+    close(z, plain, 4)  # Wan's tiny VAE turns 1e-7 into 1e-4: from here on the same z, row by row
     expected = (
         (torch.cat([theirs.decode(row).sample for row in z.split(1)]) / 2 + 0.5)
         .clamp(0, 1)
@@ -268,7 +282,7 @@ def test_tiles_fit_together_without_a_seam(kind, overlap, folders):
     if kind == "AutoencoderKL":
         vae.first_stage_model.module.post_quant_conv = torch.nn.Identity()
     x = latents(vae, size=(20, 29), batch=1)
-    close(vae.decode_tiled(x, tile_x=8, tile_y=8, overlap=overlap), vae.decode(x), 1e-6)
+    close(vae.decode_tiled(x, tile_x=8, tile_y=8, overlap=overlap), vae.decode(x), 16)
 
 
 @pytest.mark.parametrize("kind", VAES)

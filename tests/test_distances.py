@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sampling_kit.nodes.inspect.distances import Distances
-from sampling_kit.schedulers.inspect.two_samples import chance, compare
+from sampling_kit.schedulers.measure.two_samples import chance, compare
 
 
 def normal(seed, *shape):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sampling_kit.dev import readme, sync
 from sampling_kit.dev.help_pages import page
 from sampling_kit.nodes import NODES
 from sampling_kit.schedulers.noise_schedule import EDM, LinearVP
@@ -42,6 +43,29 @@ def test_the_worked_row_is_right():
 @pytest.mark.parametrize("node", NODES, ids=lambda n: n.define_schema().node_id)
 def test_the_readme_lists_every_node(node):
     assert f"| {node.define_schema().display_name} |" in README
+
+
+def test_the_readme_tables_are_in_step():
+    assert readme.readme(README) == README, "run: python -m sampling_kit.dev.sync"
+
+
+def test_a_row_that_is_gone_comes_back_and_one_of_no_node_goes():
+    row = next(line for line in README.splitlines() if line.startswith("| Load State |"))
+    made = readme.readme(README.replace(row, "| No Such Node | x | y |"))
+    assert "| Load State | file" in made and "No Such Node" not in made
+
+
+def test_readme_without_its_markers_is_named():
+    with pytest.raises(ValueError, match="the table solvers needs"):
+        readme.readme(README.replace("<!-- sync: solvers -->", ""))
+
+
+def test_a_node_without_help_gets_an_empty_entry():
+    text = sync.HELP.read_text(encoding="utf-8")
+    assert sync.help_skeleton(text) == text
+    without = {k: v for k, v in json.loads(text).items() if k != "SamplingKitDDIM"}
+    entry = json.loads(sync.help_skeleton(json.dumps(without)))["SamplingKitDDIM"]
+    assert entry == {"when": ""}
 
 
 def test_the_readme_names_only_files_that_exist():

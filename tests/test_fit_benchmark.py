@@ -66,12 +66,12 @@ def random_network():
 def test_a_row_compares_fit_and_pair(monkeypatch, tmp_path):
     """On a random network: the fit is the pair itself, so every ratio is 1."""
     net = random_network()
-    monkeypatch.setattr(bench, "network", lambda: net)
+    monkeypatch.setattr(problems, "network", lambda: net)
     monkeypatch.setattr(bench, "reference", lambda: {"cond": torch.zeros(4, 3, 32, 32).double()})
     monkeypatch.setattr(fits, "FOLDER", tmp_path)
-    bench.network_problem.cache_clear()
+    problems.network_problem.cache_clear()
     problems.problem.cache_clear()
-    points = bench.network_problem("network-cond", 4).points("karras 7", 4)
+    points = problems.network_problem("network-cond", 4).points("karras 7", 4)
     solver = AdamsBashforth(2)
     monkeypatch.setattr(
         bench,
@@ -83,7 +83,7 @@ def test_a_row_compares_fit_and_pair(monkeypatch, tmp_path):
     assert row["best"]["ratio"] == pytest.approx(1, rel=1e-4)
     assert row["forward"]["median_ratio"] == pytest.approx(1, rel=1e-4)
     assert json.dumps(row)
-    bench.network_problem.cache_clear()
+    problems.network_problem.cache_clear()
     problems.problem.cache_clear()
 
 

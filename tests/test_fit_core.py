@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from sampling_kit.schedulers.denoiser.analytic import Gaussian
 from sampling_kit.schedulers.fit import store
 from sampling_kit.schedulers.fit.problem import Problem
-from sampling_kit.schedulers.inspect.levels import plan_record
+from sampling_kit.schedulers.measure.run_levels import plan_record
 from sampling_kit.schedulers.path import VE, VP, Flow, rescale
 from sampling_kit.schedulers.points import LARGEST_KAPPA, Points
 from sampling_kit.schedulers.solver import (

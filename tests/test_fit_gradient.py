@@ -28,7 +28,7 @@ DEVIATIONS = torch.linspace(0.1, 1.5, 8).double()
 
 def toy(x: Tensor, sigma: float | Tensor, rows: Tensor) -> Tensor:
     """Posterior mean on VE of 3-channel 8×8 data: Gaussian along each row, then bent, so that no plan is exact."""
-    s = torch.as_tensor(sigma).reshape(-1, 1, 1, 1).to(x)
+    s = torch.as_tensor(sigma, dtype=x.dtype).reshape(-1, 1, 1, 1)  # not by way of float32
     v = (DEVIATIONS.to(x) ** 2)[:, None]
     d = x * v / (v + s * s)
     return torch.tanh(d) + 0.2 * d.flip(1)

@@ -50,7 +50,11 @@ def test_every_seed_belongs_to_a_target():
     [
         (lambda data: 1 / 0, {}, "ZeroDivisionError at test_fuzz_seeds.py"),
         (lambda data: sum(range(10**6)), dict(SECONDS=1e-3), "slow"),
-        (lambda data: b"0" * (2**20 * round(fuzz.peak())), dict(MEGABYTES=50), "large"),
+        (
+            lambda data: b"0" * (2**20 * round(fuzz.peak())),
+            dict(MEGABYTES=50, SECONDS=60.0),
+            "large",
+        ),
         (lambda data: None, {}, None),
     ],
 )

@@ -199,3 +199,12 @@ def test_errors_say_what_to_do(tmp_path):
         fit_steps(task, found, Adaptive(), 4, schedule)
     with pytest.raises(ValueError, match="'magic' is none of gits, oss"):
         fit_steps(task, found, DDIM(), 4, schedule, methods=["magic"])
+
+
+def test_a_new_spacing_is_tried(monkeypatch):
+    from sampling_kit.schedulers import spacing as spacings
+    from sampling_kit.schedulers.fit import grid
+
+    monkeypatch.setitem(spacings.ALL, "my_spacing", spacings.Trailing)
+    assert grid.fixed_spacings().keys() - grid.FIXED.keys() == {"my spacing"}
+    assert set(grid.SETTINGS) <= set(spacings.ALL)

@@ -9,9 +9,8 @@ import torch
 from sampling_kit.headless.core import MaskComposite, SolidMask
 from sampling_kit.nodes import NODES
 from sampling_kit.nodes.guidance.measurement import DEGRADE, MEASURED, known
-from sampling_kit.nodes.inspect import guidance_probe as probe
 from sampling_kit.schedulers.guidance import Gray
-from sampling_kit.schedulers.inspect import guidance as reports
+from sampling_kit.schedulers.measure import guidance_report as reports
 
 BY_ID = {node.define_schema().node_id: node for node in NODES}
 SIZE, BATCH = 24, 3
@@ -274,18 +273,6 @@ def test_a_report_without_an_unconditional_branch_is_drawn_too():
     assert text.startswith("3 network calls in 3 evaluations (cond 3), 0 saved") and plot.std() > 0
     with pytest.raises(TypeError, match="Guidance Probe"):
         kit("GuidanceReport", report={}, latent=LATENT)
-
-
-def test_without_matplotlib_the_table_is_the_picture(monkeypatch):
-    def missing(report):
-        raise ImportError("matplotlib")
-
-    monkeypatch.setattr(reports, "plot", missing)
-    report = dict(
-        network_calls=0, evaluations=0, calls={}, saved_calls=0, shared_images=0, steps=[]
-    )
-    picture = probe.picture(report, reports.text(report))
-    assert picture.shape[0] == 1 and 0 <= float(picture.min()) < 0.2 and float(picture.max()) == 1
 
 
 def test_means_leave_out_what_is_not_there():

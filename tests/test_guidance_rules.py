@@ -107,8 +107,9 @@ def test_composition_of_gaussians_is_their_product(path):
 # ----------------------------------------------------------------------------------------------- APG
 
 
-def test_apg_is_the_paper_s_algorithm_over_a_run():
-    w, eta, r, beta = 6.0, 0.3, 9.0, -0.5
+@pytest.mark.parametrize("r", [9.0, 1000.0], ids=["shortened", "short enough"])
+def test_apg_is_the_paper_s_algorithm_over_a_run(r):
+    w, eta, beta = 6.0, 0.3, -0.5
     run = Guidance((APG(w, eta, r, beta),)).begin()
     average = 0.0
     for i in range(3):

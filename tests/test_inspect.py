@@ -14,9 +14,9 @@ from sampling_kit.nodes.host.alone import guider as host
 from sampling_kit.nodes.inspect import difference as inspect
 from sampling_kit.schedulers.denoiser.analytic import Gaussian, ImageSet, Mixture
 from sampling_kit.schedulers.denoiser.wrap import InDtype, Relabelled
-from sampling_kit.schedulers.inspect import DTYPES, plain, precision, prediction_type, spread
-from sampling_kit.schedulers.inspect.compute_dtype import choose
-from sampling_kit.schedulers.inspect.facts import ModelFacts, Weights, misfits, step_shift
+from sampling_kit.schedulers.measure import DTYPES, plain, precision, prediction_type, spread
+from sampling_kit.schedulers.measure.compute_dtype import choose
+from sampling_kit.schedulers.measure.model_facts import ModelFacts, Weights, misfits, step_shift
 from sampling_kit.schedulers.native_schedule import ShiftedCosineVP, VPRange
 from sampling_kit.schedulers.noise_schedule import (
     EDM,
@@ -27,6 +27,7 @@ from sampling_kit.schedulers.noise_schedule import (
 from sampling_kit.schedulers.path import VE, VP, Flow
 from sampling_kit.schedulers.points import Points
 from sampling_kit.schedulers.prediction import KINDS, Prediction, get_velocity
+from sampling_kit.schedulers.show import precision_plot
 from sampling_kit.schedulers.spacing import FlowShift, Karras, Trailing, space
 
 FP32, BF16, FP16 = torch.float32, torch.bfloat16, torch.float16
@@ -346,9 +347,8 @@ def test_gaps():
 
 @pytest.mark.parametrize("case", ["fine", "overflows"])
 def test_the_plot_is_a_picture(case):
-    pytest.importorskip("matplotlib")
     denoiser = Overflowing() if case == "overflows" else data("gaussian", VE())[0]
-    plot = precision.plot(audited(denoiser, EDM(), pictures() + 2))
+    plot = precision_plot.plot(audited(denoiser, EDM(), pictures() + 2))
     assert plot.shape == (1, 480, 960, 3) and plot.dtype == FP32
     assert float(plot.min()) >= 0 and float(plot.max()) == 1 and float(plot.std()) > 0.1
 
@@ -513,16 +513,6 @@ def test_the_audit_node_gives_plot_table_and_json():
     )
     with pytest.raises(ValueError, match="at least 2"):
         kit("PrecisionAudit", model=model, latent=latent(), sigmas=torch.tensor([1.0]))
-
-
-def test_without_matplotlib_the_table_is_the_picture(monkeypatch):
-    def missing(result):
-        raise ImportError("matplotlib")
-
-    monkeypatch.setattr(precision, "plot", missing)
-    model = model_of("rectified_flow")
-    plot, *_ = kit("PrecisionAudit", model=model, latent=latent(), levels=2, steps=2)
-    assert plot.shape[0] == 1 and 0 <= float(plot.min()) < 0.2 and float(plot.max()) == 1
 
 
 @pytest.mark.parametrize("name", ["DenoiserSettings", "InspectDenoiser", "CheckPredictionType", "PrecisionAudit"])  # fmt: skip

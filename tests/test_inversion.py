@@ -15,7 +15,7 @@ from sampling_kit.embedded import postcards
 from sampling_kit.headless.cli import main
 from sampling_kit.headless.context import Context, use
 from sampling_kit.headless.registry import registry
-from sampling_kit.schedulers.inspect.metrics import distances
+from sampling_kit.schedulers.measure.metrics import distances
 from sampling_kit.schedulers.solver import ALL
 from sampling_kit.schedulers.solver.run import Run
 

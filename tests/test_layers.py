@@ -58,6 +58,33 @@ def test_nodes_do_not_import_the_runner(path):
     assert not [m for m, level in imports(path) if level and m.startswith("headless")]
 
 
+@pytest.mark.parametrize("path", CODE, **named)
+def test_only_show_imports_matplotlib(path):
+    if not path.is_relative_to(ROOT / "schedulers" / "show"):
+        assert not [m for m, _ in imports(path) if m.split(".")[0] == "matplotlib"]
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in CODE if p.is_relative_to(ROOT / "schedulers" / "measure")], **named
+)
+def test_what_measures_does_not_draw(path):
+    assert not [m for m, level in imports(path) if level and m.split(".")[0] == "show"]
+
+
+#: File names that a tree still holds twice.
+TWINS = {
+    "schedulers": {"amed.py", "base.py"},
+    "nodes": {"fit_field.py", "guider.py", "traced.py"},
+    "headless": {"run.py"},
+}
+
+
+@pytest.mark.parametrize("tree", sorted(TWINS))
+def test_a_file_name_says_which_file(tree):
+    names = [p.name for p in CODE if p.is_relative_to(ROOT / tree) and p.name != "__init__.py"]
+    assert {name for name in names if names.count(name) > 1} == TWINS[tree]
+
+
 def test_importing_the_pack_loads_neither_diffusers_nor_plots():
     code = "import sys, sampling_kit.nodes, sampling_kit.headless.core as c; print(sorted({'diffusers','matplotlib','scipy','comfy'} & set(sys.modules)))"
     out = subprocess.run(

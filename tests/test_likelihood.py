@@ -10,7 +10,7 @@ from sampling_kit.embedded.postcards import CLASSES
 from sampling_kit.nodes import NODES
 from sampling_kit.nodes.denoiser.embedded import scenes
 from sampling_kit.schedulers.denoiser import Gaussian, Mixture
-from sampling_kit.schedulers.inspect.likelihood import LogLikelihood, rising, thinned
+from sampling_kit.schedulers.measure.likelihood import LogLikelihood, rising, thinned
 from sampling_kit.schedulers.path import VE, VP, Flow
 
 D = 12

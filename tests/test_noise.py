@@ -63,11 +63,20 @@ def test_a_large_image_is_drawn_in_pieces_that_are_as_good_as_one():
     batch = PerImageNoise(4)(1, like)
     assert torch.equal(batch[1:], PerImageNoise(5)(1, like[:1]))
     assert torch.equal(batch[0].flatten()[:PIECE], PerImageNoise(4)(1, torch.empty(1, PIECE))[0])
-    first, second = batch[0].flatten()[:PIECE], batch[0].flatten()[-PIECE:]
-    assert torch.corrcoef(torch.stack([first[: len(second)], second]))[0, 1].abs() < 0.01
+    first, second = batch[0].flatten().split(PIECE)  # value by value, not out of step
+    together = torch.stack([first[: len(second)], second])
+    assert torch.corrcoef(together)[0, 1].abs() < 5 / len(second) ** 0.5  # five deviations
     assert second.std() == pytest.approx(1, abs=0.02)
     whole = torch.randn(3, 256, 256, generator=torch.manual_seed(4))
     assert torch.equal(PerImageNoise(4)(0, like)[0], whole)
+
+
+def test_no_two_pieces_of_a_batch_are_alike():
+    """Independent draws of n values have a correlation of deviation 1/√n, over images, pieces and positions."""
+    like = torch.empty(2, 1, 4 * PIECE)
+    pieces = torch.cat([PerImageNoise(4)(k, like).reshape(-1, PIECE) for k in (1, 2)])
+    table = torch.corrcoef(pieces)
+    assert (table - torch.eye(16)).abs().max() < 5 / PIECE**0.5
 
 
 def test_a_large_image_is_drawn_in_inference_mode_too():

@@ -68,9 +68,16 @@ def test_how_many_fit_is_measured():
     net = Fake(size=10**9, known=200)
     parts = InParts(net, memory=net)
     assert torch.equal(parts(X, 1.0), 2 * X)
-    assert net.calls == [1, 2, 6, 4], "0.8·200 = 100 + 6·10"
+    assert net.calls == [1, 2, 6, 1], "0.8·200 = 100 + 6·10, and no image twice"
     parts(X, 1.0)
     assert net.calls[4:] == [6, 4], "measured once"
+
+
+def test_no_room_for_two_is_found_while_measuring(caplog):
+    net = Fake(size=115, known=10**6)
+    with caplog.at_level(logging.WARNING):
+        assert torch.equal(InParts(net, memory=net)(X, 1.0), 2 * X)
+    assert net.calls == [1, 2] + [1] * 9 and len(caplog.records) == 1
 
 
 def test_out_of_memory_halves_and_says_so(caplog):
@@ -79,9 +86,10 @@ def test_out_of_memory_halves_and_says_so(caplog):
     with caplog.at_level(logging.WARNING):
         assert torch.equal(parts(X, 1.0), 2 * X)
     assert [r.getMessage().split(":")[1].strip() for r in caplog.records] == [
-        "out of memory with 10 images at a time",
-        "out of memory with 5 images at a time",
+        "out of memory with 7 images at a time",
+        "out of memory with 4 images at a time",
     ]
+    assert net.calls == [1, 2, 7, 4, 2, 2, 2, 1], "what was evaluated is kept"
     caplog.clear()
     assert torch.equal(parts(X, 1.0), 2 * X) and not caplog.records
 

@@ -13,11 +13,12 @@ from scipy.interpolate import PchipInterpolator
 from sampling_kit.nodes import NODES
 from sampling_kit.nodes.ui.live_route import MOST_BYTES, MOST_NODES, VALUES, answer
 from sampling_kit.nodes.ui.payload import KEY
-from sampling_kit.schedulers.inspect.levels import MOST_LEVELS, Run, plot, record
+from sampling_kit.schedulers.measure.run_levels import MOST_LEVELS, Run, record
 from sampling_kit.schedulers.noise_schedule import ALL as SCHEDULES
 from sampling_kit.schedulers.noise_schedule import EDM, LinearVP, RectifiedFlowSchedule
 from sampling_kit.schedulers.path import VE
 from sampling_kit.schedulers.points import Points
+from sampling_kit.schedulers.show.schedule_plot import plot
 from sampling_kit.schedulers.solver import ALL as SOLVERS
 from sampling_kit.schedulers.spacing import Drawn, Karras, Linspace, Trailing, monotone_cubic, space
 
@@ -299,7 +300,6 @@ def test_every_schedule_gives_finite_payloads(name):
 
 
 def test_plots_are_pictures():
-    pytest.importorskip("matplotlib")
     runs = [
         Run(space(EDM(), 10, Karras()), EDM(), "a"),
         Run(space(EDM(), 5, Linspace()), EDM(), "b"),

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy import stats
+from scipy import special, stats
 
 from sampling_kit.schedulers import noise_schedule as schedules
 from sampling_kit.schedulers import spacing as spacings
@@ -192,6 +192,72 @@ def test_flow_steps_equal_the_reference_sigmas():
 def test_beta_quantiles_equal_scipy(a, b):
     p = np.linspace(0, 1, 41)
     assert beta_quantile(p, a, b) == pytest.approx(stats.beta.ppf(p, a, b), abs=1e-9)
+
+
+LOW, HIGH = 0.002, 80.0
+ENDS = [(EDM(LOW, HIGH), LOW, HIGH), (RectifiedFlowSchedule(3.0), 3e-3 / 1.002, 1.0)]
+
+
+def levels_in_sigma(schedule, spacing, n=9):
+    """The σ of SIGMAS, without the end at 0."""
+    return space(schedule, n, spacing).sigmas()[:-1]
+
+
+@pytest.mark.parametrize(("schedule", "low", "high"), ENDS, ids=["VE", "flow"])
+def test_kl_optimal_is_the_tangent_of_even_angles(schedule, low, high):
+    """Sabour et al. 2024 (Align Your Steps), theorem 3.1: σ_i = tan(i/n·atan σ_min + (1 − i/n)·atan σ_max)."""
+    share = np.arange(9) / 8
+    expected = np.tan(share * np.arctan(low) + (1 - share) * np.arctan(high))
+    assert levels_in_sigma(schedule, spacings.KLOptimal()) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("schedule", "low", "high"), ENDS, ids=["VE", "flow"])
+def test_exponential_is_a_geometric_series(schedule, low, high):
+    ours = levels_in_sigma(schedule, spacings.Exponential())
+    assert ours == pytest.approx(np.geomspace(high, low, 9), rel=1e-9)
+
+
+@pytest.mark.parametrize("rho", [0.5, 1.0, 2.0, 3.0])
+def test_polyexponential_is_k_diffusion_s(rho):
+    """k_diffusion.sampling.get_sigmas_polyexponential: exp(ramp·(log σ_max − log σ_min) + log σ_min)."""
+    ramp = np.linspace(1, 0, 9) ** rho
+    expected = np.exp(ramp * (np.log(HIGH) - np.log(LOW)) + np.log(LOW))
+    ours = levels_in_sigma(EDM(LOW, HIGH), spacings.Polyexponential(rho))
+    assert ours == pytest.approx(expected, rel=1e-9)
+
+
+@by_name
+def test_quadratic_is_even_in_the_root_of_time(name, schedule):
+    """DPM-Solver's ``time_quadratic``: t = linspace(√t_T, √t_0, n)²."""
+    if schedule.kappa_max == math.inf and schedule.discrete:
+        pytest.skip("time says nothing at pure noise")
+    times = schedule.time(spacings.Quadratic().levels(schedule, 9))
+    expected = np.linspace(schedule.t_max**0.5, schedule.t_min**0.5, 9) ** 2
+    assert times == pytest.approx(expected, rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize(("a", "b"), [(0.6, 0.6), (0.5, 2.0), (3.0, 0.7)])
+@pytest.mark.parametrize("schedule", [LinearVP(), RectifiedFlowSchedule()], ids=["VP", "flow"])
+def test_beta_starts_at_the_top_and_takes_the_quantiles_of_i_over_n(schedule, a, b):
+    """Lee et al. 2024: t = T·F⁻¹(1 − i/n), i = 0 … n − 1, as ComfyUI's beta_scheduler, which rounds t."""
+    n = 9
+    times = schedule.time(spacings.Beta(a, b).levels(schedule, n))
+    share = special.betaincinv(a, b, 1 - np.arange(n) / n)
+    expected = schedule.t_min + (schedule.t_max - schedule.t_min) * share
+    assert times == pytest.approx(expected, abs=1e-6 * schedule.t_max)
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_flow_ends_at_the_last_of_a_thousand_timesteps(shift):
+    """SD3's table is t = 1/1000, 2/1000 … 1, shifted; so diffusers'."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    schedule = RectifiedFlowSchedule(shift)
+    assert schedule.t_min == 1 / 1000
+    smallest = space(schedule, 4, spacings.Karras(), final="sigma_min").sigmas()[-1]
+    theirs = FlowMatchEulerDiscreteScheduler(shift=shift).sigma_min
+    assert smallest == pytest.approx(shift / 1000 / (1 + (shift - 1) / 1000), rel=1e-12)
+    assert smallest == pytest.approx(theirs, rel=1e-5)  # float32
 
 
 def test_uniform_lambda_is_uniform():

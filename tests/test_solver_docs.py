@@ -104,3 +104,18 @@ def test_links_lead_to_files():
     for text in (PAGE, CHOOSING, ELSEWHERE):
         for target in re.findall(r"\]\((?!http)([^)#]+)", text):
             assert (ROOT / "docs" / target).exists(), target
+
+
+def test_only_missing_rows_are_measured(monkeypatch):
+    """A page that lacks one row gets it back, and no other variant is run."""
+    name = SAMPLE[0]
+    row = next(line for line in PAGE.splitlines() if line.startswith(f"| `{name}` |"))
+    measured, asked = made.read(PAGE), []
+
+    def measure_all(solvers):
+        asked.extend(map(made.call, solvers))
+        return {made.call(solver): measured[made.call(solver)] for solver in solvers}
+
+    monkeypatch.setattr(made, "measure_all", measure_all)
+    assert made.updated(PAGE.replace(row + "\n", "")) == PAGE
+    assert asked == [name]

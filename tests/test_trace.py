@@ -13,14 +13,14 @@ import torch
 from sampling_kit.headless.context import Context, use
 from sampling_kit.headless.registry import registry
 from sampling_kit.nodes.host.trace_watch import Watch
-from sampling_kit.schedulers.inspect import film
-from sampling_kit.schedulers.inspect.error import doubled, embedded, rms
-from sampling_kit.schedulers.inspect.trace import MEASURES, MEBI, Recorder, Trace, View, angle
+from sampling_kit.schedulers.measure.error import doubled, embedded, rms
+from sampling_kit.schedulers.measure.trace import MEASURES, MEBI, Recorder, Trace, View, angle
 from sampling_kit.schedulers.noise import PerImageNoise
 from sampling_kit.schedulers.noise_schedule import EDM, RectifiedFlowSchedule
 from sampling_kit.schedulers.path import VE, Flow
 from sampling_kit.schedulers.points import Points
 from sampling_kit.schedulers.sample import sample
+from sampling_kit.schedulers.show import film, trace_curves, trace_page
 from sampling_kit.schedulers.solver import DDIM, Euler, HeunEDM, Restart, UniPC
 from sampling_kit.schedulers.solver.run import Run
 from sampling_kit.schedulers.spacing import Karras, Trailing, space
@@ -267,9 +267,9 @@ def test_the_payload_is_small_and_finite(steps):
     trace = made(d, count=min(steps, 12))
     if steps > 12:
         trace = Trace("s", VE(), trace.sigmas, 0, trace.steps * 500, d, trace.kept, 1)
-    told = film.payload(trace, film.film(trace, 0, 64), 0)
+    told = trace_page.payload(trace, film.film(trace, 0, 64), 0)
     text = json.dumps(told, allow_nan=False)
-    assert len(text) <= film.LIMIT
+    assert len(text) <= trace_page.LIMIT
     assert set(told["strips"]) == {"x0", "x"} and told["strips"]["x"]["src"].startswith(
         "data:image/jpeg;base64,"
     )
@@ -280,7 +280,7 @@ def test_the_payload_is_small_and_finite(steps):
 
 def test_the_strip_and_the_curves_are_drawn():
     trace = made(torch.rand(2, 3, 8, 8))
-    strip, curves = film.strip(film.film(trace, 0, 4)), film.curves(trace)
+    strip, curves = film.strip(film.film(trace, 0, 4)), trace_curves.curves(trace)
     assert (
         strip.ndim == curves.ndim == 4
         and strip.shape[-1] == 3
@@ -292,7 +292,7 @@ def test_the_strip_and_the_curves_are_drawn():
 
 def test_no_plot_without_a_step():
     trace = made(torch.rand(1, 3, 8, 8), count=0)
-    assert film.curves(trace).shape == (1, 720, 1080, 3)
+    assert trace_curves.curves(trace).shape == (1, 720, 1080, 3)
     assert film.film(trace, 0, 5).steps == (0,)
 
 

@@ -12,7 +12,7 @@ from sampling_kit.embedded import train as training
 from sampling_kit.nodes import NODES
 from sampling_kit.schedulers.denoiser import network as module
 from sampling_kit.schedulers.denoiser.network import Classifier, Network, load
-from sampling_kit.schedulers.inspect.metrics import frechet, random_features
+from sampling_kit.schedulers.measure.metrics import frechet, random_features
 from sampling_kit.schedulers.path import VE
 from sampling_kit.schedulers.solver import DPMSolverMultistep
 from sampling_kit.schedulers.solver.run import Run

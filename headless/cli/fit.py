@@ -142,7 +142,7 @@ def fit_solver(
 
         from ...nodes.denoiser.embedded import KINDS
         from ...nodes.fit.fit_solver import METHODS
-        from ...schedulers.inspect import plain
+        from ...schedulers.measure import plain
         from .. import fit_workflow as fitting
         from ..registry import registry
         from .prepare import context_of
@@ -207,19 +207,16 @@ def _typed(text: str, like: Any) -> Any:
 
 
 def _write_fits(output: Path, fits: Sequence[Any], comparison: Any) -> list[str]:
-    """The fits, and the plot where matplotlib is installed; the files' paths."""
+    """The fits, and the plot; the files' paths."""
+    from PIL import Image
+
     from ...nodes.fit.fitted_solver import SUFFIX, saved
 
     file = output if output.suffix == SUFFIX else output.with_name(output.name + SUFFIX)
     for fit in fits:
         saved(fit, file)
     files = [str(file.resolve())]
-    try:
-        picture = comparison.plot()
-    except ImportError:
-        return files
-    from PIL import Image
-
+    picture = comparison.plot()
     plot = file.with_suffix(".png")
     Image.fromarray((picture[0] * 255).round().byte().cpu().numpy()).save(plot)
     return [*files, str(plot.resolve())]

@@ -96,7 +96,7 @@ def _run_once(
     workflow: Workflow, nodes: Registry, context: Context, quiet: bool, kept: Kept | None = None
 ) -> dict[str, Any]:
     """{"outputs", "files", "seconds"} of one run."""
-    from ...schedulers.inspect import plain
+    from ...schedulers.measure import plain
     from ..graph import execute
     from ..prompt import title
 

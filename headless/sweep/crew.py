@@ -85,10 +85,11 @@ class Crew:
                         item = left.popleft()
                         busy[team[place].run.remote(item.name, item.prompt)] = place, item
                         load[place] += 1
-                for ref in ray.wait(list(busy))[0]:
-                    if ref not in busy:  # went with its worker
-                        continue
-                    place, item = busy.pop(ref)
+                for ready in ray.wait(list(busy))[0]:
+                    # a worker does its items in order, so the oldest is ready, and the one that killed it
+                    place = busy[ready][0]
+                    ref = next(r for r, (p, _) in busy.items() if p == place)
+                    item = busy.pop(ref)[1]
                     try:
                         finished(item, *ray.get(ref))
                     except ray.exceptions.RayActorError as error:

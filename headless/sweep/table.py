@@ -9,6 +9,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from ...schedulers.text_table import markdown_table
 from .worker import Record
 
 SHEET = 100  # pictures on the contact sheet
@@ -30,8 +31,7 @@ def table(records: Sequence[Record]) -> str:
         [r["index"], *(r[n] for n in names), *(r[n] for n in SHOWN), next(iter(r["files"]), "")]
         for r in records
     ]
-    lines = [" | ".join(head), "---|" * len(head), *(" | ".join(map(str, row)) for row in rows)]
-    return "".join(f"| {line.rstrip('|')} |\n" for line in lines)
+    return markdown_table(head, rows)
 
 
 def sheet(pictures: Sequence[tuple[str, Path]], tile: int = 160) -> bytes:

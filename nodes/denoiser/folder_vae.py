@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...schedulers.denoiser.diffusers import Vae, load_vae
 from ...schedulers.denoiser.latent import Blocks
-from ...schedulers.inspect import DTYPES
+from ...schedulers.measure import DTYPES
 from ..host import io, loaded, patcher
 from ..ui.file_names import refusal
 from .folders import folder_input, open_folder, resolve, stamp

@@ -7,11 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from ...schedulers.inspect import DTYPES, precision, prediction_type, spread
-from ...schedulers.inspect.compute_dtype import ASKED
-from ...schedulers.inspect.facts import misfits
+from ...schedulers.measure import DTYPES, precision, prediction_type, spread
+from ...schedulers.measure.compute_dtype import ASKED
+from ...schedulers.measure.model_facts import misfits
 from ...schedulers.noise_schedule import NoiseSchedule
 from ...schedulers.prediction import KINDS
+from ...schedulers.show import precision_plot
 from ..host import (
     compute_choice,
     facts_of,
@@ -23,7 +24,6 @@ from ..host import (
     relabelled,
     schedule_of,
 )
-from ..image.images import written
 from ..ui.wire_types import NoiseScheduleType
 
 CATEGORY = "Sampling Kit/inspect"
@@ -237,15 +237,7 @@ class PrecisionAudit(io.ComfyNode):
 
         found = {name: measured(name) for name in models}
         result = precision.compare(found, len(run) - 1, notes)
-        return _report(result.text(), result.payload(), _picture(result))
-
-
-def _picture(result: precision.Audit) -> Tensor:
-    """The plot, or the table as a picture where matplotlib is not installed."""
-    try:
-        return precision.plot(result)
-    except ImportError:
-        return written(f"{result.text()}\n\n(a plot needs matplotlib: pip install matplotlib)")
+        return _report(result.text(), result.payload(), precision_plot.plot(result))
 
 
 NODES = (DenoiserSettings, InspectDenoiser, CheckPredictionType, PrecisionAudit)

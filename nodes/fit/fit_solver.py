@@ -17,7 +17,7 @@ from ...schedulers import spacing
 from ...schedulers.fit import amed, compare, ends, forward, gradient, grid, store
 from ...schedulers.fit.problem import Problem
 from ...schedulers.fit.trajectories import DTYPES, Origin, Trajectories, record, teacher_points
-from ...schedulers.inspect import plain
+from ...schedulers.measure import plain
 from ...schedulers.noise_schedule import NoiseSchedule
 from ...schedulers.points import Points
 from ...schedulers.sample import noised

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ...schedulers.fit import compare, store
-from ...schedulers.inspect import plain
+from ...schedulers.measure import plain
 from ...schedulers.noise_schedule import NoiseSchedule
 from ...schedulers.solver import Solver
 from ...schedulers.solver.fitted import FittedSolver
@@ -28,7 +27,6 @@ from ..host import (
     schedule_of_guider,
 )
 from ..host.guider_field import Facts, Ready
-from ..image.images import written
 from ..ui.file_names import refusal, split_prefix, stamp
 from ..ui.wire_types import SolverFitType, TrajectoriesType
 from .fit_solver import CATEGORY, PARTS, SUFFIX, Recording, card_text, checked
@@ -254,7 +252,7 @@ class SolverReport(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Image.Output(display_name="plot", tooltip="The table where matplotlib is not installed."),
+                io.Image.Output(display_name="plot", tooltip="Error against evaluations."),
                 io.String.Output(display_name="text", tooltip="The table; also shown by Preview as Text."),
                 io.String.Output(display_name="json", tooltip="The same for programs; null where a number is not finite."),
             ],
@@ -270,7 +268,7 @@ class SolverReport(io.ComfyNode):
             raise ValueError("fits: connect at least one SOLVER_FIT")
         found = reported(recording, given, held_out, against)
         facts = json.dumps(plain(found.payload()), allow_nan=False)
-        return io.NodeOutput(picture(found), found.text(), facts, ui={"text": [found.text()]})
+        return io.NodeOutput(found.plot(), found.text(), facts, ui={"text": [found.text()]})
 
 
 AGAINST: dict[str, Callable[[], tuple[Solver, ...]]] = {
@@ -317,14 +315,6 @@ def reported(
         )
 
     return recording.ready(run)
-
-
-def picture(found: compare.Comparison) -> Tensor:
-    """The plot, or the table as a picture where matplotlib is not installed."""
-    try:
-        return found.plot()
-    except ImportError:
-        return written(f"{found.text()}\n\n(a plot needs matplotlib: pip install matplotlib)")
 
 
 NODES: tuple[type[Any], ...] = (

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...schedulers.inspect.trace import Recorder, Trace
+from ...schedulers.measure.trace import Recorder, Trace
 from ...schedulers.path import Path
 from ...schedulers.solver import Adaptive, Solver
 from ...schedulers.split import Part, Stepped

@@ -146,20 +146,4 @@ def sheet(batches: list[Tensor], columns: int, scale: int, gap: int) -> Tensor:
     return canvas[None]
 
 
-def written(text: str, size: int = 15, margin: int = 12) -> Tensor:
-    """Text as IMAGE [1, H, W, 3], black on white, every letter in a cell of its own."""
-    from PIL import Image, ImageDraw, ImageFont
-
-    font, wide, high = ImageFont.load_default(size), size * 2 // 3, size + 6
-    lines = text.replace("σ", "s").split("\n")
-    width = max(map(len, lines)) * wide + 2 * margin
-    picture = Image.new("RGB", (width, len(lines) * high + 2 * margin), "white")
-    pen = ImageDraw.Draw(picture)
-    for i, line in enumerate(lines):
-        for j, letter in enumerate(line):
-            pen.text((margin + j * wide, margin + i * high), letter, fill="black", font=font)
-    flat = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-    return flat.reshape(1, picture.height, picture.width, 3).float() / 255
-
-
 NODES = (EmptyPixelLatent, LatentToImage, ImageToLatent, ImageSheet)

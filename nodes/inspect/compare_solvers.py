@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...schedulers.inspect import compare
-from ...schedulers.inspect.trace import Trace
+from ...schedulers.measure import compare_solvers as compare
+from ...schedulers.measure.trace import Trace
+from ...schedulers.show import convergence_plot
+from ...schedulers.show.style import written
 from ...schedulers.solver import UniPC
 from ..guidance.rules import numbered
 from ..host import io, make_sampler, path_of, run_sampler, sampler_name, traced
 from ..host.trace_watch import Watch
-from ..image.images import sheet, written
 
 CATEGORY = "Sampling Kit/inspect"
 MOST = 20  # runs
@@ -63,7 +64,7 @@ class CompareSolvers(io.ComfyNode):
             ],
             outputs=[
                 io.Image.Output(display_name="sheet", tooltip="A row of pictures per run, labelled."),
-                io.Image.Output(display_name="plot", tooltip="Lower and further left is better. The table where matplotlib is not installed."),
+                io.Image.Output(display_name="plot", tooltip="Lower and further left is better. Without a reference: the table."),
                 io.String.Output(display_name="text", tooltip="The table; also shown by Preview as Text."),
                 io.String.Output(display_name="json", tooltip="The same for programs, with errors image by image."),
             ],
@@ -101,13 +102,8 @@ class CompareSolvers(io.ComfyNode):
         facts = dict(runs=[e.facts() for e in entries], reference=reference and reference.facts())
         told = json.dumps(facts, allow_nan=False)
         decode = None if vae is None else vae.decode
-        try:
-            pictures = compare.contact(entries, reference, images, decode)
-            plot = compare.plot(entries) if reference else written(text)
-        except ImportError:
-            found = compare.drawn(entries, reference, images, decode)
-            pictures = sheet([row for _, row in found], images, 1, 6)
-            plot = written(f"{text}\n\n(a plot needs matplotlib: pip install matplotlib)")
+        pictures = convergence_plot.contact(entries, reference, images, decode)
+        plot = convergence_plot.plot(entries) if reference else written(text)
         return io.NodeOutput(pictures, plot, text, told, ui={"text": [text]})
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...schedulers.inspect.metrics import distances
+from ...schedulers.measure.metrics import distances
 from ..host import io
 
 CATEGORY = "Sampling Kit/inspect"

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ...schedulers.inspect import plain
-from ...schedulers.inspect.two_samples import compare
+from ...schedulers.measure import plain
+from ...schedulers.measure.two_samples import compare
 from ..host import io
 from .difference import CATEGORY
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from torch import Tensor
-
-from ...schedulers.inspect import guidance, plain
+from ...schedulers.measure import guidance_report, plain
+from ...schedulers.show import guidance_plot
 from ..host import io, probed
-from ..image.images import written
 from ..ui.wire_types import GuidanceReportType
 
 CATEGORY = "Sampling Kit/inspect"
@@ -66,7 +64,7 @@ class GuidanceReport(io.ComfyNode):
                 io.Latent.Input("latent", tooltip="The result of the probed run; only so that the run comes first."),
             ],
             outputs=[
-                io.Image.Output(display_name="plot", tooltip="The table where matplotlib is not installed."),
+                io.Image.Output(display_name="plot", tooltip="What the rules did, step by step."),
                 io.String.Output(display_name="text", tooltip="Totals and one row per evaluation; also shown by Preview as Text."),
                 io.String.Output(display_name="json", tooltip="The same for programs, image by image; finite numbers only."),
             ],
@@ -84,17 +82,9 @@ class GuidanceReport(io.ComfyNode):
                 "report: the probed GUIDER has not run; connect Guidance Probe's guider to the sampler and the "
                 "sampler's LATENT to this node"
             )
-        text = guidance.text(report.report)
+        text = guidance_report.text(report.report)
         told = json.dumps(plain(report.report), allow_nan=False)
-        return io.NodeOutput(picture(report.report, text), text, told, ui={"text": [text]})
-
-
-def picture(report: dict[str, Any], text: str) -> Tensor:
-    """The plot, or the table as a picture where matplotlib is not installed."""
-    try:
-        return guidance.plot(report)
-    except ImportError:
-        return written(f"{text}\n\n(a plot needs matplotlib: pip install matplotlib)")
+        return io.NodeOutput(guidance_plot.plot(report.report), text, told, ui={"text": [text]})
 
 
 NODES = (GuidanceProbe, GuidanceReport)

@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ...schedulers.inspect import plain, table
+from ...schedulers.measure import plain
 from ...schedulers.points import Points
 from ...schedulers.solver import Idempotent, Run
+from ...schedulers.text_table import text_table
 from ..host import io, model_of, probe, schedule_of
 from ..solver.solvers import solver_node
 from .difference import CATEGORY
@@ -56,7 +57,7 @@ class Idempotence(io.ComfyNode):
 
         found = probe(model, None, latent, look)
         rows = [(f"{k}", sum(row) / len(row), max(row)) for k, row in enumerate(found, 1)]
-        text = table(("application", "‖f(x) − x‖", "largest of the batch"), rows)
+        text = text_table(("application", "‖f(x) − x‖", "largest of the batch"), rows)
         told = json.dumps(plain({"sigma": sigma, "residuals": found}), allow_nan=False)
         return io.NodeOutput(rows[0][1], text, told, ui={"text": [text]})
 

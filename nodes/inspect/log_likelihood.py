@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from ...schedulers.guidance import COND, Guidance
-from ...schedulers.inspect import plain
-from ...schedulers.inspect.likelihood import LogLikelihood, Measured
+from ...schedulers.measure import plain
+from ...schedulers.measure.likelihood import LogLikelihood, Measured
 from ..host import io, make_guider, model_of, noise_scale, probe, schedule_of
 from ..ui.inputs import inputs_for, summary
 from .difference import CATEGORY

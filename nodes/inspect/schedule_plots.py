@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-from textwrap import fill
 from typing import Any
 
-from torch import Tensor
-
-from ...schedulers.inspect.levels import POSITIONS, QUANTITIES, Run, plan_record, plot, record
+from ...schedulers.measure.run_levels import Run, plan_record, record
 from ...schedulers.noise_schedule import NoiseSchedule
 from ...schedulers.path import VE
 from ...schedulers.points import Points
+from ...schedulers.show.schedule_plot import POSITIONS, QUANTITIES, plot
 from ...schedulers.solver import Plan, Solver
 from ..guidance.rules import numbered
 from ..host import io
-from ..image.images import written
 from ..solver.state import plain_solver
 from ..ui.live_route import show_live
 from ..ui.payload import levels_on_page, plan_on_page
@@ -60,7 +57,7 @@ class PlotSchedule(io.ComfyNode):
                 io.Combo.Input("x", options=list(POSITIONS), optional=True, tooltip="Against the step's number, or progress from 0 to 1."),
             ],
             outputs=[
-                io.Image.Output(display_name="plot", tooltip="960 × 640. The values as a picture where matplotlib is not installed."),
+                io.Image.Output(display_name="plot", tooltip="960 × 640."),
                 io.String.Output(display_name="text", tooltip="The σ of each run on a line; Steps takes such a line as an explicit list."),
                 io.String.Output(display_name="json", tooltip='{"runs": [{"sigma", "lambda", "timestep"}, …]}; null where infinite.'),
             ],
@@ -74,7 +71,7 @@ class PlotSchedule(io.ComfyNode):
         runs = cls.runs(sigmas, noise_schedule)
         text = "\n".join(", ".join(f"{s:.7g}" for s in run.points.sigmas()) for run in runs)
         facts = json.dumps(record(runs), allow_nan=False)
-        return io.NodeOutput(_picture(runs, y, x, text), text, facts, ui=levels_on_page(runs))
+        return io.NodeOutput(plot(runs, y, x), text, facts, ui=levels_on_page(runs))
 
     @classmethod
     def runs(
@@ -82,13 +79,6 @@ class PlotSchedule(io.ComfyNode):
     ) -> list[Run]:
         given = sorted(numbered(sigmas, "sigmas").items())
         return [_run(v, noise_schedule, f"{i}:" if len(given) > 1 else "") for i, v in given]
-
-
-def _picture(runs: list[Run], y: str, x: str, text: str) -> Tensor:
-    try:
-        return plot(runs, y, x)
-    except ImportError:
-        return written(fill(text, 100) + "\n\n(a plot needs matplotlib: pip install matplotlib)")
 
 
 class SolverTable(io.ComfyNode):

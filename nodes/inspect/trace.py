@@ -6,16 +6,13 @@ import json
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from ...schedulers.inspect import film
-from ...schedulers.inspect.trace import MEBI, Trace
+from ...schedulers.measure.trace import MEBI, Trace
+from ...schedulers.show import film, trace_curves, trace_page
 from ...schedulers.solver import Solver
 from ...schedulers.split import Handover, Part
 from ..host import as_latent, io, make_sampler, solver_of, traced
 from ..host.trace_watch import Watch
-from ..image import images
-from ..image.images import written
 from ..ui.wire_types import TraceType
 
 CATEGORY = "Sampling Kit/inspect"
@@ -80,7 +77,7 @@ class ShowTrace(io.ComfyNode):
             ],
             outputs=[
                 io.Image.Output(display_name="strip", tooltip="Predictions above states, labelled."),
-                io.Image.Output(display_name="curves", tooltip="Six plots; the table where matplotlib is not installed."),
+                io.Image.Output(display_name="curves", tooltip="Six plots over the steps."),
                 io.Image.Output(display_name="x0", tooltip="The predictions as a batch of pictures, for an animation."),
                 io.Image.Output(display_name="x", tooltip="The states as a batch of pictures."),
                 io.String.Output(display_name="csv", tooltip="One line per step, means over the images."),
@@ -97,18 +94,12 @@ class ShowTrace(io.ComfyNode):
         decode = None if vae is None else vae.decode
         shot = film.film(found, image, frames, decode)
         csv, told = found.csv(), json.dumps(found.facts(), allow_nan=False)
-        ui = {"sampling_kit_trace": [film.payload(found, shot, image)], "text": [found.summary()]}
-        strip, curves = drawn(found, shot)
+        ui = {
+            "sampling_kit_trace": [trace_page.payload(found, shot, image)],
+            "text": [found.summary()],
+        }
+        strip, curves = film.strip(shot), trace_curves.curves(found)
         return io.NodeOutput(strip, curves, shot.x0, shot.x, csv, told, ui=ui)
-
-
-def drawn(trace: Trace, shot: film.Film) -> tuple[Tensor, Tensor]:
-    """(strip, curves); without matplotlib pictures without labels, and the table."""
-    try:
-        return film.strip(shot), film.curves(trace)
-    except ImportError:
-        plain = images.sheet([shot.x0, shot.x], 6, max(1, 160 // shot.x.shape[1]), 6)
-        return plain, written(f"{trace.csv()}\n(plots need matplotlib: pip install matplotlib)")
 
 
 class Replay(io.ComfyNode):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ...schedulers import noise_schedule, spacing
-from ...schedulers.inspect.levels import Run
+from ...schedulers.measure.run_levels import Run
 from ..host import io, schedule_of
 from ..ui.inputs import choice, chosen, inputs_for
 from ..ui.live_route import bounded, show_live

@@ -20,7 +20,7 @@ from functools import cache
 from typing import Any
 
 from ...schedulers import noise_schedule, spacing
-from ...schedulers.inspect.levels import MOST_LEVELS, Run, plan_record, record
+from ...schedulers.measure.run_levels import MOST_LEVELS, Run, plan_record, record
 from ...schedulers.solver import Plan, Solver
 
 ROUTE = "/sampling_kit/preview"

@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from ...schedulers.inspect.levels import Run, plan_record, record
+from ...schedulers.measure.run_levels import Run, plan_record, record
 from ...schedulers.solver import Plan
 
 KEY = "sampling_kit"

@@ -1,9 +1,9 @@
 """A batch larger than memory: the denoiser takes as many images at a time as fit.
 
 D acts on each image by itself, so the parts of a batch give the images of the whole one (to the bit where
-the device's kernels do not sum in another order for another batch size); only the network is called in
-parts, the solver still sees the whole batch. How many images fit is measured: what
-one image needs above none, and two above one, against what is free.
+the device's kernels do not sum in another order for another batch size); only the network is called in parts, the solver still
+sees the whole batch. How many images fit is measured while the first three are evaluated: what one image
+needs above none, and two above one, against what is free.
 """
 
 from __future__ import annotations
@@ -58,21 +58,23 @@ class InParts:
         self.network, self.size, self.memory = network, limit, memory
 
     def __call__(self, x: Tensor, sigma: float | Tensor, given: Any = None) -> Tensor:
+        parts: list[Tensor] = []
         if self.size is None and self.memory is not None and len(x) > 2:
-            self.size = self._measured(x, sigma, given)
-        while True:
-            made = self._try(x, sigma, given)
+            parts = self._measure(self.memory, x, sigma, given)
+        while (start := sum(map(len, parts))) < len(x):
+            end = min(start + (self.size or len(x)), len(x))
+            made = self._try(x, sigma, given, slice(start, end))
             if made is not None:
-                return made
+                parts.append(made)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _try(self, x: Tensor, sigma: float | Tensor, given: Any) -> Tensor | None:
-        """D(x), or None if the memory was too small for it and ``size`` is smaller now."""
-        size = min(self.size or len(x), len(x))
+    def _try(self, x: Tensor, sigma: float | Tensor, given: Any, part: slice) -> Tensor | None:
+        """D of a part of x, or None if the memory was too small for it and ``size`` is smaller now."""
+        size = part.stop - part.start
         try:
             if size == len(x):
                 return self.network(x, sigma, given)
-            parts = [slice(i, i + size) for i in range(0, len(x), size)]
-            return torch.cat([self._part(x, sigma, given, part) for part in parts])
+            return self._part(x, sigma, given, part)
         except torch.OutOfMemoryError:
             if size == 1:
                 raise
@@ -90,20 +92,31 @@ class InParts:
         level = sigma[part] if isinstance(sigma, Tensor) and len(sigma) == len(x) > 1 else sigma
         return self.network(x[part], level, rows(given, part, len(x)))
 
-    def _measured(self, x: Tensor, sigma: float | Tensor, given: Any) -> int:
-        """How many images fit, from the peaks with one and with two."""
-        assert self.memory is not None
-        one, two = (
-            self.memory.peak(lambda n=n: self._part(x, sigma, given, slice(0, n)))  # type: ignore[misc]
-            for n in (1, 2)
-        )
+    def _measure(
+        self, memory: Memory, x: Tensor, sigma: float | Tensor, given: Any
+    ) -> list[Tensor]:
+        """D of the first three images, in calls of one and two whose peaks tell how many fit (``size``).
+
+        They are parts like others: no image is evaluated twice. Only the first if there is no room for two.
+        """
+        parts: list[Tensor] = []
+
+        def peak(part: slice) -> int:
+            def call() -> None:
+                made = self._try(x, sigma, given, part)
+                parts.extend([] if made is None else [made])
+
+            return memory.peak(call)
+
+        one, two = peak(slice(0, 1)), peak(slice(1, 3))
+        if len(parts) < 2:
+            return parts
         each = max(two - one, 1)
-        fits = int((MARGIN * self.memory.free() - (one - each)) // each)
+        fits = int((MARGIN * memory.free() - (one - each)) // each)
+        self.size = max(fits, 1)
         if fits < len(x):
-            log.info(
-                "Sampling Kit: %d of %d images at a time fit into memory", max(fits, 1), len(x)
-            )
-        return max(fits, 1)
+            log.info("Sampling Kit: %d of %d images at a time fit into memory", self.size, len(x))
+        return parts
 
 
 def rows(given: Any, part: slice, batch: int) -> Any:

@@ -76,11 +76,12 @@ class FeaturePredictor(Predictor):
     """AMED's network, about 9 000 weights: the bottleneck's map [B, 64] to 4 numbers, each level to 8, and
     one linear map to each answer. Without features their part is 0. At first it answers ½, 1, 1."""
 
-    def __init__(self, reach: float = 0.2, shift: float = 0.2) -> None:
+    def __init__(self, reach: float = 0.2, shift: float = 0.2, seed: int = 0) -> None:
         super().__init__(reach, shift)
         self.seen = nn.Sequential(nn.Linear(POOLED**2, 128), nn.SiLU(), nn.Linear(128, 4))
         self.level = nn.Sequential(nn.Linear(8, 8), nn.SiLU())
         self.out = nn.Linear(20, 3)
+        draw_weights(self, seed)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
@@ -92,6 +93,16 @@ class FeaturePredictor(Predictor):
             seen = self.seen(features.to(at)).expand(count, 4)
         levels = [self.level(waves(k).to(at)).expand(count, 8) for k in (p, q)]
         return self.limited(self.out(torch.cat([seen, *levels], 1)))
+
+
+def draw_weights(net: nn.Module, seed: int) -> None:
+    """Linear layers as PyTorch begins them, U(±1/√inputs), but from the seed: not from what ran before."""
+    generator = torch.Generator().manual_seed(seed)
+    for layer in net.modules():
+        if isinstance(layer, nn.Linear):
+            bound = layer.in_features**-0.5
+            for weight in layer.parameters():
+                nn.init.uniform_(weight, -bound, bound, generator=generator)
 
 
 def waves(kappa: float) -> Tensor:

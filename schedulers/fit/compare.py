@@ -10,10 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ..inspect import table as text_table
-from ..inspect.figure import new_figure, pixels
 from ..noise_schedule import NoiseSchedule
 from ..points import Points
+from ..show.style import new_figure, pixels
 from ..solver import (
     ALL,
     DDIM,
@@ -28,6 +27,7 @@ from ..solver import (
 )
 from ..solver.fitted import FittedSolver, Table, table_of
 from ..solver.selection import variants
+from ..text_table import text_table
 from .grid import fixed_points, steps_for
 from .problem import Problem, summary
 
@@ -203,7 +203,7 @@ class Comparison:
         return dict(ratio=ratio, rows=self.rows, held=self.held, about=dict(self.about))
 
     def plot(self, width: int = 960, height: int = 540) -> Tensor:
-        """Error against evaluations as IMAGE [1, H, W, 3]. Raises ImportError without matplotlib."""
+        """Error against evaluations as IMAGE [1, H, W, 3]."""
         figure = new_figure(width, height)
         axes, at = figure.subplots(), [row["nfe"] for row in self.rows]
         for key, label, colour, style in (

@@ -34,7 +34,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..denoiser.network import write
 from ..files import read_tensors
-from ..inspect import plain
+from ..measure import plain
 from ..path import VP, Path, rescale
 from ..settings import Settings, knob
 from ..solver.band_mix import Mix, band_weights

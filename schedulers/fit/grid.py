@@ -28,12 +28,12 @@ import torch
 from torch import Tensor
 
 from .. import spacing
-from ..inspect import table as text_table
 from ..noise_schedule import Array, NoiseSchedule
 from ..path import VP, rescale
 from ..points import Points
 from ..solver import Solver
 from ..solver.fitted import ddim, table_of
+from ..text_table import text_table
 from .problem import Problem, summary
 from .trajectories import Trajectories, log_time
 
@@ -41,20 +41,30 @@ METHODS = ("gits", "oss", "curvature", "search")
 GAMMAS = (0.8, 1.0, 1.15, 1.5)
 ORDERS = (1, 2, 3)
 
-#: The kit's spacings that a fit must beat, with the settings people use.
-FIXED: dict[str, spacing.Spacing] = {
-    "trailing": spacing.Trailing(),
-    "leading": spacing.Leading(),
-    "linspace": spacing.Linspace(),
-    "quadratic": spacing.Quadratic(),
-    "uniform λ": spacing.UniformLambda(),
-    "exponential": spacing.Exponential(),
-    "KL optimal": spacing.KLOptimal(),
-    "beta 0.6": spacing.Beta(),
-    **{f"karras {rho:g}": spacing.Karras(rho) for rho in (3.0, 5.0, 7.0, 10.0, 14.0)},
-    **{f"polyexponential {rho:g}": spacing.Polyexponential(rho) for rho in (0.7, 1.5, 2.0)},
-    **{f"flow shift {s:g}": spacing.FlowShift(s) for s in (0.3, 1.5, 3.0, 6.0)},
+#: Spacings of ``spacing.ALL`` that have more to try than their defaults, or none: those that you write.
+SETTINGS: dict[str, dict[str, spacing.Spacing]] = {
+    "uniform_lambda": {"uniform λ": spacing.UniformLambda()},
+    "kl_optimal": {"KL optimal": spacing.KLOptimal()},
+    "beta": {"beta 0.6": spacing.Beta()},
+    "karras": {f"karras {rho:g}": spacing.Karras(rho) for rho in (3.0, 5.0, 7.0, 10.0, 14.0)},
+    "polyexponential": {
+        f"polyexponential {rho:g}": spacing.Polyexponential(rho) for rho in (0.7, 1.5, 2.0)
+    },
+    "flow_shift": {f"flow shift {s:g}": spacing.FlowShift(s) for s in (0.3, 1.5, 3.0, 6.0)},
+    "explicit": {},
+    "drawn": {},
 }
+
+
+def fixed_spacings() -> dict[str, spacing.Spacing]:
+    """The kit's spacings that a fit must beat, by name, with the settings people use."""
+    tried: dict[str, spacing.Spacing] = {}
+    for name, kind in spacing.ALL.items():
+        tried |= SETTINGS[name] if name in SETTINGS else {name.replace("_", " "): kind()}
+    return tried
+
+
+FIXED = fixed_spacings()
 
 
 # ------------------------------------------------------------------------------------- trajectories

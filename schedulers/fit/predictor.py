@@ -48,7 +48,7 @@ def learn(
 
     Raises ValueError for points that ``base`` cannot take, or where the teacher's states were not kept.
     """
-    fresh, trained = FeaturePredictor(), FeaturePredictor()
+    fresh, trained = FeaturePredictor(seed=seed), FeaturePredictor(seed=seed)
     trained.load_state_dict(fresh.state_dict())
 
     def ends(predictor: FeaturePredictor) -> Tensor:

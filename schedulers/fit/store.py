@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..denoiser.network import write
 from ..files import read_tensors
-from ..inspect import plain
+from ..measure import plain
 from ..solver.band_mix import Mix
 from ..solver.fitted import FittedSolver, Table
 from .forward import Record, State

@@ -1,4 +1,4 @@
-"""Guidance rules. Adding one: a class in a file here and its name in ``ALL``."""
+"""Guidance rules. Adding one: a class in a file here and its name in ``ALL`` (docs/extending.md)."""
 
 from .apg import APG
 from .autograd import differentiable, ordinary
@@ -35,12 +35,3 @@ ALL: tuple[type[Rule], ...] = (
     Rescale, DynamicThresholding,
     DDNM, DPS, PiGDM,
 )  # fmt: skip
-
-__all__ = [
-    "ALL", "APG", "CFG", "COND", "CURVES", "DDNM", "DPS", "MAMBOG", "NEGATIVE", "OPERATORS", "PAG", "SEG",
-    "TCFG", "UNCOND", "WEAK", "Autoguidance", "Blur", "CFGPlusPlus", "CFGZeroStar", "Call", "Classifier",
-    "ClassifierGuidance", "Compose", "Constant", "Cosine", "Curve", "Downsample", "DynamicThresholding",
-    "Evaluate", "FrequencyDecoupled", "Gray", "Guidance", "GuidanceRun", "Inpaint", "Interval", "Level",
-    "Linear", "Measurement", "Operator", "PerpNeg", "Perturbation", "PiGDM", "Power", "Record",
-    "RectifiedCFGPlusPlus", "Rescale", "Rule", "Scaled", "SkipLayer", "Table", "differentiable", "ordinary",
-]  # fmt: skip

@@ -38,7 +38,8 @@ from .level import Level
 
 COND, UNCOND, NEGATIVE, WEAK = "cond", "uncond", "negative", "weak"
 
-#: evaluate(x, σ, names) → D of every named branch at x [B, …], in one batched call where possible.
+#: evaluate(x, σ, names) → D of every named branch at x [B, …], in one forward pass of each network where
+#: their conditions have the same sizes and memory allows (``networks.py``; in ComfyUI its own batching).
 Evaluate = Callable[[Tensor, float, Sequence[str]], Mapping[str, Tensor]]
 
 #: Spaces in which some papers state their formula; see ``Call.output``.

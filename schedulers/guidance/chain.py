@@ -73,8 +73,11 @@ class Guidance:
 class Record:
     """One evaluation of the chain: what was called, what was saved, and, if probed, what it did.
 
-    ``calls`` counts network evaluations by branch, ``reads`` are the branches the chain needs somewhere
-    in the run, ``images`` is Σ calls·images per call and ``shared`` the images that sharing left out.
+    ``calls`` counts network calls by branch. A network call is one branch at one x and σ for the whole batch,
+    however many forward passes carry it: branches of one level share a pass where they can, and one that does
+    not fit into memory takes several. So the number says what a run costs, alike on every host.
+    ``reads`` are the branches the chain needs somewhere in the run, ``images`` is Σ calls·images per call
+    and ``shared`` the images that sharing left out.
     Probed, per image [B]: ``delta`` = ‖D_c − D_u‖, ``cosine`` of D_c and D_u, and the effective weight
     ⟨D − D_u, D_c − D_u⟩/‖D_c − D_u‖² of the whole chain; None where ``uncond`` was not evaluated.
     """
@@ -212,7 +215,8 @@ class GuidanceRun:
         record.delta, record.cosine, record.weight = observed(cond, uncond, d)
 
     def report(self) -> dict[str, Any]:
-        """Network calls made and saved, and one row per evaluation; JSON, finite numbers only."""
+        """Network calls (see :class:`Record`) made and saved, and one row per evaluation; JSON, finite
+        numbers only."""
         calls: Counter[str] = sum((r.calls for r in self.records), Counter())
         return dict(
             evaluations=len(self.records),

@@ -1,4 +1,4 @@
-"""Solvers. Adding one: a class in a file here and its name in ``ALL``."""
+"""Solvers. Adding one: a class in a file here and its name in ``ALL`` (docs/extending.md)."""
 
 from .adams import DEIS, AdamsBashforth, GradientEstimation
 from .adaptive import Adaptive
@@ -44,41 +44,3 @@ ALL: tuple[type[Solver], ...] = (
     Adaptive,
     Langevin,
 )
-
-__all__ = [
-    "ALL",
-    "AMED",
-    "DDIM",
-    "DDPM",
-    "DEIS",
-    "ERSDE",
-    "LCM",
-    "AdamsBashforth",
-    "Adaptive",
-    "Ask",
-    "DPMSolver",
-    "DPMSolverMultistep",
-    "Euler",
-    "EulerAncestral",
-    "EulerMaruyama",
-    "ExponentialRungeKutta",
-    "GaussianAdams",
-    "GradientEstimation",
-    "HeunEDM",
-    "Idempotent",
-    "Langevin",
-    "Plan",
-    "Progress",
-    "RectifiedFlow",
-    "Restart",
-    "Run",
-    "RungeKutta",
-    "SASolver",
-    "Solver",
-    "Stage",
-    "State",
-    "UniPC",
-    "drive",
-    "drive_async",
-    "drive_together",
-]

@@ -1,8 +1,9 @@
 // Subgraph blueprints: samplers that look like one node and open into the four parts, made and checked by the real frontend.
 //
-//   node tests/browser/blueprints.mjs [--url http://127.0.0.1:8188] [--write]
-//     (nothing)  check: each blueprint is listed, goes into a graph as one node, unpacks into its nodes, and makes their prompt
-//     --write    first write subgraphs/<name>.json
+//   node tests/browser/blueprints.mjs [--url http://127.0.0.1:8188] [--write] [--only classic|nodes2]
+//     (nothing)  check: each blueprint is found by the page's search, arrives as one node with the values of its parts,
+//                makes their prompt closed and unpacked, and a picture when it is queued
+//     --write    first write subgraphs/<name>.json (restart the server to check them: it reads them at its start)
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import path from "node:path";
@@ -10,7 +11,7 @@ import { parseArgs } from "node:util";
 import { PACK, launch, open } from "./page.mjs";
 
 const root = fileURLToPath(new URL("../../", import.meta.url));
-const { values: options } = parseArgs({ options: { url: { type: "string", default: "http://127.0.0.1:8188" }, write: { type: "boolean" } } });
+const { values: options } = parseArgs({ options: { url: { type: "string", default: "http://127.0.0.1:8188" }, write: { type: "boolean" }, only: { type: "string" } } });
 const version = /^version = "(.+)"/m.exec(readFileSync(path.join(root, "pyproject.toml"), "utf8"))[1];
 const edm = { churn: 0, churn_from: 0, churn_to: 100000, noise: 1 };
 
@@ -59,7 +60,12 @@ async function build(page, name) {
     }
     const { subgraph, node } = graph.convertToSubgraph(new Set(graph.nodes.filter((n) => n.id in place)));
     subgraph.name = node.title = name;
-    node.properties = { ...node.properties, proxyWidgets: [["2", "steps"], ["3", "scale"], ...shown.map((w) => ["5", w]), ["6", "seed"]] };
+    // A widget that the closed node shows is an input of the subgraph, linked to the widget's own. Converting made one of the seed.
+    for (const input of subgraph.inputs.filter((i) => i.name === "seed")) subgraph.removeInput(input);
+    for (const [id, widget] of [[2, "steps"], [3, "scale"], ...shown.map((w) => [5, w]), [6, "seed"]]) {
+      const inside = subgraph.getNodeById(id), slot = inside.getSlotFromWidget(inside.widgets.find((w) => w.name === widget));
+      subgraph.addInput(widget, slot.type).connect(slot, inside);
+    }
     for (const n of graph.nodes.slice()) if (n !== node) graph.remove(n);
     node.pos = [0, 0];
     const { nodes, definitions } = graph.serialize();
@@ -79,46 +85,112 @@ async function build(page, name) {
   writeFileSync(path.join(root, "subgraphs", `${name}.json`), `${text}\n`);
 }
 
-// Loads the blueprint's file as a workflow, connects it, compares its prompt with the parts', and unpacks it.
-async function check(page, name) {
-  const problems = [], listed = Object.values(await (await fetch(`${options.url}/global_subgraphs`)).json());
+// Adds the blueprint as a user does: double click on the canvas, its name, the entry of that name in the list.
+async function drop(page, name) {
+  await page.evaluate(() => app.loadGraphData({ nodes: [], links: [], version: 0.4 }, true, true));
+  const search = page.locator("input[role=combobox]").last();
+  for (let tries = 0; tries < 20 && !(await search.isVisible()); tries++) { // the page is ready a little before its canvas listens
+    await page.mouse.dblclick(960, 500);
+    await search.waitFor({ timeout: 3000 }).catch(() => {});
+  }
+  await search.fill(name);
+  await page.getByTestId("result-item").filter({ hasText: new RegExp(`^\\s*${name}\\s*Blueprint`) }).click();
+  await page.waitForFunction(() => app.rootGraph.nodes.some((n) => n.isSubgraphNode()));
+}
+
+// What the closed node shows, and what its parts hold: {widget: [value shown, value of the widget inside]}
+const values = () => {
+  const node = app.rootGraph.nodes.find((n) => n.isSubgraphNode()), saved = node.serialize();
+  const links = Object.fromEntries(node.subgraph.inputs.map((i) => [i.name, node.subgraph.getLink(i.linkIds[0])]));
+  const inside = (name) => {
+    const part = node.subgraph.getNodeById(links[name].target_id);
+    return part.widgets.find((w) => w.name === part.inputs[links[name].target_slot].widget.name).value;
+  };
+  return Object.fromEntries(node.widgets.map((w, i) => [w.name, { shown: w.value, saved: saved.widgets_values[i], inside: inside(w.name) }]));
+};
+
+// Connects the node; [node's class, its values] of each prompt, closed and unpacked. Closed, it is queued first.
+async function run() {
+  const graph = app.rootGraph, node = graph.nodes.find((n) => n.isSubgraphNode());
+  const add = (type) => { const n = LiteGraph.createNode(type); graph.add(n); return n; };
+  const [model, one, two, latent, images, save] = ["SamplingKitEmbeddedDenoiser", "SamplingKitClassCondition", "SamplingKitClassCondition",
+    "SamplingKitEmptyPixelLatent", "SamplingKitLatentToImage", "SaveImage"].map(add);
+  const slot = (name) => node.inputs.findIndex((i) => i.name === name);
+  for (const [from, to] of [[model, "model"], [one, "positive"], [two, "negative"], [latent, "latent_image"]]) from.connect(0, node, slot(to));
+  node.connect(0, images, 0);
+  images.connect(0, save, 0);
+  const parts = async () => Object.values((await app.graphToPrompt()).output).map((n) => ({ type: n.class_type, inputs: n.inputs }));
+  const closed = await parts(), queued = await app.queuePrompt(0, 1);
+  graph.unpackSubgraph(node);
+  return { closed, queued, opened: await parts() };
+}
+
+const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
+
+// The spread of the pixels (0 to 255) of the last prompt's picture; an error says how the run ended.
+async function picture(page) {
+  for (let i = 0; i < 600; i++, await sleep(200)) {
+    const [last] = Object.values(await (await fetch(`${options.url}/history`)).json()).slice(-1);
+    if (!last || seen.has(last.prompt[1])) continue;
+    seen.add(last.prompt[1]);
+    const [image] = Object.values(last.outputs).flatMap((o) => o.images ?? []);
+    if (!image) throw new Error(`no picture: ${JSON.stringify(last.status)}`);
+    return page.evaluate(async (url) => {
+      const bitmap = await createImageBitmap(await (await fetch(url)).blob());
+      const canvas = new OffscreenCanvas(bitmap.width, bitmap.height), draw = canvas.getContext("2d");
+      draw.drawImage(bitmap, 0, 0);
+      const grey = draw.getImageData(0, 0, bitmap.width, bitmap.height).data.filter((_, i) => i % 4 === 0);
+      return Math.max(...grey) - Math.min(...grey);
+    }, `/view?${new URLSearchParams(image)}`);
+  }
+  throw new Error("no prompt ended within two minutes");
+}
+const seen = new Set(); // prompts whose pictures were looked at
+
+async function check(page, name, renderer) {
+  const problems = [], { shown } = BLUEPRINTS[name], want = Object.values(api(BLUEPRINTS[name]));
+  const listed = Object.values(await (await fetch(`${options.url}/global_subgraphs`)).json());
   if (!listed.some((b) => b.name === name)) problems.push("not in /global_subgraphs (listed at the server's start)");
-  const blueprint = JSON.parse(readFileSync(path.join(root, "subgraphs", `${name}.json`), "utf8"));
-  const want = api(BLUEPRINTS[name]);
-  const got = await page.evaluate(async ({ blueprint, name }) => {
-    await app.loadGraphData(blueprint, true, true, name);
-    const graph = app.rootGraph, node = graph.nodes[0];
-    const add = (type) => { const n = LiteGraph.createNode(type); graph.add(n); return n; };
-    const model = add("SamplingKitEmbeddedDenoiser"), one = add("SamplingKitClassCondition"), two = add("SamplingKitClassCondition"), latent = add("SamplingKitEmptyPixelLatent");
-    const images = add("SamplingKitLatentToImage"), save = add("SaveImage");
-    const slot = (name) => node.inputs.findIndex((i) => i.name === name);
-    for (const [from, to] of [[model, "model"], [one, "positive"], [two, "negative"], [latent, "latent_image"]]) from.connect(0, node, slot(to));
-    node.connect(0, images, 0);
-    images.connect(0, save, 0);
-    const closed = Object.values((await app.graphToPrompt()).output).map((n) => n.class_type).sort();
-    const widgets = (node.widgets ?? []).map((w) => w.name);
-    graph.unpackSubgraph(node);
-    const opened = Object.values((await app.graphToPrompt()).output).map((n) => n.class_type).sort();
-    return { closed, opened, widgets, inputs: node.inputs.map((i) => i.name) };
-  }, { blueprint, name });
-  const types = Object.values(want).map((n) => n.class_type).sort();
-  for (const state of ["closed", "opened"])
-    if (JSON.stringify(got[state]) !== JSON.stringify(types)) problems.push(`${state}: the prompt holds ${got[state]}, expected ${types}`);
-  for (const w of ["steps", "scale", "seed", ...BLUEPRINTS[name].shown]) if (!got.widgets.some((x) => x.includes(w))) problems.push(`widget ${w} is not shown: ${got.widgets}`);
+  await drop(page, name);
+  const widgets = await page.evaluate(values), expected = Object.assign({}, ...want.slice(0, 7).map((n) => n.inputs));
+  if (Object.keys(widgets).join() !== ["steps", "scale", ...shown, "seed"].join()) problems.push(`it shows ${Object.keys(widgets)}`);
+  for (const [widget, held] of Object.entries(widgets))
+    for (const [where, value] of Object.entries(held)) if (value !== expected[widget]) problems.push(`${widget}, ${where}: ${value}, expected ${expected[widget]}`);
+  const got = await page.evaluate(run);
+  for (const state of ["closed", "opened"]) problems.push(...differences(want, got[state]).map((text) => `${state}: ${text}`));
+  if (!got.queued) problems.push("the page did not queue it");
+  else if ((await picture(page).catch((e) => problems.push(e.message) && 255)) < 50) problems.push("its picture is blank");
   problems.push(...page.ours.splice(0).map((t) => `the page complained: ${t}`));
-  console.log(`${problems.length ? "FAIL" : "ok  "} ${name}`);
+  console.log(`${problems.length ? "FAIL" : "ok  "} ${name}, ${renderer}`);
   for (const p of problems) console.log(`       ${p}`);
   return problems.length;
 }
 
+// Which parts of the prompt are missing or too many, and which values of nodes 1 to 7 (they go inside) are not the intended ones.
+function differences(want, got) {
+  const types = (nodes) => nodes.map((n) => n.class_type ?? n.type).sort().join(" ");
+  if (types(want) !== types(got)) return [`the prompt holds ${types(got)}, expected ${types(want)}`];
+  return want.slice(0, 7).flatMap((part) => {
+    const { inputs } = got.find((n) => n.type === part.class_type);
+    const wrong = Object.entries(part.inputs).filter(([input, value]) => !Array.isArray(value) && inputs[input] !== value);
+    return wrong.map(([input, value]) => `${part.class_type}.${input} = ${inputs[input]}, expected ${value}`);
+  });
+}
+
+const RENDERERS = { classic: false, nodes2: true };
 const browser = await launch();
 let failures = 0;
+async function onPage(nodes2, task) {
+  const page = await open(browser, options.url, { nodes2, settings: { "Comfy.NodeSearchBoxImpl.FollowCursor": false } });
+  await task(page);
+  await page.context().close();
+}
 try {
-  const page = await open(browser, options.url);
-  for (const name of Object.keys(BLUEPRINTS)) {
-    if (options.write) await build(page, name);
-    failures += await check(page, name);
-  }
+  // Each is built on a page of its own: the frontend remembers widgets' values by node id beyond the graph they were in.
+  if (options.write) for (const name of Object.keys(BLUEPRINTS)) await onPage(false, (page) => build(page, name));
+  else
+    for (const renderer of Object.keys(RENDERERS).filter((r) => (options.only ?? r) === r))
+      await onPage(RENDERERS[renderer], async (page) => { for (const name of Object.keys(BLUEPRINTS)) failures += await check(page, name, renderer); });
 } finally {
   await browser.close();
 }

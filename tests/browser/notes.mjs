@@ -63,7 +63,7 @@ Rows from the top: **0** (the condition is not heard), **1** (the model's own an
 ${no_checkpoint}`,
 
   "guidance-interval": `# CFG where it helps, and the calls it saves
-Scale 4 in all rows. Top: at every step. Middle: only for σ from 0.41 to 0.81, which keeps the picture clean and costs 28 network calls instead of 40. Bottom: only at low noise, where it does the damage. *Guidance Probe* and *Guidance Report* show the middle row step by step; connect *plot* to a Preview Image (it needs matplotlib).
+Scale 4 in all rows. Top: at every step. Middle: only for σ from 0.41 to 0.81, which keeps the picture clean and costs 28 network calls instead of 40. Bottom: only at low noise, where it does the damage. *Guidance Probe* and *Guidance Report* show the middle row step by step; connect *plot* to a Preview Image.
 
 **Try:** move **sigma_low** and **sigma_high**; put the probe on another Guider.
 

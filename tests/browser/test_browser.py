@@ -139,8 +139,11 @@ def test_the_panels_obey_after_undo(
     assert "FAIL" not in report and report.count("ok  ") == 7, report
 
 
-def test_the_blueprints_are_one_node_and_open_into_their_parts(examples: Node) -> None:
-    """Listed by the server, same prompt closed and unpacked, widgets of the closed node, no complaint."""
-    report = examples(script="blueprints.mjs")
+@pytest.mark.parametrize("renderer", ["classic", "nodes2"])
+def test_the_blueprints_run_and_open_into_their_parts(
+    node: str, url_of_frontend: str, renderer: str
+) -> None:
+    """Found by the page's search, the values of their parts, a picture, the same prompt closed and unpacked."""
+    report = runner(node, url_of_frontend)("--only", renderer, script="blueprints.mjs")
     count = len(list((PACK / "subgraphs").glob("*.json")))
     assert count and report.count("ok  ") == count and "FAIL" not in report, report

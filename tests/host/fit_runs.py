@@ -132,7 +132,7 @@ def main() -> None:
     native.comfy.utils.PROGRESS_BAR_ENABLED = False
     assert asyncio.run(nodes.load_custom_node(sys.argv[1])), "the pack did not load"
     module = nodes.NODE_CLASS_MAPPINGS["SamplingKitRecordTrajectories"].__module__
-    host = sys.modules[module.rpartition(".")[0] + ".host"]
+    host = sys.modules[module.rsplit(".", 2)[0] + ".host"]
     fit = sys.modules[module]
     with torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
         root = Path(folder)

@@ -84,7 +84,7 @@ def with_field(
 def field_of(guider: host.Guider) -> Field:
     run = guider.guidance.begin(guider.model.schedule.path)
     run.keep_graph = True
-    one = guider.network_calls(None)
+    branches = guider.branches(None)
 
     begun: list[bool] = []
 
@@ -96,7 +96,7 @@ def field_of(guider: host.Guider) -> Field:
 
         def evaluate(z: Tensor, s: float, names: Sequence[str]) -> dict[str, Tensor]:
             at = s if told is None or s != level else told
-            return {n: one(z, at, n, rows) for n in names}
+            return branches(z, at, names, rows)
 
         d = run(y, level, evaluate)
         refuse_memory(run)

@@ -28,12 +28,11 @@ from ....schedulers.guidance import (
     WEAK,
     Guidance,
     GuidanceRun,
-    differentiable,
-    ordinary,
 )
-from ....schedulers.inspect import DTYPES, Evaluate
-from ....schedulers.inspect.compute_dtype import Choice, choose
-from ....schedulers.inspect.facts import ModelFacts, Weights, is_zero_snr
+from ....schedulers.guidance.networks import BranchNetworks
+from ....schedulers.measure import DTYPES, Evaluate
+from ....schedulers.measure.compute_dtype import Choice, choose
+from ....schedulers.measure.model_facts import ModelFacts, Weights, is_zero_snr
 from ....schedulers.noise import PerImageNoise
 from ....schedulers.noise_schedule import NoiseSchedule
 from ....schedulers.path import VP, Flow
@@ -380,10 +379,10 @@ class Guider:
     def denoiser(self, batch: int) -> Callable[[Tensor, float], Tensor]:
         """D(x, σ) of the run for ``batch`` images, with the conditionings made ready once."""
         run = self.run or self.new_run([])
-        one = self.network_calls(batch)
+        branches = self.branches(batch)
 
         def evaluate(x: Tensor, sigma: float, names: Sequence[str]) -> dict[str, Tensor]:
-            return {name: one(x, sigma, name, None) for name in names}
+            return branches(x, sigma, names, None)
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
             if not run.records:
@@ -392,36 +391,37 @@ class Guider:
 
         return denoise
 
-    def network_calls(
+    def branches(
         self, batch: int | None
-    ) -> Callable[[Tensor, float | Tensor, str, Tensor | None], Tensor]:
-        """D(x, σ) of a branch, with the conditionings made ready once, for ``batch`` images; or, given
+    ) -> Callable[[Tensor, float | Tensor, Sequence[str], Tensor | None], dict[str, Tensor]]:
+        """D(x, σ) by branch, with the conditionings made ready once, for ``batch`` images; or, with
         rows, image i with row rows[i] of every conditioning, counted around."""
         models = {COND: self.model}
         if self.weak_model is not None:
             models[WEAK] = self.weak_model
         networks = {name: model.denoiser.to(_device) for name, model in models.items()}
-        parts = {name: in_parts(network) for name, network in networks.items()}
         self.refuse_perturbations()
+        evaluate = BranchNetworks(networks, in_parts)
 
-        def rows(branch: str) -> Any:
+        def condition(branch: str) -> Any:
             model, cond = models.get(branch, self.model), self.conds.get(branch)
             return model.condition(branch, self.conds[COND] if cond is None else cond, batch)
 
-        weights = {name: rows(name) for name in {*self.conds, *models}}
+        conditions = {name: condition(name) for name in {*self.conds, *models}}
 
-        def one(x: Tensor, sigma: float | Tensor, name: str, image: Tensor | None) -> Tensor:
-            network, given = networks.get(name, networks[COND]), weights[name]
-            if image is not None:
-                given = picked(given, image)
-            elif batch is not None and len(x) < batch:
-                given = shared(given, len(x), name)
-            if not x.requires_grad:
-                return parts.get(name, parts[COND])(x, sigma, given)
-            with differentiable(network):
-                return network(x, sigma, ordinary(given))
+        def for_images(name: str, count: int, rows: Tensor | None) -> Any:
+            if rows is not None:
+                return picked(conditions[name], rows)
+            if batch is not None and count < batch:
+                return shared(conditions[name], count, name)
+            return conditions[name]
 
-        return one
+        def predictions(
+            x: Tensor, sigma: float | Tensor, names: Sequence[str], rows: Tensor | None
+        ) -> dict[str, Tensor]:
+            return evaluate(x, sigma, {name: for_images(name, len(x), rows) for name in names})
+
+        return predictions
 
     def refuse_perturbations(self) -> None:
         """Raises ValueError if the chain perturbs attention or blocks: no model here has any."""

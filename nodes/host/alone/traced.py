@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ....schedulers.inspect.trace import View
+from ....schedulers.measure.trace import View
 from ....schedulers.path import Path
 from ....schedulers.solver import Solver
 from ....schedulers.split import Stepped

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from ....schedulers import noise_schedule as schedules
-from ....schedulers.inspect import Evaluate
-from ....schedulers.inspect.compute_dtype import Choice, choose
-from ....schedulers.inspect.facts import ModelFacts, Weights, is_zero_snr, names_of
+from ....schedulers.measure import Evaluate
+from ....schedulers.measure.compute_dtype import Choice, choose
+from ....schedulers.measure.model_facts import ModelFacts, Weights, is_zero_snr, names_of
 from ....schedulers.native_schedule import ShiftedCosineVP, VPRange
 from ....schedulers.noise_schedule import NoiseSchedule
 from ....schedulers.path import VE, VP, Flow

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ....schedulers.guidance.chain import observed
-from ....schedulers.inspect.trace import View
+from ....schedulers.measure.trace import View
 from ....schedulers.path import VE, Flow, Path
 from ....schedulers.solver import Solver
 from ....schedulers.solver.run import Denoise

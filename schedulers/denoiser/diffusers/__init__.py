@@ -1,6 +1,6 @@
 """diffusers folders as denoisers; see ``folder``, ``training``, ``adapters``, ``denoiser``, ``vae``, ``text``."""
 
-from .denoiser import DiffusersDenoiser, choose_dtype, join, load
+from .denoiser import DiffusersDenoiser, choose_dtype, load
 from .folder import Folder, Weights, read_file, read_folder
 from .text import TextEncoder, load_text
 from .training import Training, read_training
@@ -15,7 +15,6 @@ __all__ = [
     "Vae",
     "Weights",
     "choose_dtype",
-    "join",
     "latents_of",
     "load",
     "load_text",

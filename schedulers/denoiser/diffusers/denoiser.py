@@ -231,12 +231,6 @@ class DiffusersDenoiser(Denoiser):
             )
         return {k: cond[k] for k in (*self.needs, *self.may) if cond.get(k) is not None}
 
-    def many(self, x: Tensor, sigma: float, conds: Sequence[Conditioning]) -> tuple[Tensor, ...]:
-        """D for several conditionings of the same x (cond, uncond, …) in one network call."""
-        used = [self.used(cond) for cond in conds]
-        joined = join([{k: fit(k, v, len(x)) for k, v in cond.items()} for cond in used])
-        return self(torch.cat([x] * len(conds)), sigma, joined).chunk(len(conds))
-
     def raw(self, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
         """The network's output in x's layout, float32, times ``trained.sign``.
 
@@ -307,18 +301,3 @@ def fit(name: str, value: Tensor, batch: int) -> Tensor:
             f"conditioning {name!r} has {rows} for a batch of {batch}: give 1 or {batch}"
         )
     return value.expand(batch, *value.shape[1:])
-
-
-def join(conds: Sequence[Conditioning]) -> dict[str, Tensor]:
-    """Conditionings one after the other along the batch. All must hold the same names and sizes."""
-    names = set(conds[0])
-    for cond in conds:
-        if set(cond) != names:
-            raise ValueError(
-                f"conditionings hold different tensors: {sorted(names)} and {sorted(cond)}"
-            )
-    for name in sorted(names):
-        sizes = {tuple(cond[name].shape[1:]) for cond in conds}
-        if len(sizes) > 1:
-            raise ValueError(f"conditioning {name!r} comes in different sizes: {sorted(sizes)}")
-    return {name: torch.cat([cond[name] for cond in conds]) for name in sorted(names)}

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import table
+from ..text_table import text_table
 from .metrics import energy_distance, frechet, mmd, random_features, sliced_wasserstein
 
 LARGEST = 4096  # features of a Fréchet distance: its cost grows with their cube
@@ -57,7 +57,7 @@ class Comparison:
             (f"Fréchet, {self.features}", self.frechet),
         ]
         count = f"{self.count[0]} and {self.count[1]} images"
-        return "\n".join([table(["", "distance"], rows), count, *self.notes])
+        return "\n".join([text_table(["", "distance"], rows), count, *self.notes])
 
 
 def compare(

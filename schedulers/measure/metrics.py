@@ -192,8 +192,18 @@ def _squared(a: Tensor, b: Tensor, dtype: torch.dtype = torch.float32) -> Tensor
     return torch.addmm(squares[0][:, None] + squares[1], a, b.T, alpha=-2).clamp(min=0)
 
 
+def _exact_where_close(d: Tensor, a: Tensor, b: Tensor, share: float = 1e-6) -> Tensor:
+    """``d`` of ``_squared``, where small against |a|² + |b|², from the differences: rounding of |a|² is all
+    that a product tells of equal images, and its root is far from 0."""
+    a, b = (t.flatten(1).to(d.dtype) for t in (a, b))
+    close = d <= share * (a.square().sum(1)[:, None] + b.square().sum(1))
+    for i in close.any(1).nonzero().flatten().tolist():
+        d[i, close[i]] = (b[close[i]] - a[i]).square().sum(1)
+    return d
+
+
 def _pairs(a: Tensor, b: Tensor, f: Callable[[Tensor], Tensor]) -> tuple[float, float, float]:
-    """Σ f(‖x − y‖²) over the pairs (a, b), (a, a) and (b, b); f(0) of an image with itself is exact."""
+    """Σ f(‖x − y‖²) over the pairs (a, b), (a, a) and (b, b); equal images are exactly 0 apart."""
     centre = a.flatten(1).mean(0, dtype=_wide(a)).reshape(a.shape[1:])
 
     def total(x: Tensor, y: Tensor) -> float:
@@ -203,9 +213,7 @@ def _pairs(a: Tensor, b: Tensor, f: Callable[[Tensor], Tensor]) -> tuple[float, 
                 if own and j < i:  # block (j, i) counts twice
                     continue
                 near, far = (t.to(centre.device) - centre for t in (one, two))
-                d = _squared(near, far, _wide(a))
-                if own and i == j:
-                    d.fill_diagonal_(0.0)
+                d = _exact_where_close(_squared(near, far, _wide(a)), near, far)
                 found += f(d).sum().item() * (2 if own and i != j else 1)
         return found
 

@@ -1,9 +1,9 @@
-"""Looking at models, runs and results: facts, prediction type, precision, differences."""
+"""Numbers about models, runs and results: facts, prediction type, precision, errors. Nothing is drawn here."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -38,25 +38,6 @@ def spread(
     ratios = [i / max(count - 1, 1) for i in range(count)]
     kappas = [top ** (1 - r) * low**r for r in ratios]
     return Points(schedule.path, (largest, *kappas[1:])).sigmas()
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Columns of text; floats with three digits."""
-    cells = [list(header), *([_cell(c) for c in row] for row in rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    return "\n".join(
-        "  ".join(
-            c.rjust(w) if i else c.ljust(w)
-            for i, (c, w) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in cells
-    )
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def plain(value: Any) -> Any:

@@ -20,7 +20,8 @@ from torch import Tensor
 from ..noise import PerImageNoise
 from ..noise_schedule import NoiseSchedule
 from ..prediction import KINDS, Prediction
-from . import Evaluate, plain, spread, table
+from ..text_table import text_table
+from . import Evaluate, plain, spread
 
 #: Names of what is tried: prediction and sign of the output.
 READINGS: dict[str, tuple[Prediction, float]] = {
@@ -78,7 +79,7 @@ class Verdict:
                 *self.notes,
                 "",
                 "relative error of x0, ‖D − x0‖/‖x0‖:",
-                table(header, rows),
+                text_table(header, rows),
             )
         )
 

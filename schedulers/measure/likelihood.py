@@ -31,7 +31,8 @@ from ..path import Path
 from ..points import Points
 from ..settings import Settings, knob
 from ..solver.runge_kutta import TABLEAUX
-from . import Evaluate, table
+from ..text_table import text_table
+from . import Evaluate
 
 EXACT_UP_TO = 256  # values per image: as many backward passes per evaluation
 NUDGE = 0.01  # of σ: the step of a central difference
@@ -293,7 +294,7 @@ class Measured:
         how = f"{self.settings.method} on {len(self.levels)} levels, trace {kind} by {self.settings.derivative}"
         return "\n".join(
             (
-                table(["", *shown], rows),
+                text_table(["", *shown], rows),
                 f"mean {mean:.5g} bits/dim over {len(rows)} image{'s' * (len(rows) != 1)} of {self.dims} values",
                 f"{of}, blurred with σ = {self.levels[0]:.3g}.",
                 f"{how}; {self.evaluations} evaluations.",

@@ -1,32 +1,18 @@
-"""The noise levels of runs and the plan of a solver, as plain numbers for a page and as a picture."""
+"""The noise levels of runs and the plan of a solver, as plain numbers for a page."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import cycle
 from typing import Any
-
-from torch import Tensor
 
 from ..noise_schedule import NoiseSchedule
 from ..points import Points
 from ..solver import Plan
-from .figure import new_figure, pixels
 
-#: What the levels of a run can be plotted as and against, and how an axis is labelled.
-QUANTITIES = {
-    "log_sigma": "σ (log)",
-    "sigma": "σ",
-    "lambda": "λ = log(α/σ)",
-    "timestep": "timestep",
-}
-POSITIONS = {"step": "step", "progress": "progress"}
 #: The most levels (of all runs together) and the most rows of a table that a page is sent.
 MOST_LEVELS, MOST_ROWS = 4096, 200
-#: Okabe & Ito's colours, told apart by colour-blind readers.
-COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#999999", "#000000")
 
 
 @dataclass(frozen=True)
@@ -87,27 +73,3 @@ def plan_record(plan: Plan) -> dict[str, Any]:
     shown = [[_digits(row.get(name)) for name in columns] for row in rows[:MOST_ROWS]]
     facts = dict(solver=plan.solver, path=plan.path.name, order=plan.order, nfe=plan.nfe)
     return facts | dict(steps=plan.steps, columns=columns, rows=shown, stages=len(rows))
-
-
-def plot(runs: Sequence[Run], y: str, x: str, width: int = 960, height: int = 640) -> Tensor:
-    """Runs overlaid as IMAGE [1, height, width, 3] in [0, 1]. Raises ImportError without matplotlib."""
-    figure = new_figure(width, height)
-    ax = figure.subplots()
-    for run, color in zip(runs, cycle(COLORS), strict=False):
-        values = [math.nan if v is None else v for v in run.values(y)]
-        last = max(len(values) - 1, 1)
-        at = [i / last if x == "progress" else i for i in range(len(values))]
-        marker = "o" if len(values) <= 100 else None
-        ax.plot(at, values, color=color, marker=marker, markersize=5, linewidth=2, label=run.name)
-    if y == "log_sigma":
-        ax.set_yscale("log")
-    if all(v is None for run in runs for v in run.values(y)):
-        text = "connect noise_schedule to see this quantity"
-        ax.text(0.5, 0.5, text, ha="center", va="center", fontsize=15, transform=ax.transAxes)
-    ax.set_xlabel(POSITIONS[x], fontsize=15)
-    ax.set_ylabel(QUANTITIES[y], fontsize=15)
-    ax.tick_params(labelsize=13)
-    ax.grid(alpha=0.3)
-    if any(run.name for run in runs):
-        ax.legend(fontsize=13)
-    return pixels(figure)
