@@ -24,7 +24,7 @@ from sampling_kit.schedulers.fit.problem import Problem, summary
 from sampling_kit.schedulers.path import VE
 from sampling_kit.schedulers.points import Points
 from sampling_kit.schedulers.solver import UniPC
-from sampling_kit.schedulers.solver.plan import run
+from sampling_kit.schedulers.solver.run import Run
 
 FIRST_SEED, LOW, FINE = 2_000_000, 0.08, 14
 
@@ -50,7 +50,7 @@ def problem(net: Network, levels: list[float], train: int, held: int) -> Problem
     def fine(p: float, q: float, some: Tensor) -> Tensor:
         kappas = np.geomspace(p, q or 0.002, FINE + 1).tolist()
         points = Points(VE(), (*kappas[:-1], q) if q else (*kappas, 0.0))
-        return run(UniPC(3).plan(points), lambda x, s: denoise(x, s, some), states[p][some])
+        return UniPC(3).plan(points).solve(Run(lambda x, s: denoise(x, s, some)), states[p][some])
 
     states = {levels[0]: fits.starts(seeds)}
     with torch.no_grad():

@@ -64,6 +64,7 @@ from sampling_kit.schedulers.noise import PerImageNoise
 from sampling_kit.schedulers.path import VE
 from sampling_kit.schedulers.sample import sample
 from sampling_kit.schedulers.solver import DPMSolverMultistep
+from sampling_kit.schedulers.solver.run import Run
 from sampling_kit.schedulers.spacing import Karras, space
 
 SIZE, STEPS, BATCH = 32, 20, 100
@@ -116,7 +117,9 @@ class Model:
             run = self.guidance.begin(VE(), sigmas)
             denoise = partial(run, evaluate=partial(self.evaluate, classes=classes))
             with torch.no_grad():
-                made.append(sample(DPMSolverMultistep(), VE(), denoise, x, sigmas).clamp(-1, 1))
+                made.append(
+                    sample(DPMSolverMultistep(), VE(), Run(denoise), x, sigmas).clamp(-1, 1)
+                )
         return torch.cat(made)
 
 

@@ -35,6 +35,7 @@ from sampling_kit.schedulers.measure.metrics import frechet, random_features
 from sampling_kit.schedulers.path import VE
 from sampling_kit.schedulers.solver import ALL
 from sampling_kit.schedulers.solver.fitted import FittedSolver, Table, table_of
+from sampling_kit.schedulers.solver.selection import variants
 
 from . import peers, problems, quality
 from . import reference as end_points
@@ -245,8 +246,8 @@ def generalisation(nfe: int = 6) -> dict[str, Any]:
 def free_table(guidance: str, nfe: int) -> Table:
     """The best stored pair of ours."""
     pair = next(p for p in read_stored()["pairs"][guidance][str(nfe)] if p["side"] == "ours")
-    variants = (v for kind in ALL for v in kind.variants())
-    solver = next(v for v in variants if quality.short_name(v) == pair["solver"])
+    every = (v for kind in ALL for v in variants(kind))
+    solver = next(v for v in every if quality.short_name(v) == pair["solver"])
     steps = quality.contestant(solver).steps(nfe)
     return table_of(
         solver.plan(problems.network_problem("network-cond", 1).points(pair["spacing"], steps))

@@ -199,9 +199,9 @@ def tensor_files() -> list[bytes]:
     from sampling_kit.schedulers.path import VE
     from sampling_kit.schedulers.points import Points
     from sampling_kit.schedulers.solver import DPMSolverMultistep, HeunEDM
+    from sampling_kit.schedulers.solver.band_mix import Mix
     from sampling_kit.schedulers.solver.fitted import FittedSolver, table_of
-    from sampling_kit.schedulers.solver.mix import Mix
-    from sampling_kit.schedulers.solver.plan import State as RunState
+    from sampling_kit.schedulers.solver.state import State as RunState
 
     folder = scratch() / "good"
     folder.mkdir(exist_ok=True)

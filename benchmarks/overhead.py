@@ -31,6 +31,7 @@ from sampling_kit.schedulers.noise_schedule import ScaledLinearVP
 from sampling_kit.schedulers.path import VE
 from sampling_kit.schedulers.points import Points
 from sampling_kit.schedulers.solver import ALL, Solver
+from sampling_kit.schedulers.solver.run import Run
 from sampling_kit.schedulers.spacing import Karras, space
 
 SHAPES = ((1, 4, 64, 64), (4, 16, 128, 128), (1, 16, 13, 60, 90))
@@ -129,7 +130,7 @@ def ours(solver: Solver, steps: int, x: Tensor, d: Tensor) -> Seconds:
 
     def seconds() -> float:
         start = time.perf_counter()
-        solver.solve(points, lambda y, sigma: d, x, PerImageNoise(0))
+        solver.solve(points, Run(lambda y, sigma: d, PerImageNoise(0)), x)
         return time.perf_counter() - start
 
     return seconds
@@ -198,7 +199,7 @@ def kernels(solver: Solver) -> float:
             profiler.stop()
         return d
 
-    solver.solve(points_of(30), denoise, x, PerImageNoise(0))
+    solver.solve(points_of(30), Run(denoise, PerImageNoise(0)), x)
     return count_kernels(profiler) / (last - first) * solver.nfe(1000) / 1000
 
 

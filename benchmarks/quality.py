@@ -24,7 +24,9 @@ import torch
 from torch import Tensor
 
 from sampling_kit.schedulers.points import Points
-from sampling_kit.schedulers.solver import ALL, Plan, Solver, run
+from sampling_kit.schedulers.solver import ALL, Plan, Solver
+from sampling_kit.schedulers.solver.run import Run
+from sampling_kit.schedulers.solver.selection import variants
 
 from .peers import comfy_results, diffusers_results
 from .problems import (
@@ -51,13 +53,13 @@ Results = list[Result]
 
 def our_contestants(solvers: Sequence[type[Solver]] = ALL) -> list[Contestant]:
     """Every deterministic variant that is a plan; two names for one plan are one run."""
-    variants = [v for solver in solvers for v in solver.variants() if not v.stochastic]
-    return [contestant(v) for v in variants if v.planned]
+    still = [v for solver in solvers for v in variants(solver) if not v.stochastic]
+    return [contestant(v) for v in still if v.planned]
 
 
 def contestant(solver: Solver) -> Contestant:
     def play(task: Problem, points: Points, denoise: Denoise) -> Tensor:
-        return run(plan_of(solver, points), denoise, task.start)
+        return plan_of(solver, points).solve(Run(denoise), task.start)
 
     def key(points: Points) -> Hashable:
         try:

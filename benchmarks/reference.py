@@ -34,6 +34,7 @@ from sampling_kit.schedulers.denoiser.network import write
 from sampling_kit.schedulers.noise import PerImageNoise
 from sampling_kit.schedulers.path import VE
 from sampling_kit.schedulers.solver import GaussianAdams
+from sampling_kit.schedulers.solver.run import Run
 
 from .problems import Problem, rmse
 
@@ -79,7 +80,7 @@ def end_points(count: int, steps: int, scale: float, tick: Callable[[int], Any])
     made = []
     for first in range(0, count, BATCH):
         task = problem(range(first, min(first + BATCH, count)), scale)
-        made.append(solver.solve(task.points("karras 7", steps), task.denoise, task.start))
+        made.append(solver.solve(task.points("karras 7", steps), Run(task.denoise), task.start))
         tick(len(made[-1]))
     return torch.cat(made)
 

@@ -37,7 +37,9 @@ from sampling_kit.benchmarks.problems import (
 from sampling_kit.schedulers.denoiser import Gaussian, Mixture
 from sampling_kit.schedulers.path import VE, VP, Flow, Path
 from sampling_kit.schedulers.points import Points
-from sampling_kit.schedulers.solver import ALL, Solver, run
+from sampling_kit.schedulers.solver import ALL, Solver
+from sampling_kit.schedulers.solver.run import Run
+from sampling_kit.schedulers.solver.selection import variants
 
 PAGE = File(__file__).resolve().parent.parent / "docs" / "solvers.md"
 PATHS: tuple[Path, ...] = (VP(), VE(), Flow())
@@ -53,10 +55,6 @@ NONE = "–"
 
 Measured = Mapping[str, Sequence[str]]
 """call → the measured cells of its row."""
-
-
-def variants(family: type[Solver]) -> tuple[Solver, ...]:
-    return tuple(dict.fromkeys(family.variants()))
 
 
 def call(solver: Solver) -> str:
@@ -115,7 +113,7 @@ def curved_error(solver: Solver, path: Path, n: int) -> float:
     def denoise(x: Tensor, sigma: float) -> Tensor:
         return torch.from_numpy(curved(x.numpy(), sigma, host.on(sigma).alpha))
 
-    x = solver.solve(points, denoise, start * FROM)
+    x = solver.solve(points, Run(denoise), start * FROM)
     return (x / end - curved_end()).square().mean().sqrt().item()
 
 
@@ -140,12 +138,13 @@ def spread(solver: Solver, points: Points, deviation: float) -> list[tuple[float
     unit = torch.eye(sum(stage.noise != 0 for stage in plan.stages) + 1, dtype=torch.float64)
     x = unit[:, :1] * math.sqrt(p.alpha**2 * deviation**2 + p.sigma**2)
     seen: list[tuple[float, float]] = []
-    end = run(
-        plan,
-        oracle,
+    end = plan.solve(
+        Run(
+            oracle,
+            lambda position, like: unit[:, position : position + 1],
+            lambda s: seen.append((s.sigma, s.x.square().sum().item())),
+        ),
         x,
-        lambda position, like: unit[:, position : position + 1],
-        lambda s: seen.append((s.sigma, s.x.square().sum().item())),
     )
     return [*seen, (points[-1].sigma, end.square().sum().item())]
 
@@ -196,9 +195,9 @@ def error(solver: Solver, task: str, budget: int) -> str:
     x = it.start
     if task == "return":
         down = points.kappas[:-1]
-        x = solver.solve(Points(it.path, down[::-1]), denoise, exact)
+        x = solver.solve(Points(it.path, down[::-1]), Run(denoise), exact)
         points = Points(it.path, down)
-    end = solver.solve(points, denoise, x)
+    end = solver.solve(points, Run(denoise), x)
     allowed = budget * (1 + extra)
     return f"{rmse(end, exact).median().item():.2g}" if calls <= allowed else NONE
 

@@ -35,7 +35,7 @@ from ..schedulers.fit.problem import Field, Problem, summary
 from ..schedulers.fit.trajectories import fingerprint
 from ..schedulers.noise import PerImageNoise
 from ..schedulers.path import VE
-from ..schedulers.solver import DEIS, AdamsBashforth, GradientEstimation, Solver, UniPC
+from ..schedulers.solver import DEIS, AdamsBashforth, GradientEstimation, Run, Solver, UniPC
 from ..schedulers.solver.fitted import FittedSolver
 from . import postcards, trained
 
@@ -184,7 +184,7 @@ def teacher(denoise: Field, x: Tensor, batch: int = 32) -> Tensor:
     ends = []
     for rows in torch.arange(len(x)).split(batch):
         call = lambda y, sigma, rows=rows: denoise(y, sigma, rows)  # noqa: E731
-        ends.append(TEACHER.solve(points, call, x[rows]))
+        ends.append(TEACHER.solve(points, Run(call), x[rows]))
     return torch.cat(ends)
 
 

@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor
 
 from .path import VE, Path
 from .points import Points
-from .solver import Progress, Solver
-from .solver.plan import Denoise, DrawNoise
+from .solver import Run, Solver
 
 
-def sample(
-    solver: Solver,
-    path: Path,
-    denoise: Denoise,
-    x: Tensor,
-    sigmas: Sequence[float],
-    noise: DrawNoise | None = None,
-    callback: Callable[[Progress], None] | None = None,
-    check: Callable[[], None] | None = None,
-) -> Tensor:
-    """Run ``solver`` from state x [B, …] at sigmas[0] to sigmas[-1]. Fewer than 2 levels: x itself.
+def sample(solver: Solver, path: Path, run: Run, x: Tensor, sigmas: Sequence[float]) -> Tensor:
+    """The state at sigmas[-1] of ``solver`` from x [B, …] at sigmas[0]. Fewer than 2 levels: x itself.
 
-    denoise(x, sigma) → x0 in the host's coordinates (x0 + κ·ε, or flow's own). See ``plan.run``.
+    ``run`` denoises in the host's coordinates (x0 + κ·ε, or flow's own).
     """
     if len(sigmas) < 2:
         return x
     points = Points.from_sigmas(path, sigmas)
-    return solver.solve(points, denoise, x, noise, callback, check)
+    return solver.solve(points, run, x)
 
 
 def require_latent(path: Path, sigmas: Sequence[float]) -> None:

@@ -19,9 +19,9 @@ from torch import Tensor
 from .files import read_tensors, whole
 from .path import Path
 from .points import Points
-from .solver import Progress, Solver, State
+from .solver import Progress, Run, Solver, State, drive
 from .solver.base import host_plan
-from .solver.plan import Denoise, DrawNoise
+from .solver.run import DrawNoise, Program
 
 HEADER, VERSION = "sampling_kit_state", 1
 SAME = 1e-5  # of the largest value: more than a host's scaling there and back rounds, less than an edit
@@ -139,26 +139,17 @@ class Part:
             start, state=self._with(start.state, x, points.path.host.on(levels[0]).alpha)
         )
 
-    def run(
-        self,
-        start: Stopped,
-        path: Path,
-        denoise: Denoise,
-        levels: Sequence[float],
-        noise: DrawNoise | None = None,
-        callback: Callable[[Progress], None] | None = None,
-        check: Callable[[], None] | None = None,
-    ) -> Tensor:
+    def run(self, start: Stopped, path: Path, run: Run, levels: Sequence[float]) -> Tensor:
         """From ``start`` over ``levels``; returns x and leaves the state. The callback counts this part's steps."""
         points = Points.from_sigmas(path, start.sigmas)
         steps = len(levels) - 1
 
         def report(p: Progress) -> None:
-            if callback is not None:
-                callback(replace(p, step=p.step - start.level, steps=steps))
+            if run.callback is not None:
+                run.callback(replace(p, step=p.step - start.level, steps=steps))
 
         level = start.level + steps
-        state = self.solver.advance(points, denoise, start.state, noise, report, check, level)
+        state = self.solver.advance(points, replace(run, callback=report), start.state, level)
         self.out.stopped = on(replace(start, level=level, state=state), torch.device("cpu"))
         return state.x
 
@@ -216,16 +207,7 @@ class Stepped:
         state = State((x,))
         return Stopped(repr(self.solver), repr(path), tuple(levels), 0, seed, state, extra or {})
 
-    def run(
-        self,
-        start: Stopped,
-        path: Path,
-        denoise: Denoise,
-        levels: Sequence[float],
-        noise: DrawNoise | None = None,
-        callback: Callable[[Progress], None] | None = None,
-        check: Callable[[], None] | None = None,
-    ) -> Tensor:
+    def run(self, start: Stopped, path: Path, run: Run, levels: Sequence[float]) -> Tensor:
         """From ``start`` over ``levels``; ``seen`` comes before the callback."""
         state = start.state
         if len(levels) < 2:
@@ -234,15 +216,20 @@ class Stepped:
 
         def report(p: Progress) -> None:
             self.seen(p)
-            if callback is not None:
-                callback(p)
+            if run.callback is not None:
+                run.callback(p)
 
+        return drive(self._stepped(start, points, run.noise), replace(run, callback=report)).x
+
+    def _stepped(self, start: Stopped, points: Points, noise: DrawNoise | None) -> Program[State]:
+        """The solver's own questions, with ``passed`` at every level of a plan."""
+        state = start.state
         if not self.solver.planned:
-            return self.solver.solve(points, denoise, state.x, noise, report, check)
-        for level in range(len(levels)):
-            state = self.solver.advance(points, denoise, state, noise, report, check, level)
+            return (yield from self.solver.steps(points, state, noise))
+        for level in range(len(points)):
+            state = yield from self.solver.steps(points, state, noise, level)
             self.passed(replace(start, level=level, state=state))
-        return state.x
+        return state
 
 
 def fits(solver: Solver, points: Points, stopped: Stopped) -> bool:

@@ -13,7 +13,7 @@ from sampling_kit.schedulers.path import VE, VP, Flow
 from sampling_kit.schedulers.points import LARGEST_KAPPA, Points
 from sampling_kit.schedulers.solver import Adaptive, DPMSolver, Progress, State
 from sampling_kit.schedulers.solver.adaptive import GAINS, PAIRS, D, X
-from sampling_kit.schedulers.solver.plan import run
+from sampling_kit.schedulers.solver.run import Run
 
 MEAN = torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64)
 STD = torch.tensor([0.5, 1.5, 0.8], dtype=torch.float64)
@@ -80,7 +80,9 @@ def test_the_error_falls_with_the_tolerance(method, data, path):
     tolerances = (1e-2, 1e-4)
     errors = [
         float(
-            (Adaptive(method, t, t / 5, **MANY).integrate(points, oracle, x).x - exact).abs().max()
+            (Adaptive(method, t, t / 5, **MANY).integrate(points, Run(oracle), x).x - exact)
+            .abs()
+            .max()
         )
         for t in tolerances
     ]
@@ -94,7 +96,7 @@ def test_reported_evaluations_are_those_made(method, control):
     points = Points(VE(), (20.0, 1.0, 0.05, 0.0))
     oracle, levels = counting(Gaussian(VE(), MEAN, STD))
     solver = Adaptive(method, 1e-2, 1e-3, control=control)
-    report = solver.integrate(points, oracle, start(points, 1))
+    report = solver.integrate(points, Run(oracle), start(points, 1))
     (run,) = report.runs
     assert run.evaluations == len(levels) == report.nfe
     stages = {2: 2, 3: 3, 5: 6}[solver.order]
@@ -120,7 +122,7 @@ def test_dopri5_is_as_good_as_scipy(path, tolerance):
 
     ends = points[0].sigma, points[-1].sigma
     theirs = solve_ivp(slope, ends, x[0].numpy(), rtol=tolerance, atol=tolerance / 5)
-    ours = Adaptive("dopri5", tolerance, tolerance / 5, **MANY).integrate(points, oracle, x)
+    ours = Adaptive("dopri5", tolerance, tolerance / 5, **MANY).integrate(points, Run(oracle), x)
     assert ours.nfe <= 1.3 * theirs.nfev
     error = np.abs(theirs.y[:, -1] - exact[0].numpy()).max()
     assert float((ours.x - exact).abs().max()) < 10 * error + 1e-12
@@ -173,10 +175,10 @@ def test_accepted_steps_are_those_of_the_single_step_solver(name, form, order, p
     """DPMSolver over the accepted levels gives the same state."""
     points = Points(path, (20.0, 0.05, 0.0))
     oracle, x = Mixture(path, MEANS, STDS), start(points, 1)[:, :2]
-    report = Adaptive(f"{name}_{order - 1}{order}").integrate(points, oracle, x)
+    report = Adaptive(f"{name}_{order - 1}{order}").integrate(points, Run(oracle), x)
     taken = Points(path, (20.0, *report.runs[0].levels, 0.0))
     assert len(taken) > 6
-    again = run(DPMSolver(order, form).plan(taken), oracle, x)
+    again = DPMSolver(order, form).plan(taken).solve(Run(oracle), x)
     assert torch.allclose(report.x, again, rtol=1e-12, atol=1e-12)
 
 
@@ -200,7 +202,7 @@ def test_pure_noise_is_left_by_a_step_to_the_largest_level(method, path):
     points = Points(path, (math.inf, 0.05, 0.0))
     oracle, levels = counting(Gaussian(path, MEAN, STD))
     x = start(Points(path, (math.inf, 1.0)))
-    end = Adaptive(method, 1e-4, 1e-5, **MANY).integrate(points, oracle, x).x
+    end = Adaptive(method, 1e-4, 1e-5, **MANY).integrate(points, Run(oracle), x).x
     assert levels[:2] == [1.0, pytest.approx(path.at(LARGEST_KAPPA).sigma)]
     bottom = Points(path, (math.inf, 0.05))
     exact = Gaussian(path, MEAN, STD)(transported(bottom, x), bottom[-1].sigma)
@@ -212,7 +214,7 @@ def test_flow_starts_at_t_1_without_more_ado_in_sigma(method):
     points = Points(Flow(), (math.inf, 0.05))
     oracle, levels = counting(Gaussian(Flow(), MEAN, STD))
     x = start(points)
-    end = Adaptive(method, 1e-5, 1e-6).integrate(points, oracle, x).x
+    end = Adaptive(method, 1e-5, 1e-6).integrate(points, Run(oracle), x).x
     assert levels[0] == 1.0 and levels[1] < 1.0
     assert torch.allclose(end, transported(points, x), atol=1e-4)
 
@@ -221,7 +223,7 @@ def test_flow_starts_at_t_1_without_more_ado_in_sigma(method):
 def test_only_the_ends_count(method):
     oracle = Gaussian(VE(), MEAN, STD)
     runs = [Points(VE(), k) for k in ((20.0, 0.05, 0.0), (20.0, 9.0, 8.9, 0.3, 0.05, 0.0))]
-    few, many = (Adaptive(method).solve(p, oracle, start(runs[0])) for p in runs)
+    few, many = (Adaptive(method).solve(p, Run(oracle), start(runs[0])) for p in runs)
     assert torch.equal(few, many)
 
 
@@ -230,7 +232,7 @@ def test_one_level_and_0_is_d(method):
     oracle, points = Gaussian(VE(), MEAN, STD), Points(VE(), (3.0, 0.0))
     denoise, levels = counting(oracle)
     x = start(points)
-    assert torch.equal(Adaptive(method).solve(points, denoise, x), oracle(x, 3.0))
+    assert torch.equal(Adaptive(method).solve(points, Run(denoise), x), oracle(x, 3.0))
     assert levels == [3.0]
 
 
@@ -242,9 +244,9 @@ def test_up_and_down_again(method, path):
     up, down = Points(path, (0.05, top)), Points(path, (top, 0.05))
     oracle, x = Gaussian(path, MEAN, STD), start(up)
     solver = Adaptive(method, 1e-4, 1e-5, **MANY)
-    there = solver.solve(up, oracle, x)
+    there = solver.solve(up, Run(oracle), x)
     assert torch.allclose(there, transported(up, x), rtol=1e-2, atol=1e-2)
-    assert torch.allclose(solver.solve(down, oracle, there), x, atol=1e-2)
+    assert torch.allclose(solver.solve(down, Run(oracle), there), x, atol=1e-2)
 
 
 # ------------------------------------------------------------------------------- batches and callers
@@ -258,11 +260,11 @@ def test_every_image_has_its_own_steps(method, shape):
     oracle = Gaussian(VE(), torch.full(shape, 0.3), torch.full(shape, 0.7))
     x = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
     x = x * torch.tensor([1.0, 20.0, 200.0]).reshape(-1, *(1,) * len(shape))
-    report = Adaptive(method).integrate(points, oracle, x)
+    report = Adaptive(method).integrate(points, Run(oracle), x)
     assert report.x.dtype == torch.float32
     assert len({run.levels for run in report.runs}) > 1
     for i in range(3):
-        alone = Adaptive(method).integrate(points, oracle, x[i : i + 1])
+        alone = Adaptive(method).integrate(points, Run(oracle), x[i : i + 1])
         assert torch.equal(alone.x[0], report.x[i]) and alone.runs[0] == report.runs[i]
 
 
@@ -271,10 +273,10 @@ def test_the_denoiser_always_sees_the_whole_batch():
     means, points = torch.tensor([[-2.0], [0.0], [5.0]]), Points(VE(), (20.0, 0.05, 0.0))
     x = 20 * torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
     denoise = lambda y, s: means + (y - means) / (1 + s * s)  # noqa: E731
-    end = Adaptive().solve(points, denoise, x)
+    end = Adaptive().solve(points, Run(denoise), x)
     for i in range(3):
         alone = Adaptive().solve(
-            points, Gaussian(VE(), means[i].expand(4), torch.ones(4)), x[i : i + 1]
+            points, Run(Gaussian(VE(), means[i].expand(4), torch.ones(4))), x[i : i + 1]
         )
         assert torch.allclose(end[i], alone[0], atol=1e-5)
 
@@ -284,7 +286,7 @@ def test_together_the_worst_image_sets_the_steps(method):
     points = Points(VE(), (20.0, 0.05))
     oracle, levels = counting(Gaussian(VE(), MEAN, STD))
     x = start(points, 4)
-    report = Adaptive(method, 1e-3, 1e-4, together=True).integrate(points, oracle, x)
+    report = Adaptive(method, 1e-3, 1e-4, together=True).integrate(points, Run(oracle), x)
     assert len(levels) == report.nfe == report.runs[3].evaluations
     assert torch.allclose(report.x, transported(points, x), atol=0.02)
 
@@ -297,7 +299,9 @@ def test_callback_once_per_accepted_step_and_progress_by_levels_passed(method, t
     denoise, levels = counting(oracle)
     solver = Adaptive(method, together=together)
     x = start(points, 2)
-    report = solver.integrate(points, denoise, x, seen.append, lambda: checks.append(1))
+    report = solver.integrate(
+        points, Run(denoise, callback=seen.append, check=lambda: checks.append(1)), x
+    )
     assert len(checks) == len(levels)
     accepted = report.runs[0].accepted if together else sum(r.accepted for r in report.runs)
     assert len(seen) == accepted + 1
@@ -314,16 +318,16 @@ def test_a_run_in_parts_equals_one_within_the_tolerance():
     points = Points(Flow(), (math.inf, 2.0, 0.5, 0.05, 0.0))
     oracle, x, seen = Gaussian(Flow(), MEAN, STD), start(points), []
     solver = Adaptive(rtol=1e-4, atol=1e-5, **MANY)
-    half = solver.advance(points, oracle, State((x,)), level=2, callback=seen.append)
-    end = solver.advance(points, oracle, half, callback=seen.append)
-    assert torch.allclose(end.x, solver.solve(points, oracle, x), atol=1e-3)
+    half = solver.advance(points, Run(oracle, callback=seen.append), State((x,)), level=2)
+    end = solver.advance(points, Run(oracle, callback=seen.append), half)
+    assert torch.allclose(end.x, solver.solve(points, Run(oracle), x), atol=1e-3)
     assert seen[0].step == 0 and seen[-1].step == 3 and {p.steps for p in seen} == {4}
 
 
 def test_a_run_logs_what_it_took(caplog):
     points = Points(VE(), (20.0, 0.05, 0.0))
     with caplog.at_level(logging.INFO, "sampling_kit.schedulers.solver.adaptive"):
-        Adaptive().solve(points, Gaussian(VE(), MEAN, STD), start(points, 2))
+        Adaptive().solve(points, Run(Gaussian(VE(), MEAN, STD)), start(points, 2))
     assert len(caplog.messages) == 2
     assert caplog.messages[1].startswith("dpm_solver_23, image 1: ")
     assert "evaluations" in caplog.text and "rejected" in caplog.text
@@ -341,7 +345,7 @@ def test_a_non_finite_prediction_is_named(method, bad):
         return (x * bad if sigma < 1 else 0 * x).half()
 
     with pytest.raises(FloatingPointError, match=r"evaluation \d+ .*σ = 0\.\d+, float16.*bfloat16"):
-        Adaptive(method).solve(points, denoise, start(points))
+        Adaptive(method).solve(points, Run(denoise), start(points))
 
 
 def test_an_image_is_not_blamed_for_its_mates():
@@ -355,7 +359,9 @@ def test_an_image_is_not_blamed_for_its_mates():
             d[1] = math.nan
         return d
 
-    assert torch.isfinite(Adaptive("dpm_solver_23").solve(points, denoise, start(points, 2))).all()
+    assert torch.isfinite(
+        Adaptive("dpm_solver_23").solve(points, Run(denoise), start(points, 2))
+    ).all()
 
 
 def test_too_many_evaluations_and_too_small_steps_are_errors_with_a_way_out():
@@ -363,22 +369,22 @@ def test_too_many_evaluations_and_too_small_steps_are_errors_with_a_way_out():
     with pytest.raises(
         RuntimeError, match=r"dopri5.*20 evaluations were spent at σ = .*raise rtol"
     ):
-        Adaptive("dopri5", 1e-6, 1e-8, max_evaluations=20).solve(points, oracle, start(points))
+        Adaptive("dopri5", 1e-6, 1e-8, max_evaluations=20).solve(points, Run(oracle), start(points))
 
     def rough(x, sigma):  # no step is small enough below σ = 10
         return torch.full_like(x, 0.0 if sigma > 10 else 1e9 * math.sin(1e12 * sigma))
 
     with pytest.raises(RuntimeError, match=r"the step became too small.*raise rtol"):
-        Adaptive("dpm_solver_12").solve(points, rough, start(points))
+        Adaptive("dpm_solver_12").solve(points, Run(rough), start(points))
 
 
 def test_bad_runs_are_refused():
     oracle = Gaussian(VE(), MEAN, STD)
     with pytest.raises(ValueError, match="cannot start at noise level exactly 0"):
-        Adaptive().solve(Points(VE(), (0.0, 1.0)), oracle, torch.ones(1, 3))
+        Adaptive().solve(Points(VE(), (0.0, 1.0)), Run(oracle), torch.ones(1, 3))
     with pytest.raises(ValueError, match=r"points\.host"):
-        Adaptive("dopri5").integrate(Points(VP(), (2.0, 1.0)), oracle, torch.ones(1, 3))
+        Adaptive("dopri5").integrate(Points(VP(), (2.0, 1.0)), Run(oracle), torch.ones(1, 3))
     with pytest.raises(ValueError, match=r"returned shape \(1, 2\)"):
-        Adaptive().solve(Points(VE(), (2.0, 1.0)), lambda x, s: x[:, :2], torch.ones(1, 3))
+        Adaptive().solve(Points(VE(), (2.0, 1.0)), Run(lambda x, s: x[:, :2]), torch.ones(1, 3))
     with pytest.raises(ValueError, match=r"Adaptive\.rtol"):
         Adaptive(rtol=-1.0)

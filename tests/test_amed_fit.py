@@ -17,7 +17,7 @@ from sampling_kit.schedulers.path import VE, VP
 from sampling_kit.schedulers.points import Points
 from sampling_kit.schedulers.solver import AMED, AdamsBashforth, DPMSolver, DPMSolverMultistep
 from sampling_kit.schedulers.solver.fitted import table_of
-from sampling_kit.schedulers.solver.plan import run
+from sampling_kit.schedulers.solver.run import Run
 
 POINTS = Points(VE(), (20.0, 4.0, 0.8, 0.1, 0.0))
 
@@ -51,7 +51,7 @@ def problem(mixture) -> Problem:
             p = min(k for k in kept if k > kappa)
             levels = torch.linspace(math.log(p), math.log(kappa), 31).double().exp().tolist()
             plan = DPMSolver(2).plan(Points(VE(), (p, *levels[1:-1], kappa)))
-            kept[kappa] = run(plan, lambda y, s: mixture(y, s), kept[p])
+            kept[kappa] = plan.solve(Run(lambda y, s: mixture(y, s)), kept[p])
         return kept[kappa]
 
     for kappa in POINTS.kappas[1:4]:
@@ -81,7 +81,9 @@ def test_table_and_directions_are_amed(problem):
     table = amed.amed_table(POINTS, numbers)
     solver = AMED("0.4, 0.6, 0.5", "1.1, 0.9, 1.0", "0.95, 1.0, 1.05")
     rows = problem.held[:4]
-    expected = run(solver.plan(POINTS), lambda x, s: problem.field(x, s, rows), problem.start[rows])
+    expected = solver.plan(POINTS).solve(
+        Run(lambda x, s: problem.field(x, s, rows)), problem.start[rows]
+    )
     torch.testing.assert_close(problem.run(table, rows), expected)
     one = amed.directions_table(POINTS, [[0.5]] * 3)
     halves = amed.amed_table(POINTS, [(0.5, 1.0, 1.0)] * 4)
@@ -129,11 +131,11 @@ def test_the_solver_without_a_reason_to_differ_is_the_table(problem):
     rows = problem.held[:3]
     denoise = lambda x, s: problem.field(x, s, rows)  # noqa: E731
     solver = amed.LearnedAMED(constants)
-    found = solver.solve(POINTS, denoise, problem.start[rows])
+    found = solver.solve(POINTS, Run(denoise), problem.start[rows])
     torch.testing.assert_close(found, problem.run(amed.amed_table(POINTS, numbers), rows))
     for base in (AdamsBashforth(3), DPMSolverMultistep(2)):
         solver = amed.LearnedAMED(constants, base=base)
-        found = solver.solve(POINTS, denoise, problem.start[rows])
+        found = solver.solve(POINTS, Run(denoise), problem.start[rows])
         table = table_of(amed.plugin_plan(base, POINTS, numbers))
         torch.testing.assert_close(found, problem.run(table, rows))
         assert table.nfe == 7 == solver.nfe(4)
@@ -170,11 +172,11 @@ def test_features_reach_the_predictor_per_image(problem, mixture):
     x = problem.start[problem.held[:3]]
     with amed.Bottleneck(net.middle) as features:
         solver = amed.LearnedAMED(predictor, features)
-        together = solver.solve(POINTS, net, x)
-        alone = solver.solve(POINTS, net, x[1:2])
+        together = solver.solve(POINTS, Run(net), x)
+        alone = solver.solve(POINTS, Run(net), x[1:2])
     # the features are float32 and round differently in another batch
     torch.testing.assert_close(together[1:2], alone, rtol=1e-5, atol=1e-6)
-    without = amed.LearnedAMED(predictor).solve(POINTS, net, x)
+    without = amed.LearnedAMED(predictor).solve(POINTS, Run(net), x)
     assert rmse(together - without).min() > 1e-6
     assert not net.middle._forward_hooks
 

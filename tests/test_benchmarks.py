@@ -9,6 +9,7 @@ import torch
 from sampling_kit.benchmarks import batched, overhead, peers, problems, quality
 from sampling_kit.schedulers.path import VE, Flow
 from sampling_kit.schedulers.solver import DDIM, Euler, HeunEDM
+from sampling_kit.schedulers.solver.run import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # diffusers and new numpy
 SMALL = dict(budgets=(4, 6), seeds=4)
@@ -32,7 +33,7 @@ def test_the_answer_is_known_better_than_any_contestant_comes(name):
 def test_the_answer_is_where_many_steps_of_heun_end():
     task = problems.problem("mixture", 4)
     plan = HeunEDM().plan(task.points("karras 7", 600))
-    end = quality.run(plan, task.denoise, task.start)
+    end = plan.solve(Run(task.denoise), task.start)
     assert problems.rmse(end, problems.answer("mixture", 4).end).max() < 1e-3
 
 
@@ -57,7 +58,7 @@ def test_diffusers_euler_is_ours():
     task = problems.problem("mixture", 2)
     points = task.points("karras 7", 6)
     theirs = peers.Recipe("EulerDiscreteScheduler", slope=True).play(task, points, task.denoise)
-    ours = quality.run(Euler().plan(points), task.denoise, task.start)
+    ours = Euler().plan(points).solve(Run(task.denoise), task.start)
     assert torch.allclose(theirs, ours, atol=1e-5)
 
 

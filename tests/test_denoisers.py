@@ -13,6 +13,7 @@ from sampling_kit.schedulers.noise_schedule import EDM
 from sampling_kit.schedulers.path import PATHS, VE, VP, Flow
 from sampling_kit.schedulers.sample import sample
 from sampling_kit.schedulers.solver import DPMSolverMultistep
+from sampling_kit.schedulers.solver.run import Run
 from sampling_kit.schedulers.spacing import Karras, space
 
 on_every_path = pytest.mark.parametrize("path", [p() for p in PATHS], ids=lambda p: p.name)
@@ -159,7 +160,11 @@ def drawn(model, dtype, shape, count=10):
     classes = torch.eye(count + 1, count, dtype=dtype)
     with torch.inference_mode():
         return sample(
-            DPMSolverMultistep(), VE(), lambda x, s: model(x, s, classes), noise, points.sigmas()
+            DPMSolverMultistep(),
+            VE(),
+            Run(lambda x, s: model(x, s, classes)),
+            noise,
+            points.sigmas(),
         )
 
 

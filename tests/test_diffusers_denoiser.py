@@ -28,7 +28,8 @@ from sampling_kit.schedulers.path import VE, VP, Flow
 from sampling_kit.schedulers.points import Points
 from sampling_kit.schedulers.prediction import Prediction
 from sampling_kit.schedulers.sample import sample
-from sampling_kit.schedulers.solver import DDIM, DDPM, DPMSolverMultistep, Euler, RectifiedFlow, run
+from sampling_kit.schedulers.solver import DDIM, DDPM, DPMSolverMultistep, Euler, RectifiedFlow
+from sampling_kit.schedulers.solver.run import Run
 
 diffusers = pytest.importorskip("diffusers")
 diffusers.utils.logging.set_verbosity_error()
@@ -529,7 +530,7 @@ def guided(mine, cond, uncond, scale):
 
 
 def sampled(solver, path, kappas, denoise, x, noise=None):
-    return run(solver.plan(Points(path, tuple(kappas))), denoise, x, noise)
+    return solver.plan(Points(path, tuple(kappas))).solve(Run(denoise, noise), x)
 
 
 def pictures(x):
@@ -702,10 +703,10 @@ def test_zero_snr_runs_in_comfyui_s_coordinates(name, ours):
     sigmas = torch.tensor(points.sigmas())
     assert mine.trained.time(float(sigmas[0])) == 999
     assert mine.trained.time(float(mine.noise_schedule.kappa(998))) == pytest.approx(998)
-    native = run(DDIM().plan(points), lambda y, sigma: mine(y, sigma, cond), x)
+    native = DDIM().plan(points).solve(Run(lambda y, sigma: mine(y, sigma, cond)), x)
     host = mine.using(path=mine.path.host)
     denoise = lambda y, sigma: host(y, sigma, cond)  # noqa: E731
-    out = sample(DDIM(), VP(), denoise, x * sigmas[0], sigmas.tolist())
+    out = sample(DDIM(), VP(), Run(denoise), x * sigmas[0], sigmas.tolist())
     assert error(out, native, x) < 1e-3
 
 
@@ -716,7 +717,7 @@ def test_a_bfloat16_cogvideox_folder_makes_frames(tmp_path):
     mine, cond = mine.using(path=mine.path.host), conditioning("cogvideox-5b", 1)
     x = latent("cogvideox-5b", 1)
     levels = [*mine.noise_schedule.kappa(np.array([998, 749, 499, 249])), 0.0]
-    out = sample(DDIM(), VP(), lambda y, sigma: mine(y, sigma, cond), x * levels[0], levels)
+    out = sample(DDIM(), VP(), Run(lambda y, sigma: mine(y, sigma, cond)), x * levels[0], levels)
     frames = vae.decode(out)
     assert out.dtype == frames.dtype == torch.float32
     assert frames.shape == (1, 3, 5, 16, 24)

@@ -23,6 +23,7 @@ from sampling_kit.schedulers.noise import PerImageNoise
 from sampling_kit.schedulers.path import Flow
 from sampling_kit.schedulers.sample import noised, sample
 from sampling_kit.schedulers.solver import DPMSolverMultistep
+from sampling_kit.schedulers.solver.run import Run
 
 pytest.importorskip("diffusers")
 BY_ID = {node.define_schema().node_id.removeprefix("SamplingKit"): node for node in NODES}
@@ -99,7 +100,7 @@ def by_engine(name, network, sigmas, noise, picture=None):
         low = network(x, sigma, uncond)
         return low + 3.0 * (network(x, sigma, cond) - low)
 
-    return sample(DPMSolverMultistep(), path, d, x, sigmas, PerImageNoise(0), lambda p: None)
+    return sample(DPMSolverMultistep(), path, Run(d, PerImageNoise(0), lambda p: None), x, sigmas)
 
 
 def error(a, b):

@@ -9,6 +9,7 @@ from sampling_kit.schedulers.noise import PerImageNoise
 from sampling_kit.schedulers.noise_schedule import EDM, LinearVP, RectifiedFlowSchedule
 from sampling_kit.schedulers.sample import sample
 from sampling_kit.schedulers.solver import Euler, HeunEDM
+from sampling_kit.schedulers.solver.run import Run
 from sampling_kit.schedulers.spacing import Trailing, space
 from sampling_kit.schedulers.split import Handover, Part, load, save
 
@@ -32,9 +33,9 @@ def test_an_edit_under_churn_is_a_fresh_run_from_the_edit(schedule, solver, tmp_
         return torch.tanh(x * p.alpha / (p.alpha**2 + p.sigma**2) + 0.1)
 
     first = Part(solver, Handover(), tuple(sigmas))
-    y = first.run(
-        first.begin(path, x, sigmas[: level + 1], SEED), path, denoise, sigmas[: level + 1], noise
-    )
+    run = Run(denoise, noise)
+    start = first.begin(path, x, sigmas[: level + 1], SEED)
+    y = first.run(start, path, run, sigmas[: level + 1])
     kept = tmp_path / "state.safetensors"  # what a file holds goes on as what was in memory
     save(replace(first.out.stopped, extra={"picture": y + 1}), kept, {"samples": y})
     stopped, _ = load(kept)
@@ -43,8 +44,8 @@ def test_an_edit_under_churn_is_a_fresh_run_from_the_edit(schedule, solver, tmp_
     last = Part(solver, Handover(), after=Handover(stopped), edited=True)
     edited = y * 0.8 + 0.1
     start = last.begin(path, edited, sigmas[level:], 0)
-    end = last.run(start, path, denoise, sigmas[level:], noise)
+    end = last.run(start, path, run, sigmas[level:])
     drawn = stopped.state.draws - 1  # one of them for the step after the stop
     later = lambda position, like: noise(position + drawn, like)  # noqa: E731
-    fresh = sample(solver, path, denoise, edited, sigmas[level:], later)
+    fresh = sample(solver, path, Run(denoise, later), edited, sigmas[level:])
     assert torch.allclose(end, fresh, rtol=0, atol=1e-6)

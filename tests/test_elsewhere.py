@@ -16,7 +16,8 @@ from sampling_kit.schedulers.noise_schedule import (
 )
 from sampling_kit.schedulers.path import VE, VP, Flow
 from sampling_kit.schedulers.points import Points
-from sampling_kit.schedulers.solver import DDIM, DDPM, Euler, HeunEDM, RectifiedFlow, run
+from sampling_kit.schedulers.solver import DDIM, DDPM, Euler, HeunEDM, RectifiedFlow
+from sampling_kit.schedulers.solver.run import Run
 from sampling_kit.schedulers.spacing import space
 
 MEAN, STD = torch.tensor([0.3, -1.0, 2.0]).double(), torch.tensor([0.5, 1.5, 0.8]).double()
@@ -47,7 +48,7 @@ def in_double(scheduler, schedule, n):
 def states(plan, denoise, noise):
     """Every state the denoiser saw, and the last one."""
     seen = []
-    end = run(plan, denoise, X, noise, lambda s: seen.append(s.x))
+    end = plan.solve(Run(denoise, noise, lambda s: seen.append(s.x)), X)
     return [*seen[1:], end]
 
 
@@ -163,7 +164,7 @@ def test_euler_and_heun_equal_the_edm_algorithm(solver, correct, churn, n):
     ours = solver(churn=churn, churn_from=0.05, churn_to=50.0, noise=1.003)
     reference = edm_sampler(oracle, x, points.kappas, churn, 0.05, 50.0, 1.003, Draws(), correct)
     assert torch.allclose(
-        run(ours.plan(points), oracle, x, Draws()), reference, rtol=1e-9, atol=1e-9
+        ours.plan(points).solve(Run(oracle, Draws()), x), reference, rtol=1e-9, atol=1e-9
     )
 
 
@@ -196,7 +197,7 @@ def test_heun_on_flow_equals_diffusers():
     oracle, x = Gaussian(Flow(), MEAN, STD), X
     for t, sigma in zip(theirs.timesteps, theirs.sigmas.tolist(), strict=False):
         x = theirs.step((x - oracle(x, sigma)) / sigma, t, x).prev_sample.double()
-    assert torch.allclose(run(HeunEDM().plan(points), oracle, X), x, rtol=1e-4, atol=1e-4)
+    assert torch.allclose(HeunEDM().plan(points).solve(Run(oracle), X), x, rtol=1e-4, atol=1e-4)
 
 
 def test_flow_euler_is_x_plus_dt_v():
@@ -204,4 +205,4 @@ def test_flow_euler_is_x_plus_dt_v():
     oracle, x = Gaussian(Flow(), MEAN, STD), X
     for p, q in points.steps:
         x = x + (q.sigma - p.sigma) * (x - oracle(x, p.sigma)) / p.sigma
-    assert torch.allclose(run(RectifiedFlow().plan(points), oracle, X), x, atol=1e-12)
+    assert torch.allclose(RectifiedFlow().plan(points).solve(Run(oracle), X), x, atol=1e-12)

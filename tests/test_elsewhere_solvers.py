@@ -27,8 +27,8 @@ from sampling_kit.schedulers.solver import (
     HeunEDM,
     SASolver,
     UniPC,
-    run,
 )
+from sampling_kit.schedulers.solver.run import Run
 
 diffusers = pytest.importorskip("diffusers")
 from diffusers.schedulers import (  # noqa: E402
@@ -82,7 +82,7 @@ def our_states(solver, points, x=X):
         seen.append(x)
         return oracle(x, sigma)
 
-    end = run(solver.plan(points), denoise, x, draw)
+    end = solver.plan(points).solve(Run(denoise, draw), x)
     return [*seen, end]
 
 

@@ -9,7 +9,8 @@ from scipy.integrate import quad
 
 from sampling_kit.schedulers.path import VE, Flow
 from sampling_kit.schedulers.points import Points
-from sampling_kit.schedulers.solver import ERSDE, run
+from sampling_kit.schedulers.solver import ERSDE
+from sampling_kit.schedulers.solver.run import Run
 
 KAPPAS = (5.0, 3.0, 2.0, 1.1, 0.7, 0.3)
 #: φ(κ) of the paper, table 1 and eq. 17.
@@ -55,5 +56,8 @@ def test_every_order_is_the_paper_s(path, scale, order):
         p = path.on(sigma)
         return prediction(x / p.alpha, p.kappa)
 
-    ours = run(ERSDE(order, scale, noise=0.0).plan(points), denoise, first.alpha * y) / last.alpha
+    ours = (
+        ERSDE(order, scale, noise=0.0).plan(points).solve(Run(denoise), first.alpha * y)
+        / last.alpha
+    )
     assert torch.allclose(ours, algorithm_3(SCALES[scale], order, y), rtol=0, atol=1e-9)

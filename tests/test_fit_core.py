@@ -25,13 +25,14 @@ from sampling_kit.schedulers.solver import (
     HeunEDM,
     State,
     UniPC,
-    run,
 )
+from sampling_kit.schedulers.solver.band_mix import Mix, Spectra, band_weights
 from sampling_kit.schedulers.solver.base import host_plan
 from sampling_kit.schedulers.solver.fitted import FittedSolver, Table, ddim, table_of
-from sampling_kit.schedulers.solver.mix import Mix, Spectra, band_weights
+from sampling_kit.schedulers.solver.run import Run
+from sampling_kit.schedulers.solver.selection import variants
 
-STILL = [s for cls in ALL if cls.planned for s in cls.variants() if not s.stochastic]
+STILL = [s for cls in ALL if cls.planned for s in variants(cls) if not s.stochastic]
 PATHS = pytest.mark.parametrize("path", [VP(), VE(), Flow()], ids=lambda p: p.name)
 KNOTS = (0.0, 0.2, 0.5, 1.0)
 MEAN = torch.tensor([0.5, -1.0, 2.0]).double()[:, None, None]
@@ -88,7 +89,9 @@ def test_every_deterministic_plan_is_a_table(solver, path):
     fitted = FittedSolver(table)
     assert table.nfe == plan.nfe == fitted.nfe(1)
     assert fitted.points(path).kappas == pytest.approx(points.kappas, rel=1e-12)
-    assert torch.allclose(run(fitted.plan(points), d, x), run(plan, d, x), rtol=0, atol=1e-10)
+    assert torch.allclose(
+        fitted.plan(points).solve(Run(d), x), plan.solve(Run(d), x), rtol=0, atol=1e-10
+    )
 
 
 def test_a_plan_that_has_the_form_already_keeps_its_numbers():
@@ -105,7 +108,9 @@ def test_from_pure_noise():
     for solver in (DPMSolverMultistep(), UniPC(), DDIM()):
         plan = solver.plan(points)
         fitted = FittedSolver(table_of(plan))
-        assert torch.allclose(run(fitted.plan(points), d, x), run(plan, d, x), rtol=0, atol=1e-12)
+        assert torch.allclose(
+            fitted.plan(points).solve(Run(d), x), plan.solve(Run(d), x), rtol=0, atol=1e-12
+        )
 
 
 def test_pure_noise_as_the_host_writes_it():
@@ -117,7 +122,7 @@ def test_pure_noise_as_the_host_writes_it():
     x = normal(2, 3, 8, 8) * LARGEST_KAPPA
     direct = host_plan(DDIM(), Points(VE(), (LARGEST_KAPPA, 4.0, 1.0, 0.0)))
     d = oracle(VE())
-    assert torch.allclose(run(plan, d, x), run(direct, d, x), rtol=0, atol=1e-3)
+    assert torch.allclose(plan.solve(Run(d), x), direct.solve(Run(d), x), rtol=0, atol=1e-3)
 
 
 def test_a_told_level_is_part_of_the_state():
@@ -126,10 +131,10 @@ def test_a_told_level_is_part_of_the_state():
     plan = AMED("0.4 0.6", "1.1 0.9", "0.8 1.2").plan(points)
     fitted = FittedSolver(table_of(plan))
     x = normal(2, 3, 8, 8) * 20
-    end = run(plan, oracle(VE()), x)
+    end = plan.solve(Run(oracle(VE())), x)
     for path in (VE(), VP(), Flow()):
         c = rescale(VE().at(20.0), path)[1]
-        own = run(fitted.plan(points.on(path)), oracle(path), c * x)
+        own = fitted.plan(points.on(path)).solve(Run(oracle(path)), c * x)
         assert torch.allclose(own, end, rtol=0, atol=1e-10)
 
 
@@ -205,7 +210,7 @@ def test_bands_add_up_to_one(size):
 def test_identity_matrices_are_scalar_weights(shape):
     table, x, d = two_m(), normal(*shape) * 20, oracle(VE(), shape[1:])
     plain, mixed = (FittedSolver(t).plan(levels(VE())) for t in (table, bands(table)))
-    assert torch.allclose(run(mixed, d, x), run(plain, d, x), rtol=0, atol=1e-10)
+    assert torch.allclose(mixed.solve(Run(d), x), plain.solve(Run(d), x), rtol=0, atol=1e-10)
 
 
 def test_a_page_gets_bands_in_words():
@@ -236,9 +241,9 @@ def test_a_band_takes_its_frequencies():
 def test_bands_mean_the_same_on_every_path(path):
     fitted = FittedSolver(channels_mixed(two_m()))
     x = normal(2, 3, 8, 8) * 20
-    end = run(fitted.plan(fitted.points(VE())), oracle(VE()), x)
+    end = fitted.plan(fitted.points(VE())).solve(Run(oracle(VE())), x)
     c = rescale(VE().at(20.0), path)[1]
-    own = run(fitted.plan(fitted.points(path)), oracle(path), c * x)
+    own = fitted.plan(fitted.points(path)).solve(Run(oracle(path)), c * x)
     assert torch.allclose(own, end, rtol=0, atol=1e-10)
 
 
@@ -246,10 +251,10 @@ def test_bands_mean_the_same_on_every_path(path):
 def test_a_split_run_with_bands_is_the_run(level):
     fitted = FittedSolver(channels_mixed(two_m()))
     points, d, x = fitted.points(VE()), oracle(VE()), normal(2, 3, 8, 8) * 20
-    whole = fitted.advance(points, d, State((x,)))
-    part = fitted.advance(points, d, State((x,)), level=level)
+    whole = fitted.advance(points, Run(d), State((x,)))
+    part = fitted.advance(points, Run(d), State((x,)), level=level)
     part = State(**{f.name: getattr(part, f.name) for f in dataclasses.fields(part)})
-    assert torch.equal(fitted.advance(points, d, part).x, whole.x)
+    assert torch.equal(fitted.advance(points, Run(d), part).x, whole.x)
 
 
 @PATHS
@@ -257,7 +262,7 @@ def test_a_split_run_hands_out_the_state_at_its_level(path):
     solver, points = HeunEDM(), levels(path)
     fitted = FittedSolver(table_of(solver.plan(points)))
     d, x = oracle(path.host), normal(2, 3, 8, 8) * path.host.at(20.0).sigma
-    own, base = (s.advance(points, d, State((x,)), level=2) for s in (fitted, solver))
+    own, base = (s.advance(points, Run(d), State((x,)), level=2) for s in (fitted, solver))
     assert torch.allclose(own.x, base.x, rtol=0, atol=1e-10)
 
 
@@ -301,7 +306,7 @@ def test_bands_refuse(mix, reason):
 def test_a_latent_of_another_kind_is_refused(shape):
     plan = FittedSolver(channels_mixed(two_m())).plan(levels(VE()))
     with pytest.raises(ValueError, match="mixes 3 channels"):
-        run(plan, lambda x, s: x, normal(*shape))
+        plan.solve(Run(lambda x, s: x), normal(*shape))
 
 
 # ---- problems
@@ -320,7 +325,7 @@ def test_a_problem_counts_and_agrees_with_the_run(path):
     ends = task.run(table, task.held)
     assert task.evaluations == 2 * 5
     plan = FittedSolver(table).plan(levels(path))
-    assert torch.equal(ends, run(plan, oracle(path), task.start[task.held]))
+    assert torch.equal(ends, plan.solve(Run(oracle(path)), task.start[task.held]))
     rms = ends.flatten(1).square().mean(1).sqrt()
     assert torch.allclose(task.errors(table, task.held), rms)
 

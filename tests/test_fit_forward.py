@@ -18,8 +18,9 @@ from sampling_kit.schedulers.noise_schedule import EDM
 from sampling_kit.schedulers.path import VE, VP, Flow, rescale
 from sampling_kit.schedulers.points import Points
 from sampling_kit.schedulers.solver import ALL, DDIM, AdamsBashforth, DPMSolverMultistep, HeunEDM
+from sampling_kit.schedulers.solver.band_mix import Mix, Spectra
 from sampling_kit.schedulers.solver.fitted import FittedSolver, table_of
-from sampling_kit.schedulers.solver.mix import Mix, Spectra
+from sampling_kit.schedulers.solver.selection import variants
 from sampling_kit.schedulers.spacing import Karras, space
 
 QUICK = Forward(numbers=3, bands=0, images=12, budget=10**6)
@@ -106,17 +107,37 @@ def test_every_number_of_a_row_enters_where_it_says():
     """Columns of the Jacobian against whole runs, of a table told a first level below its start."""
     problem, table = vectors(), from_noise(start(4, top=40.0), 80.0)
     rows, window = torch.arange(3), 3
-    run = forward.whole(problem, table, rows)
-    assert torch.allclose(run.y[-1], problem.run(table, rows), rtol=0, atol=1e-12)
+    course = forward.whole(problem, table, rows)
+    assert torch.allclose(course.y[-1], problem.run(table, rows), rtol=0, atol=1e-12)
     zero = np.zeros(len(names(table, window)))
-    for i in range(len(zero)):
-        settings = Forward(window=window, probe=1e-4)
-        found = forward.column(problem, table, zero, i, rows, run, settings)
+    settings = Forward(window=window, probe=1e-4)
+    columns = forward.columns(problem, table, zero, rows, course, settings)
+    for i, found in enumerate(columns):
         step = zero.copy()
         step[i] = 1e-5
         ends = [problem.run(moved(table, window, sign * step), rows) for sign in (1, -1)]
         exact = (ends[0] - ends[1]) / 2e-5
         assert torch.allclose(found, exact, rtol=2e-3, atol=2e-3 * float(exact.abs().max()))
+
+
+def test_perturbed_runs_share_their_calls():
+    """As many as the problem's batch has room for, with the numbers of one at a time."""
+    rows, settings, table = torch.arange(3), Forward(window=3), start(4)
+    answers = []
+    for batch in (3, 12):
+        problem, calls = vectors(), []
+        problem.batch, field = batch, problem.field
+        problem.field = lambda x, s, r, f=field, c=calls: (c.append(r.tolist()), f(x, s, r))[1]
+        course = forward.whole(problem, table, rows)
+        zero = np.zeros(len(names(table, 3)))
+        columns = forward.columns(problem, table, zero, rows, course, settings)
+        answers.append((columns, len(calls), problem.evaluations))
+        assert all(call == rows.tolist() * (len(call) // 3) for call in calls)
+        assert max(map(len, calls)) == batch
+    (alone, many, spent), (together, few, same) = answers
+    assert few < 0.6 * many and spent == same
+    for a, b in zip(alone, together, strict=True):
+        assert torch.allclose(a, b, rtol=0, atol=1e-10 * float(a.abs().max()) / settings.probe)
 
 
 def test_the_first_level_is_fitted_too():
@@ -189,7 +210,7 @@ def test_the_path_does_not_matter(path):
 
 
 @pytest.mark.parametrize(
-    "solver", [s for c in ALL if c.planned for s in c.variants()[:1] if not s.stochastic], ids=repr
+    "solver", [s for c in ALL if c.planned for s in variants(c)[:1] if not s.stochastic], ids=repr
 )
 def test_any_deterministic_solver_is_a_start(solver):
     problem = vectors(n=12)

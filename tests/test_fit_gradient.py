@@ -19,7 +19,7 @@ from sampling_kit.schedulers.path import VE, VP, Flow, rescale
 from sampling_kit.schedulers.points import Points
 from sampling_kit.schedulers.solver import DDIM, AdamsBashforth, DPMSolver
 from sampling_kit.schedulers.solver.fitted import table_of
-from sampling_kit.schedulers.solver.plan import run
+from sampling_kit.schedulers.solver.run import Run
 
 KAPPAS = (20.0, 5.0, 1.5, 0.4, 0.0)
 #: Deviations of the data of the toy field: many along the first rows, few along the last.
@@ -37,7 +37,7 @@ def toy(x: Tensor, sigma: float | Tensor, rows: Tensor) -> Tensor:
 def teacher(x: Tensor, steps: int = 200) -> Tensor:
     kappas = (*torch.logspace(torch.tensor(20.0).log10(), -2.5, steps).double().tolist(), 0.0)
     plan = DPMSolver(2).plan(Points(VE(), (20.0, *kappas[1:])))
-    return run(plan, lambda y, s: toy(y, s, torch.zeros(0)), x)
+    return plan.solve(Run(lambda y, s: toy(y, s, torch.zeros(0))), x)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ import torch
 from sampling_kit.schedulers.denoiser import Gaussian, Mixture
 from sampling_kit.schedulers.path import VE, VP, Flow, SubVP
 from sampling_kit.schedulers.points import Points
-from sampling_kit.schedulers.solver import DEIS, DPMSolverMultistep, GaussianAdams, UniPC, run
+from sampling_kit.schedulers.solver import DEIS, DPMSolverMultistep, GaussianAdams, UniPC
+from sampling_kit.schedulers.solver.run import Run
 
 ORDERS = [(1, 0), (1, 2), (2, 0), (3, 4), (4, 0), (2, 4)]
 on_every_path = pytest.mark.parametrize("path", [VP(), VE(), Flow(), SubVP()], ids=lambda p: p.name)
@@ -46,7 +47,7 @@ def test_exact_for_its_gaussian_in_any_number_of_steps(path, residual, coordinat
             start, end, oracle = ends(points, prior, mean)
             for orders in ORDERS:
                 solver = GaussianAdams(prior, *orders, residual, coordinate)
-                assert torch.allclose(run(solver.plan(points), oracle, start), end, atol=1e-9)
+                assert torch.allclose(solver.plan(points).solve(Run(oracle), start), end, atol=1e-9)
 
 
 @pytest.mark.parametrize("path", [VP(), Flow()], ids=lambda p: p.name)
@@ -59,7 +60,7 @@ def test_exact_from_pure_noise_and_back_up(path, residual):
         start, end, oracle = ends(points, 0.8, mean)
         for orders in ORDERS:
             solver = GaussianAdams(0.8, *orders, residual)
-            assert torch.allclose(run(solver.plan(points), oracle, start), end, atol=1e-9)
+            assert torch.allclose(solver.plan(points).solve(Run(oracle), start), end, atol=1e-9)
 
 
 @on_every_path
@@ -86,7 +87,7 @@ def assert_same(path, ours, theirs):
     points = geometric(path, 10.0, 0.2, 6)
     field = Mixture(path, torch.tensor([[1.0, 0.5], [-1.5, 1.0]]).double(), torch.ones(2).double())
     start = points[0].sigma * noise(5, 2)
-    a, b = (run(s.plan(points), field, start) for s in (ours, theirs))
+    a, b = (s.plan(points).solve(Run(field), start) for s in (ours, theirs))
     assert torch.allclose(a, b, rtol=1e-9, atol=1e-9)
 
 
@@ -96,7 +97,7 @@ def curved(solver, n):
     field = Mixture(VE(), means, torch.tensor([0.5, 0.7, 0.6]).double())
     u = np.linspace(0, 1, n + 1)
     u = u + 0.15 * np.sin(np.pi * u) ** 2 * u
-    return run(solver.plan(Points(VE(), tuple(3 * (0.1 / 3) ** u))), field, 3 * noise(16, 2))
+    return solver.plan(Points(VE(), tuple(3 * (0.1 / 3) ** u))).solve(Run(field), 3 * noise(16, 2))
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +126,6 @@ def test_a_step_to_zero_returns_the_prediction():
         seen.append(0.3 * x + sigma)
         return seen[-1]
 
-    end = run(GaussianAdams().plan(points), denoise, noise(2, 3))
+    end = GaussianAdams().plan(points).solve(Run(denoise), noise(2, 3))
     assert torch.equal(end, seen[-1])
     assert len(seen) == 2

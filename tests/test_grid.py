@@ -9,6 +9,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from contracts import starts_at_pure_noise
 
 from sampling_kit.schedulers.denoiser import Mixture
 from sampling_kit.schedulers.fit.grid import (
@@ -35,8 +36,8 @@ from sampling_kit.schedulers.solver import (
     Adaptive,
     DPMSolverMultistep,
     HeunEDM,
-    run,
 )
+from sampling_kit.schedulers.solver.run import Run
 from sampling_kit.schedulers.spacing import UniformLambda, space
 
 SHAPE = (1, 1, 4)
@@ -99,7 +100,7 @@ def test_costs_are_those_of_ddim_runs(tmp_path):
     costs, kappas = jump_costs(course), course.kappas
     for i, j in ((0, 1), (0, 7), (2, 5), (6, 7)):
         plan = DDIM().plan(Points(VE(), (kappas[i], kappas[j])))
-        end = run(plan, lambda x, s: field(x, s, None), found.x(i, task.train))
+        end = plan.solve(Run(lambda x, s: field(x, s, None)), found.x(i, task.train))
         assert costs[i, j] == pytest.approx(
             float(rmse(end - found.x(j, task.train)).mean()), rel=1e-6
         )
@@ -147,7 +148,7 @@ def test_search_lowers_the_error_within_its_budget(tmp_path):
 )
 @pytest.mark.parametrize("schedule", [EDM(), RectifiedFlowSchedule(3.0)], ids=["VE", "flow"])
 def test_never_worse_than_the_best_fixed_spacing(solver, schedule, tmp_path):
-    if schedule.path == Flow() and not solver.starts_at_pure_noise:
+    if schedule.path == Flow() and not starts_at_pure_noise(solver):
         pytest.skip("cannot start at pure noise")
     field = mixture(schedule.path.host)
     found, task, schedule = recorded(tmp_path, field, schedule)

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+from contracts import off
 
 from sampling_kit.nodes import NODES
 from sampling_kit.nodes.host.alone import guider as host
@@ -52,6 +53,7 @@ from sampling_kit.schedulers.points import Points
 from sampling_kit.schedulers.prediction import Prediction
 from sampling_kit.schedulers.sample import sample
 from sampling_kit.schedulers.solver import DDIM, Euler
+from sampling_kit.schedulers.solver.run import Run
 from sampling_kit.schedulers.spacing import Karras, Trailing, space
 
 X = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -129,7 +131,7 @@ def test_a_neutral_rule_is_off_bit_for_bit_and_costs_nothing(cls, path):
     world, y = World(path), state()
     bare = world.run(Guidance(), y)
     world.calls.clear()
-    assert torch.equal(world.run(Guidance((cls.off(),)), y), bare)
+    assert torch.equal(world.run(Guidance((off(cls),)), y), bare)
     assert set(world.calls) == {(COND,)}
 
 
@@ -385,7 +387,7 @@ def test_an_interval_over_40_percent_of_20_steps_makes_28_calls(schedule):
 
     world = World(schedule.path)
     run = guidance.begin(schedule.path, sigmas)
-    sample(Euler(), schedule.path, lambda x, s: run(x, s, world.evaluate), state(), sigmas)
+    sample(Euler(), schedule.path, Run(lambda x, s: run(x, s, world.evaluate)), state(), sigmas)
     report = run.report()
     assert report["network_calls"] == 28 and report["saved_calls"] == 12
     assert report["calls"] == {COND: 20, UNCOND: 8} and report["evaluations"] == 20
@@ -531,7 +533,9 @@ def test_cfg_plus_plus_is_the_paper_s_step_on_ddim(path, scale):
     run = Guidance((CFGPlusPlus(scale),)).begin(path, points.sigmas())
     scaled = first / path.at(kappas[0]).alpha if path == VP() else first
     for solver in (DDIM(), Euler()):
-        ours = sample(solver, path, lambda y, s: run(y, s, world.evaluate), scaled, points.sigmas())
+        ours = sample(
+            solver, path, Run(lambda y, s: run(y, s, world.evaluate)), scaled, points.sigmas()
+        )
         assert torch.allclose(ours, x, atol=1e-7 if path == VP() else 1e-9)
 
 
@@ -545,10 +549,7 @@ def test_zero_init_leaves_the_first_steps_of_the_flow_where_they_are():
     world, sigmas = World(Flow()), (1.0, 0.8, 0.5, 0.0)
     run = Guidance((CFGZeroStar(3.0, 2),)).begin(Flow(), sigmas)
     states = []
-    sample(
-        Euler(), Flow(), lambda x, s: run(x, s, world.evaluate), state(), sigmas,
-        callback=lambda p: states.append(p.x),
-    )  # fmt: skip
+    sample(Euler(), Flow(), Run(lambda x, s: run(x, s, world.evaluate), callback=lambda p: states.append(p.x)), state(), sigmas)  # fmt: skip
     assert torch.allclose(states[0], states[2], atol=1e-12)
     assert [row["skipped"] for row in run.report()["steps"]] == [[UNCOND], [UNCOND], []]
 

@@ -17,6 +17,7 @@ from sampling_kit.headless.context import Context, use
 from sampling_kit.headless.registry import registry
 from sampling_kit.schedulers.measure.metrics import distances
 from sampling_kit.schedulers.solver import ALL
+from sampling_kit.schedulers.solver.run import Run
 
 NODES = registry()
 EXAMPLES = Path(__file__).resolve().parent.parent / "example_workflows" / "api"
@@ -88,7 +89,7 @@ def test_the_noise_is_that_of_the_closed_form():
         return 0.3 + std**2 / (std**2 + sigma**2) * (x - 0.3)
 
     x = torch.randn(4, 3, generator=torch.manual_seed(0))
-    noise = sample(UniPC(max_order=3), EDM().path, denoise, x, sigmas)
+    noise = sample(UniPC(max_order=3), EDM().path, Run(denoise), x, sigmas)
     exact = 0.3 + (x - 0.3) * (std**2 + sigmas[-1] ** 2).sqrt() / (std**2 + sigmas[0] ** 2).sqrt()
     assert torch.allclose(noise, exact, rtol=5e-3)
 

@@ -25,9 +25,9 @@ from sampling_kit.schedulers.solver import (
     HeunEDM,
     Restart,
     SASolver,
-    run,
 )
 from sampling_kit.schedulers.solver.plan import Plan, Stage
+from sampling_kit.schedulers.solver.run import Run
 from sampling_kit.schedulers.solver.runge_kutta import EXPONENTIAL, TABLEAUX
 
 both_paths = pytest.mark.parametrize("path", [VE(), Flow()], ids=lambda p: p.name)
@@ -36,7 +36,7 @@ both_paths = pytest.mark.parametrize("path", [VE(), Flow()], ids=lambda p: p.nam
 def states(solver, points, denoise, x, noise=None):
     """x at the level of every step, and at the end."""
     seen = []
-    end = run(solver.plan(points), denoise, x, noise, lambda p: seen.append(p.x.clone()))
+    end = solver.plan(points).solve(Run(denoise, noise, lambda p: seen.append(p.x.clone())), x)
     return [*seen, end]
 
 
@@ -64,7 +64,7 @@ def test_gradient_estimation_is_the_paper_s(gamma):
     sigmas, before = (5.0, 3.0, 1.5, 0.6), None
     denoise = lambda x, s: torch.tanh(x) / (1 + s)  # noqa: E731
     x = torch.linspace(-4, 4, 5).double()[None]
-    end = run(GradientEstimation(gamma).plan(Points(VE(), sigmas)), denoise, x)
+    end = GradientEstimation(gamma).plan(Points(VE(), sigmas)).solve(Run(denoise), x)
     for here, there in pairwise(sigmas):
         v = (x - denoise(x, here)) / here
         x = x + (there - here) * (v if before is None else gamma * v + (1 - gamma) * before)
@@ -132,7 +132,7 @@ def test_moves_pair_only_what_is_one_difference():
     d.insert(0, denoise(x[0], 1.5))
     expected = x[0] + 0.3 * x[2] + 0.3 * d[0] - 0.3 * d[2]
     plan = Plan("by hand", VE(), at[0], tuple(stages), 1)
-    assert torch.allclose(run(plan, denoise, start), expected, rtol=0, atol=1e-12)
+    assert torch.allclose(plan.solve(Run(denoise), start), expected, rtol=0, atol=1e-12)
 
 
 def test_the_tolerance_is_in_units_of_the_state():
@@ -143,7 +143,7 @@ def test_the_tolerance_is_in_units_of_the_state():
         points = Points(path, (50.0, 0.02))
         size = math.hypot(points[0].alpha, points[0].sigma)
         x = torch.tensor([[1.0, -2.0]]).double() * size
-        report = Adaptive(rtol=0.05, atol=0.01).integrate(points, Gaussian(path, mean, std), x)
+        report = Adaptive(rtol=0.05, atol=0.01).integrate(points, Run(Gaussian(path, mean, std)), x)
         found.append(report.runs[0].levels)
     assert len(found[0]) > 3
     assert found[1] == pytest.approx(found[0], rel=1e-6)
@@ -158,11 +158,12 @@ def test_steps_are_accepted_and_sized_by_their_errors():
     for first_step, safety in ((0.02, 0.6), (0.5, 1.0)):
         x = torch.tensor([[1.0, -2.0]]).double()
         solver = Adaptive("dpm_solver_12", rtol, atol, first_step=first_step, safety=safety)
-        (found,) = solver.integrate(Points(VP(), (50.0, 0.02)), oracle, x).runs
+        (found,) = solver.integrate(Points(VP(), (50.0, 0.02)), Run(oracle), x).runs
         errors, before = [], x
         for step in pairwise((50.0, *found.levels)):
             low, high = (
-                run(DPMSolver(n, "original").plan(Points(VP(), step)), oracle, x) for n in (1, 2)
+                DPMSolver(n, "original").plan(Points(VP(), step)).solve(Run(oracle), x)
+                for n in (1, 2)
             )
             allowed = (rtol * torch.maximum(low.abs(), before.abs())).clamp(min=atol)
             errors.append(float(((high - low) / allowed).square().mean().sqrt()))
@@ -196,11 +197,8 @@ def test_restart_returns_to_the_variance_of_its_level(solver, path):
     points = Points.from_sigmas(path, sigmas)
     axes = torch.eye(64).double()
     start = axes[:1] * sigmas[0]
-    end = run(
-        solver.plan(points),
-        lambda x, s: torch.zeros_like(x),
-        start,
-        lambda k, like: axes[k : k + 1],
+    end = solver.plan(points).solve(
+        Run(lambda x, s: torch.zeros_like(x), lambda k, like: axes[k : k + 1]), start
     )
     assert float(end.norm()) == pytest.approx(sigmas[-1], rel=1e-9)
     assert int((end.abs() > 1e-12).sum()) > 1
@@ -216,7 +214,7 @@ def test_churn_keeps_to_its_window():
             told.append(sigma)
             return torch.zeros_like(x)
 
-        run(solver.plan(Points(VE(), sigmas)), denoise, torch.ones(1, 2), lambda k, x: x * 0)
+        solver.plan(Points(VE(), sigmas)).solve(Run(denoise, lambda k, x: x * 0), torch.ones(1, 2))
         first = told if isinstance(solver, Euler) else told[::2]
         raised = [s * (math.sqrt(2) if 1 <= s <= 5 else 1) for s in sigmas[:-1]]
         assert first == pytest.approx(raised)
@@ -235,7 +233,7 @@ def test_sa_solver_draws_inside_its_window_only():
         return torch.ones_like(like)
 
     solver = SASolver(noise_from=1.0, noise_to=5.0)
-    run(solver.plan(Points(VE(), sigmas)), denoise, torch.ones(1, 2).double(), noise)
+    solver.plan(Points(VE(), sigmas)).solve(Run(denoise, noise), torch.ones(1, 2).double())
     assert drawn == [5.0, 3.0, 1.0]
 
 

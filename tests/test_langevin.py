@@ -11,7 +11,8 @@ from sampling_kit.schedulers.path import VE, VP, Flow, SubVP
 from sampling_kit.schedulers.points import Points
 from sampling_kit.schedulers.solver import DDIM, DDPM, EulerMaruyama, Langevin, State
 from sampling_kit.schedulers.solver.langevin import PREDICTORS, langevin_move
-from sampling_kit.schedulers.solver.plan import run
+from sampling_kit.schedulers.solver.run import Run, drive
+from sampling_kit.schedulers.solver.selection import variants
 
 PATHS = [VP(), VE(), Flow(), SubVP()]
 on_every_path = pytest.mark.parametrize("path", PATHS, ids=lambda p: p.name)
@@ -99,7 +100,9 @@ def test_a_corrector_improves_the_variance_of_few_steps(predictor, path):
     oracle, errors = gaussian(path), []
     for moves in (0, 4):
         state = State((x,))
-        end = Langevin(predictor, moves, 0.2).walk(points, oracle, state, PerImageNoise(1)).x
+        end = drive(
+            Langevin(predictor, moves, 0.2).walk(points, state, PerImageNoise(1)), Run(oracle)
+        ).x
         errors.append(abs(float(end.square().mean()) / variance(points[-1]) - 1))
     assert errors[0] > 0.05
     assert errors[1] < max(0.5 * errors[0], 0.06)
@@ -109,9 +112,9 @@ def test_a_corrector_improves_the_variance_of_few_steps(predictor, path):
 def test_marginals_of_many_steps(path):
     points = levels(path, 200)
     x = math.sqrt(variance(points[0])) * noise(1, 20_000)
-    for solver in Langevin.variants():
+    for solver in variants(Langevin):
         state, oracle = State((x,)), gaussian(path, (20_000,))
-        end = solver.walk(points, oracle, state, PerImageNoise(1)).x
+        end = drive(solver.walk(points, state, PerImageNoise(1)), Run(oracle)).x
         expected = variance(points[-1])
         assert float(end.square().mean()) == pytest.approx(expected, rel=0.06), solver
 
@@ -127,8 +130,8 @@ def test_without_a_corrector_it_is_its_predictor(predictor, plain, none, path):
     oracle, x = gaussian(path, (5,)), 20 * noise(2, 5)
     solver, seen = Langevin(predictor, **none), []
     draw = PerImageNoise(3) if solver.stochastic else None
-    ours = solver.walk(points, oracle, State((x,)), draw, seen.append).x
-    theirs = run(plain.plan(points), oracle, x, PerImageNoise(3))
+    ours = drive(solver.walk(points, State((x,)), draw), Run(oracle, callback=seen.append)).x
+    theirs = plain.plan(points).solve(Run(oracle, PerImageNoise(3)), x)
     assert torch.allclose(ours, theirs, rtol=1e-12, atol=1e-12)
     assert solver.stochastic == plain.stochastic and len(seen) == 7 == solver.nfe(7)
 
@@ -136,13 +139,13 @@ def test_without_a_corrector_it_is_its_predictor(predictor, plain, none, path):
 def test_a_small_snr_is_near_the_predictor():
     points, x = levels(Flow(), 6), noise(2, 50)
     oracle = gaussian(Flow(), (50,))
-    still = run(DDIM().plan(points), oracle, x)
+    still = DDIM().plan(points).solve(Run(oracle), x)
     for snr in (1e-2, 1e-4):
-        moved = Langevin("ddim", 2, snr).solve(points, oracle, x, PerImageNoise(0))
+        moved = Langevin("ddim", 2, snr).solve(points, Run(oracle, PerImageNoise(0)), x)
         assert 0 < (moved - still).abs().max() < 30 * snr
 
 
-@pytest.mark.parametrize("solver", [*Langevin.variants(), Langevin("ddim", 3)], ids=repr)
+@pytest.mark.parametrize("solver", [*variants(Langevin), Langevin("ddim", 3)], ids=repr)
 def test_draws_are_numbered_in_order_and_a_run_resumes_bit_for_bit(solver):
     points = Points(Flow(), (math.inf, 5.0, 2.0, 0.4, 0.1, 0.0))
     oracle, x, draw, positions, calls = (
@@ -162,14 +165,14 @@ def test_draws_are_numbered_in_order_and_a_run_resumes_bit_for_bit(solver):
         return oracle(x, sigma)
 
     before = x.clone()
-    whole = solver.advance(points, counted, State((x,)), numbered)
+    whole = solver.advance(points, Run(counted, numbered), State((x,)))
     assert positions == list(range(1, len(positions) + 1)) and whole.draws == len(positions)
     assert len(calls) == solver.nfe(5)
     for cut in range(6):
         steps = []
-        half = solver.advance(points, oracle, State((x,)), draw, steps.append, level=cut)
+        half = solver.advance(points, Run(oracle, draw, steps.append), State((x,)), level=cut)
         assert half.stage == cut
-        end = solver.advance(points, oracle, half, draw, steps.append)
+        end = solver.advance(points, Run(oracle, draw, steps.append), half)
         assert torch.equal(end.x, whole.x) and end.draws == whole.draws
         assert [s.step for s in steps] == [0, 1, 2, 3, 4]
     assert torch.equal(x, before)
@@ -178,10 +181,12 @@ def test_draws_are_numbered_in_order_and_a_run_resumes_bit_for_bit(solver):
 def test_bad_runs_are_refused():
     oracle, x = gaussian(VE(), (5,)), noise(1, 5)
     with pytest.raises(ValueError, match=r"draws noise.*must fall"):
-        Langevin("ddim").solve(Points(VE(), (0.1, 1.0)), oracle, x, PerImageNoise(0))
+        Langevin("ddim").solve(Points(VE(), (0.1, 1.0)), Run(oracle, PerImageNoise(0)), x)
     with pytest.raises(ValueError, match="pass a noise source"):
-        Langevin().solve(levels(VE(), 2), oracle, x)
+        Langevin().solve(levels(VE(), 2), Run(oracle), x)
     with pytest.raises(FloatingPointError, match=r"evaluation 2 \(σ = .*float64"):
         Langevin().solve(
-            levels(VE(), 3), lambda x, s: x * (math.nan if s < 15 else 0.0), x, PerImageNoise(0)
+            levels(VE(), 3),
+            Run(lambda x, s: x * (math.nan if s < 15 else 0.0), PerImageNoise(0)),
+            x,
         )

@@ -21,6 +21,7 @@ from sampling_kit.schedulers.noise_schedule import EDM, LinearVP, RectifiedFlowS
 from sampling_kit.schedulers.path import PATHS, VE
 from sampling_kit.schedulers.sample import sample
 from sampling_kit.schedulers.solver import DDIM
+from sampling_kit.schedulers.solver.run import Run
 from sampling_kit.schedulers.spacing import Trailing, space
 
 
@@ -109,7 +110,9 @@ def test_a_latent_run_is_the_pixel_run(schedule):
 
     def run(denoise, start):
         x = start * levels[0]
-        return sample(DDIM(), schedule.path, denoise, x, levels, lambda *_: None, lambda _: None)
+        return sample(
+            DDIM(), schedule.path, Run(denoise, lambda *_: None, lambda _: None), x, levels
+        )
 
     pixels, latents = run(model, noise), run(inside, encode(noise))
     assert pixels.std() > 0.2

@@ -15,8 +15,8 @@ from sampling_kit.schedulers.solver import (
     DPMSolverMultistep,
     SASolver,
     UniPC,
-    run,
 )
+from sampling_kit.schedulers.solver.run import Run
 
 UNEVEN = (5.0, 3.0, 1.9, 1.0, 0.8, 0.3, 0.1)
 COORDINATES = ("lambda", "log_sigma", "sigma")
@@ -52,7 +52,7 @@ def test_data_linear_in_the_coordinate_is_solved_exactly(family, name, path):
         def denoise(x, sigma):
             return torch.full_like(x, data(path.on(sigma).kappa))
 
-        end = run(family(coordinate).plan(points), denoise, x).item()
+        end = family(coordinate).plan(points).solve(Run(denoise), x).item()
         return abs(end - (q.sigma / p.sigma * 0.7 + q.alpha * moved))
 
     assert error(name) < 1e-9

@@ -11,14 +11,16 @@ from sampling_kit.schedulers.denoiser.analytic import Gaussian
 from sampling_kit.schedulers.noise import PerImageNoise
 from sampling_kit.schedulers.path import VE, VP, Flow
 from sampling_kit.schedulers.points import Points
-from sampling_kit.schedulers.solver import ALL, DDPM, State, run
+from sampling_kit.schedulers.solver import ALL, DDPM, State
 from sampling_kit.schedulers.solver.adams import DEIS, AdamsBashforth
 from sampling_kit.schedulers.solver.base import host_plan
 from sampling_kit.schedulers.solver.euler import Euler
 from sampling_kit.schedulers.solver.multistep import DPMSolverMultistep, UniPC
 from sampling_kit.schedulers.solver.restart import Restart
+from sampling_kit.schedulers.solver.run import Run
+from sampling_kit.schedulers.solver.selection import variants
 
-PLANNED = [s for cls in ALL if cls.planned for s in cls.variants()]
+PLANNED = [s for cls in ALL if cls.planned for s in variants(cls)]
 MEAN, STD = torch.tensor([0.5, -1.0, 2.0]).double(), torch.tensor([0.6, 0.8, 0.7]).double()
 solvers = pytest.mark.parametrize("solver", PLANNED, ids=repr)
 hosts = pytest.mark.parametrize("host", [VE(), Flow()], ids=lambda p: p.name)
@@ -53,7 +55,7 @@ def test_the_moves_are_the_table(solver, host):
     x = points[0].alpha * MEAN + points[0].sigma * noise(0, torch.empty(4, 3)).double()
     table = by_the_table(plan, oracle, x, noise)
     # a solver that extrapolates far amplifies rounding; nothing here does by more than 1e5
-    assert torch.allclose(run(plan, oracle, x, noise), table, rtol=1e-10, atol=1e-10)
+    assert torch.allclose(plan.solve(Run(oracle, noise), x), table, rtol=1e-10, atol=1e-10)
 
 
 @solvers
@@ -62,26 +64,26 @@ def test_a_run_in_parts_is_the_run(solver):
     points = levels(Flow(), 5, 9.0)
     oracle, noise = Gaussian(Flow(), MEAN, STD), PerImageNoise(5)
     x = points[0].alpha * MEAN + points[0].sigma * noise(0, torch.empty(2, 3)).double()
-    whole = solver.solve(points, oracle, x, noise)
+    whole = solver.solve(points, Run(oracle, noise), x)
     for level in range(1, 6):
-        state = solver.advance(points, oracle, State((x,)), noise, level=level)
+        state = solver.advance(points, Run(oracle, noise), State((x,)), level=level)
         part = Points(Flow(), points.kappas[: level + 1])
         looks_ahead = isinstance(solver, Restart) or any(
             getattr(solver, knob, False) for knob in ("churn", "lower_order_final")
         )
         if not looks_ahead:  # then a plan for the first levels is the first part of the whole
-            assert torch.allclose(state.x, solver.solve(part, oracle, x, noise), atol=1e-12)
+            assert torch.allclose(state.x, solver.solve(part, Run(oracle, noise), x), atol=1e-12)
         assert torch.equal(state.moved(state.x).x, state.x)
-        assert torch.equal(solver.advance(points, oracle, state, noise).x, whole)
-        once_more = solver.advance(points, oracle, state, noise, level=level)
-        assert torch.equal(solver.advance(points, oracle, once_more, noise).x, whole)
+        assert torch.equal(solver.advance(points, Run(oracle, noise), state).x, whole)
+        once_more = solver.advance(points, Run(oracle, noise), state, level=level)
+        assert torch.equal(solver.advance(points, Run(oracle, noise), once_more).x, whole)
 
 
 def test_churned_levels_hand_out_the_state_before_the_noise():
     points = Points(VE(), (9.0, 3.0, 1.0, 0.0))
     solver, noise = Euler(churn=0.9), PerImageNoise(1)
     x = 9 * noise(0, torch.empty(1, 3)).double()
-    state = solver.advance(points, Gaussian(VE(), MEAN, STD), State((x,)), noise, level=1)
+    state = solver.advance(points, Run(Gaussian(VE(), MEAN, STD), noise), State((x,)), level=1)
     added = 1.0 * math.sqrt((3 * 1.3) ** 2 - 3**2) * noise(2, x)
     assert torch.allclose(state.y - state.x, added, atol=1e-12)
     shifted = state.moved(state.x + 1)
@@ -93,11 +95,11 @@ def test_an_edit_between_the_parts_is_used_and_the_history_kept():
     points = levels(VE(), 6)
     solver, oracle = DPMSolverMultistep(2), Gaussian(VE(), MEAN, STD)
     x = torch.full((1, 3), 15.0).double()
-    state = solver.advance(points, oracle, State((x,)), level=3)
-    edited = solver.advance(points, oracle, state.moved(state.x + 0.1)).x
-    afresh = solver.solve(Points(VE(), points.kappas[3:]), oracle, state.x + 0.1)
+    state = solver.advance(points, Run(oracle), State((x,)), level=3)
+    edited = solver.advance(points, Run(oracle), state.moved(state.x + 0.1)).x
+    afresh = solver.solve(Points(VE(), points.kappas[3:]), Run(oracle), state.x + 0.1)
     assert not torch.allclose(edited, afresh, atol=1e-5)
-    assert not torch.allclose(edited, solver.solve(points, oracle, x), atol=1e-5)
+    assert not torch.allclose(edited, solver.solve(points, Run(oracle), x), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +133,7 @@ def test_kernels_of_a_step(host, solver, kernels):
         counts.append(len(asked))
         return d
 
-    run(solver.plan(levels(host, 24)), denoise, d.clone())
+    solver.plan(levels(host, 24)).solve(Run(denoise), d.clone())
     steps = {b - a for a, b in pairwise(counts[10:21])}
     assert steps == {kernels}
 
@@ -148,8 +150,8 @@ def test_a_non_finite_prediction_is_found_soon(broken, named):
         calls.append(sigma)
         return x * math.nan if len(calls) == broken + 1 else x
 
-    with pytest.raises(FloatingPointError, match=rf"at step {named} of 12 \(σ"):
-        run(Euler().plan(points), denoise, torch.ones(1, 3))
+    with pytest.raises(FloatingPointError, match=rf"at step {named} of 12, evaluation \d+ \(σ"):
+        Euler().plan(points).solve(Run(denoise), torch.ones(1, 3))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -166,11 +168,11 @@ def test_no_synchronisation_inside_a_run(solver):
         return 0.5 * y
 
     try:
-        assert torch.isfinite(run(plan, denoise, x, PerImageNoise(0))).all()
+        assert torch.isfinite(plan.solve(Run(denoise, PerImageNoise(0)), x)).all()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
 
 def test_a_stochastic_plan_without_noise_is_refused():
     with pytest.raises(ValueError, match="noise source"):
-        run(DDPM().plan(levels(VE(), 3)), lambda x, s: x, torch.ones(1, 3))
+        DDPM().plan(levels(VE(), 3)).solve(Run(lambda x, s: x), torch.ones(1, 3))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from contracts import exact_for_constant, shift_invariant
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -30,7 +31,9 @@ from sampling_kit.schedulers.path import PATHS, VE
 from sampling_kit.schedulers.points import Points
 from sampling_kit.schedulers.settings import Settings
 from sampling_kit.schedulers.solver import ALL as SOLVERS
-from sampling_kit.schedulers.solver import AdamsBashforth, Plan, Restart, RungeKutta, run
+from sampling_kit.schedulers.solver import AdamsBashforth, Plan, Restart, RungeKutta
+from sampling_kit.schedulers.solver.run import Run
+from sampling_kit.schedulers.solver.selection import variants
 
 few = lambda count: settings(  # noqa: E731
     max_examples=count, deadline=None, derandomize=True, database=None
@@ -333,7 +336,7 @@ def levels(draw: Any) -> tuple[float, ...]:
 
 @few(250)
 @given(
-    st.sampled_from([s for kind in SOLVERS if kind.planned for s in kind.variants()]),
+    st.sampled_from([s for kind in SOLVERS if kind.planned for s in variants(kind)]),
     st.sampled_from(PATHS),
     levels(),
 )
@@ -345,14 +348,14 @@ def test_any_solver_on_any_levels(solver, path, kappas):
     points = Points(path(), kappas)
     plan = solver.plan(points)
     assert all(map(math.isfinite, weights(plan))) and plan.nfe >= 1
-    if not (solver.exact_for_constant and solver.shift_invariant) or plan.clip_x0:
+    if not (exact_for_constant(solver) and shift_invariant(solver)) or plan.clip_x0:
         return
     c = torch.tensor([[3.0, -0.5]], dtype=torch.float64)
     p, q = points[0], points[-1]
     silent = lambda position, like: torch.zeros_like(like)  # noqa: E731
     rounding = 1e-14 * (1 + sum(map(abs, weights(plan)))) ** 2
     for eps in (0.0,) if plan.stochastic else (0.0, 1.0):
-        end = run(plan, lambda x, s: c.expand_as(x), p.alpha * c + p.sigma * eps, silent)
+        end = plan.solve(Run(lambda x, s: c.expand_as(x), silent), p.alpha * c + p.sigma * eps)
         assert torch.allclose(end, q.alpha * c + q.sigma * eps, atol=rounding, rtol=1e-9)
 
 

@@ -31,6 +31,7 @@ from sampling_kit.schedulers.noise_schedule import RectifiedFlowSchedule
 from sampling_kit.schedulers.path import VE, VP, Flow, SubVP
 from sampling_kit.schedulers.sample import sample
 from sampling_kit.schedulers.solver import DDIM, Euler, HeunEDM
+from sampling_kit.schedulers.solver.run import Run
 
 SHAPE = (3, 8, 12)
 
@@ -183,7 +184,7 @@ def test_dps_is_the_paper_s_step_on_ddim(path):
     ours = sample(
         DDIM(),
         path,
-        lambda y, s: run(y, s, evaluate),
+        Run(lambda y, s: run(y, s, evaluate)),
         start * host_path.at(kappas[0]).alpha,
         sigmas,
     )
@@ -225,10 +226,7 @@ def test_inpainting_an_image_of_which_half_is_known(path, rule):
     run = Guidance((replace(rule, measurement=measured),)).begin(path, sigmas)
     x = normal(4, *SHAPE, seed=2).float() * sigmas[0]
     with torch.no_grad():
-        out = sample(
-            HeunEDM() if isinstance(rule, DDNM) else Euler(), path,
-            lambda x, s: run(x, s, lambda y, t, names: {n: denoiser(y, t) for n in names}), x, sigmas,
-        )  # fmt: skip
+        out = sample(HeunEDM() if isinstance(rule, DDNM) else Euler(), path, Run(lambda x, s: run(x, s, lambda y, t, names: {n: denoiser(y, t) for n in names})), x, sigmas)  # fmt: skip
     assert torch.allclose(out[..., :6], images[:, 3, ..., :6].expand(4, -1, -1, -1), atol=0.05)
     if isinstance(
         rule, DDNM
@@ -320,7 +318,11 @@ def test_classifier_guidance_calls_the_network_no_more_often_and_needs_its_wire(
     guidance = Guidance((ClassifierGuidance(1.0, 1, classifier=m.class_logits),))
     run = guidance.begin(Flow(), (1.0, 0.5, 0.0))
     sample(
-        DDIM(), Flow(), lambda x, s: run(x, s, lambda y, t, n: {COND: m(y, t)}), x, (1.0, 0.5, 0.0)
+        DDIM(),
+        Flow(),
+        Run(lambda x, s: run(x, s, lambda y, t, n: {COND: m(y, t)})),
+        x,
+        (1.0, 0.5, 0.0),
     )
     assert run.report()["calls"] == {COND: 2}
     with pytest.raises(ValueError, match="connect a CLASSIFIER"):

@@ -11,6 +11,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from contracts import exact_for_constant, path_invariant, shift_invariant, starts_at_pure_noise
 from scipy.integrate import solve_ivp
 
 from sampling_kit.schedulers import noise_schedule as schedules
@@ -31,12 +32,14 @@ from sampling_kit.schedulers.solver import (
     HeunEDM,
     Restart,
 )
-from sampling_kit.schedulers.solver.plan import State, advance, run
+from sampling_kit.schedulers.solver.run import Run, drive
+from sampling_kit.schedulers.solver.selection import variants
+from sampling_kit.schedulers.solver.state import State
 
 MEAN = torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64)
 STD = torch.tensor([0.5, 1.5, 0.8], dtype=torch.float64)
 PATHS = [VP(), VE(), Flow(), SubVP()]
-EVERY_VARIANT = [variant for solver in ALL for variant in solver.variants()]
+EVERY_VARIANT = [variant for solver in ALL for variant in variants(solver)]
 #: Those that are tables; what the others do depends on the data.
 PLANNED = [s for s in EVERY_VARIANT if s.planned]
 STILL = [s for s in EVERY_VARIANT if not s.stochastic]
@@ -53,9 +56,11 @@ on_every_path = pytest.mark.parametrize("path", PATHS, ids=lambda p: p.name)
 def go(solver, points, denoise, x, noise=None, callback=None, check=None):
     """A run in the coordinates of ``points.path``, planned or not."""
     if solver.planned:
-        return run(solver.plan(points), denoise, x, noise, callback, check)
-    if solver.starts_at_pure_noise:
-        return solver.walk(points, denoise, State((x,)), noise, callback, check).x
+        return solver.plan(points).solve(Run(denoise, noise, callback, check), x)
+    if starts_at_pure_noise(solver):
+        return drive(
+            solver.walk(points, State((x,)), noise), Run(denoise, callback=callback, check=check)
+        ).x
     host = points.path.host  # works in σ there
 
     def hosted(y, sigma):
@@ -63,7 +68,7 @@ def go(solver, points, denoise, x, noise=None, callback=None, check=None):
         return denoise(c * y, point.sigma)
 
     factors = [rescale(points[i], host)[1] for i in (0, -1)]
-    return solver.solve(points, hosted, factors[0] * x, noise, callback, check) / factors[1]
+    return solver.solve(points, Run(hosted, noise, callback, check), factors[0] * x) / factors[1]
 
 
 def geometric(path, top, bottom, n):
@@ -83,7 +88,7 @@ def error(solver, points):
     x = start(points)
     p, q = points[0], points[-1]
     exact = oracle.transport(x, (p.alpha, p.sigma), (q.alpha, q.sigma))
-    return (run(solver.plan(points), oracle, x) - exact).abs().max().item()
+    return (solver.plan(points).solve(Run(oracle), x) - exact).abs().max().item()
 
 
 #: A curved field in which every start-up error shows: three Gaussians, κ from 3 to 0.1, uneven steps.
@@ -120,7 +125,7 @@ PAIRS = {1: (96, 192), 2: (96, 192), 3: (384, 768), 4: (64, 128), 5: (48, 96)}
 ORDERS = [
     (solver, path)
     for i, solver in enumerate(ODE)
-    for path in ([PATHS[i % 3]] if solver.path_invariant else PATHS[:3])
+    for path in ([PATHS[i % 3]] if path_invariant(solver) else PATHS[:3])
 ]
 
 
@@ -131,7 +136,7 @@ def test_order_of_convergence(solver, path, exact_end):
     d, errors = Mixture(path, *CURVED), []
     for n in PAIRS[solver.order]:
         points = uneven(path, n)
-        y = run(solver.plan(points), d, points[0].alpha * FROM) / points[-1].alpha
+        y = solver.plan(points).solve(Run(d), points[0].alpha * FROM) / points[-1].alpha
         errors.append((y - exact_end).square().mean().sqrt().item())
     assert math.log2(errors[0] / errors[1]) == pytest.approx(solver.order, abs=0.25)
 
@@ -149,7 +154,7 @@ def test_low_step_error(solver, limit):
 def test_constant_prediction_is_solved_exactly_in_any_number_of_steps(solver, path):
     """x = α·x0 + σ·ε with fixed x0 and ε is the trajectory; every plan must stay on it."""
     x0, eps = MEAN, torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
-    if not solver.exact_for_constant:
+    if not exact_for_constant(solver):
         return
     for n in (1, 2, 5):
         points = geometric(path, 30.0, 0.2, n)
@@ -178,7 +183,9 @@ def spread(solver, points, deviation, every_step=False):
         return torch.eye(draws + 1, dtype=torch.float64)[:, position : position + 1]
 
     seen = []
-    end = run(plan, oracle, x, noise, lambda s: seen.append((s.sigma, s.x.square().sum().item())))
+    end = plan.solve(
+        Run(oracle, noise, lambda s: seen.append((s.sigma, s.x.square().sum().item()))), x
+    )
     return seen if every_step else end.square().sum().item()
 
 
@@ -201,7 +208,7 @@ def test_a_point_mass_keeps_its_exact_deviation_at_every_step(solver, path):
 
 
 @pytest.mark.parametrize("path", [VP(), Flow()], ids=lambda p: p.name)
-@pytest.mark.parametrize("solver", [s for s in EXACT_FOR_A_POINT if s.starts_at_pure_noise], **ids)
+@pytest.mark.parametrize("solver", [s for s in EXACT_FOR_A_POINT if starts_at_pure_noise(s)], **ids)
 def test_a_point_mass_keeps_its_deviation_from_pure_noise_too(solver, path):
     points = Points(path, (math.inf, 5.0, 1.0, 0.2, 0.05))
     for sigma, variance in spread(solver, points, 0.0, every_step=True):
@@ -252,16 +259,16 @@ def test_mean_of_a_stochastic_run(path):
     points = geometric(path, 200.0, 0.01, 300)
     oracle, p = Gaussian(path, MEAN, STD), points[0]
     x = (p.alpha * MEAN + p.sigma * 0)[None]
-    end = run(DDPM().plan(points), oracle, x, lambda position, like: torch.zeros_like(like))
+    end = DDPM().plan(points).solve(Run(oracle, lambda position, like: torch.zeros_like(like)), x)
     assert torch.allclose(end[0], points[-1].alpha * MEAN, atol=1e-9)
 
 
 def test_eta_to_zero_is_continuous():
     points = geometric(VE(), 80.0, 0.05, 20)
     oracle, x = Gaussian(VE(), MEAN, STD), start(points, 4)
-    still = run(DDIM().plan(points), oracle, x)
+    still = DDIM().plan(points).solve(Run(oracle), x)
     for eta in (1e-2, 1e-4):
-        moved = run(DDIM(eta=eta).plan(points), oracle, x, PerImageNoise(0))
+        moved = DDIM(eta=eta).plan(points).solve(Run(oracle, PerImageNoise(0)), x)
         assert (moved - still).abs().max() < 30 * eta
 
 
@@ -289,7 +296,7 @@ def test_every_small_run_is_finite_and_ends_at_a_prediction(solver, name, schedu
             last.append(oracle(x, sigma))
             return last[-1]
 
-        end = solver.solve(points, denoise, x, PerImageNoise(1))
+        end = solver.solve(points, Run(denoise, PerImageNoise(1)), x)
         assert torch.isfinite(end).all()
         if not solver.planned:
             assert torch.allclose(end, last[-1], atol=1e-6)  # each image's last D is its own
@@ -311,7 +318,7 @@ def test_float32_follows_float64_from_a_very_high_level(solver):
     points = Points.from_sigmas(VP(), sigmas)
     x = sigmas[0] * start(Points(VE(), (1.0, 0.5)), 4)
     ends = [
-        solver.solve(points, Gaussian(VE(), MEAN.to(t), STD.to(t)), x.to(t), PerImageNoise(0))
+        solver.solve(points, Run(Gaussian(VE(), MEAN.to(t), STD.to(t)), PerImageNoise(0)), x.to(t))
         for t in (torch.float32, torch.float64)
     ]
     assert (ends[0] - ends[1]).abs().max() < 0.02
@@ -321,7 +328,7 @@ def test_float32_follows_float64_from_a_very_high_level(solver):
 def test_a_run_may_start_at_pure_noise_where_alpha_is_zero(solver):
     points = spacings.space(schedules.LinearVP(zero_snr=True), 5, spacings.Trailing())
     assert points[0].alpha == 0
-    if not solver.starts_at_pure_noise:
+    if not starts_at_pure_noise(solver):
         with pytest.raises(ValueError, match="pure noise"):
             go(solver, points, Gaussian(VP(), MEAN, STD), start(points))
         return
@@ -337,14 +344,14 @@ PLAIN = [
     for s in EVERY_VARIANT
     if not getattr(s, "clip_x0", 0)
     and getattr(s, "variance", "small") == "small"
-    and (s.planned or s.path_invariant)  # else they run in host coordinates only
+    and (s.planned or path_invariant(s))  # else they run in host coordinates only
 ]
 
 
 @pytest.mark.parametrize("solver", PLAIN, **ids)
 def test_path_invariance(solver):
     """Same κ, same noise: y = x/α is the same on every path, or on all whose SIGMAS are κ."""
-    same = PATHS if solver.path_invariant else [VE(), VP(), SubVP()]
+    same = PATHS if path_invariant(solver) else [VE(), VP(), SubVP()]
     ends = []
     for path in same:
         points = geometric(path, 60.0, 0.05, 9)
@@ -362,11 +369,11 @@ def test_a_plan_means_the_same_in_other_coordinates(solver, path):
     points = geometric(path, 60.0, 0.05, 6)
     plan = solver.plan(points)
     x = start(points)
-    here = run(plan, Gaussian(path, MEAN, STD), x, PerImageNoise(3))
+    here = plan.solve(Run(Gaussian(path, MEAN, STD), PerImageNoise(3)), x)
     for target in PATHS:
         p, q = target.at(60.0), target.at(0.05)
         c, c_end = p.sigma / points[0].sigma, q.alpha / points[-1].alpha
-        there = run(plan.on(target), Gaussian(target, MEAN, STD), c * x, PerImageNoise(3))
+        there = plan.on(target).solve(Run(Gaussian(target, MEAN, STD), PerImageNoise(3)), c * x)
         assert torch.allclose(there, c_end * here, rtol=1e-8, atol=1e-9)
 
 
@@ -384,7 +391,7 @@ def test_prediction_invariance(kind):
 
     for solver in (HeunEDM(), DDPM()):
         plan, x = solver.plan(points), start(points)
-        a, b = (run(plan, d, x, PerImageNoise(0)) for d in (oracle, network))
+        a, b = (plan.solve(Run(d, PerImageNoise(0)), x) for d in (oracle, network))
         assert torch.allclose(a, b, rtol=1e-9, atol=1e-9)
 
 
@@ -393,11 +400,11 @@ def test_an_image_does_not_depend_on_its_batch(solver):
     points = geometric(VE(), 20.0, 0.05, 8)
     oracle, noise = Gaussian(VE(), MEAN.float(), STD.float()), PerImageNoise(7)
     x = 20 * noise(0, torch.empty(3, 3))
-    whole = solver.solve(points, oracle, x, noise)
+    whole = solver.solve(points, Run(oracle, noise), x)
     for i in range(3):
-        alone = solver.solve(points, oracle, x[i : i + 1], PerImageNoise(7 + i))
+        alone = solver.solve(points, Run(oracle, PerImageNoise(7 + i)), x[i : i + 1])
         assert torch.equal(whole[i : i + 1], alone)
-    assert torch.equal(whole, solver.solve(points, oracle, x, noise))
+    assert torch.equal(whole, solver.solve(points, Run(oracle, noise), x))
 
 
 @pytest.mark.parametrize("solver", PLANNED, **ids)
@@ -406,17 +413,17 @@ def test_a_run_split_anywhere_is_bit_equal(solver):
     oracle, plan, noise = Gaussian(Flow(), MEAN, STD), solver.plan(points), PerImageNoise(5)
     x = start(points, 2)
     before = x.clone()
-    whole = run(plan, oracle, x, noise)
+    whole = plan.solve(Run(oracle, noise), x)
     for cut in range(len(plan.stages) + 1):
-        state = advance(plan, oracle, State((x,)), noise, until=cut)
-        assert torch.equal(advance(plan, oracle, state, noise).anchors[0], whole)
+        state = plan.advance(Run(oracle, noise), State((x,)), until=cut)
+        assert torch.equal(plan.advance(Run(oracle, noise), state).anchors[0], whole)
     assert torch.equal(x, before)
 
 
 # -------------------------------------------------------------------------------------- plans as data
 
 
-@pytest.mark.parametrize("solver", [s for s in PLANNED if s.shift_invariant], **ids)
+@pytest.mark.parametrize("solver", [s for s in PLANNED if shift_invariant(s)], **ids)
 @on_every_path
 def test_weights_reproduce_noise_free_data(solver, path):
     """If x = α·x0 and D = x0 everywhere, every stage must form α'·x0: Σ w_x·α + Σ w_D = α'."""
@@ -443,7 +450,9 @@ def test_callback_once_per_step_and_check_before_every_evaluation(solver):
         return oracle(x, sigma)
 
     solver.solve(
-        points, denoise, start(points), PerImageNoise(0), steps.append, lambda: checks.append(1)
+        points,
+        Run(denoise, PerImageNoise(0), steps.append, lambda: checks.append(1)),
+        start(points),
     )
     assert [s.step for s in steps] == list(range(6))
     assert all(s.steps == 6 for s in steps)
@@ -462,7 +471,9 @@ def test_a_check_that_raises_stops_before_the_next_evaluation():
         return x
 
     with pytest.raises(KeyboardInterrupt):
-        run(Euler().plan(geometric(VE(), 20.0, 0.05, 10)), denoise, torch.ones(1, 3), check=check)
+        Euler().plan(geometric(VE(), 20.0, 0.05, 10)).solve(
+            Run(denoise, check=check), torch.ones(1, 3)
+        )
     assert len(calls) == 3
 
 
@@ -472,12 +483,11 @@ def test_a_non_finite_prediction_is_named(dtype):
         return (x * math.nan if sigma < 1 else x).to(dtype)
 
     with pytest.raises(
-        FloatingPointError, match=r"step 2-3 of 6 \(σ = 0.99.*" + str(dtype)[6:] + ".*float16"
+        FloatingPointError,
+        match=r"step 2-3 of 6, evaluation 4 \(σ = 0.99.*" + str(dtype)[6:] + ".*float16",
     ):
-        run(
-            Euler().plan(Points(VE(), (20.0, 8.0, 3.0, 0.99, 0.3, 0.1, 0.0))),
-            denoise,
-            torch.ones(2, 3),
+        Euler().plan(Points(VE(), (20.0, 8.0, 3.0, 0.99, 0.3, 0.1, 0.0))).solve(
+            Run(denoise), torch.ones(2, 3)
         )
 
 
@@ -491,7 +501,7 @@ def test_amed_takes_direction_scale_and_told_level_as_given():
 
     x = torch.tensor([[2.0]], dtype=torch.float64)
     solver = AMED(positions="0.25, 0.5", scales="1.1", levels="0.9")
-    end = run(solver.plan(Points(VE(), (4.0, 1.0))), denoise, x)
+    end = solver.plan(Points(VE(), (4.0, 1.0))).solve(Run(denoise), x)
     tau = 1.0**0.25 * 4.0**0.75
     middle = x + (tau - 4) * (x - 0.5 * x) / 4
     assert seen == pytest.approx([4.0, 0.9 * tau])
@@ -511,9 +521,11 @@ def test_bad_runs_are_refused_with_a_way_out():
     with pytest.raises(ValueError, match="cannot start at noise level exactly 0"):
         Euler().plan(Points(VE(), (0.0, 1.0)))
     with pytest.raises(ValueError, match="pass a noise source"):
-        run(DDPM().plan(geometric(VE(), 9.0, 1.0, 2)), lambda x, s: x, torch.ones(1, 3))
+        DDPM().plan(geometric(VE(), 9.0, 1.0, 2)).solve(Run(lambda x, s: x), torch.ones(1, 3))
     with pytest.raises(ValueError, match=r"returned shape \(1, 2\)"):
-        run(Euler().plan(geometric(VE(), 9.0, 1.0, 2)), lambda x, s: x[:, :2], torch.ones(1, 3))
+        Euler().plan(geometric(VE(), 9.0, 1.0, 2)).solve(
+            Run(lambda x, s: x[:, :2]), torch.ones(1, 3)
+        )
     with pytest.raises(ValueError, match="pure noise"):
         HeunEDM().plan(Points(VP(), (math.inf, 1.0, 0.0)))
 
@@ -525,15 +537,15 @@ def test_deterministic_solvers_run_upwards_and_back(solver):
     oracle, x = Gaussian(VE(), MEAN, STD), start(down, 4)
     if isinstance(solver, Adaptive):
         solver = dataclasses.replace(solver, rtol=1e-3, atol=1e-4)
-    there = solver.solve(down, oracle, x)
-    assert torch.allclose(solver.solve(up, oracle, there), x, rtol=0.1, atol=0.1)
+    there = solver.solve(down, Run(oracle), x)
+    assert torch.allclose(solver.solve(up, Run(oracle), there), x, rtol=0.1, atol=0.1)
 
 
 def test_clipping_limits_every_prediction():
     points = geometric(VE(), 20.0, 0.05, 6)
     seen = []
     plan = DDPM(clip_x0=0.25).plan(points)
-    run(plan, Gaussian(VE(), MEAN, STD), start(points), PerImageNoise(0), seen.append)
+    plan.solve(Run(Gaussian(VE(), MEAN, STD), PerImageNoise(0), seen.append), start(points))
     assert max(s.denoised.abs().max() for s in seen) == 0.25
 
 
@@ -541,4 +553,7 @@ def test_latents_of_any_number_of_dimensions():
     points = geometric(VE(), 20.0, 0.05, 3)
     for shape in [(1, 7), (2, 3, 5), (2, 3, 4, 4), (1, 4, 3, 4, 4)]:
         x = torch.ones(shape)
-        assert run(DDPM().plan(points), lambda x, s: 0.5 * x, x, PerImageNoise(0)).shape == x.shape
+        assert (
+            DDPM().plan(points).solve(Run(lambda x, s: 0.5 * x, PerImageNoise(0)), x).shape
+            == x.shape
+        )

@@ -22,6 +22,8 @@ from sampling_kit.schedulers.noise import PerImageNoise
 from sampling_kit.schedulers.noise_schedule import EDM, LinearVP, RectifiedFlowSchedule
 from sampling_kit.schedulers.sample import sample
 from sampling_kit.schedulers.solver import ALL
+from sampling_kit.schedulers.solver.run import Run
+from sampling_kit.schedulers.solver.selection import variants
 from sampling_kit.schedulers.spacing import Trailing, space
 from sampling_kit.schedulers.split import Handover, Part, load
 
@@ -175,16 +177,16 @@ def test_every_solver_splits_at_every_level_of_a_video(schedule):
         p = path.host.on(sigma)
         return torch.tanh(x * p.alpha / (p.alpha**2 + p.sigma**2) + 0.1)
 
-    for solver in (v for kind in ALL for v in kind.variants() if v.planned):
-        whole = sample(solver, path, denoise, x, sigmas, PerImageNoise(SEED))
+    for solver in (v for kind in ALL for v in variants(kind) if v.planned):
+        whole = sample(solver, path, Run(denoise, PerImageNoise(SEED)), x, sigmas)
         for level in range(n + 1):
             first, steps = Part(solver, Handover(), tuple(sigmas)), []
             start = first.begin(path, x, sigmas[: level + 1], SEED)
-            y = first.run(start, path, denoise, sigmas[: level + 1], PerImageNoise(SEED))
+            y = first.run(start, path, Run(denoise, PerImageNoise(SEED)), sigmas[: level + 1])
             last = Part(solver, Handover(), after=first.out)
             start = last.begin(path, y * (1 + 1e-7), sigmas[level:], 0)
             draw, seen = PerImageNoise(start.seed), lambda p, s=steps: s.append((p.step, p.steps))
-            end = last.run(start, path, denoise, sigmas[level:], draw, seen)
+            end = last.run(start, path, Run(denoise, draw, seen), sigmas[level:])
             assert torch.equal(end, whole), (solver, level)
             assert steps == [(i, n - level) for i in range(n - level)], (solver, level)
 

@@ -22,6 +22,7 @@ from sampling_kit.schedulers.points import Points
 from sampling_kit.schedulers.sample import sample
 from sampling_kit.schedulers.show import film, trace_curves, trace_page
 from sampling_kit.schedulers.solver import DDIM, Euler, HeunEDM, Restart, UniPC
+from sampling_kit.schedulers.solver.run import Run
 from sampling_kit.schedulers.spacing import Karras, Trailing, space
 from sampling_kit.schedulers.split import Stepped
 
@@ -79,8 +80,8 @@ def recorded(solver, points, budget=1 << 30, batch=2, **more):
     noise, recorder = PerImageNoise(SEED), Recorder(path, sigmas, budget, **more)
     run = Stepped(solver, recorder.progress, recorder.passed)
     start = run.begin(points.path, x, sigmas, SEED)
-    out = run.run(start, points.path, recorder.watched(denoise), sigmas, noise)
-    plain = sample(solver, points.path, denoise, x, sigmas, noise)
+    out = run.run(start, points.path, Run(recorder.watched(denoise), noise), sigmas)
+    plain = sample(solver, points.path, Run(denoise, noise), x, sigmas)
     return recorder.finish(out, "solver", SEED, denoise), out, plain
 
 

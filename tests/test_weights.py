@@ -15,6 +15,7 @@ from sampling_kit.schedulers.denoiser.network import Classifier, Network, load
 from sampling_kit.schedulers.measure.metrics import frechet, random_features
 from sampling_kit.schedulers.path import VE
 from sampling_kit.schedulers.solver import DPMSolverMultistep
+from sampling_kit.schedulers.solver.run import Run
 
 BY_ID = {node.define_schema().node_id: node for node in NODES}
 MEGABYTE = 2**20
@@ -190,7 +191,7 @@ def test_reference_end_points_are_where_our_solvers_end():
         task = reference.problem(range(6, 8), scale)
         points = task.points("karras 7", 40)
         with torch.no_grad():
-            end = DPMSolverMultistep(2).solve(points, task.denoise, task.start)
+            end = DPMSolverMultistep(2).solve(points, Run(task.denoise), task.start)
         error = (end - ends[name][6:8]).square().mean().sqrt()
         assert 1e-6 < error < 0.02
 

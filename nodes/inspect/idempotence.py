@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...schedulers.measure import plain
 from ...schedulers.points import Points
-from ...schedulers.solver import Idempotent
+from ...schedulers.solver import Idempotent, Run
 from ...schedulers.text_table import text_table
 from ..host import io, model_of, probe, schedule_of
 from ..solver.solvers import solver_node
@@ -53,7 +53,7 @@ class Idempotence(io.ComfyNode):
         points = Points.from_sigmas(schedule_of(model_of(model)).path, [sigma, 0.0]).host
 
         def look(x0: Tensor, denoise: Any) -> list[list[float]]:
-            return Idempotent(repeats).residuals(points, denoise, x0)
+            return Idempotent(repeats).residuals(points, Run(denoise), x0)
 
         found = probe(model, None, latent, look)
         rows = [(f"{k}", sum(row) / len(row), max(row)) for k, row in enumerate(found, 1)]

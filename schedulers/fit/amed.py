@@ -30,10 +30,12 @@ from ..points import Points
 from ..settings import knob
 from ..solver.amed import AMED
 from ..solver.base import Solver
-from ..solver.build import Builder, total
+from ..solver.data_dependent import DataDependent
 from ..solver.fitted import Table, table_of
-from ..solver.plan import Denoise, DrawNoise, Plan, Progress, State, advance
-from ..solver.unplanned import Evaluations, Unplanned
+from ..solver.formula import Builder, total
+from ..solver.plan import Plan
+from ..solver.run import DrawNoise, Program, Progress, Run
+from ..solver.state import State
 from . import gradient
 from .ends import from_noise
 from .problem import Problem, summary
@@ -223,7 +225,7 @@ def scaled(stage: Any, c: float) -> Any:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LearnedAMED(Unplanned):
+class LearnedAMED(DataDependent):
     """AMED whose predictor is asked at every step, per image.
 
     ``base`` None is AMED-Solver, else AMED plugs into it. ``features``: of the network on which it runs; found
@@ -232,12 +234,13 @@ class LearnedAMED(Unplanned):
     """
 
     title: ClassVar[str] = "Learned AMED"
-    order: ClassVar[int] = 0
-    path_invariant: ClassVar[bool] = False
-    starts_at_pure_noise: ClassVar[bool] = False
     predictor: Any = None
     features: Any = None
     base: Any = None
+
+    @property
+    def order(self) -> int:
+        return 0
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.base!r})" if self.base else f"{type(self).__name__}()"
@@ -262,64 +265,59 @@ class LearnedAMED(Unplanned):
         return AMED(r, c, a).plan(points.on(VE()))
 
     @torch.no_grad()
+    def advance(self, points: Points, run: Run, state: State, level: int | None = None) -> State:
+        return super().advance(points, run, state, level)
+
     def walk(
-        self,
-        points: Points,
-        denoise: Denoise,
-        state: State,
-        noise: DrawNoise | None = None,
-        callback: Callable[[Progress], None] | None = None,
-        check: Callable[[], None] | None = None,
-        level: int | None = None,
-    ) -> State:
+        self, points: Points, state: State, noise: DrawNoise | None = None, level: int | None = None
+    ) -> Program[State]:
         self._check(points)
         last = len(points) - 1 if level is None else level
         if state.stage or last < len(points) - 1:
             raise ValueError(
                 f"{self.title} keeps no state between two parts of a run: run it whole"
             )
-        x = state.x
-        ends = [
-            self._image(points, denoise, x, i, callback if i == 0 else None, check)
-            for i in range(len(x))
-        ]
+        ends = []
+        for image in range(len(state.x)):
+            ends.append((yield from self._image(points, state.x, image)))
         return State((torch.cat(ends),), stage=last)
 
-    def _image(
-        self,
-        points: Points,
-        denoise: Denoise,
-        x: Tensor,
-        image: int,
-        callback: Callable[[Progress], None] | None,
-        check: Callable[[], None] | None,
-    ) -> Tensor:
-        evaluations = Evaluations(denoise, check)
+    def _image(self, points: Points, x: Tensor, image: int) -> Program[Tensor]:
+        """One image of x from its start to its end; the first one's steps are reported."""
         rows = slice(image, image + 1)
-        features: list[Tensor | None] = [None]
-
-        def call(y: Tensor, sigma: float) -> Tensor:
-            whole = y.expand(len(x), *y.shape[1:])  # what a host holds per image stays in place
-            d = evaluations(whole, points.path.on(sigma), rows)
-            seen = self.features(len(x)) if self.features is not None else None
-            features[0] = seen[rows] if seen is not None else None
-            return d
-
         kappas, numbers = points.kappas, [(0.5, 1.0, 1.0)] * (len(points) - 1)
         state = State((x[rows],))
         for step in range(len(points) - 1):
             # stages 2·step and 2·step + 1 evaluate at κ and at τ; later ones are not decided yet
             plan = self.plan_of(points, numbers).on(points.path)
-            state = advance(plan, call, state, None, callback, None, 2 * step + 1)
+            state, seen = yield from self._part(plan, state, len(x), rows, 2 * step + 1)
             p, q = kappas[step : step + 2]
             if q > 0:
-                found = self.predictor(step, p, q, features[0], 1)
-                numbers[step] = tuple(found[0].double().tolist())
+                rca = self.predictor(step, p, q, seen, 1)
+                numbers[step] = tuple(rca[0].double().tolist())
                 plan = self.plan_of(points, numbers).on(points.path)
-                state = advance(plan, call, state, None, callback, None, 2 * step + 2)
-        state = advance(plan, call, state, None, callback, None)
-        evaluations.settle()
+                state, _ = yield from self._part(plan, state, len(x), rows, 2 * step + 2)
+        state, _ = yield from self._part(plan, state, len(x), rows, None)
         return state.x
+
+    def _part(
+        self, plan: Plan, state: State, count: int, rows: slice, until: int | None
+    ) -> Program[tuple[State, Tensor | None]]:
+        """Stages of one image's plan, up to ``until``: each question is for a batch of ``count`` times its state, of
+        whose answer these rows count. Ends in the state and the features of the last evaluation."""
+        walk, seen = plan.walk(state, None, until), None
+        try:
+            y, ask = next(walk)
+            while True:
+                whole = y.expand(count, *y.shape[1:])  # what a host holds per image stays in place
+                d = yield whole, replace(ask, begins=False, images=rows)
+                features = self.features(count) if self.features is not None else None
+                seen = features[rows] if features is not None else None
+                if ask.begins and rows.start == 0:
+                    yield Progress(ask.step, ask.steps, y, ask.level, d)
+                y, ask = walk.send(d)
+        except StopIteration as stop:
+            return stop.value, seen
 
 
 # ---------------------------------------------------------------------------------------- training

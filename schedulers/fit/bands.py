@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..solver.mix import Mix
+from ..solver.band_mix import Mix
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]

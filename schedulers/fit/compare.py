@@ -26,6 +26,7 @@ from ..solver import (
     UniPC,
 )
 from ..solver.fitted import FittedSolver, Table, table_of
+from ..solver.selection import variants
 from ..text_table import text_table
 from .grid import fixed_points, steps_for
 from .problem import Problem, summary
@@ -67,8 +68,8 @@ START_SPACINGS = (
 
 
 def every_solver() -> tuple[Solver, ...]:
-    """All deterministic planned settings that the kit's tests cover."""
-    return tuple(v for kind in ALL for v in kind.variants() if v.planned and not v.stochastic)
+    """All deterministic planned settings that are worth comparing."""
+    return tuple(v for kind in ALL for v in variants(kind) if v.planned and not v.stochastic)
 
 
 @dataclass(frozen=True)

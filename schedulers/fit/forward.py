@@ -9,7 +9,7 @@ corrections, so moving a level moves a step and not only a label:
 
     κ_i = κ_i°·e^{u_i} ,   x_i = DDIM(κ_{i−1}, κ_i).x + … ,   d_{i0} = DDIM(κ_{i−1}, κ_i).d + …
 
-*bands*: one C×C matrix per frequency band and term of every row (``solver/mix.py``), hundreds of numbers
+*bands*: one C×C matrix per frequency band and term of every row (``solver/band_mix.py``), hundreds of numbers
 at once. Their Jacobian is not measured but modelled: a change δy_i of row i's state changes the end by
 A_i·δy_i with A_i one C×C matrix per band, found from one perturbed run per row. Everything then follows
 from the spectra's products summed over radial frequency, in closed form; for the last row it is exact.
@@ -32,8 +32,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..settings import Settings, knob
+from ..solver.band_mix import Mix, Spectra, band_weights
 from ..solver.fitted import Table, ddim
-from ..solver.mix import Mix, Spectra, band_weights
+from ..solver.run import Ask, Program, Run, drive_together
 from .bands import KNOTS, Rings, added, answer, equations
 from .problem import Problem, rmse, summary
 
@@ -392,18 +393,18 @@ def halfway(a: Mix | None, b: Mix | None) -> Mix | None:
     return Mix(a.knots, both(a.x, b.x), both(a.d, b.d))
 
 
-class Run(NamedTuple):
+class Course(NamedTuple):
     """A run's states y_0 … y_K and predictions D_0 … D_{K−1}, on VP."""
 
     y: list[Tensor]
     d: list[Tensor]
 
 
-def formed(problem: Problem, table: Table, rows: Tensor, i: int, run: Run) -> Tensor:
-    """y_i from what ``run`` has before it."""
+def formed(problem: Problem, table: Table, rows: Tensor, i: int, course: Course) -> Tensor:
+    """y_i from what ``course`` has before it."""
     if i == 0:
         return table.x[0] * problem.begin(rows)
-    state, known = run.y[i - 1], run.d[i - 1 :: -1]
+    state, known = course.y[i - 1], course.d[i - 1 :: -1]
     out = table.x[i] * state
     for w, d in zip(table.d[i - 1], known, strict=False):
         out = out + w * d
@@ -411,46 +412,74 @@ def formed(problem: Problem, table: Table, rows: Tensor, i: int, run: Run) -> Te
     return out if mix is None else out + mix.apply([state], known, Spectra())
 
 
-def rerun(problem: Problem, table: Table, rows: Tensor, run: Run, i: int, y: Tensor) -> Run:
-    """The run from state y_i = y on, with what ``run`` has before it."""
-    new = Run([*run.y[:i], y], run.d[:i])
+def walk(
+    problem: Problem, table: Table, rows: Tensor, course: Course, i: int, y: Tensor
+) -> Program[Course]:
+    """The questions of a run from state y_i = y on, with what ``course`` has before it. Levels are κ."""
+    new = Course([*course.y[:i], y], course.d[:i])
     for row in range(i, table.nfe):
-        new.d.append(problem.denoise(new.y[row], table.levels[row], rows))
+        new.d.append((yield new.y[row], Ask(table.levels[row], row, table.nfe)))
         new.y.append(formed(problem, table, rows, row + 1, new))
     return new
 
 
-def whole(problem: Problem, table: Table, rows: Tensor) -> Run:
+def walked(problem: Problem, rows: Tensor, programs: Sequence[Program[Course]]) -> list[Course]:
+    """Where runs of the same rows lead. As many at once as ``problem.batch`` has room for share their
+    calls, so the numbers do not depend on anything else."""
+
+    def denoise(y: Tensor, kappa: float) -> Tensor:
+        return problem.denoise(y, kappa, rows.repeat(len(y) // len(rows)))
+
+    run, size = Run(denoise, finite=False), max(1, problem.batch // len(rows))
+    parts = [programs[i : i + size] for i in range(0, len(programs), size)]
+    return [course for part in parts for course in drive_together(part, run)]
+
+
+def whole(problem: Problem, table: Table, rows: Tensor) -> Course:
     """The run of a table from the rows' starts."""
-    run = Run([], [])
-    return rerun(problem, table, rows, run, 0, formed(problem, table, rows, 0, run))
+    none = Course([], [])
+    start = formed(problem, table, rows, 0, none)
+    return walked(problem, rows, [walk(problem, table, rows, none, 0, start)])[0]
 
 
-def column(
-    problem: Problem,
-    table: Table,
-    change: Array,
-    index: int,
-    rows: Tensor,
-    run: Run,
-    settings: Forward,
-) -> Tensor:
-    """∂(end)/∂(number ``index``) [n, …], by one difference; exact for the last row."""
-    name = names(table, settings.window)[index]
-    if name.enters == table.nfe:
-        return run.y[-2] if name.kind == "x" else run.d[-1 - name.back]
+def columns(
+    problem: Problem, table: Table, change: Array, rows: Tensor, course: Course, settings: Forward
+) -> list[Tensor]:
+    """∂(end)/∂(every number), each [n, …], by one difference; exact for the last row."""
+    end = course.y[-1]
+    found: dict[int, Tensor] = {}
+    sizes: dict[int, float] = {}
+    programs: list[Program[Course]] = []
+    fitted = names(table, settings.window)
+    for index, name in enumerate(fitted):
+        if name.enters == table.nfe:
+            found[index] = course.y[-2] if name.kind == "x" else course.d[-1 - name.back]
+            continue
+        other, size = probed(table, change, index, name, settings)
+        if other is None:
+            found[index] = torch.zeros_like(end)
+            continue
+        y = formed(problem, other, rows, name.enters, course)
+        programs.append(walk(problem, other, rows, course, name.enters, y))
+        sizes[index] = size
+    moves = walked(problem, rows, programs)
+    for (index, size), move in zip(sizes.items(), moves, strict=True):
+        found[index] = (move.y[-1] - end) / size
+    return [found[index] for index in range(len(fitted))]
+
+
+def probed(
+    table: Table, change: Array, index: int, name: Name, settings: Forward
+) -> tuple[Table | None, float]:
+    """The table with one number moved a little, and by how much; None where levels are too close to move."""
     size = settings.probe * (-3 if name.kind == "level" else 1)  # down: the first has a limit
-    probe = change.copy()
-    probe[index] += size
-    other = moved(table, settings.window, probe)
-    if other is None:  # the levels are closer than that: the other way
-        probe[index] -= 2 * size
-        other, size = moved(table, settings.window, probe), -size
-    if other is None:
-        return torch.zeros_like(run.y[-1])
-    y = formed(problem, other, rows, name.enters, run)
-    again = rerun(problem, other, rows, run, name.enters, y)
-    return (again.y[-1] - run.y[-1]) / size
+    for step in (size, -size):  # if the levels are closer than that, the other way
+        probe = change.copy()
+        probe[index] += step
+        other = moved(table, settings.window, probe)
+        if other is not None:
+            return other, step
+    return None, size
 
 
 def numbers(problem: Problem, state: State, settings: Forward) -> State:
@@ -464,14 +493,14 @@ def numbers(problem: Problem, state: State, settings: Forward) -> State:
     matrix = np.zeros((len(fitted), len(fitted)))
     slope, square = np.zeros(len(fitted)), 0.0
     for some in rows.split(problem.batch):
-        run = whole(problem, here, some)
-        r = run.y[-1] - problem.target(some)
+        course = whole(problem, here, some)
+        r = course.y[-1] - problem.target(some)
         w = (trusted(rmse(r), scale) / r[0].numel()).sqrt().reshape(-1, *[1] * (r.ndim - 1))
-        columns = (column(problem, table, v, i, some, run, settings) for i in range(len(fitted)))
+        slopes = columns(problem, table, v, some, course, settings)
         # off the device, which may lack float64; a run that failed (NaN) says nothing
         j, flat = (
             torch.stack([(w * t).flatten().cpu() for t in ts]).double().nan_to_num(0, 0, 0)
-            for ts in (columns, [r])
+            for ts in (slopes, [r])
         )
         matrix += (j @ j.T / len(rows)).numpy()
         slope += (j @ flat[0] / len(rows)).numpy()
@@ -515,17 +544,21 @@ def bands(problem: Problem, state: State, settings: Forward) -> State:
     for some in (*first.split(problem.batch), *rest.split(problem.batch)):
         if not len(some):
             continue
-        run = whole(problem, table, some)
-        r = run.y[-1] - problem.target(some)
+        course = whole(problem, table, some)
+        r = course.y[-1] - problem.target(some)
         w = trusted(rmse(r), scale).sqrt().reshape(-1, *[1] * (r.ndim - 1))
         square += float((w * r).square().sum())
-        terms = torch.cat([rings.spectrum(w * t) for t in (*run.d, r)])
+        terms = torch.cat([rings.spectrum(w * t) for t in (*course.d, r)])
         products = products + rings.products(terms)
         if torch.isin(some, first).all():
-            for i in range(1, k):
-                change = shaken(run.d[i - 1], settings.probe, generator)
-                again = rerun(problem, table, some, run, i, run.y[i] + change)
-                pair = [rings.spectrum(t) for t in (change, again.y[-1] - run.y[-1])]
+            changes = [shaken(d, settings.probe, generator) for d in course.d[:-1]]
+            programs = [
+                walk(problem, table, some, course, i, course.y[i] + change)
+                for i, change in enumerate(changes, 1)
+            ]
+            moves = walked(problem, some, programs)
+            for i, (change, move) in enumerate(zip(changes, moves, strict=True), 1):
+                pair = [rings.spectrum(t) for t in (change, move.y[-1] - course.y[-1])]
                 probes[i] += rings.products(torch.cat(pair))
     answers = [answer(rings, p, channels) for p in probes[1:]]
     answers.append(np.broadcast_to(np.eye(channels), (len(rings.slices), channels, channels)))

@@ -37,8 +37,9 @@ from ..files import read_tensors
 from ..measure import plain
 from ..path import VP, Path, rescale
 from ..settings import Settings, knob
+from ..solver.band_mix import Mix, band_weights
 from ..solver.fitted import Table, ddim
-from ..solver.mix import Mix, band_weights
+from ..solver.run import Ask, Program, Run, drive
 from .problem import Problem, error_from, summary
 
 Features = Callable[[Tensor], Tensor]
@@ -420,13 +421,25 @@ Keep = Callable[[int, list[Tensor]], None]
 def run(problem: Problem, numbers: Numbers, rows: Tensor, keep: Keep | None = None) -> Tensor:
     """Where the rows end [B, …], differentiable in the numbers; equals ``problem.run`` of their table.
 
-    ``keep(i, [y_i, D_i, …])`` sees the terms of each row.
+    ``keep(i, [y_i, D_i, …])`` sees the terms of each row. A run that diverges ends in NaN.
     """
+
+    def denoise(y: Tensor, kappa: Any) -> Tensor:
+        return kept_small(partial(evaluate, problem, rows), y, kappa)
+
+    return drive(walk(problem, numbers, rows, keep), Run(denoise, finite=False))
+
+
+def walk(
+    problem: Problem, numbers: Numbers, rows: Tensor, keep: Keep | None = None
+) -> Program[Tensor]:
+    """The questions of :func:`run`, whose levels are κ as tensors [] that may need gradients."""
     levels = numbers.levels()
     y = problem.begin(rows) * cast(numbers.opening(levels), problem.start)
     history: list[Tensor] = []
     for i, kappa in enumerate(levels.unbind()):
-        history.insert(0, kept_small(partial(evaluate, problem, rows), y, kappa))
+        level: Any = kappa
+        history.insert(0, (yield y, Ask(level, i, len(levels))))
         terms = [y, *history]
         if keep is not None:
             keep(i, terms)

@@ -15,6 +15,7 @@ from ..files import read_tensors
 from ..path import VP, rescale
 from ..points import Points
 from ..solver.base import Solver
+from ..solver.run import Run
 from .amed import FeaturePredictor, Features, LearnedAMED, train
 from .problem import Problem, rmse
 
@@ -78,7 +79,7 @@ def run_errors(problem: Problem, points: Points, solver: LearnedAMED) -> Tensor:
         for row in problem.held.split(1):
             x = problem.begin(row) * ratio * lift
             call = lambda y, sigma, row=row: problem.call(y, sigma, row)  # noqa: E731
-            end = solver.solve(points.on(problem.path), call, x)
+            end = solver.solve(points.on(problem.path), Run(call), x)
             found.append(rmse(end - problem.target(row)))
     return torch.cat(found)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..path import VP, Path, rescale
 from ..solver.fitted import Table
-from ..solver.plan import run
+from ..solver.run import Run
 
 #: D(x, σ) of the trajectories ``rows`` [B] (int64, on the CPU), x [B, …] and σ in the field's path.
 Field = Callable[[Tensor, float, Tensor], Tensor]
@@ -87,7 +87,7 @@ class Problem:
     def run(self, table: Table, rows: Tensor) -> Tensor:
         """Where the table ends from these rows' starts."""
         plan = table.plan().on(self.path)
-        return run(plan, lambda x, sigma: self.call(x, sigma, rows), self.start[rows])
+        return plan.solve(Run(lambda x, sigma: self.call(x, sigma, rows)), self.start[rows])
 
     def errors(self, table: Table, rows: Tensor) -> Tensor:
         """RMSE to the teacher's end, per image [B]; infinite if the runs ended in NaN."""

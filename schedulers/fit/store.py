@@ -20,8 +20,8 @@ from torch import Tensor
 from ..denoiser.network import write
 from ..files import read_tensors
 from ..measure import plain
+from ..solver.band_mix import Mix
 from ..solver.fitted import FittedSolver, Table
-from ..solver.mix import Mix
 from .forward import Record, State
 from .problem import error_from
 

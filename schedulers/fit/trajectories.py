@@ -34,7 +34,7 @@ from ..files import whole
 from ..noise import PerImageNoise
 from ..path import VE, VP, Flow, Path, rescale
 from ..points import Points
-from ..solver import Solver, State
+from ..solver import Run, Solver, State
 from .problem import Field, Problem
 
 VERSION = 1
@@ -180,10 +180,11 @@ def run_teacher(
     """(x [levels, rows, …], D at all levels but a last 0), on the CPU, in the recording's dtype."""
     points, kept = teacher_points(origin)
     denoise = Remembered(lambda x, sigma: field(x, sigma, rows))
+    run = Run(denoise, check=check)
     state, xs, ds = State((origin.start(rows).to(device),)), [], []
     for n, index in enumerate(kept):
         if index:
-            state = solver.advance(points, denoise, state, None, None, check, index)
+            state = solver.advance(points, run, state, index)
         xs.append(state.x.cpu())
         if origin.kappas[n] > 0:
             if check is not None:

@@ -169,11 +169,6 @@ class Rule(Settings):
         """The new D [B, …] from the chain's D so far; called where active. Never in place."""
         raise NotImplementedError
 
-    @classmethod
-    def off(cls) -> Rule:
-        """A setting that changes nothing, for tests."""
-        raise NotImplementedError
-
 
 def curve_knob() -> Curve:
     """The field ``curve`` of rules with a scale; the last one of its class."""
@@ -210,10 +205,6 @@ class Scaled(Rule):
 
     def active(self, at: Level) -> bool:
         return self.weight(at) != self.neutral
-
-    @classmethod
-    def off(cls) -> Rule:
-        return cls(scale=cls.neutral)  # type: ignore[call-arg]
 
 
 def needs_picture(what: str, a: Tensor) -> None:

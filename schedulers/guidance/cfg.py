@@ -8,8 +8,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from ..settings import knob
-from .base import UNCOND, Call, Rule, Scaled, away, curve_knob
-from .curve import Curve, Interval
+from .base import UNCOND, Call, Scaled, away, curve_knob
+from .curve import Curve
 from .level import Level
 
 
@@ -65,7 +65,3 @@ class CFGPlusPlus(Scaled):
 
     def apply(self, d: Tensor, call: Call) -> Tensor:
         return away(d, call[UNCOND], self.weight(call.level))
-
-    @classmethod
-    def off(cls) -> Rule:
-        return cls(curve=Interval(sigma_high=0.0))

@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ..settings import knob, wire
-from .base import COND, NEGATIVE, UNCOND, Call, Rule, Scaled, curve_knob
+from .base import COND, NEGATIVE, UNCOND, Call, Scaled, curve_knob
 from .curve import Curve
 from .level import Level
 from .reduce import project
@@ -73,10 +73,6 @@ class Compose(Scaled):
             part = (call[branch] - call[UNCOND]) * (w * scale)
             d = d + (part if mask is None else part * mask.to(part))
         return d
-
-    @classmethod
-    def off(cls) -> Rule:
-        return cls("1, -1", 0.0)
 
 
 @dataclass(frozen=True)

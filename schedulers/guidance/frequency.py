@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..settings import knob
-from .base import UNCOND, Call, Rule, Scaled, curve_knob, needs_picture
+from .base import UNCOND, Call, Scaled, curve_knob, needs_picture
 from .curve import Curve
 from .level import Level
 
@@ -47,10 +47,6 @@ class FrequencyDecoupled(Scaled):
         delta = d - uncond
         new = uncond + delta * high
         return new if low == high else new + low_band(delta, self.levels) * (low - high)
-
-    @classmethod
-    def off(cls) -> Rule:
-        return cls(1.0, 1.0)
 
 
 def low_band(a: Tensor, levels: int) -> Tensor:

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ..settings import knob
-from .base import COND, UNCOND, Call, Rule, Scaled, curve_knob
+from .base import COND, UNCOND, Call, Scaled, curve_knob
 from .curve import Curve
 from .level import Level, flow_time
 
@@ -49,7 +49,3 @@ class RectifiedCFGPlusPlus(Scaled):
         ahead = (d + (x - d) * (middle / at.time)) * (point.alpha + point.sigma)
         preds = call.again(ahead, point.sigma, (COND, UNCOND))
         return d + (preds[COND] - preds[UNCOND]) * (self.weight(at) * at.time / middle)
-
-    @classmethod
-    def off(cls) -> Rule:
-        return cls(0.0)

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from ..path import Path
 from ..points import Points
-from ..solver import ExponentialRungeKutta
-from ..solver.plan import Denoise
+from ..solver import ExponentialRungeKutta, Run
+from ..solver.run import Denoise
 from ..solver.weights import data_weights
 
 
@@ -91,8 +91,9 @@ def doubled(
     The uncertainty is the distance of the two half steps from the extrapolated value.
     """
     middle = halfway(path, start, end)
-    coarse = METHOD.solve(Points.from_sigmas(path, (start, end)), denoise, x)
-    fine = METHOD.solve(Points.from_sigmas(path, (start, middle, end)), denoise, x)
+    run = Run(denoise)
+    coarse = METHOD.solve(Points.from_sigmas(path, (start, end)), run, x)
+    fine = METHOD.solve(Points.from_sigmas(path, (start, middle, end)), run, x)
     correction = (fine - coarse) / (2**METHOD.order - 1)
     unit = size(path, end)
     return rms(arrived - fine - correction) / unit, rms(correction) / unit

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..noise import PerImageNoise
 from ..noise_schedule import NoiseSchedule
 from ..sample import noised, sample
-from ..solver import Euler
+from ..solver import Euler, Run
 from ..text_table import text_table
 from . import DTYPES, Evaluate, plain
 
@@ -158,7 +158,7 @@ def measure(
 
     def run(evaluate: Evaluate, x: Tensor) -> Tensor:
         try:
-            return sample(Euler(), schedule.path, evaluate, x, steps).float().cpu()
+            return sample(Euler(), schedule.path, Run(evaluate), x, steps).float().cpu()
         except FloatingPointError:
             return torch.full(x0.shape, math.nan)
 

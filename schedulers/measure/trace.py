@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ..path import Path
-from ..solver.plan import Denoise, Progress
+from ..solver.run import Denoise, Progress
 from ..split import Stopped, mapped
 from . import plain
 from .error import doubled, embedded, rms, size

@@ -4,18 +4,19 @@ from .adams import DEIS, AdamsBashforth, GradientEstimation
 from .adaptive import Adaptive
 from .amed import AMED
 from .base import Solver
-from .ddim import DDIM
+from .ddim import DDIM, EulerAncestral, RectifiedFlow
 from .ddpm import DDPM
-from .euler import Euler, EulerAncestral
+from .euler import Euler
 from .gaussian import GaussianAdams
 from .heun import HeunEDM
 from .idempotent import Idempotent
 from .langevin import Langevin
 from .multistep import DPMSolverMultistep, SASolver, UniPC
-from .plan import Plan, Progress, Stage, State, advance, run
-from .rectified_flow import RectifiedFlow
+from .plan import Plan, Stage
 from .restart import Restart
+from .run import Ask, Progress, Run, drive, drive_async, drive_together
 from .runge_kutta import DPMSolver, ExponentialRungeKutta, RungeKutta
+from .state import State
 from .stochastic import ERSDE, LCM, EulerMaruyama
 
 ALL: tuple[type[Solver], ...] = (

@@ -13,7 +13,7 @@ from ..path import Point
 from ..points import Points
 from ..settings import knob
 from .base import Solver
-from .build import Builder, Combo, total
+from .formula import Builder, Combo, total
 from .multistep import Multistep, coordinate_knob, lower_order_knob, start_knob
 from .plan import Plan
 from .runge_kutta import TABLEAUX, sigma_stages
@@ -38,8 +38,6 @@ class AdamsBashforth(Multistep):
     velocities exactly (iPNDM-v, linear multistep).
     """
 
-    path_invariant: ClassVar[bool] = False
-    starts_at_pure_noise: ClassVar[bool] = False
     title: ClassVar[str] = "Adams-Bashforth (iPNDM)"
     aliases: ClassVar[tuple[str, ...]] = (
         "ipndm", "ipndm_v", "lms", "LMSDiscreteScheduler", "IPNDMScheduler", "linear multistep", "scheduler",
@@ -61,17 +59,6 @@ class AdamsBashforth(Multistep):
     @property
     def second_order(self) -> bool:
         return self.weights == "constant" or super().second_order
-
-    @classmethod
-    def variants(cls) -> tuple[Solver, ...]:
-        constant = [cls(n) for n in (3, 1, 2, 4)]
-        ramp = [
-            cls(n, "variable", c) for c in ("sigma", "log_sigma", "lambda", "index") for n in (2, 3)
-        ]
-        started = [
-            cls(n, "variable", c, "single_step") for c in ("sigma", "lambda") for n in (2, 3, 4)
-        ]
-        return (*constant, *ramp, cls(4, "variable"), *started)
 
     def _grid(self, points: Points) -> Points:
         return points.host
@@ -132,13 +119,6 @@ class DEIS(Multistep):
     def second_order(self) -> bool:
         return self.space == "steps" or super().second_order
 
-    @classmethod
-    def variants(cls) -> tuple[Solver, ...]:
-        spaces = ("time", "kappa", "lambda", "steps")
-        published = [cls(n, space) for space in spaces for n in (3, 1, 2)]
-        started = (cls(3, start="single_step"), cls(4, "lambda", start="single_step"))
-        return (*published, cls(4, "steps"), *started, cls(3, lower_order_final=True))
-
     def _value(self, p: Point, x: Combo, d: Combo) -> Combo:
         return (x - p.alpha * d) / p.sigma
 
@@ -160,17 +140,11 @@ class DEIS(Multistep):
 class GradientEstimation(Solver):
     """Gradient estimation: the velocity is overshot, v̄ = γ·v + (1 − γ)·v₋; γ = 1 is Euler."""
 
-    path_invariant: ClassVar[bool] = False
-    starts_at_pure_noise: ClassVar[bool] = False
     title: ClassVar[str] = "Gradient Estimation"
     aliases: ClassVar[tuple[str, ...]] = ("gradient_estimation", "GE")
     paper: ClassVar[str] = "Permenter & Yuan 2024 (arXiv 2306.04848), sec. 4"
     equals: ClassVar[str] = "ComfyUI gradient_estimation"
     gamma: float = knob(2.0, "γ: 1 is Euler, 1.5 Adams–Bashforth 2.", low=1.0, high=5.0, step=0.01)
-
-    @classmethod
-    def variants(cls) -> tuple[Solver, ...]:
-        return (cls(), cls(1.0))
 
     def plan(self, points: Points) -> Plan:
         self._check(points)

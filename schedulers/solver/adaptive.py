@@ -19,11 +19,13 @@ from torch import Tensor
 from ..path import Path, Point
 from ..points import Points, finite
 from ..settings import knob
-from .base import Solver, ddim_row
-from .build import Builder, Combo
-from .plan import Denoise, DrawNoise, Progress, State
+from .base import Solver
+from .data_dependent import DataDependent
+from .ddim import ddim_step
+from .formula import Builder, Combo
+from .run import Ask, DrawNoise, Program, Progress, Read, Run, drive
 from .runge_kutta import TABLEAUX, Tableau, lambda_step, noise_step, seeds_step, sigma_step
-from .unplanned import Evaluations, Unplanned
+from .state import State
 
 X, D = Combo({("x", 0): 1.0}), Combo({("d", 0): 1.0})
 
@@ -129,7 +131,7 @@ SMALLEST = 1e-9  # step, as a share of the run
 
 
 @dataclass(frozen=True)
-class Run:
+class Taken:
     """What an image took: evaluations, trial steps rejected, and κ of the levels that were stepped to."""
 
     evaluations: int
@@ -143,10 +145,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Report:
-    """The end state [B, …] and one :class:`Run` per image."""
+    """The end state [B, …] and one :class:`Taken` per image."""
 
     x: Tensor
-    runs: tuple[Run, ...]
+    runs: tuple[Taken, ...]
 
     @property
     def nfe(self) -> int:
@@ -155,7 +157,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Adaptive(Unplanned):
+class Adaptive(DataDependent):
     """Solves the ODE to a tolerance: it chooses the steps, and of SIGMAS only the ends count.
 
     It runs from the first to the last positive level; if SIGMAS end in 0, a DDIM step (exactly D)
@@ -221,76 +223,48 @@ class Adaptive(Unplanned):
         return PAIRS[self.method]
 
     @property
-    def order(self) -> int:  # type: ignore[override]
+    def order(self) -> int:
         """Of the result; the tolerance, not the number of steps, decides the error."""
         return self.pair.order
-
-    @property
-    def exact_for_constant(self) -> bool:  # type: ignore[override]
-        return self.method != "dopri5_lambda"
-
-    @property
-    def path_invariant(self) -> bool:  # type: ignore[override]
-        return self.pair.variable == "lambda"
-
-    @property
-    def starts_at_pure_noise(self) -> bool:  # type: ignore[override]
-        return self.pair.variable == "lambda"
-
-    @classmethod
-    def variants(cls) -> tuple[Solver, ...]:
-        return tuple(cls(name) for name in dict.fromkeys((cls.method, *PAIRS)))
 
     def nfe(self, steps: int) -> int:
         """At most; what a run took is in :meth:`integrate`'s report."""
         return self.max_evaluations
 
     def walk(
-        self,
-        points: Points,
-        denoise: Denoise,
-        state: State,
-        noise: DrawNoise | None = None,
-        callback: Callable[[Progress], None] | None = None,
-        check: Callable[[], None] | None = None,
-        level: int | None = None,
-    ) -> State:
+        self, points: Points, state: State, noise: DrawNoise | None = None, level: int | None = None
+    ) -> Program[State]:
         """See the base class. A run in parts equals one in one go within the tolerance: each part starts
         anew with its first step."""
         done, steps = state.stage, len(points) - 1
         last = steps if level is None else level
-
-        def report(p: Progress) -> None:
-            if callback is not None:
-                callback(replace(p, step=done + p.step, steps=steps))
-
         part = Points(points.path, points.kappas[done : last + 1])
-        found = self.integrate(part, denoise, state.x, report, check)
-        for i, run in enumerate(found.runs[:1] if self.together else found.runs):
+        report = yield from self.integration(part, state.x, done, steps)
+        for i, took in enumerate(report.runs[:1] if self.together else report.runs):
             who = "the batch" if self.together else f"image {i}"
             logging.getLogger(__name__).info(
-                f"{self.method}, {who}: {run.evaluations} evaluations, {run.accepted} steps, "
-                f"{run.rejected} rejected"
+                f"{self.method}, {who}: {took.evaluations} evaluations, {took.accepted} steps, "
+                f"{took.rejected} rejected"
             )
-        return State((found.x,), stage=max(done, last))
+        return State((report.x,), stage=max(done, last))
 
-    def integrate(
-        self,
-        points: Points,
-        denoise: Denoise,
-        x: Tensor,
-        callback: Callable[[Progress], None] | None = None,
-        check: Callable[[], None] | None = None,
-    ) -> Report:
-        """The run over ``points``, in their path's coordinates, and a report of what it took.
+    def integrate(self, points: Points, run: Run, x: Tensor) -> Report:
+        """The end of the run over ``points``, in their path's coordinates, and what it took.
 
         The callback comes once per accepted step; its ``step`` counts the levels of ``points`` that have
         been passed, over all images. Raises RuntimeError if the tolerance cannot be met.
         """
+        return drive(self.integration(points, x), run)
+
+    def integration(
+        self, points: Points, x: Tensor, first: int = 0, steps: int | None = None
+    ) -> Program[Report]:
+        """The questions of :meth:`integrate`, whose step number ``first`` of ``steps`` this one begins with."""
         self._check(points)
         if self.pair.variable == "sigma" and points.path != points.path.host:
             raise ValueError(f"{self!r} works in σ as SIGMAS shows it: pass points.host")
-        return _Integration(self, points, Evaluations(denoise, check), callback, x).run()
+        steps = len(points) - 1 if steps is None else steps
+        return _Integration(self, points, x, first, steps).run()
 
     def _tolerance(self, low: Tensor, at: Point, before: Tensor, start: Point) -> Tensor:
         """Error allowed in the state at ``at`` (Lu et al., app. C): max(atol, rtol·max(|x'|, |x|)), where
@@ -315,28 +289,21 @@ def _unit(p: Point) -> float:
 
 
 class _Integration:
-    """One call of :meth:`Adaptive.integrate`.
+    """The program of :meth:`Adaptive.integration`.
 
     ``x`` and ``d`` hold every image's state and its newest D, each at its own level.
     """
 
-    def __init__(
-        self,
-        solver: Adaptive,
-        points: Points,
-        evaluate: Evaluations,
-        callback: Callable[[Progress], None] | None,
-        x: Tensor,
-    ) -> None:
+    def __init__(self, solver: Adaptive, points: Points, x: Tensor, first: int, steps: int) -> None:
         self.solver, self.points, self.path = solver, points, points.path
-        self.evaluate, self.callback = evaluate, callback
+        self.first, self.steps, self.count = first, steps, 0
         self.x, self.d = x, x
         batch = x.shape[0]
         self.groups = (
             [slice(0, batch)] if solver.together else [slice(i, i + 1) for i in range(batch)]
         )
 
-    def run(self) -> Report:
+    def run(self) -> Program[Report]:
         points = self.points
         if len(points) < 2 or not self.groups:
             return Report(self.x, ())
@@ -344,39 +311,41 @@ class _Integration:
         kappas = points.kappas if self.solver.pair.variable == "sigma" else finite(points.kappas)
         inside = [self.path.at(k) for k in kappas if k > 0]
         first, last = inside[0], inside[-1]
-        self.d = self.evaluate(self.x, points[0])
+        everyone, final = slice(0, len(self.x)), len(self.groups) - 1
+        self.d = yield from self._evaluate(0, self.x, points[0], everyone)
         if points[0] != first:
-            self._exact(0, points[0], first)
-            self.d = self.evaluate(self.x, first)
-        self.evaluate.settle()
-        shared = self.evaluate.count
-        runs = [self._steps(i, first, last) for i in range(len(self.groups))]
+            yield from self._exact(0, points[0], first)
+            self.d = yield from self._evaluate(0, self.x, first, everyone)
+        yield Read()
+        shared = self.count
+        runs = []
+        for i in range(len(self.groups)):
+            runs.append((yield from self._steps(i, first, last)))
         if points[-1] != last:
             if first != last and not self.solver.pair.closing:
-                self.d = self.evaluate(self.x, last)
+                self.d = yield from self._evaluate(final, self.x, last, everyone)
                 shared += 1
-            self._exact(len(self.groups) - 1, last, points[-1])
-        self.evaluate.settle()
+            yield from self._exact(final, last, points[-1])
         runs = [replace(run, evaluations=run.evaluations + shared) for run in runs]
         return Report(self.x, tuple(runs * (len(self.x) if self.solver.together else 1)))
 
-    def _exact(self, group: int, p: Point, q: Point) -> None:
+    def _exact(self, group: int, p: Point, q: Point) -> Program[None]:
         """DDIM's step for all images."""
-        self._report(group, p)
-        row = ddim_row(p, q, 0.0)
-        self.x = row.x * self.x + row.d * self.d if row.x else row.d * self.d
+        yield self._progress(group, p)
+        step = ddim_step(p, q)
+        self.x = step.x * self.x + step.d * self.d if step.x else step.d * self.d
 
-    def _steps(self, group: int, p: Point, end: Point) -> Run:
+    def _steps(self, group: int, p: Point, end: Point) -> Program[Taken]:
         """Bring one group of images from p to ``end``; D at p is known."""
         solver, pair, rows = self.solver, self.solver.pair, self.groups[group]
         u, last = pair.coordinate(p), pair.coordinate(end)
         h, whole = solver.first_step * (last - u), last - u
         before, start, errors = self.x[rows], p, [1.0, 1.0, 1.0]
-        first, rejected, fresh = self.evaluate.count, 0, True
+        first, rejected, fresh = self.count, 0, True
         levels: list[float] = []
         while p != end:
             if not fresh:
-                self._put(rows, d=self._evaluate(self.x[rows], p, rows))
+                self._put(rows, d=(yield from self._evaluate(group, self.x[rows], p, rows)))
                 fresh = True
             near = abs(last - u) <= abs(h) * (1 + 1e-9)
             q = end if near else pair.point(self.path, u + h)
@@ -384,18 +353,18 @@ class _Integration:
             asked, high, gap = pair.trial(self.path, p, q)
             for at, formula in asked:
                 y = _value(formula, x, d)
-                d.append(self._evaluate(y, at, rows))
+                d.append((yield from self._evaluate(group, y, at, rows)))
             result = y if pair.closing else _value(high, x, d)
             error = _value(gap, x, d)
             low = result - error
             error = (error / solver._tolerance(low, q, before, start)).flatten(1)
-            (worst,) = self.evaluate.settle(error.square().mean(1).sqrt().max())
+            (worst,) = yield Read((error.square().mean(1).sqrt().max(),))
             worst = worst if math.isfinite(worst) else math.inf
             if not levels:
                 errors = [worst] * 3
             accept, factor = solver._control([worst, *errors[1:]])
             if accept:
-                self._report(group, p)
+                yield self._progress(group, p)
                 self._put(rows, result, d[-1] if pair.closing else None)
                 before, start, errors = low, q, [worst, worst, errors[1]]
                 p, u, fresh = q, pair.coordinate(q), pair.closing
@@ -405,18 +374,21 @@ class _Integration:
             h *= factor
             if p != end and abs(h) < SMALLEST * abs(whole):
                 raise self._failure("the step became too small", p, end)
-            if p != end and self.evaluate.count - first >= solver.max_evaluations:
+            if p != end and self.count - first >= solver.max_evaluations:
                 raise self._failure(f"{solver.max_evaluations} evaluations were spent", p, end)
-        return Run(self.evaluate.count - first, rejected, tuple(levels))
+        return Taken(self.count - first, rejected, tuple(levels))
 
-    def _evaluate(self, y: Tensor, at: Point, rows: slice) -> Tensor:
-        """D of a group, found by a call for the whole batch: what a host holds per image (conditions, masks)
+    def _evaluate(self, group: int, y: Tensor, at: Point, rows: slice) -> Program[Tensor]:
+        """D of a group, by a call for the whole batch: what a host holds per image (conditions, masks)
         stays with its image."""
-        if len(y) == len(self.x):
-            return self.evaluate(y, at)
-        batch = self.x.clone()
-        batch[rows] = y
-        return self.evaluate(batch, at, rows)
+        self.count += 1
+        if len(y) < len(self.x):
+            batch = self.x.clone()
+            batch[rows] = y
+            y = batch
+        step = self._step(group, at)
+        d: Tensor = yield y, Ask(at.sigma, step, self.steps, begins=False, images=rows, look=True)
+        return d
 
     def _put(self, rows: slice, x: Tensor | None = None, d: Tensor | None = None) -> None:
         """Set rows of the states and predictions; tensors already shown to a callback stay as they are."""
@@ -425,14 +397,16 @@ class _Integration:
         if d is not None:
             self.d = torch.cat([self.d[: rows.start], d, self.d[rows.stop :]])
 
-    def _report(self, group: int, p: Point) -> None:
-        if self.callback is None:
-            return
+    def _progress(self, group: int, p: Point) -> Progress:
+        """A step of the group begins at p."""
+        return Progress(self._step(group, p), self.steps, self.x, p.sigma, self.d)
+
+    def _step(self, group: int, p: Point) -> int:
+        """Which step of the run it is at p, over all images."""
         levels, steps = self.points.kappas, len(self.points) - 1
         sign = -1 if self.points.rising else 1
         passed = sum(sign * k >= sign * p.kappa for k in levels[1:])
-        step = min((group * steps + passed) // len(self.groups), steps - 1)
-        self.callback(Progress(step, steps, self.x, p.sigma, self.d))
+        return self.first + min((group * steps + passed) // len(self.groups), steps - 1)
 
     def _failure(self, what: str, p: Point, end: Point) -> RuntimeError:
         solver = self.solver

@@ -10,7 +10,7 @@ from ..path import Flow
 from ..points import Points
 from ..settings import knob
 from .base import Solver
-from .build import Builder
+from .formula import Builder
 from .plan import Plan
 
 
@@ -23,8 +23,6 @@ class AMED(Solver):
     that a fit found for a model. r = ½, c = a = 1 is DPM-Solver-2 with the geometric midpoint.
     """
 
-    path_invariant: ClassVar[bool] = False
-    starts_at_pure_noise: ClassVar[bool] = False
     title: ClassVar[str] = "AMED"
     aliases: ClassVar[tuple[str, ...]] = (
         "amed",
@@ -50,7 +48,7 @@ class AMED(Solver):
                     raise ValueError(f"AMED.{name}: {value} must lie between {low} and {high}")
 
     @property
-    def order(self) -> int:  # type: ignore[override]
+    def order(self) -> int:
         """2 at the default numbers; fitted ones are made for few steps, not for many."""
         given = [numbers(n, getattr(self, n)) for n in ("positions", "scales", "levels")]
         return 2 if given == [(0.5,), (1.0,), (1.0,)] else 0

@@ -1,9 +1,7 @@
-"""What every solver is: a frozen value that turns points into a plan, and the step they share."""
+"""What every solver is: a frozen value that turns points into a plan."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,21 +12,27 @@ from torch import Tensor, nn
 from ..path import Path, Point
 from ..points import Points
 from ..settings import Settings
-from .plan import Denoise, DrawNoise, Plan, Progress, Stage, State, advance, arrive, run
+from .plan import Plan, Stage
+from .run import DrawNoise, Program, Run, drive
+from .state import State
 
 
 @dataclass(frozen=True)
 class Solver(Settings):
-    """Base class. A subclass sets ``order`` (of accuracy; weak order where it draws noise), says
-    whether it is ``stochastic``, and writes ``plan``. ``paper`` and ``equals`` (what it is called
-    elsewhere) go to the help text."""
+    """Base class. A subclass writes ``plan``, and says its ``order`` and whether it is ``stochastic``. ``paper``
+    and ``equals`` (what it is called elsewhere) go to the help text."""
 
-    order: ClassVar[int] = 1
     paper: ClassVar[str] = ""
     equals: ClassVar[str] = ""
 
     @property
+    def order(self) -> int:
+        """Of accuracy; the weak order where it draws noise. 0: it is not made to converge."""
+        return 1
+
+    @property
     def stochastic(self) -> bool:
+        """Whether it draws noise."""
         return False
 
     def plan(self, points: Points) -> Plan:
@@ -38,63 +42,41 @@ class Solver(Settings):
         """
         raise NotImplementedError
 
-    @classmethod
-    def variants(cls) -> tuple[Solver, ...]:
-        """Settings that tests and benchmarks cover; the first is the default."""
-        return (cls(),)
-
     #: Whether the solver is its ``plan``; else it has none, and ``solve`` chooses as it goes.
     planned: ClassVar[bool] = True
-    #: Whether a step is exact when D is constant (exponential and Euler-type steps are).
-    exact_for_constant: ClassVar[bool] = True
-    #: Whether data moved by a constant move the result by it; not where they are taken to have mean 0.
-    shift_invariant: ClassVar[bool] = True
-    #: Whether y = x/α is the same on every path; False where the solver works in σ as SIGMAS shows
-    #: it, which on rectified flow is another variable, or in a path's own variance.
-    path_invariant: ClassVar[bool] = True
-    #: Whether a run on VP may start at α = 0; not where σ/α itself is the variable.
-    starts_at_pure_noise: ClassVar[bool] = True
 
-    def solve(
-        self,
-        points: Points,
-        denoise: Denoise,
-        x: Tensor,
-        noise: DrawNoise | None = None,
-        callback: Callable[[Progress], None] | None = None,
-        check: Callable[[], None] | None = None,
-    ) -> Tensor:
-        """Run from x at points[0] in the coordinates of ``points.path.host``; see ``plan.run``.
+    def solve(self, points: Points, run: Run, x: Tensor) -> Tensor:
+        """The state at points[-1] of a run from x [B, …] at points[0], in the coordinates of
+        ``points.path.host``. x is not modified."""
+        return self.advance(points, run, State((x,))).x
 
-        Only solvers whose next step depends on the data (step-size control, Langevin correctors)
-        override this; all others are their plan.
-        """
-        return run(host_plan(self, points), denoise, x, noise, callback, check)
-
-    def watching(self, net: nn.Module) -> AbstractContextManager[Solver]:
-        """The solver for a run on this network. Few look into it."""
-        return nullcontext(self)
-
-    def advance(
-        self,
-        points: Points,
-        denoise: Denoise,
-        state: State,
-        noise: DrawNoise | None = None,
-        callback: Callable[[Progress], None] | None = None,
-        check: Callable[[], None] | None = None,
-        level: int | None = None,
-    ) -> State:
+    def advance(self, points: Points, run: Run, state: State, level: int | None = None) -> State:
         """From ``state`` on to noise level number ``level`` of the run (default: to its end).
 
         A run over ``points`` that is taken in parts so equals the run in one go, bit for bit.
         """
+        return drive(self.steps(points, state, run.noise, level), run)
+
+    def steps(
+        self, points: Points, state: State, noise: DrawNoise | None = None, level: int | None = None
+    ) -> Program[State]:
+        """The questions of :meth:`advance`. A solver is its plan, unless its next step depends on the data."""
         plan = host_plan(self, points)
         if level is None or level >= len(points) - 1:
-            return advance(plan, denoise, state, noise, callback, check)
+            return plan.walk(state, noise)
+        return self._to_level(plan, plan.path.at(points.kappas[level]), level, state, noise)
+
+    @staticmethod
+    def _to_level(
+        plan: Plan, at: Point, level: int, state: State, noise: DrawNoise | None
+    ) -> Program[State]:
         until = next(i for i, s in enumerate(plan.stages) if s.step >= level or not s.evaluate)
-        state = advance(plan, denoise, state, noise, callback, check, until)
-        return arrive(plan, state, plan.path.at(points.kappas[level]), noise)
+        state = yield from plan.walk(state, noise, until)
+        return plan.arrive(state, at, noise)
+
+    def watching(self, net: nn.Module) -> AbstractContextManager[Solver]:
+        """The solver for a run on this network. Few look into it."""
+        return nullcontext(self)
 
     def nfe(self, steps: int) -> int:
         """Denoiser evaluations of a run of ``steps`` steps that ends at 0."""
@@ -120,35 +102,6 @@ def host_plan(solver: Solver, points: Points) -> Plan:
     return solver.plan(points).on(points.path.host)
 
 
-@dataclass(frozen=True)
-class Row:
-    """One linear step x' = x·x + d·D + noise·z."""
-
-    x: float
-    d: float
-    noise: float = 0.0
-
-
-def one_evaluation_plan(
-    solver: Solver, points: Points, rows: Sequence[Row], clip_x0: float = 0.0
-) -> Plan:
-    """The plan of a solver that evaluates D once per step: state i+1 = rows[i] of state i and its D."""
-    moves = [Row(1.0, 0.0), *rows]
-    last = len(rows)
-    stages = tuple(
-        Stage(
-            step=min(i, last - 1),
-            at=points[i],
-            x=(row.x,),
-            d=(row.d,) if i else (),
-            noise=row.noise,
-            evaluate=i < last,
-        )
-        for i, row in enumerate(moves)
-    )
-    return make_plan(solver, points.path, points[0], stages if rows else (), clip_x0)
-
-
 def make_plan(
     solver: Solver, path: Path, start: Point, stages: tuple[Stage, ...], clip_x0: float = 0.0
 ) -> Plan:
@@ -164,14 +117,3 @@ def regular(p: Point, q: Point) -> bool:
     """Whether the step has a finite h = λ' − λ. From pure noise or to 0 it has not, and every solver
     takes DDIM's step, which is finite there: the limit of all of them."""
     return p.alpha > 0 and q.sigma > 0
-
-
-def ddim_row(p: Point, q: Point, eta: float) -> Row:
-    """DDIM(η) from p to q (Song, Meng & Ermon 2021, eq. 12 and 16).
-
-    x' = α'D + √(σ'² − s²)·ε + s·z with ε = (x − αD)/σ and s = η·σ'·√(1 − (κ'/κ)²), at most σ'.
-    η = 0 is the exact ODE step for constant D; η = 1 is DDPM with the small variance.
-    """
-    s = min(eta * q.sigma * math.sqrt(max(1 - decay(p, q) ** 2, 0)), q.sigma) if eta else 0.0
-    kept = math.sqrt(q.sigma**2 - s**2)
-    return Row(kept / p.sigma, q.alpha - p.alpha * kept / p.sigma, s)

@@ -9,7 +9,8 @@ from typing import ClassVar
 from ..path import Point
 from ..points import Points
 from ..settings import knob
-from .base import Row, Solver, decay, one_evaluation_plan
+from .base import Solver, decay
+from .formula import LinearStep, linear_plan
 from .plan import Plan
 
 VARIANCES = ("small", "large", "interpolated", "analytic")
@@ -67,30 +68,15 @@ class DDPM(Solver):
     def stochastic(self) -> bool:
         return True
 
-    @classmethod
-    def variants(cls) -> tuple[Solver, ...]:
-        return (
-            cls(),
-            cls("large"),
-            cls("interpolated", mix=0.3),
-            cls("analytic", data_std=0.6),
-            cls(clip_x0=50.0),
-        )
-
-    @property
-    def path_invariant(self) -> bool:  # type: ignore[override]
-        return self.variance in ("small", "analytic")
-
     def plan(self, points: Points) -> Plan:
         self._check(points)
-        rows = [self._row(p, q) for p, q in points.steps]
-        return one_evaluation_plan(self, points, rows, self.clip_x0)
+        return linear_plan(self, points, self._step, self.clip_x0)
 
-    def _row(self, p: Point, q: Point) -> Row:
+    def _step(self, p: Point, q: Point) -> LinearStep:
         """Posterior mean (α'/α)e^{−2h}·x + α'(1 − e^{−2h})·D, written so that α = 0 stays finite."""
         squared = decay(p, q) ** 2
         mean_x = p.alpha / q.alpha * (q.sigma / p.sigma) ** 2
-        return Row(mean_x, q.alpha * (1 - squared), math.sqrt(self._variance(p, q)))
+        return LinearStep(mean_x, q.alpha * (1 - squared), math.sqrt(self._variance(p, q)))
 
     def _variance(self, p: Point, q: Point) -> float:
         """small β̃ = σ'²(1 − e^{−2h}); large β = σ² − (α/α')²σ'²; no noise on arrival at σ' = 0."""

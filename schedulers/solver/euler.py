@@ -1,4 +1,4 @@
-"""Euler's method, with EDM's churn or with ancestral noise."""
+"""Euler's method, with EDM's churn."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..path import Path, Point
+from ..path import Point
 from ..points import Points
 from ..settings import knob
-from .base import Row, Solver, ddim_row, make_plan, one_evaluation_plan
-from .plan import Plan, Stage
+from .base import Solver
+from .ddim import ddim_step
+from .formula import Builder, Combo
+from .plan import Plan
 
 
 @dataclass(frozen=True)
@@ -38,18 +40,21 @@ class Churn(Solver):
     def stochastic(self) -> bool:
         return self.churn > 0
 
-    def _raise(self, path: Path, p: Point, sigma: float, steps: int) -> tuple[Point, Row]:
-        """The raised point p̂ and the move to it.
+    def _raise(
+        self, build: Builder, x: Combo, p: Point, sigma: float, steps: int
+    ) -> tuple[Point, Combo]:
+        """The raised point p̂ and the state there, from x at p.
 
         γ = min(S_churn/N, √2 − 1) where S_tmin ≤ σ ≤ S_tmax; κ̂ = (1 + γ)κ and, in y = x/α,
         ŷ = y + S_noise·√(κ̂² − κ²)·z, which is right on every path. Pure noise cannot be raised.
         """
         gamma = min(self.churn / steps, math.sqrt(2) - 1)
         if gamma == 0 or p.alpha == 0 or not self.churn_from <= sigma <= self.churn_to:
-            return p, Row(1.0, 0.0)
-        hat = path.at(p.kappa * (1 + gamma))
+            return p, x
+        hat = build.points.path.at(p.kappa * (1 + gamma))
         added = hat.alpha * math.sqrt(hat.kappa**2 - p.kappa**2)
-        return hat, Row(hat.alpha / p.alpha, 0.0, self.noise * added)
+        y = hat.alpha / p.alpha * x
+        return hat, y + self.noise * added * build.draw() if self.noise else y
 
 
 @dataclass(frozen=True)
@@ -68,59 +73,12 @@ class Euler(Churn):
         "ComfyUI and k-diffusion euler; diffusers EulerDiscreteScheduler; DDIM eta 0"
     )
 
-    @classmethod
-    def variants(cls) -> tuple[Solver, ...]:
-        return (cls(), cls(20.0))
-
     def plan(self, points: Points) -> Plan:
         self._check(points)
-        steps, stages, move = points.steps, [], Row(1.0, 0.0)
+        build, steps = Builder(self, points), points.steps
+        x = build.start
         for i, (p, q) in enumerate(steps):
-            hat, lift = self._raise(points.path, p, points.host_sigma(i), len(steps))
-            x, d = (lift.x * move.x,), (lift.x * move.d,) if i else ()
-            stages.append(Stage(i, hat, x, d, lift.noise))
-            move = ddim_row(hat, q, 0.0)
-        if steps:
-            stages.append(Stage(len(steps) - 1, steps[-1][1], (move.x,), (move.d,), evaluate=False))
-        return make_plan(self, points.path, points[0], tuple(stages))
-
-
-@dataclass(frozen=True)
-class EulerAncestral(Solver):
-    """Euler down to a lower noise level, then fresh noise back up to the next one.
-
-    In y = x/α this is DDIM(η), which is how it is worked out here: η = 1 is DDPM on VP, VE and flow.
-    """
-
-    title: ClassVar[str] = "Euler Ancestral"
-    aliases: ClassVar[tuple[str, ...]] = (
-        "euler_ancestral",
-        "euler a",
-        "EulerAncestralDiscreteScheduler",
-        "SamplerEulerAncestral",
-        "scheduler",
-    )
-    paper: ClassVar[str] = "k-diffusion; equal to DDIM (Song, Meng & Ermon 2021), eq. 16"
-    equals: ClassVar[str] = (
-        "ComfyUI and k-diffusion euler_ancestral except on flow models, where ComfyUI's rule is another"
-    )
-    eta: float = knob(
-        1.0, "Share of the noise that is replaced at each step.", low=0.0, high=1.0, step=0.01
-    )
-    noise: float = knob(
-        1.0, "Size of the fresh noise.", low=0.0, high=2.0, step=0.001, advanced=True
-    )
-
-    @property
-    def stochastic(self) -> bool:
-        return self.eta > 0 and self.noise > 0
-
-    @classmethod
-    def variants(cls) -> tuple[Solver, ...]:
-        return (cls(), cls(0.5))
-
-    def plan(self, points: Points) -> Plan:
-        self._check(points)
-        rows = [ddim_row(p, q, self.eta) for p, q in points.steps]
-        rows = [Row(row.x, row.d, row.noise * self.noise) for row in rows]
-        return one_evaluation_plan(self, points, rows)
+            hat, x = self._raise(build, x, p, points.host_sigma(i), len(steps))
+            x, d = build.advance(x, hat, i)
+            x = build.take(ddim_step(hat, q), x, d)
+        return build.finish(x)

@@ -23,8 +23,8 @@ from typing import Any, ClassVar
 from ..path import VP, Path, rescale
 from ..points import LARGEST_KAPPA, Points
 from ..settings import wire
+from .band_mix import Mix
 from .base import Solver
-from .mix import Mix
 from .plan import Plan, Stage
 
 
@@ -213,12 +213,12 @@ class FittedSolver(Solver):
     """A solver whose noise levels and weights were fitted to one model; it runs its own levels only."""
 
     title: ClassVar[str] = "Fitted"
-    order: ClassVar[int] = 0
     table: Table = wire("SAMPLING_KIT_FIT", "A fit, from Fit Solver or Load Fitted Solver.")
     card: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
-    exact_for_constant: ClassVar[bool] = False
-    shift_invariant: ClassVar[bool] = False
+    @property
+    def order(self) -> int:
+        return 0
 
     def nfe(self, steps: int) -> int:
         return self.table.nfe

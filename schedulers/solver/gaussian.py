@@ -31,8 +31,7 @@ from ..noise_schedule import Array
 from ..path import Point
 from ..points import Points
 from ..settings import knob
-from .base import Solver
-from .build import Builder, Combo, total
+from .formula import Builder, Combo, total
 from .multistep import MOST_NODES, Multistep, coordinate_knob
 from .plan import Plan
 from .weights import COORDINATES, NODES, WEIGHTS, lagrange, quadrature
@@ -59,7 +58,6 @@ class GaussianAdams(Multistep):
     equals: ClassVar[str] = (
         "as prior → 0: UniP and DPM-Solver++ with exact weights; as prior → ∞ with residual network: DEIS"
     )
-    exact_for_constant: ClassVar[bool] = False
 
     prior: float = knob(
         1.0,
@@ -82,18 +80,6 @@ class GaussianAdams(Multistep):
 
     def nodes(self, left: int = MOST_NODES) -> tuple[int, int]:
         return self.predictor, self.corrector
-
-    @classmethod
-    def variants(cls) -> tuple[Solver, ...]:
-        corrected = [cls(prior) for prior in (1.0, 0.5, 2.0, 4.0)]
-        in_sigma = [cls(prior, 2, 3, coordinate="sigma") for prior in (1.0, 4.0)]
-        few_steps = [cls(s, n, 0, coordinate="index") for s, n in ((2.0, 3), (8.0, 3), (8.0, 4))]
-        network = [cls(s, 1, 0, "network") for s in (4.0, 8.0)]
-        return (*corrected, *in_sigma, *few_steps, *network, cls(1.0, 2, 0, "network", "sigma"))
-
-    @property
-    def shift_invariant(self) -> bool:  # type: ignore[override]
-        return self.residual == "mean"
 
     def plan(self, points: Points) -> Plan:
         self._check(points)

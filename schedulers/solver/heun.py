@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..path import Point
 from ..points import Points
-from .base import Solver, make_plan
+from .ddim import ddim_step
 from .euler import Churn
-from .plan import Plan, Stage
+from .formula import Builder
+from .plan import Plan
+from .runge_kutta import TABLEAUX, sigma_step
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,6 @@ class HeunEDM(Churn):
     Two evaluations per step but for the last.
     """
 
-    order: ClassVar[int] = 2
-    path_invariant: ClassVar[bool] = False
-    starts_at_pure_noise: ClassVar[bool] = False
     title: ClassVar[str] = "Heun (EDM)"
     aliases: ClassVar[tuple[str, ...]] = (
         "heun",
@@ -37,38 +35,22 @@ class HeunEDM(Churn):
         "FlowMatchHeunDiscreteScheduler"
     )
 
+    @property
+    def order(self) -> int:
+        return 2
+
     def nfe(self, steps: int) -> int:
         return 2 * steps - 1
 
-    @classmethod
-    def variants(cls) -> tuple[Solver, ...]:
-        return (cls(), cls(20.0, noise=1.003))
-
     def plan(self, points: Points) -> Plan:
         self._check(points)
-        host = points.host
-        steps, stages = host.steps, []
-        x = 1.0
-        d: tuple[float, ...] = ()
+        build = Builder(self, points.host)
+        x, steps = build.start, build.points.steps
         for i, (p, q) in enumerate(steps):
-            hat, lift = self._raise(host.path, p, p.sigma, len(steps))
-            stages.append(Stage(i, hat, (lift.x * x,), tuple(lift.x * w for w in d), lift.noise))
-            if q.sigma == 0:
-                x, d = 0.0, (1.0,)
-                continue
-            ratio = q.sigma / hat.sigma
-            stages.append(Stage(i, q, (ratio,), (1 - ratio,), commit=False))
-            x, d = ratio, trapezoid(hat, q)
-        if steps:
-            stages.append(Stage(len(steps) - 1, steps[-1][1], (x,), d, evaluate=False))
-        return make_plan(self, host.path, host[0], tuple(stages)).on(points.path)
-
-
-def trapezoid(p: Point, q: Point) -> tuple[float, float]:
-    """Weights of the new and the old D in x' = (σ'/σ)·x + w_new·D' + w_old·D.
-
-    With δ = σ' − σ, x' = x + δ/2·[(x − D)/σ + (x_E − D')/σ'] and the Euler state
-    x_E = (σ'/σ)·x + (1 − σ'/σ)·D.
-    """
-    delta = q.sigma - p.sigma
-    return -delta / (2 * q.sigma), delta / 2 * (1 / q.sigma - 2 / p.sigma)
+            hat, x = self._raise(build, x, p, p.sigma, len(steps))
+            if q.sigma:
+                x, _ = sigma_step(build, x, hat, q, i, TABLEAUX["heun"])
+            else:
+                x, d = build.advance(x, hat, i)
+                x = build.take(ddim_step(hat, q), x, d)
+        return build.finish(x).on(points.path)

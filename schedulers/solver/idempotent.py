@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,13 +11,13 @@ from torch import Tensor
 
 from ..points import Points
 from ..settings import knob
-from .base import Solver
-from .plan import Denoise, DrawNoise, Progress, State
-from .unplanned import Evaluations, Unplanned
+from .data_dependent import DataDependent
+from .run import Ask, DrawNoise, Program, Read, Run, drive
+from .state import State
 
 
 @dataclass(frozen=True)
-class Idempotent(Unplanned):
+class Idempotent(DataDependent):
     """Repeats x ← f(x) with f = D at the noise level of the step: for one-step generators that are trained to leave their
     own results as they are, f(f(z)) = f(z).
 
@@ -28,8 +27,6 @@ class Idempotent(Unplanned):
     is, without noise or scaling.
     """
 
-    order: ClassVar[int] = 0
-    path_invariant: ClassVar[bool] = False
     title: ClassVar[str] = "Idempotent"
     aliases: ClassVar[tuple[str, ...]] = (
         "IGN",
@@ -49,28 +46,21 @@ class Idempotent(Unplanned):
         low=0.0, high=1000.0, step=0.001,
     )  # fmt: skip
 
-    @classmethod
-    def variants(cls) -> tuple[Solver, ...]:
-        return (cls(), cls(5, 1e-3))
+    @property
+    def order(self) -> int:
+        return 0
 
     def nfe(self, steps: int) -> int:
         """At most."""
         return steps * self.repeats
 
     def walk(
-        self,
-        points: Points,
-        denoise: Denoise,
-        state: State,
-        noise: DrawNoise | None = None,
-        callback: Callable[[Progress], None] | None = None,
-        check: Callable[[], None] | None = None,
-        level: int | None = None,
-    ) -> State:
+        self, points: Points, state: State, noise: DrawNoise | None = None, level: int | None = None
+    ) -> Program[State]:
         done, steps = state.stage, len(points) - 1
         last = steps if level is None else level
         x = state.x / points[done].alpha if done else state.x
-        x, residuals = self.iterate(points, denoise, x, done, last, callback, check, done > 0)
+        x, residuals = yield from self.iterate(points, x, done, last, done > 0)
         if last > done and points[last].alpha:
             x = points[last].alpha * x  # a state at the level reached, whose data part is x
         if residuals:
@@ -80,41 +70,38 @@ class Idempotent(Unplanned):
             )
         return State((x,), stage=max(done, last))
 
-    def residuals(self, points: Points, denoise: Denoise, x: Tensor) -> list[list[float]]:
+    def residuals(self, points: Points, run: Run, x: Tensor) -> list[list[float]]:
         """‖f(x) − x‖ per value before each application, for a picture x [B, …] as it is."""
-        return self.iterate(points, denoise, x, fed=True)[1]
+        return drive(self.iterate(points, x, fed=True), run)[1]
 
     def iterate(
         self,
         points: Points,
-        denoise: Denoise,
         x: Tensor,
         start: int = 0,
         end: int | None = None,
-        callback: Callable[[Progress], None] | None = None,
-        check: Callable[[], None] | None = None,
         fed: bool = False,
-    ) -> tuple[Tensor, list[list[float]]]:
-        """f(…f(x)), and the residuals: a row per application after the first, one number per image.
+    ) -> Program[tuple[Tensor, list[list[float]]]]:
+        """Ends in f(…f(x)), and the residuals: a row per application after the first, one number per image.
 
         ``fed``: x is a prediction or a picture already, so that the first application has a residual too.
         """
         self._check(points)
-        evaluate, found = Evaluations(denoise, check), []
-        end = len(points) - 1 if end is None else end
+        residuals: list[Tensor] = []
+        steps = len(points) - 1
+        end = steps if end is None else end
         for i in range(start, end):
             at = points[i]
             for _ in range(self.repeats if at.sigma else 0):
-                d = evaluate(x, at)
-                if callback is not None:
-                    callback(Progress(i, len(points) - 1, x, at.sigma, d))
+                d = yield x, Ask(at.sigma, i, steps)
                 if fed:
-                    found.append(rms(d - x))
+                    residuals.append(rms(d - x))
                 x, fed = d, True
-                if self.tolerance and found and found[-1].max().item() <= self.tolerance:
-                    break
-        evaluate.settle()
-        return x, torch.stack(found).tolist() if found else []
+                if self.tolerance and residuals:
+                    (most,) = yield Read((residuals[-1].max(),))
+                    if most <= self.tolerance:
+                        break
+        return x, torch.stack(residuals).tolist() if residuals else []
 
 
 def rms(x: Tensor) -> Tensor:

@@ -12,20 +12,22 @@ from torch import Tensor
 from ..path import Point
 from ..points import Points
 from ..settings import knob
-from .base import Row, Solver, ddim_row
-from .plan import Denoise, DrawNoise, Progress, State
-from .stochastic import reverse_sde_row
-from .unplanned import Evaluations, Unplanned
+from .data_dependent import DataDependent
+from .ddim import ddim_step
+from .formula import LinearStep
+from .run import Ask, DrawNoise, Program
+from .state import State
+from .stochastic import reverse_sde_step
 
-PREDICTORS: dict[str, Callable[[Point, Point], Row]] = {
-    "reverse_sde": reverse_sde_row,
-    "ancestral": lambda p, q: ddim_row(p, q, 1.0),
-    "ddim": lambda p, q: ddim_row(p, q, 0.0),
+PREDICTORS: dict[str, Callable[[Point, Point], LinearStep]] = {
+    "reverse_sde": reverse_sde_step,
+    "ancestral": lambda p, q: ddim_step(p, q, 1.0),
+    "ddim": ddim_step,
 }
 
 
 @dataclass(frozen=True)
-class Langevin(Unplanned):
+class Langevin(DataDependent):
     """Predictor–corrector of the score SDE: after each step, Langevin moves at the level it reached.
 
     A corrector move costs one evaluation; there is none at level 0. It draws the state towards the
@@ -62,30 +64,19 @@ class Langevin(Unplanned):
     def stochastic(self) -> bool:
         return self.predictor != "ddim" or self.moves > 0
 
-    @classmethod
-    def variants(cls) -> tuple[Solver, ...]:
-        return (cls(), cls("ancestral"), cls("ddim"), cls("ancestral", 2, 0.1))
-
     def nfe(self, steps: int) -> int:
         return steps + (steps - 1) * self.moves
 
     def walk(
-        self,
-        points: Points,
-        denoise: Denoise,
-        state: State,
-        noise: DrawNoise | None = None,
-        callback: Callable[[Progress], None] | None = None,
-        check: Callable[[], None] | None = None,
-        level: int | None = None,
-    ) -> State:
+        self, points: Points, state: State, noise: DrawNoise | None = None, level: int | None = None
+    ) -> Program[State]:
         """See the base class. Draws have the positions 1, 2, … in the order in which they are made, as in a
         plan. Nothing is read back from a device before the end.
         """
         self._check(points)
         if self.stochastic and noise is None:
             raise ValueError(f"{self!r} draws noise: pass a noise source")
-        evaluate, x, draws, steps = Evaluations(denoise, check), state.x, state.draws, points.steps
+        x, draws, steps = state.x, state.draws, points.steps
 
         def draw() -> Tensor:
             nonlocal draws
@@ -95,18 +86,14 @@ class Langevin(Unplanned):
 
         last = len(steps) if level is None else level
         for i, (p, q) in list(enumerate(steps))[state.stage : last]:
-            d = evaluate(x, p)
-            if callback is not None:
-                callback(Progress(i, len(steps), x, p.sigma, d))
-            row = PREDICTORS[self.predictor](p, q)
-            x = row.x * x + row.d * d if row.x else row.d * d
-            if row.noise:
-                x.add_(draw(), alpha=row.noise)
+            d = yield x, Ask(p.sigma, i, len(steps))
+            step = PREDICTORS[self.predictor](p, q)
+            x = step.x * x + step.d * d if step.x else step.d * d
+            if step.noise:
+                x.add_(draw(), alpha=step.noise)
             for _ in range(self.moves if q.sigma else 0):
-                x = langevin_move(x, evaluate(x, q), q, draw(), self.snr)
-            if x.device.type == "cpu":  # elsewhere it would synchronise
-                evaluate.settle()
-        evaluate.settle()
+                d = yield x, Ask(q.sigma, i, len(steps), begins=False)
+                x = langevin_move(x, d, q, draw(), self.snr)
         return State((x,), stage=max(last, state.stage), draws=draws)
 
 

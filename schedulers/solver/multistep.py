@@ -14,7 +14,7 @@ from ..path import Point
 from ..points import Points
 from ..settings import knob
 from .base import Solver, regular
-from .build import Builder, Combo, total
+from .formula import Builder, Combo, total
 from .plan import Plan
 from .runge_kutta import EXPONENTIAL, data_step, exponential_stages
 from .weights import data_weights, moments, positions
@@ -88,7 +88,7 @@ class Multistep(Solver):
         return self.coordinate == "index" or self.lower_order_final
 
     @property
-    def order(self) -> int:  # type: ignore[override]
+    def order(self) -> int:
         """A corrector sees the predictor's error times h. A single step of order p costs the whole run
         no more than h^{p+1}: the ramp's first one has p = 1, or 2 if it is corrected."""
         if self.stochastic:
@@ -100,10 +100,6 @@ class Multistep(Solver):
         if self.start == "ramp":
             limits.append(3 if corrector > 1 else 2)
         return min(limits)
-
-    @property
-    def path_invariant(self) -> bool:  # type: ignore[override]
-        return self.coordinate in ("lambda", "index")
 
     @property
     def memory(self) -> int:
@@ -244,15 +240,6 @@ class DPMSolverMultistep(Multistep):
     def stochastic(self) -> bool:
         return self.eta > 0
 
-    @classmethod
-    def variants(cls) -> tuple[Solver, ...]:
-        published = [cls(n) for n in (2, 1, 3)]
-        exact = [cls(n, "exact", coordinate=c) for c in COORDINATES for n in (2, 3)]
-        started = [cls(n, "exact", start="single_step") for n in (2, 3)]
-        noisy = [cls(n, w, 1.0) for n in (1, 2, 3) for w in ("published", "exact")]
-        flow = cls(3, coordinate="log_sigma", lower_order_final=True)
-        return (*published, flow, *exact, *started, *noisy, cls(2, eta=0.5))
-
     def _eta(self, points: Points, i: int) -> float:
         return self.eta
 
@@ -306,18 +293,6 @@ class UniPC(Multistep):
         used = min(self.max_order, left)
         return used, used + 1 if self.corrector else 0
 
-    @classmethod
-    def variants(cls) -> tuple[Solver, ...]:
-        published = (cls(), cls(2, "bh1"), cls(3, "bh2"), cls(3, "bh1"), cls(2, "bh2", False))
-        exact = (*(cls(n, "exact") for n in (1, 2, 3, 4)), cls(2, "exact", False))
-        elsewhere = (
-            cls(2, "bh1", coordinate="sigma"),
-            cls(2, "exact", coordinate="log_sigma"),
-            cls(3, "exact", coordinate="index"),
-        )
-        started = (cls(3, start="single_step"), cls(4, "exact", False, start="single_step"))
-        return (*published, *exact, *elsewhere, *started, cls(3, lower_order_final=True))
-
     def _weights(self, points: Points, i: int, levels: list[int]) -> Array:
         """Of two nodes the one that is not level i, at τ, has E₁/τ: bh1 and bh2 write B/2 for E₁."""
         if self.variant == "exact" or len(levels) != 2:
@@ -370,19 +345,6 @@ class SASolver(Multistep):
     @property
     def stochastic(self) -> bool:
         return self.tau > 0
-
-    @classmethod
-    def variants(cls) -> tuple[Solver, ...]:
-        noisy = (cls(), cls(2, 2), cls(1, 0), cls(2, 2, pece=True))
-        still = [cls(p, c, 0.0) for p, c in ((2, 0), (2, 2), (3, 4), (1, 4))]
-        return (
-            *noisy,
-            cls(coordinate="sigma", lower_order_final=True),
-            *still,
-            cls(2, 3, 0.0, pece=True),
-            cls(2, 3, 0.0, pece=True, coordinate="log_sigma", start="single_step"),
-            cls(3, 4, 0.0, start="single_step"),
-        )
 
     def _eta(self, points: Points, i: int) -> float:
         return self.tau**2 if self.noise_from <= points.host_sigma(i) <= self.noise_to else 0.0

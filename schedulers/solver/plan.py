@@ -1,33 +1,34 @@
-"""Plans: a solver written as a table of numbers, and the only loop of the pack.
+"""Plans: a solver written as a table of numbers, and the program that walks it.
 
 A stage forms one state and may evaluate the denoiser there:
 
     y = Σ_j x_j·anchor_j + Σ_j d_j·D_j + noise·z        (newest anchor and newest D first)
-        + the terms' frequency bands, channels mixed    (fitted solvers only, see ``mix.py``)
+        + the terms' frequency bands, channels mixed    (fitted solvers only, see ``band_mix.py``)
     commit:   y becomes the newest anchor
     evaluate: D(y) becomes the newest entry of the history
 
 Almost every published solver is such a table, so a solver never loops: it plans. The numbers are
-Python floats computed once, in float64; ``advance`` runs them (see ``program.py``) without device
-synchronisation and returns a state that another call continues bit for bit.
+Python floats computed once, in float64; ``walk`` forms the states (see ``kernels.py``) and asks for D at
+each (see ``run.py``), without device synchronisation, and ends in a state that another walk continues bit
+for bit.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..path import Path, Point, rescale
-from .mix import Mix, Spectra
-from .program import ANCHOR, DATA, Move, program
-
-Denoise = Callable[[Tensor, float], Tensor]
-DrawNoise = Callable[[int, Tensor], Tensor]
+from .band_mix import Mix, Spectra
+from .kernels import ANCHOR, DATA, Move, moves
+from .run import Ask, DrawNoise, Run, drive
+from .state import State
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Plan:
     @cached_property
     def moves(self) -> tuple[Move, ...]:
         """The stages, ready to run."""
-        return program(self.stages)
+        return moves(self.stages, self.clip_x0)
 
     @cached_property
     def reach(self) -> tuple[int, int]:
@@ -92,6 +93,63 @@ class Plan:
             1 + max((back for kind, back in names if kind == k), default=0) for k in (ANCHOR, DATA)
         ]
         return far[0], far[1]
+
+    def solve(self, run: Run, x: Tensor) -> Tensor:
+        """The state at the last level of a run from x [B, …] at ``start``. x is not modified."""
+        return self.advance(run, State((x,))).x
+
+    def advance(self, run: Run, state: State, until: int | None = None) -> State:
+        """The state after stages ``state.stage`` … ``until`` (default: all)."""
+        return drive(self.walk(state, run.noise, until), run)
+
+    def walk(
+        self, state: State, noise: DrawNoise | None = None, until: int | None = None
+    ) -> Generator[tuple[Tensor, Ask], Any, State]:
+        """The questions of stages ``state.stage`` … ``until`` (default: all); ends in the state after them."""
+        if self.stochastic and noise is None:
+            raise ValueError(f"{self.solver} draws noise: pass a noise source")
+        anchors, history, draws, ready = (
+            list(state.anchors), list(state.history), state.draws, state.y,
+        )  # fmt: skip
+        keep_x, keep_d = self.reach
+        last = len(self.moves) if until is None else max(until, state.stage)
+        spectra = Spectra() if any(m.mix for m in self.moves) else None
+        for move in self.moves[state.stage : last]:
+            if ready is None:
+                y, draws = form(move, anchors, history, noise, draws, spectra)
+            else:
+                y, ready = ready, None
+            if move.retire is not None:
+                history[0] = torch.sub(anchors[0], history[0], alpha=move.retire)
+            if move.commit:
+                anchors.insert(0, y)
+                del anchors[keep_x:]
+            if move.ask is None:
+                continue
+            d = yield y, move.ask
+            history.insert(0, d)
+            del history[keep_d:]
+            if spectra is not None:
+                spectra.forget(anchors, history)
+        if ready is not None:  # no stage was run
+            return state
+        return State(tuple(anchors), tuple(history), last, draws)
+
+    def arrive(self, state: State, level: Point, noise: DrawNoise | None = None) -> State:
+        """``state`` before a stage that starts from ``level``, with that stage's y formed and x at the level.
+
+        The stage may lie above its level (churn raises it by fresh noise); without that noise it is the
+        state at the level, scaled by ``lift``.
+        """
+        if state.stage >= len(self.moves) or state.y is not None:
+            return state
+        move, at = self.moves[state.stage], self.stages[state.stage].at
+        y, draws = form(move, state.anchors, state.history, noise, state.draws)
+        if math.isclose(at.sigma, level.sigma, rel_tol=1e-9):
+            return replace(state, y=y, arrived=y, draws=draws)
+        lift = at.alpha / level.alpha
+        x = form(move, state.anchors, state.history, None, 0)[0] / lift
+        return replace(state, y=y, arrived=x, draws=draws, lift=lift)
 
     def on(self, path: Path) -> Plan:
         """The same plan in another path's coordinates: x there is c·x here, so weights scale by c."""
@@ -151,140 +209,6 @@ class Plan:
         return "\n".join(lines)
 
 
-@dataclass(frozen=True)
-class State:
-    """Everything a run needs to go on: tensors newest first, the next stage, noise draws made.
-
-    A run that stopped on arriving at a noise level has formed the next stage's ``y`` already. ``x`` is
-    the state at that level; y moves by ``lift`` for every unit that x is moved.
-    """
-
-    anchors: tuple[Tensor, ...]
-    history: tuple[Tensor, ...] = ()
-    stage: int = 0
-    draws: int = 0
-    y: Tensor | None = None
-    arrived: Tensor | None = None
-    lift: float = 1.0
-
-    @property
-    def x(self) -> Tensor:
-        """The state at the noise level that was reached."""
-        return self.anchors[0] if self.arrived is None else self.arrived
-
-    def moved(self, x: Tensor) -> State:
-        """The same state and history with x in place of its own, which was edited in between."""
-        if self.y is None:
-            return replace(self, anchors=(x, *self.anchors[1:]))
-        return replace(self, y=self.y + self.lift * (x - self.x), arrived=x)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a callback sees once per step, after the step's first evaluation.
-
-    ``x`` is the state the denoiser saw, ``sigma`` its noise level in the plan's coordinates.
-    """
-
-    step: int
-    steps: int
-    x: Tensor
-    sigma: float
-    denoised: Tensor
-
-
-def run(
-    plan: Plan,
-    denoise: Denoise,
-    x: Tensor,
-    noise: DrawNoise | None = None,
-    callback: Callable[[Progress], None] | None = None,
-    check: Callable[[], None] | None = None,
-) -> Tensor:
-    """Run a whole plan from x [B, …] at ``plan.start``; returns the state at its last level.
-
-    denoise(x, sigma) → x0; noise(position, like) → standard normal, needed by stochastic plans;
-    callback once per step; check before every evaluation (raise there to stop). x is not modified.
-    """
-    return advance(plan, denoise, State((x,)), noise, callback, check).x
-
-
-def advance(
-    plan: Plan,
-    denoise: Denoise,
-    state: State,
-    noise: DrawNoise | None = None,
-    callback: Callable[[Progress], None] | None = None,
-    check: Callable[[], None] | None = None,
-    until: int | None = None,
-) -> State:
-    """Run stages ``state.stage`` … ``until`` (default: all) and return the state after them."""
-    if plan.stochastic and noise is None:
-        raise ValueError(f"{plan.solver} draws noise: pass a noise source")
-    anchors, history, draws, ready = list(state.anchors), list(state.history), state.draws, state.y
-    moves, steps = plan.moves, plan.steps
-    keep_x, keep_d = plan.reach
-    last = len(moves) if until is None else max(until, state.stage)
-    spectra = Spectra() if any(m.mix for m in moves) else None
-    reported = max((m.step for m in moves[: state.stage] if m.evaluate), default=-1)
-    sums: list[tuple[Move, torch.dtype, Tensor]] = []
-    for move in moves[state.stage : last]:
-        if ready is None:
-            y, draws = form(move, anchors, history, noise, draws, spectra)
-        else:
-            y, ready = ready, None
-        if move.retire is not None:
-            history[0] = torch.sub(anchors[0], history[0], alpha=move.retire)
-        if move.commit:
-            anchors = [y, *anchors[: keep_x - 1]]
-        if not move.evaluate:
-            continue
-        if check is not None:
-            check()
-        d = denoise(y, move.sigma)
-        if d.shape != y.shape:
-            raise ValueError(
-                f"the denoiser returned shape {tuple(d.shape)} for x of shape {tuple(y.shape)}"
-            )
-        if move.check is not None:
-            sums.append((move, d.dtype, d.sum(dtype=torch.float32)))
-            if y.device.type == "cpu":  # elsewhere reading a number back would synchronise
-                require_finite(plan, *sums.pop())
-        if d.dtype != y.dtype:
-            d = d.to(y.dtype)
-        if plan.clip_x0:
-            d = d.clamp(-plan.clip_x0, plan.clip_x0)
-        history = [d, *history[: keep_d - 1]]
-        if spectra is not None:
-            spectra.forget(anchors, history)
-        if move.step > reported:
-            reported = move.step
-            if callback is not None:
-                callback(Progress(move.step, steps, y, move.level, d))
-    for entry in sums:
-        require_finite(plan, *entry)
-    if ready is not None:  # no stage was run
-        return state
-    return State(tuple(anchors), tuple(history), last, draws)
-
-
-def arrive(plan: Plan, state: State, level: Point, noise: DrawNoise | None = None) -> State:
-    """``state`` before a stage that starts from ``level``, with that stage's y formed and x at the level.
-
-    The stage may lie above its level (churn raises it by fresh noise); without that noise it is the
-    state at the level, scaled by ``lift``.
-    """
-    if state.stage >= len(plan.moves) or state.y is not None:
-        return state
-    move, at = plan.moves[state.stage], plan.stages[state.stage].at
-    y, draws = form(move, state.anchors, state.history, noise, state.draws)
-    if math.isclose(at.sigma, level.sigma, rel_tol=1e-9):
-        return replace(state, y=y, arrived=y, draws=draws)
-    lift = at.alpha / level.alpha
-    x = form(move, state.anchors, state.history, None, 0)[0] / lift
-    return replace(state, y=y, arrived=x, draws=draws, lift=lift)
-
-
 def form(
     move: Move,
     anchors: Sequence[Tensor],
@@ -303,24 +227,3 @@ def form(
     if move.borrows:
         return torch.add(y, z, alpha=move.noise), draws + 1
     return y.add_(z, alpha=move.noise), draws + 1
-
-
-def require_finite(plan: Plan, move: Move, dtype: torch.dtype, total: Tensor) -> None:
-    """Raises FloatingPointError naming step, σ and dtype if a denoiser's output was not finite."""
-    if not math.isfinite(float(total)):
-        since = f"{move.check}-" if move.check is not None and move.check < move.step else ""
-        raise not_finite(f"step {since}{move.step} of {plan.steps}", move.level, dtype)
-
-
-def not_finite(where: str, sigma: float, dtype: torch.dtype) -> FloatingPointError:
-    """The error for a prediction that is NaN or infinite: where in the run, σ and dtype, and what to try."""
-    hint = "check the prediction type and the range of the noise levels"
-    if dtype != torch.float64:
-        hint = (
-            "if the network runs in float16 use bfloat16 or float32 (float16 ends at 65504); else "
-            + hint
-        )
-    return FloatingPointError(
-        f"the denoiser returned NaN or infinity at {where} "
-        f"(σ = {sigma:g}, {str(dtype).removeprefix('torch.')}): {hint}"
-    )

@@ -9,7 +9,7 @@ from typing import ClassVar
 from ..points import Points
 from ..settings import knob
 from .base import Solver
-from .build import Builder, Combo
+from .formula import Builder, Combo
 from .plan import Plan
 from .runge_kutta import TABLEAUX, sigma_step
 
@@ -22,9 +22,6 @@ class Restart(Solver):
     repeats the steps between the two levels.
     """
 
-    order: ClassVar[int] = 2
-    path_invariant: ClassVar[bool] = False
-    starts_at_pure_noise: ClassVar[bool] = False
     title: ClassVar[str] = "Restart"
     aliases: ClassVar[tuple[str, ...]] = ("restart sampling", "KSampler With Restarts")
     paper: ClassVar[str] = "Xu et al. 2023 (arXiv 2306.14878), alg. 1"
@@ -32,6 +29,10 @@ class Restart(Solver):
     restarts: int = knob(1, "How often to go back (K); 0 is Heun.", low=0, high=50)
     low: float = knob(0.3, "σ at which to go back (as in SIGMAS).", low=0.0, high=1e5, step=0.001)
     high: float = knob(2.0, "σ to go back to.", low=0.0, high=1e5, step=0.001)
+
+    @property
+    def order(self) -> int:
+        return 2
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -41,10 +42,6 @@ class Restart(Solver):
     @property
     def stochastic(self) -> bool:
         return self.restarts > 0
-
-    @classmethod
-    def variants(cls) -> tuple[Solver, ...]:
-        return (cls(), cls(3, 0.1, 0.8), cls(0))
 
     def nfe(self, steps: int) -> int:
         """Without the restarts, whose number of steps depends on the levels; see ``plan(...).nfe``."""

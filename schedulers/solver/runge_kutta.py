@@ -10,8 +10,9 @@ from typing import ClassVar
 from ..path import Point
 from ..points import Points
 from ..settings import knob
-from .base import Row, Solver, ddim_row, regular
-from .build import Builder, Combo, total
+from .base import Solver, regular
+from .ddim import ddim_step
+from .formula import Builder, Combo, total
 from .plan import Plan
 from .weights import data_weights, exponential_row, moments
 
@@ -55,11 +56,6 @@ TABLEAUX: dict[str, Tableau] = {
         (35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
     ),
 }
-
-
-def apply(row: Row, x: Combo, d: Combo) -> Combo:
-    """The state after a one-evaluation step."""
-    return row.x * x + row.d * d
 
 
 def data_step(
@@ -129,27 +125,11 @@ class RungeKutta(Solver):
     )
 
     @property
-    def order(self) -> int:  # type: ignore[override]
+    def order(self) -> int:
         return TABLEAUX[self.method].order
-
-    @property
-    def exact_for_constant(self) -> bool:  # type: ignore[override]
-        return self.variable == "sigma"
-
-    @classmethod
-    def variants(cls) -> tuple[Solver, ...]:
-        return tuple(cls(m, v) for v in ("sigma", "lambda") for m in TABLEAUX)
 
     def nfe(self, steps: int) -> int:
         return (steps - 1) * len(TABLEAUX[self.method].c) + 1
-
-    @property
-    def path_invariant(self) -> bool:  # type: ignore[override]
-        return self.variable == "lambda"
-
-    @property
-    def starts_at_pure_noise(self) -> bool:  # type: ignore[override]
-        return self.variable == "lambda"
 
     def plan(self, points: Points) -> Plan:
         self._check(points)
@@ -160,7 +140,7 @@ class RungeKutta(Solver):
         for i, (p, q) in enumerate(grid.steps):
             if q.sigma == 0 or (self.variable == "lambda" and p.alpha == 0):
                 x, d = build.advance(x, p, i)
-                x = apply(ddim_row(p, q, 0.0), x, d)
+                x = build.take(ddim_step(p, q), x, d)
             else:
                 x, _ = take(build, x, p, q, i, TABLEAUX[self.method])
         return build.finish(x).on(points.path)
@@ -267,12 +247,8 @@ class ExponentialRungeKutta(Solver):
     method: str = knob("res_2s", "Which coefficients.", options=tuple(EXPONENTIAL))
 
     @property
-    def order(self) -> int:  # type: ignore[override]
+    def order(self) -> int:
         return EXPONENTIAL[self.method][0]
-
-    @classmethod
-    def variants(cls) -> tuple[Solver, ...]:
-        return tuple(cls(name) for name in EXPONENTIAL)
 
     def nfe(self, steps: int) -> int:
         return (steps - 1) * EXPONENTIAL[self.method][1] + 1
@@ -286,7 +262,7 @@ class ExponentialRungeKutta(Solver):
                 x, _ = exponential_step(build, x, p, q, i, self.method)
             else:
                 x, d = build.advance(x, p, i)
-                x = apply(ddim_row(p, q, 0.0), x, d)
+                x = build.take(ddim_step(p, q), x, d)
         return build.finish(x)
 
 
@@ -328,17 +304,12 @@ class DPMSolver(Solver):
             raise ValueError("DPMSolver: eta above 0 needs the form '++' (SDE-DPM-Solver++, SEEDS)")
 
     @property
-    def order(self) -> int:  # type: ignore[override]
+    def order(self) -> int:
         return min(self.max_order, 2) if self.eta > 0 else self.max_order
 
     @property
     def stochastic(self) -> bool:
         return self.eta > 0
-
-    @classmethod
-    def variants(cls) -> tuple[Solver, ...]:
-        forms = [cls(n, form) for form in ("++", "original") for n in (2, 1, 3)]
-        return (*forms, *(cls(n, eta=1.0) for n in (1, 2, 3)), cls(2, eta=0.5))
 
     def nfe(self, steps: int) -> int:
         return (steps - 1) * self.max_order + 1

@@ -12,8 +12,9 @@ import numpy as np
 from ..path import Point
 from ..points import Points
 from ..settings import knob
-from .base import Row, Solver, ddim_row, decay, one_evaluation_plan, regular
-from .build import Builder, Combo, total
+from .base import Solver, decay, regular
+from .ddim import ddim_step
+from .formula import Builder, Combo, LinearStep, linear_plan, total
 from .plan import Plan
 from .weights import NODES, WEIGHTS
 
@@ -44,16 +45,12 @@ class ERSDE(Solver):
     noise: float = knob(1.0, "Size of the noise.", low=0.0, high=2.0, step=0.001, advanced=True)
 
     @property
-    def order(self) -> int:  # type: ignore[override]
+    def order(self) -> int:
         return 1 if self.stochastic else min(self.max_order, 2)
 
     @property
     def stochastic(self) -> bool:
         return self.scale != "ode" and self.noise > 0
-
-    @classmethod
-    def variants(cls) -> tuple[Solver, ...]:
-        return (*(cls(n, s) for s in ("er_sde", "reverse_sde", "ode") for n in (3, 2, 1)),)
 
     def plan(self, points: Points) -> Plan:
         self._check(points)
@@ -135,18 +132,20 @@ class EulerMaruyama(Solver):
 
     def plan(self, points: Points) -> Plan:
         self._check(points)
-        rows = [reverse_sde_row(p, q) for p, q in points.steps]
-        rows = [Row(row.x, row.d, row.noise * self.noise) for row in rows]
-        return one_evaluation_plan(self, points, rows)
+        return linear_plan(self, points, self._step)
+
+    def _step(self, p: Point, q: Point) -> LinearStep:
+        step = reverse_sde_step(p, q)
+        return step._replace(noise=step.noise * self.noise)
 
 
-def reverse_sde_row(p: Point, q: Point) -> Row:
+def reverse_sde_step(p: Point, q: Point) -> LinearStep:
     """Euler–Maruyama from p to q in time κ²; DDPM's step from pure noise and to 0."""
     if not regular(p, q):
-        return ddim_row(p, q, 1.0)
+        return ddim_step(p, q, 1.0)
     squared = decay(p, q) ** 2
     mean_x = p.alpha / q.alpha * (q.sigma / p.sigma) ** 2
-    return Row(mean_x, q.alpha * (1 - squared), q.alpha * p.kappa * math.sqrt(1 - squared))
+    return LinearStep(mean_x, q.alpha * (1 - squared), q.alpha * p.kappa * math.sqrt(1 - squared))
 
 
 @dataclass(frozen=True)
@@ -157,7 +156,6 @@ class LCM(Solver):
     spread of the result is too small at any number of steps.
     """
 
-    order: ClassVar[int] = 0
     title: ClassVar[str] = "LCM (renoise)"
     aliases: ClassVar[tuple[str, ...]] = ("lcm", "LCMScheduler", "consistency model", "SamplerLCM")
     paper: ClassVar[str] = "Song et al. 2023 (arXiv 2303.01469), alg. 1; Luo et al. 2023 (LCM)"
@@ -166,10 +164,13 @@ class LCM(Solver):
     )
 
     @property
+    def order(self) -> int:
+        return 0
+
+    @property
     def stochastic(self) -> bool:
         return True
 
     def plan(self, points: Points) -> Plan:
         self._check(points)
-        rows = [Row(0.0, q.alpha, q.sigma) for _, q in points.steps]
-        return one_evaluation_plan(self, points, rows)
+        return linear_plan(self, points, lambda p, q: LinearStep(0.0, q.alpha, q.sigma))

@@ -143,7 +143,8 @@ def ours_by_engine(name: str, schedule: Any, network: Any) -> Tensor:
     noise, path = noise_of(name), schedule.path
     x = e.noised(path, sigmas[0], torch.zeros_like(noise), noise, True)
     draws = engine("noise").PerImageNoise(0)
-    x = e.sample(solver, path, guided(name, network), x, sigmas, draws, lambda p: None)
+    run = engine("solver.run").Run(guided(name, network), draws, lambda p: None)
+    x = e.sample(solver, path, run, x, sigmas)
     return out_of(network, x / path.host.on(sigmas[-1]).alpha)
 
 

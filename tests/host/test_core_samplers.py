@@ -44,6 +44,7 @@ from sampling_kit.schedulers.solver import (
     UniPC,
 )
 from sampling_kit.schedulers.solver.multistep import MOST_NODES
+from sampling_kit.schedulers.solver.run import Run
 from sampling_kit.schedulers.solver.weights import data_weights, lagrange
 
 pytestmark = pytest.mark.host
@@ -352,7 +353,7 @@ def our_states(
         return draw(position).to(dtype)
 
     x = start(model, end).to(dtype)
-    result = sample(solver, path or PATHS[model], denoise, x, levels(case, model, end), noise)
+    result = sample(solver, path or PATHS[model], Run(denoise, noise), x, levels(case, model, end))
     return [*seen, result]
 
 
@@ -465,7 +466,7 @@ def test_dpm_adaptive_is_ours_with_core_s_norm_and_control(comfy, tolerance):
     for order, states in zip((2, 3), answers_of(comfy, cases), strict=True):
         method = f"dpm_solver_{order - 1}{order}"
         solver = AsCore(method, rtol, atol, first_step=first)
-        report = solver.integrate(points, oracle, x)
+        report = solver.integrate(points, Run(oracle), x)
         theirs = torch.tensor(states[-1], dtype=torch.float64)
         assert (
             float((report.x - theirs).abs().max() / theirs.abs().max()) < 1e-7

@@ -14,6 +14,7 @@ from sampling_kit.schedulers.path import VE, VP, Flow
 from sampling_kit.schedulers.path import Path as NoisePath
 from sampling_kit.schedulers.sample import sample
 from sampling_kit.schedulers.solver import ALL, Solver
+from sampling_kit.schedulers.solver.run import Run
 
 pytestmark = pytest.mark.host
 
@@ -64,7 +65,7 @@ def moments(
         gain = alpha * STD**2 / (alpha**2 * STD**2 + (size * sigma) ** 2)
         return gain * x + centre * (1 - alpha * gain) * unit(-1)
 
-    mean, start, *draws = sample(solver, path, denoise, unit(0), sigmas, unit)[0].tolist()
+    mean, start, *draws = sample(solver, path, Run(denoise, unit), unit(0), sigmas)[0].tolist()
     start *= 1 if host == Flow() else (1 + sigmas[0] ** 2) ** 0.5
     return mean - centre, size * (start**2 + sum(w**2 for w in draws)) ** 0.5
 

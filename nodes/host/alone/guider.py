@@ -39,7 +39,7 @@ from ....schedulers.path import VP, Flow
 from ....schedulers.points import Points
 from ....schedulers.prediction import Prediction, usual
 from ....schedulers.sample import noised, require_latent, sample
-from ....schedulers.solver import Progress, Solver
+from ....schedulers.solver import Progress, Run, Solver
 from ....schedulers.split import Part, Stepped
 from ..conditioning import Conditioning, class_weights
 from ..diffusers_conditioning import from_conditioning
@@ -489,11 +489,12 @@ class Sampler:
             denoise = guider.denoiser(len(x))
             if isinstance(solver, Solver):
                 with solver.watching(guider.model.inner) as ready:
-                    out = sample(ready, path, denoise, x, sigmas, PerImageNoise(seed), report)
+                    run = Run(denoise, PerImageNoise(seed), report)
+                    out = sample(ready, path, run, x, sigmas)
             else:
                 start = solver.begin(path, x, sigmas, seed, bool(noise.any()))
-                draw = PerImageNoise(start.seed)
-                out = solver.run(start, path, denoise, sigmas, draw, report)
+                run = Run(denoise, PerImageNoise(start.seed), report)
+                out = solver.run(start, path, run, sigmas)
         alpha = path.host.on(sigmas[-1]).alpha  # a flow LATENT is x/α
         return (out if alpha == 1 else out / alpha).cpu()
 

@@ -52,8 +52,8 @@ from ....schedulers.path import VE, Flow
 from ....schedulers.points import LARGEST_KAPPA
 from ....schedulers.prediction import Prediction, usual
 from ....schedulers.sample import require_latent, sample
-from ....schedulers.solver import Progress, Solver
-from ....schedulers.solver.plan import DrawNoise
+from ....schedulers.solver import Progress, Run, Solver
+from ....schedulers.solver.run import DrawNoise
 from ....schedulers.split import Part, Stepped
 from ..conditioning import Conditioning, class_weights
 from ..guidance_wire import Holder, conclude, one_condition, placed
@@ -296,14 +296,14 @@ def solve(
     with bar:
         if isinstance(solver, Solver):
             with solver.watching(model.inner_model.model_patcher.model.diffusion_model) as ready:
-                return sample(ready, path, denoise, x, levels, noise(seed), report, check)
+                return sample(ready, path, Run(denoise, noise(seed), report, check), x, levels)
         masked = extra.get("denoise_mask") is not None
         # under a mask the picture and its noise belong to the run: a later part has neither
         mine = {"picture": model.latent_image, "noise": model.noise} if masked else {}
         start = solver.begin(path, x, levels, seed, bool(model.noise.any()), mine)
         if masked and start.extra:
             model.latent_image, model.noise = start.extra["picture"], start.extra["noise"]
-        return solver.run(start, path, denoise, levels, noise(start.seed), report, check)
+        return solver.run(start, path, Run(denoise, noise(start.seed), report, check), levels)
 
 
 def make_sampler(solver: Solver | Part | Stepped) -> Any:

@@ -21,7 +21,7 @@ from ....schedulers.guidance.chain import observed
 from ....schedulers.measure.trace import View
 from ....schedulers.path import VE, Flow, Path
 from ....schedulers.solver import Solver
-from ....schedulers.solver.plan import Denoise
+from ....schedulers.solver.run import Denoise
 from ....schedulers.split import Stepped
 from ..trace_watch import StandIn, Watch, label, stochastic, together
 from .guider import Guider, level_of, make_sampler, noted, solver_of

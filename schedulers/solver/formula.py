@@ -8,8 +8,9 @@ committed into a stage with weights counted from the newest.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ..path import Point
 from ..points import Points
@@ -55,6 +56,14 @@ def total(weights: Iterable[float], combos: Iterable[Combo]) -> Combo:
     return Combo(terms)
 
 
+class LinearStep(NamedTuple):
+    """The step x' = x·x + d·D + noise·z."""
+
+    x: float
+    d: float
+    noise: float = 0.0
+
+
 class Builder:
     """Collects the stages of one plan, in the coordinates of ``points.path``."""
 
@@ -82,12 +91,17 @@ class Builder:
         self._emit(y, at, step, commit=True, evaluate=True)
         return self._new("x"), self._new("d")
 
-    def finish(self, y: Combo) -> Plan:
-        """The plan whose result is y at the last level."""
+    def take(self, step: LinearStep, x: Combo, d: Combo) -> Combo:
+        """The state after the step from x, where the prediction is d."""
+        y = step.x * x + step.d * d
+        return y + step.noise * self.draw() if step.noise else y
+
+    def finish(self, y: Combo, clip_x0: float = 0.0) -> Plan:
+        """The plan whose result is y at the last level; its predictions are limited to ±``clip_x0`` (0: not)."""
         points = self.points
         if self.stages:
             self._emit(y, points[-1], len(points) - 2, commit=True, evaluate=False)
-        return make_plan(self.solver, points.path, points[0], tuple(self.stages))
+        return make_plan(self.solver, points.path, points[0], tuple(self.stages), clip_x0)
 
     def _new(self, kind: str) -> Combo:
         self.counts[kind] += 1
@@ -111,3 +125,18 @@ class Builder:
         self.stages.append(
             Stage(step, at, tuple(rows["x"]), tuple(rows["d"]), noise, commit, evaluate, told)
         )
+
+
+def linear_plan(
+    solver: Solver,
+    points: Points,
+    step: Callable[[Point, Point], LinearStep],
+    clip_x0: float = 0.0,
+) -> Plan:
+    """The plan of a solver that evaluates D once per step, and whose step depends on its two levels alone."""
+    build = Builder(solver, points)
+    x = build.start
+    for i, (p, q) in enumerate(points.steps):
+        x, d = build.advance(x, p, i)
+        x = build.take(step(p, q), x, d)
+    return build.finish(x, clip_x0)

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from .run import Ask
+
 if TYPE_CHECKING:
-    from .mix import Mix
+    from .band_mix import Mix
     from .plan import Stage
 
 ANCHOR, DATA = 0, 1
@@ -29,9 +31,7 @@ class Move(NamedTuple):
 
     ``terms`` name tensors by (ANCHOR | DATA, how far back). The first ``blended`` of them are a chain
     of interpolations (the first weight is not used), the others are added. ``retire``: the newest D is kept as
-    anchor − retire·D from here on. ``check``: see whether D is finite,
-    which was last done before this step. ``level`` is the
-    state's noise level, ``sigma`` the one the denoiser is told.
+    anchor − retire·D from here on. ``ask``: the question for D at this state, if there is one.
     """
 
     terms: tuple[tuple[int, int], ...]
@@ -40,11 +40,7 @@ class Move(NamedTuple):
     noise: float
     retire: float | None
     commit: bool
-    evaluate: bool
-    check: int | None
-    step: int
-    level: float
-    sigma: float
+    ask: Ask | None
     mix: Mix | None = None
 
     @property
@@ -56,21 +52,27 @@ class Move(NamedTuple):
 
     def form(self, anchors: Sequence[Tensor], data: Sequence[Tensor]) -> Tensor:
         """Σ weight·tensor without its noise; a single tensor of weight 1 is returned itself."""
-        held = (anchors, data)
-        tensors = [held[kind][back] for kind, back in self.terms]
-        if not tensors:
+        terms, weights, n = self.terms, self.weights, self.blended
+        if not terms:
             return torch.zeros_like(anchors[0])
-        y, weights, n = tensors[0], self.weights, self.blended
+        held = (anchors, data)
+        kind, back = terms[0]
+        y, done = held[kind][back], 1
         if n == 0:
-            y, n = y * weights[0], 1
-        elif n > 1:
-            y = torch.lerp(y, tensors[1], weights[1])
-            for j in range(2, n):
-                y.lerp_(tensors[j], weights[j])
-        elif len(tensors) > 1:
-            y, n = torch.add(y, tensors[1], alpha=weights[1]), 2
-        for j in range(n, len(tensors)):
-            y.add_(tensors[j], alpha=weights[j])
+            y = y * weights[0]
+        elif len(terms) > 1:
+            kind, back = terms[1]
+            second, done = held[kind][back], 2
+            if n > 1:
+                y = torch.lerp(y, second, weights[1])
+            else:
+                y = torch.add(y, second, alpha=weights[1])
+        for j in range(done, len(terms)):
+            kind, back = terms[j]
+            if j < n:
+                y.lerp_(held[kind][back], weights[j])
+            else:
+                y.add_(held[kind][back], alpha=weights[j])
         return y
 
     @property
@@ -79,12 +81,11 @@ class Move(NamedTuple):
         return self.blended == 1 == len(self.terms)
 
 
-def program(stages: Sequence[Stage]) -> tuple[Move, ...]:
+def moves(stages: Sequence[Stage], clip_x0: float = 0.0) -> tuple[Move, ...]:
     """The moves of a plan's stages."""
     scales = paired_scales(stages)
-    evaluations = sum(stage.evaluate for stage in stages)
-    moves, found, unchecked = [], 0, 0
-    for stage in stages:
+    made, found = [], 0
+    for stage, ask in zip(stages, questions(stages, clip_x0), strict=True):
         x, d, retire = stage.x, stage.d, None
         if scales is not None and found:
             # old states leave, and their weight goes to the difference kept for them
@@ -94,24 +95,25 @@ def program(stages: Sequence[Stage]) -> tuple[Move, ...]:
         kept = [((DATA, j), w) for j, w in enumerate(d) if w and j and scales is not None]
         terms = [((DATA, j), w) for j, w in enumerate(d) if w and not (j and scales is not None)]
         terms += [((ANCHOR, j), w) for j, w in enumerate(x) if w]
-        check = None
-        if stage.evaluate and (found in (1, 2, 4, evaluations) or found % 8 == 0):
-            check, unchecked = unchecked, stage.step + 1
-        moves.append(
-            Move(
-                *ordered(terms, kept),
-                noise=stage.noise,
-                retire=retire,
-                commit=stage.commit,
-                evaluate=stage.evaluate,
-                check=check,
-                step=stage.step,
-                level=stage.at.sigma,
-                sigma=stage.sigma,
-                mix=stage.mix,
-            )
+        made.append(
+            Move(*ordered(terms, kept), stage.noise, retire, stage.commit, ask, mix=stage.mix)
         )
-    return tuple(moves)
+    return tuple(made)
+
+
+def questions(stages: Sequence[Stage], limit: float) -> list[Ask | None]:
+    """What each stage asks; a step begins where the run first comes to it."""
+    steps = max((stage.step + 1 for stage in stages if stage.evaluate), default=0)
+    asked: list[Ask | None] = []
+    begun = -1
+    for stage in stages:
+        if not stage.evaluate:
+            asked.append(None)
+            continue
+        told = None if stage.sigma == stage.at.sigma else stage.sigma
+        asked.append(Ask(stage.at.sigma, stage.step, steps, stage.step > begun, told, limit))
+        begun = max(begun, stage.step)
+    return asked
 
 
 Terms = list[tuple[tuple[int, int], float]]

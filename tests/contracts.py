@@ -1,0 +1,127 @@
+"""What each solver promises, and how each guidance rule is turned off: facts that only tests read.
+
+A new solver promises everything and a new rule is off at scale 0; an entry is needed for an exception.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from sampling_kit.schedulers.fit.amed import LearnedAMED
+from sampling_kit.schedulers.guidance import (
+    CFGPlusPlus,
+    Compose,
+    FrequencyDecoupled,
+    RectifiedCFGPlusPlus,
+    Rule,
+)
+from sampling_kit.schedulers.guidance.curve import Interval
+from sampling_kit.schedulers.solver import (
+    AMED,
+    DDPM,
+    AdamsBashforth,
+    Adaptive,
+    DPMSolverMultistep,
+    GaussianAdams,
+    GradientEstimation,
+    HeunEDM,
+    Idempotent,
+    Restart,
+    RungeKutta,
+    SASolver,
+    Solver,
+    UniPC,
+)
+from sampling_kit.schedulers.solver.fitted import FittedSolver
+
+Promise = dict[type[Solver], Callable[[Any], bool]]
+
+
+def never(solver):
+    return False
+
+
+def in_lambda(solver):
+    return solver.variable == "lambda"
+
+
+def extrapolates_on_every_path(solver):
+    return solver.coordinate in ("lambda", "index")
+
+
+#: Exceptions: solvers for which it holds with some settings only, or never.
+PATH_INVARIANT: Promise = {
+    AMED: never,
+    AdamsBashforth: never,
+    Adaptive: lambda s: s.pair.variable == "lambda",
+    DDPM: lambda s: s.variance in ("small", "analytic"),
+    DPMSolverMultistep: extrapolates_on_every_path,
+    GaussianAdams: extrapolates_on_every_path,
+    GradientEstimation: never,
+    HeunEDM: never,
+    Idempotent: never,
+    LearnedAMED: never,
+    Restart: never,
+    RungeKutta: in_lambda,
+    SASolver: extrapolates_on_every_path,
+    UniPC: extrapolates_on_every_path,
+}
+STARTS_AT_PURE_NOISE: Promise = {
+    AMED: never,
+    AdamsBashforth: never,
+    Adaptive: lambda s: s.pair.variable == "lambda",
+    GradientEstimation: never,
+    HeunEDM: never,
+    LearnedAMED: never,
+    Restart: never,
+    RungeKutta: in_lambda,
+}
+EXACT_FOR_CONSTANT: Promise = {
+    Adaptive: lambda s: s.method != "dopri5_lambda",
+    FittedSolver: never,
+    GaussianAdams: never,
+    RungeKutta: lambda s: s.variable == "sigma",
+}
+SHIFT_INVARIANT: Promise = {
+    FittedSolver: never,
+    GaussianAdams: lambda s: s.residual == "mean",
+}
+
+
+def path_invariant(solver: Solver) -> bool:
+    """Whether y = x/α is the same on every path; not where the solver works in σ as SIGMAS shows it,
+    which on rectified flow is another variable, or in a path's own variance."""
+    return holds(PATH_INVARIANT, solver)
+
+
+def starts_at_pure_noise(solver: Solver) -> bool:
+    """Whether a run on VP may start at α = 0; not where σ/α itself is the variable."""
+    return holds(STARTS_AT_PURE_NOISE, solver)
+
+
+def exact_for_constant(solver: Solver) -> bool:
+    """Whether a step is exact when D is constant (exponential and Euler-type steps are)."""
+    return holds(EXACT_FOR_CONSTANT, solver)
+
+
+def shift_invariant(solver: Solver) -> bool:
+    """Whether data moved by a constant move the result by it; not where they are taken to have mean 0."""
+    return holds(SHIFT_INVARIANT, solver)
+
+
+def holds(exceptions: Promise, solver: Solver) -> bool:
+    exception = exceptions.get(type(solver))
+    return exception is None or exception(solver)
+
+
+#: Rules that another setting than scale = neutral turns off.
+OFF: dict[type[Rule], Rule] = {
+    CFGPlusPlus: CFGPlusPlus(curve=Interval(sigma_high=0.0)),
+    Compose: Compose("1, -1", 0.0),
+    FrequencyDecoupled: FrequencyDecoupled(1.0, 1.0),
+    RectifiedCFGPlusPlus: RectifiedCFGPlusPlus(0.0),
+}
+
+
+def off(rule: type[Rule]) -> Rule:
+    """A setting of the rule that changes nothing."""
+    return OFF.get(rule) or rule(scale=rule.neutral)
