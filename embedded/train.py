@@ -34,9 +34,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..schedulers.denoiser.network import KINDS, Classifier, Config, Network, save, write
-from ..schedulers.files import whole
 from ..schedulers.noise import mix
 from ..schedulers.path import VE
+from ..schedulers.whole_file import whole
 from . import postcards
 
 SIGMA_DATA = 0.56  # standard deviation of the postcards in [−1, 1]

@@ -1,14 +1,11 @@
-"""Files that appear whole or not at all, and files of strangers: every number finite, every size bounded."""
+"""Files of strangers: every number finite, every size bounded."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import re
-import secrets
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -21,20 +18,6 @@ BEYOND = re.compile(r"\d{200}|[eE]\+?\d{3}")  # where it is not found, no number
 LARGEST, LARGEST_TEXT = 2**32, 2**24  # bytes of a file of tensors, and of the JSON in its header
 #: Types of tensors: what NumPy and every device know.
 KINDS = {"F64", "F32", "F16", "BF16", "I64", "I32", "U8", "BOOL"}
-
-
-@contextmanager
-def whole(file: Path) -> Iterator[Path]:
-    """A path beside ``file`` to write to; at the end of the block it takes the place of ``file``.
-
-    An error or a kill in between leaves ``file`` as it was; after an error nothing else is left either.
-    """
-    part = file.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        yield part
-        os.replace(part, file)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def refuse(number: str) -> NoReturn:

@@ -16,12 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .files import read_tensors, whole
+from .files import read_tensors
 from .path import Path
 from .points import Points
 from .solver import Progress, Run, Solver, State, drive
 from .solver.base import host_plan
 from .solver.run import DrawNoise, Program
+from .whole_file import whole
 
 HEADER, VERSION = "sampling_kit_state", 1
 SAME = 1e-5  # of the largest value: more than a host's scaling there and back rounds, less than an edit

@@ -29,8 +29,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..files import read_tensors, whole
+from ..files import read_tensors
 from ..path import Path, coefficients
+from ..whole_file import whole
 from .analytic import Denoiser
 
 #: Noise-to-data ratios that networks are trained for; κ outside is held at the ends.

@@ -30,11 +30,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..files import whole
 from ..noise import PerImageNoise
 from ..path import VE, VP, Flow, Path, rescale
 from ..points import Points
 from ..solver import Run, Solver, State
+from ..whole_file import whole
 from .problem import Field, Problem
 
 VERSION = 1
