@@ -119,7 +119,7 @@ def test_a_file_that_is_none(tmp_path):
         (state | {"out.bias": torch.zeros(4)}, '{"version": 1}'),
         ({"x": torch.zeros(1)}, '{"version": 1}'),
     ):
-        save_file(tensors, bad, {predictor.HEADER: header})
+        save_file(tensors, bad, {predictor.FORMAT.header: header})
         with pytest.raises(ValueError, match=r"bad\.safetensors: not a usable AMED predictor"):
             predictor.load(bad)
     bad.write_bytes(b"junk")

@@ -10,7 +10,7 @@ import torch
 
 from sampling_kit.benchmarks import problems
 from sampling_kit.schedulers.denoiser.analytic import Gaussian
-from sampling_kit.schedulers.fit import bands, forward, store
+from sampling_kit.schedulers.fit import bands, fit_files, forward
 from sampling_kit.schedulers.fit.ends import from_noise
 from sampling_kit.schedulers.fit.forward import Forward, Name, fit, moved, names
 from sampling_kit.schedulers.fit.problem import Problem, choose
@@ -353,13 +353,13 @@ def test_a_stopped_fit_goes_on_bit_for_bit(kept, tmp_path):
     file = tmp_path / "state.safetensors"
 
     def progress(state):
-        store.save_state(file, state)
+        fit_files.save_state(file, state)
         if len(state.records) == kept:
             raise Stopped
 
     with pytest.raises(Stopped):
         fit(make(), start(4), settings, progress)
-    state = store.load_state(file)
+    state = fit_files.load_state(file)
     assert len(state.records) == kept
     again = fit(make(), start(4), settings, state=state)
     assert again.table == whole.table and again.records == whole.records
@@ -370,8 +370,8 @@ def test_a_move_that_failed_is_kept_and_read(tmp_path):
     """Its error is infinite, which JSON has no number for."""
     state = forward.begin(pictures(start(40)), start(4), Forward())
     failed = forward.Record("numbers", 9, np.inf, np.inf, 0.1, False)
-    store.save_state(tmp_path / "state", replace(state, records=(failed,)))
-    assert store.load_state(tmp_path / "state").records == (failed,)
+    fit_files.save_state(tmp_path / "state", replace(state, records=(failed,)))
+    assert fit_files.load_state(tmp_path / "state").records == (failed,)
 
 
 def test_it_stops_in_the_middle_of_a_move():

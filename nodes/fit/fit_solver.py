@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...schedulers import spacing
-from ...schedulers.fit import amed, compare, ends, forward, gradient, grid, store
+from ...schedulers.fit import amed, compare, ends, fit_files, forward, gradient, grid
 from ...schedulers.fit.problem import Problem
 from ...schedulers.fit.trajectories import DTYPES, Origin, Trajectories, record, teacher_points
 from ...schedulers.measure import plain
@@ -307,10 +307,10 @@ def run_forward(
     problem: Problem, table: Table, settings: forward.Forward, progress: Callable[[Any], None], file: Path
 ) -> forward.State:  # fmt: skip
     def keep(state: forward.State) -> None:
-        store.save_state(file, state)
+        fit_files.save_state(file, state)
         progress(state)
 
-    state = store.load_state(file) if file.exists() else None
+    state = fit_files.load_state(file) if file.exists() else None
     return forward.fit(problem, table, settings, keep, state)
 
 
@@ -405,7 +405,7 @@ def fitted(
     origin, count = recording.trajectories.origin, recording.trajectories.count
     kept = Kept(recording, (repr(settings), nfe, held, count, starts, repr(begin)))
     if kept.done.is_file():
-        return store.load(kept.done).at(nfe)
+        return fit_files.load(kept.done).at(nfe)
     method, first = FITS[type(settings)], count - held
     card = dict(
         model=origin.model, path=origin.path, prediction=origin.prediction, guidance=origin.guidance,
@@ -475,11 +475,11 @@ class Kept:
         if not files:
             for i, (name, table) in enumerate(make().items()):
                 files.append(self.file(f"start-{i:02}"))
-                store.save(files[-1], [FittedSolver(table, {"start": name})])
-        return [store.load(file).fits[0] for file in files]
+                fit_files.save(files[-1], [FittedSolver(table, {"start": name})])
+        return [fit_files.load(file).fits[0] for file in files]
 
     def finish(self, fit: FittedSolver) -> None:
-        store.save(self.done, [fit])
+        fit_files.save(self.done, [fit])
         for name in ("start-*", "state-*"):
             for file in self.recording.trajectories.folder.glob(self.file(name).name):
                 file.unlink()

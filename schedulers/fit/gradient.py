@@ -32,14 +32,13 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ..denoiser.network import write
-from ..files import read_tensors
 from ..measure import plain
 from ..path import VP, Path, rescale
 from ..settings import Settings, knob
 from ..solver.band_mix import Mix, band_weights
 from ..solver.fitted import Table, ddim
 from ..solver.run import Ask, Program, Run, drive
+from ..store import Format
 from .problem import Problem, error_from, summary
 
 Features = Callable[[Tensor], Tensor]
@@ -48,7 +47,12 @@ Features = Callable[[Tensor], Tensor]
 KNOTS = (0.0, 0.0625, 0.125, 0.25, 0.5, 1.0)
 #: Added to the products before they are factored, in units of their mean.
 RIDGE = 1e-4
-HEADER, VERSION = "sampling_kit_gradient_fit", 1
+FORMAT = Format(
+    "sampling_kit_gradient_fit",
+    "gradient fit",
+    advice="delete {file} to fit from the start",
+    infinity=True,
+)
 
 
 @dataclass(frozen=True)
@@ -566,34 +570,27 @@ PARTS = ("numbers", "first", "second", "best", "factors")
 
 
 def save(file: File, state: State, settings: Gradient) -> None:
-    """Everything that :func:`load` needs to go on; the file appears whole or not at all."""
-    # several groups are one tensor at first, which safetensors refuses
-    tensors = {f"{g}/{n}": t.clone() for g in PARTS for n, t in getattr(state, g).items()}
+    """Everything that :func:`load` needs to go on."""
+    tensors = {f"{g}/{n}": t for g in PARTS for n, t in getattr(state, g).items()}
     facts = {
-        "version": VERSION,
         "start": state.start.digest,
         "settings": asdict(settings),
         "iteration": state.iteration,
         "records": plain(state.records),  # ∞, the error of a run that failed, is null
     }
-    write(file, tensors, facts, HEADER)
+    FORMAT.write(file, tensors, facts)
 
 
 def load(file: File, table: Table, settings: Gradient) -> State:
-    """The state of an interrupted fit from ``table``. Raises ValueError if the file is of another one."""
-    way_out = f"{file}: {{}}; delete it to fit from the start"
-    try:
-        facts, tensors = read_tensors(file, HEADER, "gradient fit")
-        same = facts["start"] == table.digest and facts["settings"] == asdict(settings)
+    """The state of an interrupted fit from ``table``. Raises BadFile if the file is of another one."""
+    with FORMAT.opened(file) as stored:
+        facts = stored.facts
+        if facts["start"] != table.digest or facts["settings"] != asdict(settings):
+            raise ValueError("it is the fit of another start or with other settings")
+        groups: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
+        for name, t in stored.tensors().items():
+            group, _, key = name.partition("/")
+            groups[group][key] = t
         records = tuple(Record(*map(error_from, entry)) for entry in facts["records"])
-        iteration, version = int(facts["iteration"]), int(facts["version"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(way_out.format(f"not a gradient fit ({error})")) from None
-    if version != VERSION or not same:
-        raise ValueError(way_out.format("it is the fit of another start or with other settings"))
-    groups: dict[str, dict[str, Tensor]] = {g: {} for g in PARTS}
-    for name, t in tensors.items():
-        group, _, key = name.partition("/")
-        groups[group][key] = t
-    state = State(table, table, records=records, iteration=iteration, **groups)
-    return replace(state, table=table_from(replace(state, numbers=state.best)))
+        state = State(table, table, records=records, iteration=int(facts["iteration"]), **groups)
+        return replace(state, table=table_from(replace(state, numbers=state.best)))

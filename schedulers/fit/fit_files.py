@@ -7,8 +7,7 @@ zeros beyond a row's length), ``N.steps`` [N], ``N.ends`` [2], and for rows with
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path as File
 from typing import Any
@@ -17,16 +16,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..denoiser.network import write
-from ..files import read_tensors
 from ..measure import plain
 from ..solver.band_mix import Mix
 from ..solver.fitted import FittedSolver, Table
+from ..store import Format, Stored
 from .forward import Record, State
 from .problem import error_from
 
-HEADER, STATE_HEADER = "sampling_kit_fit", "sampling_kit_fit_state"
-VERSION = 1
+FORMAT = Format(
+    "sampling_kit_fit",
+    "fitted solver",
+    advice="Save Fitted Solver writes such files",
+    infinity=True,
+)
+UNFINISHED = Format(
+    "sampling_kit_fit_state",
+    "unfinished fit",
+    advice="delete {file} to fit from the start",
+    infinity=True,
+)
 
 ARRAYS = ("errors", "first", "change", "matrix", "vector")
 
@@ -79,7 +87,7 @@ def family(fits: Iterable[FittedSolver]) -> Family:
 
 
 def save(file: File, fits: Iterable[FittedSolver]) -> None:
-    """Write a family; the file appears whole or not at all."""
+    """Write a family."""
     group = family(fits)
     tensors: dict[str, Tensor] = {}
     for fit in group.fits:
@@ -87,16 +95,15 @@ def save(file: File, fits: Iterable[FittedSolver]) -> None:
     cards = {
         str(f.table.nfe): {k: v for k, v in f.card.items() if k != "family"} for f in group.fits
     }
-    write(file, tensors, {"version": VERSION, "fits": cards}, HEADER)
+    FORMAT.write(file, tensors, {"fits": cards})
 
 
 def load(file: File) -> Family:
-    """Read a family. Raises ValueError saying what is wrong with the file."""
-    arrays, facts = _read(file, HEADER, "fitted solver; Save Fitted Solver writes such files")
-    with _complaint(file, "fit"):
-        return family(
-            FittedSolver(_table(nfe, arrays), dict(card)) for nfe, card in facts["fits"].items()
-        )
+    """Read a family. Raises BadFile saying what is wrong with the file."""
+    with FORMAT.opened(file) as stored:
+        arrays = _arrays(stored)
+        cards = stored.facts["fits"].items()
+        return family(FittedSolver(_table(nfe, arrays), dict(card)) for nfe, card in cards)
 
 
 def save_state(file: File, state: State) -> None:
@@ -105,13 +112,13 @@ def save_state(file: File, state: State) -> None:
     tensors |= {name: torch.from_numpy(np.array(getattr(state, name))) for name in ARRAYS}
     records = [plain(record._asdict()) for record in state.records]
     facts = dict(damping=state.damping, evaluations=state.evaluations, records=records)
-    write(file, tensors, {"version": VERSION, **facts}, STATE_HEADER)
+    UNFINISHED.write(file, tensors, facts)
 
 
 def load_state(file: File) -> State:
-    """Read a fit that is not finished. Raises ValueError saying what is wrong with the file."""
-    arrays, facts = _read(file, STATE_HEADER, "unfinished fit")
-    with _complaint(file, "unfinished fit"):
+    """Read a fit that is not finished. Raises BadFile saying what is wrong with the file."""
+    with UNFINISHED.opened(file) as stored:
+        arrays, facts = _arrays(stored), stored.facts
         return State(
             _table("start", arrays),
             _table("table", arrays),
@@ -125,28 +132,13 @@ def load_state(file: File) -> State:
         )
 
 
-def _read(file: File, header: str, what: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(arrays, header) of a file of ours; ValueError for any other, and for a newer version."""
-    facts, tensors = read_tensors(file, header, what)
-    with _complaint(file, what.split(";")[0]):
-        if int(facts["version"]) > VERSION:
-            raise ValueError(
-                f"format version {facts['version']}, but this Sampling Kit reads up to {VERSION}: update it"
-            )
-        for name, t in tensors.items():
-            if t.dtype != torch.float64:
-                raise ValueError(f"{name} holds {t.dtype}, expected float64")
-    return {name: t.numpy() for name, t in tensors.items()}, facts
-
-
-@contextmanager
-def _complaint(file: File, what: str) -> Iterator[None]:
-    """What is wrong inside becomes a ValueError that names the file."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
-        detail = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"{file.name}: not a usable {what}: {detail}") from None
+def _arrays(stored: Stored) -> dict[str, Any]:
+    """The tensors of a file as arrays. Raises ValueError for other numbers than float64."""
+    tensors = stored.tensors()
+    for name, t in tensors.items():
+        if t.dtype != torch.float64:
+            raise ValueError(f"{name} holds {t.dtype}, expected float64")
+    return {name: t.numpy() for name, t in tensors.items()}
 
 
 def differences(card: Mapping[str, Any], **now: Any) -> list[str]:
@@ -179,12 +171,10 @@ def _table(prefix: str, arrays: Mapping[str, Any]) -> Table:
     """Raises ValueError or KeyError for tensors that make no table."""
 
     def of(name: str, *shape: int) -> Any:
-        found = arrays[f"{prefix}.{name}"]
-        if shape and found.shape != shape:
-            raise ValueError(f"{prefix}.{name} has shape {found.shape}, expected {shape}")
-        if np.isnan(found).any():
-            raise ValueError(f"{prefix}.{name} holds NaN")
-        return found
+        array = arrays[f"{prefix}.{name}"]
+        if shape and array.shape != shape:
+            raise ValueError(f"{prefix}.{name} has shape {array.shape}, expected {shape}")
+        return array
 
     def mix(i: int) -> Mix | None:
         if f"{prefix}.mix.{i}.d" not in arrays:
