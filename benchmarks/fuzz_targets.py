@@ -161,7 +161,7 @@ def run_fit(data: bytes) -> None:
     from sampling_kit.nodes.fit.fit_solver import card_text
     from sampling_kit.schedulers import split
     from sampling_kit.schedulers.denoiser import network
-    from sampling_kit.schedulers.fit import fit_files, predictor
+    from sampling_kit.schedulers.fit import fit_files, forward, predictor
     from sampling_kit.schedulers.path import VE, VP, Flow
     from sampling_kit.schedulers.points import Points
 
@@ -173,7 +173,7 @@ def run_fit(data: bytes) -> None:
             assert card_text(fit) and fit.plan(points).stages
             fit_files.differences(fit.card, model="a", guidance="CFG 2")
     with promised(ValueError):
-        assert fit_files.load_state(file).after
+        assert forward.load(file).after
     with promised(ValueError):
         predictor.load(file)
     with promised(ValueError):
@@ -194,8 +194,9 @@ def tensor_files() -> list[bytes]:
 
     from sampling_kit.schedulers import split
     from sampling_kit.schedulers.denoiser import network
-    from sampling_kit.schedulers.fit import amed, fit_files, predictor
-    from sampling_kit.schedulers.fit.forward import Record, State
+    from sampling_kit.schedulers.fit import fit_files, predictor
+    from sampling_kit.schedulers.fit.amed_predictors import FeaturePredictor
+    from sampling_kit.schedulers.fit.forward import Forward, ForwardState, Move
     from sampling_kit.schedulers.path import VE
     from sampling_kit.schedulers.points import Points
     from sampling_kit.schedulers.solver import DPMSolverMultistep, HeunEDM
@@ -211,11 +212,13 @@ def tensor_files() -> list[bytes]:
     mixed = replace(table, mix=(bands, *[None] * (table.nfe - 1)))
     card = {"model": "a", "guidance": "CFG 2", "seeds": [[0, 3], [4, 5]], "before": {"rmse": 0.1}}
     fit_files.save(folder / "fit", [FittedSolver(mixed, card)])
-    predictor.save(folder / "predictor", amed.FeaturePredictor(), {"text": "a"})
+    predictor.save(folder / "predictor", FeaturePredictor(), {"text": "a"})
     numbers = np.linspace(0.1, 0.2, 3)
-    records = (Record("a", 3, 0.1, 0.1, 1e-3, True),)
-    state = State(table, table, numbers, numbers, numbers, np.eye(3), numbers, records=records)
-    fit_files.save_state(folder / "state", state)
+    records = (Move("a", 3, 0.1, 0.1, 1e-3, True),)
+    state = ForwardState(
+        table, table, numbers, numbers, numbers, np.eye(3), numbers, records=records
+    )
+    Forward().save(folder / "state", state)
     x = torch.ones(1, 2, 3, 3)
     run = RunState((x,), (x, x), 2, 1, y=x)
     solver = DPMSolverMultistep()

@@ -29,10 +29,13 @@ from torch import Tensor, nn
 from ..schedulers import noise_schedule as schedules
 from ..schedulers import spacing as spacings
 from ..schedulers.denoiser.network import Attention, Network, Residual, load, preconditioned
-from ..schedulers.fit import ends, fit_files, forward
+from ..schedulers.fit import ends, fit_files
 from ..schedulers.fit.ends import Ends
 from ..schedulers.fit.fingerprint import fingerprint
+from ..schedulers.fit.forward import Forward, ForwardState
 from ..schedulers.fit.problem import Field, Problem, summary
+from ..schedulers.fit.run_fit import run_fit
+from ..schedulers.fit.table_numbers import mean
 from ..schedulers.noise import PerImageNoise
 from ..schedulers.path import VE
 from ..schedulers.solver import DEIS, AdamsBashforth, GradientEstimation, Run, Solver, UniPC
@@ -62,14 +65,12 @@ class Effort:
     held: int
     few: int
     search: int
-    settings: forward.Forward
+    settings: Forward
 
 
 EFFORTS = {
-    "best": Effort(
-        512, 128, 12, 16, forward.Forward(numbers=3, images=32, budget=10**9, memory=0.7)
-    ),
-    "forward": Effort(40, 32, 8, 0, forward.Forward()),
+    "best": Effort(512, 128, 12, 16, Forward(numbers=3, images=32, budget=10**9, memory=0.7)),
+    "forward": Effort(40, 32, 8, 0, Forward()),
 }
 
 
@@ -230,13 +231,11 @@ def fitted(
             fit_files.save(kept[0], [start])
     say(f"{nfe} evaluations, start {start.card['start']}")
 
-    def progress(state: forward.State) -> None:
-        if kept:
-            fit_files.save_state(kept[1], state)
+    def progress(state: ForwardState) -> None:
         say(f"{state.evaluations} spent, {shown(state.before)} → {shown(state.after)}")
 
-    state = fit_files.load_state(kept[1]) if kept and kept[1].exists() else None
-    state = forward.fit(task, start.table, effort.settings, progress, state)
+    file = kept[1] if kept else None
+    state = run_fit(task, start.table, effort.settings, progress, file=file)
     found = dict(before=state.before, after=state.after, evaluations=state.evaluations)
     return FittedSolver(state.table, dict(method="forward", start=start.card["start"]) | found)
 
@@ -284,7 +283,7 @@ def make(guidance: str, nfes: tuple[int, ...], weights: File, folder: File, work
 def best_of(task: Problem, long: FittedSolver, short: FittedSolver) -> FittedSolver:
     """Of a long fit, a short one and their mean, that with the best mark on the held-out trajectories of the long one."""
     names = "{0}", "{1}", "mean of fits from {0} and {1}"
-    tables = long.table, short.table, forward.mean(long.table, short.table)
+    tables = long.table, short.table, mean(long.table, short.table)
     errors = [task.errors(table, task.held) for table in tables]
     i = min(range(len(tables)), key=lambda i: ends.mark(errors[i]))
     spent = long.card["evaluations"] + short.card["evaluations"]

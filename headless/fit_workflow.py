@@ -14,7 +14,7 @@ from ..nodes.fit import fit_solver as nodes
 from ..nodes.fit import fitted_solver as fitted
 from ..nodes.host.alone import io
 from ..schedulers.fit.compare import Comparison
-from ..schedulers.settings import Settings
+from ..schedulers.fit.run_fit import Fit
 from ..schedulers.solver.fitted import FittedSolver
 from .context import Context, use
 from .graph import check, execute
@@ -104,7 +104,7 @@ def fit_source(
     source: Source,
     folder: Path,
     nfes: Sequence[int],
-    settings: Settings,
+    settings: Fit[Any],
     *,
     seeds: range,
     held: int,

@@ -430,7 +430,9 @@ def test_what_is_no_fit_is_refused(tmp_path):
         with pytest.raises(ValueError, match=name):
             fit_files.load(tmp_path / name)
     save_file({"a": torch.zeros(1)}, tmp_path / "other")
-    with pytest.raises(ValueError, match="not a usable fitted solver: it holds none; Save Fitted Solver"):
+    with pytest.raises(
+        ValueError, match="not a usable fitted solver: it holds none; Save Fitted Solver"
+    ):
         fit_files.load(tmp_path / "other")
 
 

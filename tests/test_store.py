@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from sampling_kit.embedded import trained
 from sampling_kit.schedulers import split, store
 from sampling_kit.schedulers.denoiser import network
-from sampling_kit.schedulers.fit import fit_files, gradient, predictor, trajectories
+from sampling_kit.schedulers.fit import fit_files, forward, gradient, predictor, trajectories
 from sampling_kit.schedulers.fit.trajectories import Trajectories, record
 from sampling_kit.schedulers.path import VE
 from sampling_kit.schedulers.solver import DDIM
@@ -23,7 +23,7 @@ from sampling_kit.schedulers.store import LARGEST, LARGEST_TEXT, BadFile, Format
 STORED = Path(__file__).parent / "stored"
 FORMAT = Format("h", "thing", advice="make {file} anew")
 FORMATS = (
-    split.FORMAT, network.FORMAT, fit_files.FORMAT, fit_files.UNFINISHED, predictor.FORMAT, gradient.FORMAT,
+    split.FORMAT, network.FORMAT, fit_files.FORMAT, forward.FORMAT, predictor.FORMAT, gradient.FORMAT,
     trajectories.ROWS,
 )  # fmt: skip
 
@@ -52,7 +52,7 @@ def test_a_fit_of_before():
 
 
 def test_an_unfinished_fit_of_before():
-    state = fit_files.load_state(STORED / "unfinished_fit.safetensors")
+    state = forward.load(STORED / "unfinished_fit.safetensors")
     assert (state.damping, state.evaluations) == (0.5, 40)
     assert state.errors.tolist() == [0.5, np.inf] and state.first.tolist() == [1.0, np.inf]
     assert state.table.mix[0] is not None and state.start.mix[0] is None

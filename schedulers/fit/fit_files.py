@@ -16,12 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..measure import plain
 from ..solver.band_mix import Mix
 from ..solver.fitted import FittedSolver, Table
 from ..store import Format, Stored
-from .forward import Record, State
-from .problem import error_from
 
 FORMAT = Format(
     "sampling_kit_fit",
@@ -29,15 +26,6 @@ FORMAT = Format(
     advice="Save Fitted Solver writes such files",
     infinity=True,
 )
-UNFINISHED = Format(
-    "sampling_kit_fit_state",
-    "unfinished fit",
-    advice="delete {file} to fit from the start",
-    infinity=True,
-)
-
-ARRAYS = ("errors", "first", "change", "matrix", "vector")
-
 #: What a card says; a fit may add more. ``None`` where it is not known.
 CARD: dict[str, str] = {
     "model": "fingerprint of the model that was fitted",
@@ -91,7 +79,7 @@ def save(file: File, fits: Iterable[FittedSolver]) -> None:
     group = family(fits)
     tensors: dict[str, Tensor] = {}
     for fit in group.fits:
-        tensors |= _tensors(str(fit.table.nfe), fit.table)
+        tensors |= tensors_of(str(fit.table.nfe), fit.table)
     cards = {
         str(f.table.nfe): {k: v for k, v in f.card.items() if k != "family"} for f in group.fits
     }
@@ -101,38 +89,12 @@ def save(file: File, fits: Iterable[FittedSolver]) -> None:
 def load(file: File) -> Family:
     """Read a family. Raises BadFile saying what is wrong with the file."""
     with FORMAT.opened(file) as stored:
-        arrays = _arrays(stored)
+        arrays = arrays_of(stored)
         cards = stored.facts["fits"].items()
-        return family(FittedSolver(_table(nfe, arrays), dict(card)) for nfe, card in cards)
+        return family(FittedSolver(table_in(nfe, arrays), dict(card)) for nfe, card in cards)
 
 
-def save_state(file: File, state: State) -> None:
-    """Write a fit that is not finished. The error of a run that failed, ∞, is null in the header."""
-    tensors = _tensors("start", state.start) | _tensors("table", state.table)
-    tensors |= {name: torch.from_numpy(np.array(getattr(state, name))) for name in ARRAYS}
-    records = [plain(record._asdict()) for record in state.records]
-    facts = dict(damping=state.damping, evaluations=state.evaluations, records=records)
-    UNFINISHED.write(file, tensors, facts)
-
-
-def load_state(file: File) -> State:
-    """Read a fit that is not finished. Raises BadFile saying what is wrong with the file."""
-    with UNFINISHED.opened(file) as stored:
-        arrays, facts = _arrays(stored), stored.facts
-        return State(
-            _table("start", arrays),
-            _table("table", arrays),
-            **{name: arrays[name] for name in ARRAYS},
-            damping=float(facts["damping"]),
-            evaluations=int(facts["evaluations"]),
-            records=tuple(
-                Record(**{k: error_from(v) for k, v in record.items()})
-                for record in facts["records"]
-            ),
-        )
-
-
-def _arrays(stored: Stored) -> dict[str, Any]:
+def arrays_of(stored: Stored) -> dict[str, Any]:
     """The tensors of a file as arrays. Raises ValueError for other numbers than float64."""
     tensors = stored.tensors()
     for name, t in tensors.items():
@@ -150,8 +112,8 @@ def differences(card: Mapping[str, Any], **now: Any) -> list[str]:
     ]
 
 
-def _tensors(prefix: str, table: Table) -> dict[str, Tensor]:
-    """A table's numbers by their names in a file; ``_table`` is the inverse."""
+def tensors_of(prefix: str, table: Table) -> dict[str, Tensor]:
+    """A table's numbers by their names in a file; ``table_in`` is the inverse."""
     n = table.nfe
     named: dict[str, Any] = dict(
         levels=table.levels,
@@ -167,7 +129,7 @@ def _tensors(prefix: str, table: Table) -> dict[str, Tensor]:
     return {f"{prefix}.{name}": tensor(value) for name, value in named.items()}
 
 
-def _table(prefix: str, arrays: Mapping[str, Any]) -> Table:
+def table_in(prefix: str, arrays: Mapping[str, Any]) -> Table:
     """Raises ValueError or KeyError for tensors that make no table."""
 
     def of(name: str, *shape: int) -> Any:

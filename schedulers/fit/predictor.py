@@ -15,8 +15,10 @@ from ..points import Points
 from ..solver.base import Solver
 from ..solver.run import Run
 from ..store import Format
-from .amed import FeaturePredictor, Features, LearnedAMED, train
-from .problem import Problem, rmse
+from .amed_fit import train
+from .amed_predictors import FeaturePredictor, Features
+from .learned_amed import LearnedAMED
+from .problem import Problem, rmse, summary
 
 FORMAT = Format("sampling_kit_amed", "AMED predictor", diverged="its training diverged")
 
@@ -59,7 +61,7 @@ def learn(
         rate=rate, batch=batch, rounds=rounds, features=features, seed=seed, report=report,
     )  # fmt: skip
     after = ends(trained)
-    if bool(after.square().mean() < before.square().mean()):
+    if summary(after)["rmse"] < summary(before)["rmse"]:
         return Learned(trained, before, after)
     return Learned(fresh, before, before)
 
@@ -73,14 +75,14 @@ def run_errors(problem: Problem, points: Points, solver: LearnedAMED) -> Tensor:
         )
     ratio = VP().at(first).sigma / VP().at(problem.kappa).sigma
     lift = rescale(VP().at(first), problem.path)[1]
-    found = []
+    errors = []
     with torch.no_grad():
         for row in problem.held.split(1):
             x = problem.begin(row) * ratio * lift
             call = lambda y, sigma, row=row: problem.call(y, sigma, row)  # noqa: E731
             end = solver.solve(points.on(problem.path), Run(call), x)
-            found.append(rmse(end - problem.target(row)))
-    return torch.cat(found)
+            errors.append(rmse(end - problem.target(row)))
+    return torch.cat(errors)
 
 
 def save(file: File, predictor: FeaturePredictor, facts: Mapping[str, Any]) -> None:
