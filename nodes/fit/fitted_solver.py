@@ -14,6 +14,7 @@ import torch
 from ...schedulers.fit import compare, fit_files
 from ...schedulers.measure import plain
 from ...schedulers.noise_schedule import NoiseSchedule
+from ...schedulers.show import fit_plot
 from ...schedulers.solver import Solver
 from ...schedulers.solver.fitted import FittedSolver
 from ..host import (
@@ -268,7 +269,7 @@ class SolverReport(io.ComfyNode):
             raise ValueError("fits: connect at least one SOLVER_FIT")
         found = reported(recording, given, held_out, against)
         facts = json.dumps(plain(found.payload()), allow_nan=False)
-        return io.NodeOutput(found.plot(), found.text(), facts, ui={"text": [found.text()]})
+        return io.NodeOutput(fit_plot.plot(found), found.text(), facts, ui={"text": [found.text()]})
 
 
 AGAINST: dict[str, Callable[[], tuple[Solver, ...]]] = {
