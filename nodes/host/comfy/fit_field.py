@@ -21,8 +21,8 @@ import torch
 from comfy_execution.utils import get_executing_context
 from torch import Tensor
 
+from ....schedulers.fit.fingerprint import contents, fingerprint
 from ....schedulers.fit.problem import Field
-from ....schedulers.fit.trajectories import contents, fingerprint
 from ....schedulers.guidance import differentiable, ordinary
 from ....schedulers.noise_schedule import NoiseSchedule
 from ....schedulers.points import Points
