@@ -4,7 +4,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
+from needs import missing
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -16,11 +16,11 @@ def ran(*command: str) -> None:
 
 def test_the_unit_tests_pass() -> None:
     if (node := shutil.which("node")) is None:
-        pytest.skip("no node: install Node.js 20 or later")
+        missing("eslint", "no node: install Node.js 20 or later")
     ran(node, "--test", *map(str, sorted((ROOT / "tests" / "js").glob("*.test.mjs"))))
 
 
 def test_eslint_finds_nothing() -> None:
     if not (eslint := ROOT / "node_modules" / ".bin" / "eslint").exists():
-        pytest.skip("no eslint: npm install")
+        missing("eslint", "no eslint: npm install")
     ran(str(eslint), ".")
