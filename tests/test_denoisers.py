@@ -63,7 +63,9 @@ def test_gaussian_is_its_closed_form(path):
     x = random(6, 3, seed=2)
     gain = point.alpha * std**2 / (point.alpha**2 * std**2 + point.sigma**2)
     expected = mean + gain * (x - point.alpha * mean)
-    assert torch.allclose(Gaussian(path, mean, std)(x, point.sigma), expected)
+    gaussian = Gaussian(path, mean, std)
+    assert torch.allclose(gaussian(x, point.sigma), expected)
+    assert torch.allclose(Mixture.forward(gaussian, x, point.sigma), expected)  # of one component
 
 
 def test_gaussian_transport_is_the_flow_of_its_denoiser():

@@ -39,7 +39,7 @@ from product import each
 
 @each(a=[1, 2, 3], b="xy")
 def test_a_product(a, b):
-    assert (a, b) != (3, "y")
+    assert (a, b) != (3, "x")
 
 @each(by=type, a=[1, 2, 3, 0.5], b="xy")
 def test_of_each_type(a, b, tmp_path):
@@ -75,7 +75,7 @@ def test_by_default_axes_take_turns_and_items_are_few(tmp_path):
 def test_in_full_every_combination_is_an_item(tmp_path):
     said = little(tmp_path, "--full")
     assert "3 failed, 12 passed" in said, said
-    assert "test_a_product[3-y]" in said and "skipped" not in said
+    assert "test_a_product[3-x]" in said and "skipped" not in said
 
 
 # ------------------------------------------------------------------------- nothing is lost in silence
