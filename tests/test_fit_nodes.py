@@ -18,7 +18,7 @@ from sampling_kit.headless.registry import registry
 from sampling_kit.nodes import host
 from sampling_kit.nodes.fit import fitted_solver as fitted
 from sampling_kit.nodes.fit.fit_solver import fitted as fitted_for
-from sampling_kit.schedulers.fit import compare, grid, store
+from sampling_kit.schedulers.fit import compare, fit_files, grid
 from sampling_kit.schedulers.fit.forward import Forward
 from sampling_kit.schedulers.path import VE
 from sampling_kit.schedulers.solver import DDIM, AdamsBashforth, DPMSolverMultistep
@@ -240,7 +240,7 @@ def test_one_file_holds_a_family(fits, folders):
     assert (
         name == "mine/a.safetensors" and (folders / "models/solvers/mine/a.safetensors").is_file()
     )
-    assert "mine/a.safetensors" in fitted.fit_files()
+    assert "mine/a.safetensors" in fitted.fit_names()
     for fit in fits:
         loaded, about = node("LoadFittedSolver", file=name, nfe=fit.table.nfe)
         assert loaded.table == fit.table and "CFG 2" in about
@@ -396,7 +396,7 @@ def test_the_command_does_the_whole_of_it(tmp_path):
     result = invoke("--embedded", "gaussian", "--cfg", 2, "--output", file, *ARGUMENTS)
     assert result.exit_code == 0, result.output
     assert "NFE 4: held-out RMSE" in result.output and "training-free pair" in result.output
-    family = store.load(file.with_suffix(".safetensors"))
+    family = fit_files.load(file.with_suffix(".safetensors"))
     assert family.nfes == (4, 5)
     assert Image.open(file.with_suffix(".png")).size == (960, 540)
     again = invoke("--embedded", "gaussian", "--cfg", 2, "--output", file, "--json", *ARGUMENTS)
@@ -426,7 +426,7 @@ def test_the_command_takes_the_guider_of_a_workflow(tmp_path):
     file.write_text(json.dumps(graph))
     result = invoke(file, "--output", tmp_path / "fit", *ARGUMENTS[2:], "--nfe", 4)
     assert result.exit_code == 0, result.output
-    assert store.load(tmp_path / "fit.safetensors").at(4).card["guidance"] == "CFG 1.5"
+    assert fit_files.load(tmp_path / "fit.safetensors").at(4).card["guidance"] == "CFG 1.5"
     del graph["r"]
     file.write_text(json.dumps(graph))
     result = invoke(file, "--output", tmp_path / "fit", *ARGUMENTS)

@@ -73,7 +73,7 @@ def test_what_measures_does_not_draw(path):
 
 #: File names that a tree still holds twice.
 TWINS = {
-    "schedulers": {"amed.py", "base.py"},
+    "schedulers": {"base.py"},
     "nodes": {
         "fit_field.py",
         "guider.py",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...schedulers.fit import store
+from ...schedulers.fit import fit_files
 from ...schedulers.solver.fitted import FittedSolver, Table
 from .recording import Recording
 
@@ -37,11 +37,11 @@ class Kept:
         if not files:
             for i, (name, table) in enumerate(make().items()):
                 files.append(self.file(f"start-{i:02}"))
-                store.save(files[-1], [FittedSolver(table, {"start": name})])
-        return [store.load(file).fits[0] for file in files]
+                fit_files.save(files[-1], [FittedSolver(table, {"start": name})])
+        return [fit_files.load(file).fits[0] for file in files]
 
     def finish(self, fit: FittedSolver) -> None:
-        store.save(self.done, [fit])
+        fit_files.save(self.done, [fit])
         for name in ("start-*", "state-*"):
             for file in self.recording.trajectories.folder.glob(self.file(name).name):
                 file.unlink()

@@ -11,7 +11,8 @@ from torch import Tensor
 from ...schedulers import noise_schedule as schedules
 from ...schedulers import spacing
 from ...schedulers.fit import predictor
-from ...schedulers.fit.amed import Bottleneck, LearnedAMED, middle_of
+from ...schedulers.fit.amed_predictors import Bottleneck, middle_of
+from ...schedulers.fit.learned_amed import LearnedAMED
 from ...schedulers.fit.problem import summary
 from ...schedulers.noise_schedule import NoiseSchedule
 from ...schedulers.points import Points

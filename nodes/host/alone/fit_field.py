@@ -7,8 +7,8 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
+from ....schedulers.fit.fingerprint import contents, fingerprint
 from ....schedulers.fit.problem import Field
-from ....schedulers.fit.trajectories import contents, fingerprint
 from ....schedulers.noise_schedule import NoiseSchedule
 from ..guidance_wire import placed
 from ..guider_field import Facts, Ready, dealt, in_words, prepared, refuse_memory

@@ -18,8 +18,8 @@ import comfy.utils
 import torch
 from torch import Tensor
 
+from ....schedulers.fit.fingerprint import contents, fingerprint
 from ....schedulers.fit.problem import Field
-from ....schedulers.fit.trajectories import contents, fingerprint
 from ....schedulers.guidance import differentiable, ordinary
 from ....schedulers.noise_schedule import NoiseSchedule
 from ....schedulers.points import Points
