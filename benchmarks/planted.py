@@ -58,7 +58,7 @@ NOISE = (
     Defect("noise: the picture under the noise unscaled", "schedulers/sample.py",
            "latent * point.alpha", "latent",
            ("tests/test_known_steps.py::test_a_run_starts_as_comfyui_s",)),
-    Defect("noise: an empty latent taken for a picture", "nodes/host/alone/model.py",
+    Defect("noise: an empty latent taken for a picture", "nodes/host/alone/models.py",
            " if bool(latent.count_nonzero()) else latent", "",
            ("tests/test_diffusers_nodes.py::test_an_empty_latent_is_no_picture",)),
 )
@@ -311,5 +311,17 @@ FITS = (
            ("tests/test_fit_core.py::test_pure_noise_as_the_host_writes_it",)),
 )
 
+MISSING = "tests/test_missing_names.py::test_only_the_nodes_that_need_the_name_fail_and_say_which"
+HOST = (
+    Defect("host: a file that needs ComfyUI's internals imported with the pack", "nodes/host/comfy/runs.py",
+           'T = TypeVar("T")\n', 'T = TypeVar("T")\nfrom .guider import Guider  # noqa\n', (MISSING,)),
+    Defect("host: an error that does not name the node", "nodes/host/comfy/missing.py",
+           'f"{title}: this ComfyUI', 'f"this ComfyUI', (MISSING,)),
+    Defect("host: a class that ComfyUI drops costs every node with a MODEL", "nodes/host/comfy/model.py",
+           "for name in names if hasattr(ms, name))", "for name in names)", (MISSING,)),
+)
+
 #: All rows.
-DEFECTS: tuple[Defect, ...] = (*SPACINGS, *NOISE, *PREDICTIONS, *SOLVERS, *RESUME, *GUIDANCE, *FITS)
+DEFECTS: tuple[Defect, ...] = (
+    *SPACINGS, *NOISE, *PREDICTIONS, *SOLVERS, *RESUME, *GUIDANCE, *FITS, *HOST
+)

@@ -75,6 +75,6 @@ def set_device(name: str) -> str:
     from ...nodes import host
 
     try:
-        return str(host.set_device(name))
+        return str(host.places.set_device(name))
     except ValueError as error:
         raise click.UsageError(f"--device {name}: {error}") from None

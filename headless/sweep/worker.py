@@ -29,7 +29,7 @@ class Worker:
 
     def __init__(self, device: str, threads: int, input: str, models: str) -> None:
         torch.set_num_threads(threads)
-        self.device = str(host.set_device(device))
+        self.device = str(host.places.set_device(device))
         self.input, self.models = Path(input), Path(models)
         self.nodes = registry()
         self.kept: dict[str, Any] = {}

@@ -17,18 +17,11 @@ from ...schedulers.noise_schedule import NoiseSchedule
 from ...schedulers.show import fit_plot
 from ...schedulers.solver import Solver
 from ...schedulers.solver.fitted import FittedSolver
-from ..host import (
-    ABSOLUTE_FOLDERS,
-    facts_of_guider,
-    folder,
-    io,
-    make_sampler,
-    model_folders,
-    progress,
-    schedule_of_guider,
-)
+from .. import host
+from ..host import io
 from ..host.guider_field import Facts, Ready
 from ..ui.file_names import refusal, split_prefix, stamp
+from ..ui.inputs import listed
 from ..ui.wire_types import SolverFitType, TrajectoriesType
 from .kept import PARTS, SUFFIX, card_text
 from .recording import CATEGORY, Recording, checked
@@ -44,10 +37,10 @@ log = logging.getLogger("sampling_kit")
 def solver_folders() -> list[Path]:
     """Where fits are looked for: the models folders, the output folder's solvers, and what ships."""
     try:
-        own = [folder("output") / KIND]
+        own = [host.places.folder("output") / KIND]
     except LookupError:  # outside of a run
         own = []
-    return [*model_folders(KIND), *own, SHIPPED]
+    return [*host.places.model_folders(KIND), *own, SHIPPED]
 
 
 def fit_names() -> list[str]:
@@ -67,7 +60,7 @@ def fit_file(name: str) -> Path:
     said, places = f"file = {name!r}", " or ".join(map(str, roots[:-1])) or f"models/{KIND}"
     if not isinstance(name, str) or not name.strip() or "\0" in name:
         raise ValueError(f"{said}: choose a fitted solver; they belong in {places}")
-    if ABSOLUTE_FOLDERS and Path(name).is_absolute() and Path(name).is_file():
+    if host.places.ABSOLUTE_FOLDERS and Path(name).is_absolute() and Path(name).is_file():
         return Path(name)
     for root in roots:
         path = root / name
@@ -110,7 +103,7 @@ class SaveFittedSolver(io.ComfyNode):
 
 def new_fit_file(name: str) -> tuple[Path, Path]:
     """(file, its root). Raises ValueError if the name leads out of models/solvers."""
-    roots = model_folders(KIND) or [folder("output") / KIND]
+    roots = host.places.model_folders(KIND) or [host.places.folder("output") / KIND]
     try:
         subfolder, stem = split_prefix(name.removesuffix(SUFFIX), roots[0])
     except ValueError:
@@ -147,7 +140,7 @@ class LoadFittedSolver(io.ComfyNode):
             description="A fitted solver from models/solvers, from solvers in the output folder, or one that ships with the kit.",
             search_aliases=["load solver", "AMED", "EPD", "safetensors", "loader"],
             inputs=[
-                io.Combo.Input("file", options=fit_names(), tooltip="What Save Fitted Solver wrote, or somebody gave you."),
+                io.Combo.Input("file", options=listed(fit_names), tooltip="What Save Fitted Solver wrote, or somebody gave you."),
                 io.Int.Input("nfe", default=6, min=1, max=1000, tooltip="Evaluations of a run; the file has a fit for some numbers, the error lists them."),
             ],
             outputs=[
@@ -204,13 +197,13 @@ class UseFittedSolver(io.ComfyNode):
 
     @classmethod
     def execute(cls, fit: Any, guider: Any) -> Any:
-        solver, schedule = checked_fit(fit), schedule_of_guider(guider)
-        warnings = misfits(solver, facts_of_guider(guider), schedule)
+        solver, schedule = checked_fit(fit), host.runs.schedule_of_guider(guider)
+        warnings = misfits(solver, host.runs.facts_of_guider(guider), schedule)
         for warning in warnings:
             log.warning("Fitted Solver: %s", warning)
         text = "\n".join(f"WARNING: {w}" for w in warnings) or "fits this model and guidance"
         sigmas = torch.tensor(solver.points(schedule.path).sigmas(), dtype=torch.float32)
-        return io.NodeOutput(make_sampler(solver), sigmas, text, ui={"text": [text]})
+        return io.NodeOutput(host.runs.make_sampler(solver), sigmas, text, ui={"text": [text]})
 
 
 def misfits(fit: FittedSolver, facts: Facts, schedule: NoiseSchedule) -> list[str]:
@@ -284,7 +277,7 @@ def reported(
     tell: Callable[[int, str], None] | None = None,
 ) -> compare.Comparison:  # fmt: skip
     """The comparison, on the last ``held`` rows of the recording."""
-    origin, told = recording.trajectories.origin, tell or progress(PARTS)
+    origin, told = recording.trajectories.origin, tell or host.places.progress(PARTS)
     last = origin.seed + recording.trajectories.count - 1
     first = last - held + 1
     for fit in fits:
