@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sampling_kit.embedded import fits, trained
 from sampling_kit.schedulers.denoiser.network import Network, load
-from sampling_kit.schedulers.fit import predictor
+from sampling_kit.schedulers.fit import amed_fit, predictor
 from sampling_kit.schedulers.fit.amed_predictors import Bottleneck, Constants, middle_of
 from sampling_kit.schedulers.fit.learned_amed import LearnedAMED
 from sampling_kit.schedulers.fit.problem import Problem, summary
@@ -70,7 +70,7 @@ def measured(steps: int, train: int, held: int, rounds: int) -> dict[str, dict[s
     middle, task = middle_of(net), problem(net, levels, train, held)
     assert middle is not None
     constants = Constants(steps - 1)
-    train(task, points, constants, rate=0.02, rounds=rounds)
+    amed_fit.train(task, points, constants, rate=0.02, rounds=rounds)
     errors = {"AMED, constants": predictor.run_errors(task, points, LearnedAMED(constants))}
     blind = predictor.learn(task, points, rounds=rounds)
     with Bottleneck(middle) as features:

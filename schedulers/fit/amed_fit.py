@@ -142,7 +142,7 @@ class Amed(Gradient):
         """With the errors of ``table`` as those before; ``table`` itself where it is better."""
         with torch.no_grad():
             before = summary(held_errors(problem, table))
-        first = state.records[0]._replace(**before)
+        first = state.records[0]._replace(rmse=before["rmse"], median=before["median"])
         if relative(state.after, before) > 1:
             return replace(state, table=table, records=(first,))
         return replace(state, records=(first, *state.records))
