@@ -174,7 +174,7 @@ def look(problem: Problem, state: GradientState) -> GradientState:
     state = replace(state, records=(*state.records, entry))
     if best is None:
         return state
-    return replace(state, table=trials[best].table, best=state.numbers)
+    return replace(state, table=trials[best].candidate, best=state.numbers)
 
 
 def stalled(state: GradientState, settings: Gradient) -> bool:

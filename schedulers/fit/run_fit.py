@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path as File
-from typing import ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,9 +118,10 @@ def start_errors(problem: Problem, table: Table) -> Array:
 
 
 class Trial(NamedTuple):
-    """A candidate, its errors on the held-out trajectories, and its mark; less is better."""
+    """A candidate (a table, or whatever else runs), its errors on the held-out trajectories, and its mark; less is
+    better."""
 
-    table: Table
+    candidate: Any
     errors: Array
     mark: float
 

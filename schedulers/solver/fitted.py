@@ -240,8 +240,8 @@ class FittedSolver(Solver):
             )
         # SIGMAS writes pure noise on VP as a large finite number: the run starts where they say
         start, table = points.kappas[0], self.table
-        levels = [min(k, start) if math.isinf(k) else k for k in table.levels]
-        plan = replace(table, start=start, levels=tuple(levels)).plan(repr(self))
+        begun = tuple(min(k, start) if math.isinf(k) else k for k in table.levels)
+        plan = replace(table, start=start, levels=begun).plan(repr(self))
         return plan.on(points.path)
 
     def _others(self) -> str:
