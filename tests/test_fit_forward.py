@@ -374,7 +374,7 @@ def test_a_stopped_fit_goes_on_bit_for_bit(kept, tmp_path):
 def test_a_move_that_failed_is_kept_and_read(tmp_path):
     """Its error is infinite, which JSON has no number for."""
     state = Forward().begin(pictures(start(40)), start(4))
-    failed = forward.Move("numbers", 9, np.inf, np.inf, 0.1, False)
+    failed = forward.MoveRecord("numbers", 9, np.inf, np.inf, 0.1, False)
     forward.save(tmp_path / "state", replace(state, records=(failed,)))
     assert forward.load(tmp_path / "state").records == (failed,)
 

@@ -28,7 +28,7 @@ from ..solver.fitted import Table
 from ..store import Format
 from .corrections import Corrections, blank, knots_of, table_from
 from .problem import Problem, error_from, summary
-from .run_fit import Array, Fit, best_trial, relative, start_errors, tried
+from .run_fit import Array, Fit, best_attempt, relative, start_errors, tried
 from .run_through import differentiable, follows_level, row_factors, run_through
 
 FORMAT = Format(
@@ -165,16 +165,16 @@ def look(problem: Problem, state: GradientState) -> GradientState:
 
     try:
         with torch.no_grad():
-            trials = tried(problem, [table_from(state.corrections)], mark)
+            attempts = tried(problem, [table_from(state.corrections)], mark)
     except ValueError:  # levels that rise
-        trials = []
-    seen = summary(trials[0].errors if trials else np.array([np.inf]))
-    best = best_trial(trials, relative(state.after, state.before))
+        attempts = []
+    seen = summary(attempts[0].errors if attempts else np.array([np.inf]))
+    best = best_attempt(attempts, relative(state.after, state.before))
     entry = Look("gradient", state.iteration, problem.evaluations, **seen, taken=best is not None)
     state = replace(state, records=(*state.records, entry))
     if best is None:
         return state
-    return replace(state, table=trials[best].candidate, best=state.numbers)
+    return replace(state, table=attempts[best].candidate, best=state.numbers)
 
 
 def stalled(state: GradientState, settings: Gradient) -> bool:

@@ -19,7 +19,7 @@ from .amed_fit import train
 from .amed_predictors import FeaturePredictor, Features
 from .learned_amed import LearnedAMED
 from .problem import Problem, rmse, summary
-from .run_fit import Trial, best_trial
+from .run_fit import Attempt, best_attempt
 
 FORMAT = Format("sampling_kit_amed", "AMED predictor", diverged="its training diverged")
 
@@ -63,7 +63,7 @@ def learn(
     )  # fmt: skip
     after = ends(trained)
     marks = [summary(errors)["rmse"] for errors in (before, after)]
-    if best_trial([Trial(trained, after.cpu().double().numpy(), marks[1])], marks[0]) is None:
+    if best_attempt([Attempt(trained, after.cpu().double().numpy(), marks[1])], marks[0]) is None:
         return Learned(fresh, before, before)
     return Learned(trained, before, after)
 

@@ -39,10 +39,10 @@ def run_through(
     def denoise(y: Tensor, kappa: Any) -> Tensor:
         return kept_small(partial(evaluate, problem, rows), y, kappa)
 
-    return drive(walk(problem, numbers, rows, keep), Run(denoise, finite=False))
+    return drive(questions(problem, numbers, rows, keep), Run(denoise, finite=False))
 
 
-def walk(
+def questions(
     problem: Problem, numbers: Corrections, rows: Tensor, keep: Keep | None = None
 ) -> Program[Tensor]:
     """The questions of :func:`run`, whose levels are κ as tensors [] that may need gradients."""
