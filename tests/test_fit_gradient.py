@@ -118,7 +118,7 @@ def test_gradients_are_those_of_differences(problem, start):
 def test_a_look_that_failed_is_kept_and_read(start, state, tmp_path):
     """Its error is infinite, which JSON has no number for."""
     file = tmp_path / "state.safetensors"
-    failed = gradient.Look("gradient", 10, 100, float("inf"), float("inf"), False)
+    failed = gradient.LookRecord("gradient", 10, 100, float("inf"), float("inf"), False)
     gradient.save(file, replace(state, records=(*state.records, failed)), settings())
     assert gradient.load(file, start, settings()).records == (*state.records, failed)
 

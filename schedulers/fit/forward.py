@@ -282,7 +282,7 @@ def chosen(problem: Problem, state: ForwardState, settings: Forward) -> Tensor:
 # ----------------------------------------------------------------------------------------- numbers
 
 
-def numbers(problem: Problem, state: ForwardState, settings: Forward) -> ForwardState:
+def move_numbers(problem: Problem, state: ForwardState, settings: Forward) -> ForwardState:
     """One Gauss–Newton move of levels and weights."""
     table, v, window = state.start, state.change, settings.window
     fitted = names(table, window)
@@ -329,7 +329,7 @@ def numbers(problem: Problem, state: ForwardState, settings: Forward) -> Forward
 # ------------------------------------------------------------------------------------------- bands
 
 
-def bands(problem: Problem, state: ForwardState, settings: Forward) -> ForwardState:
+def move_bands(problem: Problem, state: ForwardState, settings: Forward) -> ForwardState:
     """One move of the frequency bands of all rows."""
     table, k = state.table, state.table.nfe
     first = chosen(problem, state, settings)
@@ -382,8 +382,8 @@ def shaken(x: Tensor, size: float, generator: torch.Generator) -> Tensor:
 
 
 MOVES: Mapping[str, Callable[[Problem, ForwardState, Forward], ForwardState]] = {
-    "numbers": numbers,
-    "bands": bands,
+    "numbers": move_numbers,
+    "bands": move_bands,
 }
 
 
