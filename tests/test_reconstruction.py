@@ -8,7 +8,7 @@ import pytest
 import torch
 from product import each
 
-from sampling_kit.nodes.host.alone import guider as host
+from sampling_kit.nodes import host
 from sampling_kit.schedulers.denoiser import Gaussian, ImageSet, Mixture
 from sampling_kit.schedulers.guidance import (
     CFG,
