@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from sampling_kit.schedulers.fit.amed import LearnedAMED
+from sampling_kit.schedulers.fit.learned_amed import LearnedAMED
 from sampling_kit.schedulers.guidance import (
     CFGPlusPlus,
     Compose,
