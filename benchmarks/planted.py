@@ -8,10 +8,10 @@ from sampling_kit.benchmarks.defect import Defect
 SPACINGS = (
     Defect("spacing: KL optimal without its tangent", "schedulers/spacing/in_noise.py",
            "np.tan(angles)", "top + ramp * (bottom - top)",
-           ("tests/test_schedules.py::test_kl_optimal_is_the_tangent_of_even_angles",)),
+           ("tests/test_schedules.py::test_levels_follow_the_spacing_s_formula",)),
     Defect("spacing: exponential with another exponent", "schedulers/spacing/in_noise.py",
            "Polyexponential(1.0)", "Polyexponential(1.5)",
-           ("tests/test_schedules.py::test_exponential_is_a_geometric_series",)),
+           ("tests/test_schedules.py::test_levels_follow_the_spacing_s_formula",)),
     Defect("spacing: polyexponential with the inverse exponent", "schedulers/spacing/in_noise.py",
            "(1 - ramp) ** self.rho", "(1 - ramp) ** (1 / self.rho)",
            ("tests/test_schedules.py::test_polyexponential_is_k_diffusion_s",)),
