@@ -20,7 +20,8 @@ from sampling_kit.schedulers.path import VE
 from sampling_kit.schedulers.points import Points
 from sampling_kit.schedulers.show.schedule_plot import plot
 from sampling_kit.schedulers.solver import ALL as SOLVERS
-from sampling_kit.schedulers.spacing import Drawn, Karras, Linspace, Trailing, monotone_cubic, space
+from sampling_kit.schedulers.spacing import Drawn, Karras, Linspace, Trailing, space
+from sampling_kit.schedulers.spacing.written import monotone_cubic
 
 BY_ID = {node.define_schema().node_id: node for node in NODES}
 

@@ -12,7 +12,8 @@ from sampling_kit.schedulers import spacing as spacings
 from sampling_kit.schedulers.noise_schedule import EDM, LinearVP, RectifiedFlowSchedule
 from sampling_kit.schedulers.path import PATHS, VE, VP, Flow, SubVP, coefficients, rescale
 from sampling_kit.schedulers.points import LARGEST_KAPPA, Points
-from sampling_kit.schedulers.spacing import beta_quantile, space
+from sampling_kit.schedulers.spacing import space
+from sampling_kit.schedulers.spacing.in_time import beta_quantile
 
 KAPPAS = (0.0, 1e-6, 0.01, 0.5, 1.0, 3.0, 80.0, 4500.0)
 RELATION = {
