@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ...schedulers.files import parse_json
+from ...schedulers.strict_json import parse_json
 from ...schedulers.whole_file import append_line, make_folder, sync_file, sync_folder
 from .jobs import Done
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ...schedulers.files import parse_json
+from ...schedulers.strict_json import parse_json
 from ...schedulers.whole_file import make_folder, put_aside, whole_folder, write_whole
 from ..workflow import WorkflowError
 from .items import Item
