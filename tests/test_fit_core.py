@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from product import each
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -80,8 +81,7 @@ def two_m(n=5):
 # ---- tables
 
 
-@PATHS
-@pytest.mark.parametrize("solver", STILL, ids=repr)
+@each(solver=STILL, path=[VP(), VE(), Flow()])
 def test_every_deterministic_plan_is_a_table(solver, path):
     points, x = levels(path), normal(2, 3, 2, 2) * path.at(20.0).sigma
     plan, d = solver.plan(points), oracle(path, (3, 2, 2))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from product import each
 from scipy.interpolate import PchipInterpolator
 
 from sampling_kit.nodes import NODES
@@ -353,8 +354,7 @@ def test_a_straight_line_is_linspace_and_in_log_sigma_exponential():
     np.testing.assert_allclose(even, even[0])
 
 
-@pytest.mark.parametrize("scale", ["timestep", "sigma", "log_sigma"])
-@pytest.mark.parametrize("name", SCHEDULES)
+@each(name=SCHEDULES, scale=["timestep", "sigma", "log_sigma"])
 def test_drawn_levels_fall_from_the_height_of_the_first_point(name, scale):
     schedule = SCHEDULES[name]()
     for n in (1, 2, 3, 20, 500):
