@@ -65,7 +65,7 @@ class Kept:
         self.listing.unlink(missing_ok=True)
         for name in ("start-*", "state-*"):
             for file in self.recording.trajectories.folder.glob(self.file(name).name):
-                file.unlink()
+                file.unlink(missing_ok=True)  # another process may be at the same fit
 
 
 def card_text(fit: FittedSolver) -> str:
