@@ -328,7 +328,43 @@ HOST = (
            "for name in names if hasattr(ms, name))", "for name in names)", (MISSING,)),
 )
 
+KEPT = (
+    Defect("files: the name on the disk before the bytes", "schedulers/whole_file.py",
+           "    sync_file(part)\n    os.replace", "    os.replace",
+           ("tests/test_power_cut.py::test_a_file_that_is_replaced_is_the_old_or_the_new_one",), inside="def put("),
+    Defect("files: the name is not synced", "schedulers/whole_file.py",
+           "os.replace(part, file)\n    sync_folder(file.parent)", "os.replace(part, file)",
+           ("tests/test_power_cut.py::test_a_file_that_is_replaced_is_the_old_or_the_new_one",), inside="def put("),
+    Defect("files: a numbered file takes the place of another", "schedulers/whole_file.py",
+           "            os.link(part, file)\n", "            os.replace(part, file)\n            return\n",
+           ("tests/test_power_cut.py::test_a_number_that_another_process_takes_in_between",)),
+    Defect("sweep: an item's bytes are not synced", "schedulers/whole_file.py",
+           "                sync_file(Path(inside, name))", "                pass",
+           ("tests/test_power_cut.py::test_a_sweep",)),
+    Defect("sweep: an item's name is not synced", "schedulers/whole_file.py",
+           "os.rename(part, folder)\n        sync_folder(folder.parent)", "os.rename(part, folder)",
+           ("tests/test_power_cut.py::test_a_sweep",)),
+    Defect("sweep: what is there is taken as it is", "headless/sweep/folder.py",
+           "same = stored.get(name) == fingerprint(data)", "same = True",
+           ("tests/test_sweep.py::test_a_damaged_item_is_named_put_aside_and_done_again",)),
+    Defect("sweep: clears up before it has the lock", "headless/sweep/folder.py",
+           "            lock = FileLock(path", "            cls(path)._begin(dict(sweep))\n            lock = FileLock(path",
+           ("tests/test_sweep.py::test_a_second_sweep_is_refused_before_it_touches_anything",)),
+    Defect("queue: the record before its files", "headless/queue/ledger.py",
+           "        sync_file(file)\n", "", ("tests/test_power_cut.py::test_a_queue",)),
+    Defect("queue: a finished job is leased again", "headless/queue/ledger.py",
+           "if id in self._lines and self._is_intact(id):", "if False:",
+           ("tests/test_two_processes.py::test_a_job_whose_file_is_lost_is_not_done",)),
+    Defect("fit: a part of the starts counts", "nodes/fit/kept.py",
+           "if not files or not all(file.is_file() for file in files):",
+           "if not (files := sorted(folder.glob(self.file(\"start-*\").name))):",
+           ("tests/test_fit_nodes.py::test_a_fit_killed_between_its_starts_makes_them_again",)),
+    Defect("ray: on the network", "headless/sweep/cluster.py",
+           'ON_NETWORK: "0"}', 'ON_NETWORK: "1"}',
+           ("tests/test_ray.py::test_a_token_of_our_own_is_new_and_stays_in_the_process",)),
+)
+
 #: All rows.
 DEFECTS: tuple[Defect, ...] = (
-    *SPACINGS, *NOISE, *PREDICTIONS, *SOLVERS, *RESUME, *GUIDANCE, *FITS, *HOST
+    *SPACINGS, *NOISE, *PREDICTIONS, *SOLVERS, *RESUME, *GUIDANCE, *FITS, *HOST, *KEPT,
 )

@@ -16,6 +16,7 @@ from sampling_kit.headless.cli import main
 from sampling_kit.headless.context import Context, use
 from sampling_kit.headless.registry import registry
 from sampling_kit.nodes import host
+from sampling_kit.nodes.fit import fit_solver
 from sampling_kit.nodes.fit import fitted_solver as fitted
 from sampling_kit.nodes.fit.fit_solver import fitted as fitted_for
 from sampling_kit.schedulers.fit import compare, fit_files, grid
@@ -215,6 +216,35 @@ def test_an_interrupted_fit_goes_on_and_a_done_one_is_read():
     assert (
         not found and again.table == rest.table and dict(again.card)["after"] == rest.card["after"]
     )
+    left = [f.name for f in recording.trajectories.folder.glob("fit-*")]
+    assert len(left) == 1 and "done" in left[0]
+
+
+def test_a_fit_killed_between_its_starts_makes_them_again(monkeypatch):
+    """One of three starts is written: the fit that goes on from it would be another, and worse."""
+    settings, real = Forward(numbers=1, bands=0, images=6), fit_files.save
+
+    def killed(file, fits):
+        if "start-01" in file.name:
+            raise KeyboardInterrupt
+        real(file, fits)
+
+    recording = recording_of(guider_of())
+    with monkeypatch.context() as patch:
+        patch.setattr(fit_files, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fitted_for(recording, settings, 4, HELD, starts=3)
+    assert len(list(recording.trajectories.folder.glob("fit-*-start-*"))) == 1
+    tried = []
+    real_fit = fit_solver.run_fit
+
+    def counted(problem, table, *rest):
+        tried.append(table)
+        return real_fit(problem, table, *rest)
+
+    monkeypatch.setattr(fit_solver, "run_fit", counted)
+    fitted_for(recording, settings, 4, HELD, starts=3)
+    assert len(tried) == 3
     left = [f.name for f in recording.trajectories.folder.glob("fit-*")]
     assert len(left) == 1 and "done" in left[0]
 

@@ -52,7 +52,7 @@ class Queue:
         Cancelling it (Ctrl-C) takes its prompts off the server. Raises WorkflowError if the
         server refuses a graph, ConnectionError if it cannot be reached for ``patience`` seconds.
         """
-        self.ledger = Ledger(self.folder)
+        self.ledger = Ledger(self.folder, self.watcher.note)
         ids = [job.id(self.ledger.name) for job in jobs]
         results = {id: done for id, done in self.ledger.finished().items() if id in set(ids)}
         for done in results.values():
@@ -68,6 +68,8 @@ class Queue:
                 async with self.http:
                     await asyncio.wait_for(self.cancel(), 10)
             raise
+        finally:
+            self.ledger.close()
         return [results[id] for id in ids if id in results]
 
     async def _results(self) -> AsyncIterator[tuple[str, Done]]:
@@ -126,14 +128,19 @@ class Queue:
     # ------------------------------------------------------------------ one look at the server
 
     async def _settle(self) -> AsyncIterator[tuple[str, Done]]:
-        """Fetch what is finished, and keep ``ahead`` jobs in the server's queue."""
+        """Fetch what is finished, and keep ``ahead`` jobs in the server's queue; leave those that other processes have."""
+        for id, done in self.ledger.news().items():
+            if self.waiting.pop(id, None):
+                yield id, done
         running, pending = await self.http.queued()
         self.running = next((id for id in running if id in self.waiting), "")
         ahead, queued = 0, {*running, *pending}
         for id, job in list(self.waiting.items()):  # those that were submitted come first
+            if self.watch and ahead >= self.ahead and id not in self.submitted:
+                break
+            if not self.ledger.lease(id):
+                continue
             if id not in queued:
-                if self.watch and ahead >= self.ahead and id not in self.submitted:
-                    break
                 entry = await self.http.history(id)
                 if entry is not None:
                     done = await self._collect(id, job, entry)
@@ -142,17 +149,21 @@ class Queue:
                     continue
                 if self.deaths.get(id, 0) >= TRIES:
                     del self.waiting[id]
+                    self.ledger.release(id)
                     lost = f"the server was lost {TRIES} times while this job ran"
                     yield id, Done(job.label, error=lost)
                     continue
                 await self.http.submit(id, job, self.previews)
                 self.submitted.add(id)
+            if not self.watch:
+                self.ledger.release(id)
             ahead += 1
 
     async def _collect(self, id: str, job: Job, entry: Mapping[str, Any]) -> Done:
         """Download what the job made and write it down as finished; a failure is not written down."""
         error = failure(entry)
         if error is not None:
+            self.ledger.release(id)
             return Done(job.label, error=error)
         outputs = [ui for ui in (entry.get("outputs") or {}).values() if isinstance(ui, dict)]
         every = [file for ui in outputs for file in entries(ui)]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 
 from ...schedulers.fit import compare, fit_files
 from ...schedulers.measure import plain
@@ -17,6 +18,7 @@ from ...schedulers.noise_schedule import NoiseSchedule
 from ...schedulers.show import fit_plot
 from ...schedulers.solver import Solver
 from ...schedulers.solver.fitted import FittedSolver
+from ...schedulers.whole_file import make_folder
 from .. import host
 from ..host import io
 from ..host.guider_field import Facts, Ready
@@ -113,18 +115,21 @@ def new_fit_file(name: str) -> tuple[Path, Path]:
 
 def saved(fit: FittedSolver, file: Path) -> str:
     """Write ``fit``, beside those for other numbers of evaluations that the file has. What the file holds now."""
-    others: list[FittedSolver] = []
-    if file.is_file():
-        others = [f for f in fit_files.load(file).fits if f.table.nfe != fit.table.nfe]
-        for other in others:
-            if wrong := fit_files.differences(
-                other.card, model=fit.card.get("model"), guidance=fit.card.get("guidance")
-            ):
-                raise ValueError(
-                    f"name: {file.name} holds fits of something else ({wrong[0]}); give another name"
-                )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    fit_files.save(file, [*others, fit])
+    make_folder(file.parent)
+    with FileLock(
+        file.with_name(f".{file.name}.lock")
+    ):  # two processes add to one file, one after the other
+        others: list[FittedSolver] = []
+        if file.is_file():
+            others = [f for f in fit_files.load(file).fits if f.table.nfe != fit.table.nfe]
+            for other in others:
+                if wrong := fit_files.differences(
+                    other.card, model=fit.card.get("model"), guidance=fit.card.get("guidance")
+                ):
+                    raise ValueError(
+                        f"name: {file.name} holds fits of something else ({wrong[0]}); give another name"
+                    )
+        fit_files.save(file, [*others, fit])
     return (
         f"fits for {', '.join(map(str, sorted([f.table.nfe for f in (*others, fit)])))} evaluations"
     )
