@@ -17,9 +17,11 @@ from PIL import Image
 
 web = pytest.importorskip("aiohttp.web", reason="needs aiohttp (extra 'queue')")
 
-from sampling_kit.headless.queue import Done, Job, Queue, Watcher, to_api, websocket  # noqa: E402
+from sampling_kit.headless.queue import Done, Job, Queue, Watcher, limits, to_api  # noqa: E402
+from sampling_kit.headless.queue.answers import RemoteFile  # noqa: E402
+from sampling_kit.headless.queue.faults import JobFails  # noqa: E402
 from sampling_kit.headless.queue.ledger import LEDGER, Ledger  # noqa: E402
-from sampling_kit.headless.queue.protocol import file_names  # noqa: E402
+from sampling_kit.headless.queue.names import file_names  # noqa: E402
 from sampling_kit.headless.workflow import WorkflowError  # noqa: E402
 
 
@@ -162,7 +164,7 @@ def png(seed: int) -> bytes:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(websocket, "LOOK", 0.2)
+    monkeypatch.setattr(limits, "LOOK", 0.2)
 
 
 def with_server(play: Callable[[Fake], Any], **options: Any) -> Any:
@@ -320,7 +322,7 @@ def test_a_server_that_never_answers(tmp_path):
         asyncio.run(Queue("127.0.0.1:9", tmp_path, patience=0.5).run(JOBS[:1]))
 
 
-@pytest.mark.parametrize("server", ["", "ftp://x", "http://", "http://x/?q=1"])
+@pytest.mark.parametrize("server", ["", "ftp://x", "http://", "http://x:y"])
 def test_an_address_that_is_none(server, tmp_path):
     with pytest.raises(WorkflowError, match="--server"):
         Queue(server, tmp_path)
@@ -381,13 +383,13 @@ def test_a_ledger_that_was_cut_short(tmp_path):
     [("../x.png", ""), ("x.png", "../.."), ("x.png", "/etc"), ("a\\b.png", ""), (".hidden", ""), ("x.png", "C:\\a")],
 )  # fmt: skip
 def test_names_that_leave_the_folder_are_refused(filename, subfolder):
-    with pytest.raises(WorkflowError, match="refused"):
-        file_names([dict(filename=filename, subfolder=subfolder)], "a", "0" * 36)
+    with pytest.raises(JobFails, match="refused"):
+        file_names([RemoteFile("1", filename, subfolder, "output")], "a", "0" * 36)
 
 
 def test_several_files_of_one_job_have_their_own_names():
-    entries = [dict(filename=f"a_{i:05}_.png", subfolder="s") for i in (7, 8, 9)]
-    assert file_names(entries, "seed1", "abcdef0123") == [
+    files = [RemoteFile("1", f"a_{i:05}_.png", "s", "output") for i in (7, 8, 9)]
+    assert file_names(files, "seed1", "abcdef0123") == [
         "s/a_seed1_abcdef01.png",
         "s/a_seed1_abcdef01_2.png",
         "s/a_seed1_abcdef01_3.png",
