@@ -113,7 +113,7 @@ def redirected(url: str, location: str | None) -> str:
         or not same
         or not (safer or (here.scheme == there.scheme and ports[0] == ports[1]))
     ):
-        host = there.netloc.rpartition("@")[2][:100]
+        host = there.netloc.rpartition("@")[2][:100] if location else ""
         raise Refuses(
             f"it redirects to {f'{there.scheme}://{host}' if host else 'nowhere'}, which is not followed: "
             "name the server itself with --server"

@@ -140,7 +140,7 @@ def entry(answer: Mapping[str, Any], id: str) -> Entry | None:
         return None
     raw, status = mapping(answer[id]), mapping(mapping(answer[id]).get("status"))
     how = status.get("status_str", SUCCESS)
-    if not isinstance(raw.get("outputs"), dict) or how not in (SUCCESS, ERROR):
+    if not isinstance(raw.get("outputs"), dict) or how not in [SUCCESS, ERROR]:
         raise Strange("its history of this job has no outputs, or an unknown status")
     messages = list(_messages(status))
     if how == ERROR:
@@ -263,9 +263,11 @@ def event(text: str) -> Event | None:
         message = mapping(json.loads(text))
     except (ValueError, RecursionError):
         return None
-    kind, data = message.get("type"), mapping(message.get("data"))
-    id, node = data.get("prompt_id"), data.get("node")
-    if kind not in OUR_MESSAGES or not isinstance(id, str) or not isinstance(node, str | None):
+    data = mapping(message.get("data"))
+    kind, id, node = message.get("type"), data.get("prompt_id"), data.get("node")
+    if not isinstance(kind, str) or not isinstance(id, str) or not isinstance(node, str | None):
+        return None
+    if kind not in OUR_MESSAGES:
         return None
     if kind == "executing":
         return Event(kind, id, node)

@@ -10,8 +10,8 @@ from ...schedulers.whole_file import whole, write_whole
 from . import limits
 from .answers import Entry, Picture, RemoteFile, words
 from .content import mismatch
-from .faults import Gone, JobFails, LocalFailure, Lost, Strange, local_errors
-from .http import Server, unpacked
+from .faults import Gone, JobFails, LocalFailure, Lost, Refuses, Strange, local_errors
+from .http import STATUS, Server, unpacked
 from .jobs import Done
 from .names import file_names, inside
 
@@ -40,33 +40,34 @@ async def download(server: Server, file: RemoteFile, target: Path) -> None:
     """Fetch a file that a node says it wrote; ``target`` appears whole or not at all."""
     with local_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-    async with server.open("GET", "/view", file.query) as reply:
-        if reply.status == 404:
-            raise Gone(
-                f"the server does not have {words(file.filename)!r}, which node {words(file.node)} wrote"
-            )
-        if reply.status in (502, 503, 504, 429):
-            raise Lost(f"it answers {reply.status} for {words(file.filename)!r}")
-        if reply.status >= 400:
-            raise JobFails(f"the server answers {reply.status} for {words(file.filename)!r}")
-        size = reply.content_length or 0
-        if size > limits.FILE_BYTES:
-            raise JobFails(
-                f"{words(file.filename)!r} has {size / 2**30:.1f} GB, more than {limits.FILE_BYTES / 2**30:g}"
-            )
-        _require_room(target, size)
-        kind, head, checked = reply.headers.get("Content-Type", ""), b"", False
-        with local_errors(target), whole(target) as part, part.open("xb") as out:
-            async for piece in unpacked(reply, limits.FILE_BYTES):
-                head = (head + piece)[: limits.FILE_HEAD] if not checked else head
-                if not checked and len(head) == limits.FILE_HEAD:
-                    checked = _require_kind(file, head, kind)
-                out.write(piece)
-            if not checked:
-                _require_kind(file, head, kind)
+    try:
+        async with server.open("GET", "/view", file.query) as reply:
+            _require_file(reply.status, file)
+            _require_room(target, reply.content_length or 0)
+            kind, head, checked = reply.headers.get("Content-Type", ""), b"", False
+            with local_errors(target), whole(target) as part, part.open("xb") as out:
+                async for piece in unpacked(reply, limits.FILE_BYTES):
+                    if not checked:
+                        head = (head + piece)[: limits.FILE_HEAD]
+                        checked = len(head) == limits.FILE_HEAD and _is_kind(file, head, kind)
+                    out.write(piece)
+                if not checked:
+                    _is_kind(file, head, kind)
+    except Refuses as error:  # a redirect: the server itself goes on
+        raise JobFails(str(error)) from None
 
 
-def _require_kind(file: RemoteFile, head: bytes, content_type: str) -> bool:
+def _require_file(status: int, file: RemoteFile) -> None:
+    name = words(file.filename)
+    if status == 404:
+        raise Gone(f"the server does not have {name!r}, which node {words(file.node)} wrote")
+    if status >= 400:
+        passing = STATUS.get(status) is Lost
+        raise (Lost if passing else JobFails)(f"the server answers {status} for {name!r}")
+
+
+def _is_kind(file: RemoteFile, head: bytes, content_type: str) -> bool:
+    """True, or raises Strange for a file that is not what its name says."""
     reason = mismatch(file.filename, head, content_type)
     if reason:
         raise Strange(reason)
@@ -74,6 +75,9 @@ def _require_kind(file: RemoteFile, head: bytes, content_type: str) -> bool:
 
 
 def _require_room(target: Path, size: int) -> None:
+    if size > limits.FILE_BYTES:
+        most = limits.FILE_BYTES / 2**30
+        raise JobFails(f"{target.name!r} has {size / 2**30:.2f} GB, more than {most:g} GB")
     with local_errors(target):
         free = shutil.disk_usage(target.parent).free
     if size > free:
