@@ -67,10 +67,12 @@ class Address:
     base: str
     query: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     authorization: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        return (*(value for _, value in self.query), self.authorization.partition(" ")[2])
+        login = self.authorization.partition(" ")[2], self.password
+        return (*(value for _, value in self.query), *login)
 
 
 def address(server: str) -> Address:
@@ -87,12 +89,12 @@ def address(server: str) -> Address:
         shown = server.split("?")[0].rpartition("@")[2]
         raise WorkflowError(f"--server {shown!r} is not an address such as http://127.0.0.1:8188")
     place = (f"[{host}]" if ":" in host else host) + (f":{port}" if port else "")
-    login = ""
+    login, password = "", unquote(parts.password or "")
     if parts.username is not None:
-        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        pair = f"{unquote(parts.username)}:{password}"
         login = "Basic " + base64.b64encode(pair.encode()).decode()
     query = tuple(parse_qsl(parts.query, keep_blank_values=True))
-    return Address(f"{parts.scheme}://{place}{parts.path.rstrip('/')}", query, login)
+    return Address(f"{parts.scheme}://{place}{parts.path.rstrip('/')}", query, login, password)
 
 
 PORTS = {"http": 80, "https": 443}

@@ -235,9 +235,9 @@ def refused(
         )
         for error in map(mapping, sequence(mistakes.get("errors"))):
             lines.append(f"{place}: {words(error.get('message'))}: {words(error.get('details'))}")
-    error = answer.get("error")
-    message = words(mapping(error).get("message")) or words(error) or head
-    details = words(mapping(error).get("details"))
+    whole = answer.get("error")
+    message = words(mapping(whole).get("message")) or words(whole) or head
+    details = words(mapping(whole).get("details"))
     return "\n       ".join([f"{message}{f': {details}' if details else ''}", *lines[:100]])
 
 

@@ -28,7 +28,7 @@ class Queue:
     Several servers take one job at a time each; those of a lost one go to the others.
     """
 
-    server: str | Sequence[str]
+    server: str | Sequence[str] = field(repr=False)  # may hold a token
     folder: Path
     watcher: Watcher = field(default_factory=Watcher)
     patience: float = 600.0

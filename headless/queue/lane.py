@@ -144,7 +144,8 @@ class Lane:
                 here = task.id in queue
                 with suppress(JobFails):
                     here = here or await self.server.history(task.id) is not None
-                if here and self.share.free.pop(task.key, None):
+                if here and task.key in self.share.free:
+                    del self.share.free[task.key]
                     self.mine[task.key] = task
 
     async def _look(self) -> None:
@@ -158,11 +159,11 @@ class Lane:
         for task in list(self.mine.values()):
             await self._step(task, queue)
         while len(self.mine) < self.ahead:
-            task = self.share.claim()
-            if task is None:
+            claimed = self.share.claim()
+            if claimed is None:
                 return
-            self.mine[task.key] = task
-            await self._step(task, queue)
+            self.mine[claimed.key] = claimed
+            await self._step(claimed, queue)
 
     async def _step(self, task: Task, queue: Queued) -> None:
         """Bring one job on: wait, fetch, or submit."""
