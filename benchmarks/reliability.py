@@ -1,6 +1,6 @@
 """Sweeps and queues under fire: killed at random and started again, results counted and compared.
 
-    python -m benchmarks.reliability [sweep] [speed] [queue] [soak] [server] [nodes] [--items 200] [--kills 10] [--json]
+    python -m benchmarks.reliability [sweep] [speed] [queue] [soak] [server] [nodes] [proxy] [--items 200] [--kills 10] [--json]
 
 sweep   a sweep of ``--items`` on two workers, killed with SIGKILL ``--kills`` times at random moments and
         resumed each time, against an uninterrupted one on one worker: items, each once, equal hashes
@@ -9,6 +9,7 @@ queue   20 prompts on a real ComfyUI that is killed and started again in the mid
         ~/comfy/ComfyUI); skipped where there is none
 soak    ``--prompts`` small prompts in one process: the slope of its memory and open files after the warm-up
 server  ``--queued`` prompts through the queue of a real ComfyUI: results, and the slopes of the server
+proxy   ``--queued`` jobs through the queue client while a proxy injects faults at random (benchmarks/queue_load.py)
 nodes   a sweep of 8 items on a cluster of two Ray nodes, against one worker: equal hashes, both nodes at work
 """
 
@@ -27,6 +28,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from sampling_kit.benchmarks.queue_load import proxy
 
 PACK = Path(__file__).resolve().parents[1]
 
@@ -285,7 +288,7 @@ def on_two_nodes(work: Path, items: int = 8) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parts = "sweep", "speed", "queue", "soak", "server", "nodes"
+    parts = "sweep", "speed", "queue", "soak", "server", "nodes", "proxy"
     parser.add_argument("parts", nargs="*", choices=[*parts, []], default=list(parts))
     parser.add_argument("--items", type=int, default=200)
     parser.add_argument("--kills", type=int, default=10)
@@ -302,6 +305,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             soak=lambda work: soak(options.prompts, work),
             server=lambda work: server(options.queued, work),
             nodes=on_two_nodes,
+            proxy=lambda work: proxy(options.queued, work),
         )
         for part in options.parts:
             work = Path(folder) / part
