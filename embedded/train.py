@@ -36,7 +36,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..schedulers.denoiser.network import KINDS, Classifier, Config, Network, save, write
 from ..schedulers.noise import mix
 from ..schedulers.path import VE
-from ..schedulers.whole_file import whole
+from ..schedulers.whole_file import append_line, whole
 from . import postcards
 
 SIGMA_DATA = 0.56  # standard deviation of the postcards in [−1, 1]
@@ -348,8 +348,7 @@ def train(
         if run.step % every and not end:
             continue
         line = run.report()
-        with log.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(line) + "\n")
+        append_line(log, json.dumps(line))
         progress.update(round(100 * min(done(), 1.0) - progress.n, 1))
         progress.set_postfix(step=run.step, loss=f"{run.loss:.4f}")
         for percent in GUIDES:

@@ -219,6 +219,35 @@ def test_an_interrupted_fit_goes_on_and_a_done_one_is_read():
     assert len(left) == 1 and "done" in left[0]
 
 
+def test_a_fit_killed_between_its_starts_makes_them_again(monkeypatch):
+    """One of three starts is written: the fit that goes on from it would be another, and worse."""
+    settings, real = Forward(numbers=1, bands=0, images=6), nodes.store.save
+
+    def killed(file, fits):
+        if "start-01" in file.name:
+            raise KeyboardInterrupt
+        real(file, fits)
+
+    recording = recording_of(guider_of())
+    with monkeypatch.context() as patch:
+        patch.setattr(nodes.store, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            nodes.fitted(recording, settings, 4, HELD, starts=3)
+    assert len(list(recording.trajectories.folder.glob("fit-*-start-*"))) == 1
+    tried = []
+    real_fit = nodes.forward.fit
+
+    def counted(problem, table, *rest):
+        tried.append(table)
+        return real_fit(problem, table, *rest)
+
+    monkeypatch.setattr(nodes.forward, "fit", counted)
+    nodes.fitted(recording, settings, 4, HELD, starts=3)
+    assert len(tried) == 3
+    left = [f.name for f in recording.trajectories.folder.glob("fit-*")]
+    assert len(left) == 1 and "done" in left[0]
+
+
 # -------------------------------------------------------------------------------------------- files
 
 

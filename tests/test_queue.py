@@ -234,6 +234,7 @@ def test_without_watching_it_only_submits(tmp_path):
 
 def test_a_ledger_that_was_cut_short(tmp_path):
     ledger = Ledger(tmp_path)
+    (tmp_path / "x.png").write_bytes(png(1))
     ledger.finish("a", Done("one", ("x.png",)))
     with ledger.file.open("ab") as out:
         out.write(b'{"id": "b", "lab')

@@ -50,7 +50,13 @@ class Queue:
         no server is left, LocalFailure where results cannot be written.
         """
         with local_errors(self.folder):
-            ledger = Ledger(self.folder)
+            ledger = Ledger(self.folder, self.watcher.note)
+        try:
+            return await self._run(jobs, ledger)
+        finally:
+            ledger.close()
+
+    async def _run(self, jobs: Sequence[Job], ledger: Ledger) -> list[Done]:
         ids = [job.id(ledger.name) for job in jobs]
         results = {id: done for id, done in ledger.finished().items() if id in set(ids)}
         for done in results.values():
@@ -60,11 +66,8 @@ class Queue:
             results[key] = done
             self.watcher.finished(done)
 
-        tasks = {
-            id: Task(id, job, ledger.name)
-            for id, job in zip(ids, jobs, strict=True)
-            if id not in results
-        }
+        every = zip(ids, jobs, strict=True)
+        tasks = {id: Task(id, job, ledger.name) for id, job in every if id not in results}
         share = Share(self.folder, ledger, tasks, ended)
         async with AsyncExitStack() as stack:
             for server in self.servers:
@@ -97,7 +100,7 @@ class Queue:
         working = {asyncio.ensure_future(lane.run()): lane for lane in self.lanes}
         reasons: list[NodeFailure] = []
         try:
-            while working:
+            while working and share.open:
                 ended, _ = await asyncio.wait(set(working), return_when=asyncio.FIRST_COMPLETED)
                 for one in ended:
                     lane = working.pop(one)

@@ -43,8 +43,11 @@ class Lane:
 
     async def run(self) -> None:
         """Work until no job is left. Raises Unreachable and Refuses; its jobs are then given back."""
-        listener = asyncio.ensure_future(listen(self.server, self._text, self._binary))
+        listener = asyncio.ensure_future(
+            listen(self.server, self._text, self._binary, self.wake.set)
+        )
         try:
+            await self._wait(limits.SOCKET_PATIENCE)  # a message that comes earlier would be missed
             await self._work()
         finally:
             listener.cancel()
@@ -63,7 +66,7 @@ class Lane:
                 continue
             pause, since, self.strange = limits.FIRST_PAUSE, time.monotonic(), 0
             soon = any(task.strange or task.lost for task in self.mine.values())
-            if not self.watch and not self.share.free and not soon:
+            if not self.share.open or not (self.watch or self.share.free or soon):
                 return
             await self._wait(limits.FIRST_PAUSE if soon else limits.LOOK)
 
@@ -144,12 +147,12 @@ class Lane:
                 here = task.id in queue
                 with suppress(JobFails):
                     here = here or await self.server.history(task.id) is not None
-                if here and task.key in self.share.free:
-                    del self.share.free[task.key]
+                if here and self.share.take(task.key):
                     self.mine[task.key] = task
 
     async def _look(self) -> None:
         """Fetch what is finished, and keep ``ahead`` jobs in the server's queue."""
+        self.share.hear()
         queue = await self.server.queued()
         if self.left:
             await self.server.cancel(list(self.left))

@@ -19,7 +19,9 @@ FRAMES_BYTES = 512 * 2**20  # of all pictures that a job sends over the websocke
 NAME_BYTES = 255  # of a file's name on this machine
 
 LOOK = 5.0  # seconds after which the server is asked, whatever the websocket says
+NEWS = 1.0  # between two looks at what other processes have written down
 REST = 0.02  # between two looks
+SOCKET_PATIENCE = 2.0  # to wait for the websocket before the first job
 SOCKET_PAUSE = 15.0  # between two tries to open the websocket
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0  # between tries to reach a lost server
 HANDOVER = 10.0  # a server is lost for so long: its jobs go to the others

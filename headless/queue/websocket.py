@@ -17,16 +17,24 @@ FEATURES = json.dumps({"type": "feature_flags", "data": {"supports_preview_metad
 
 
 async def listen(
-    server: Server, text: Callable[[str], None], binary: Callable[[bytes], None]
+    server: Server,
+    text: Callable[[str], None],
+    binary: Callable[[bytes], None],
+    tried: Callable[[], None],
 ) -> None:
-    """Hand messages over until cancelled; a websocket that breaks, or cannot be had, is tried again later."""
+    """Hand messages over until cancelled; a websocket that breaks, or cannot be had, is tried again later.
+
+    ``tried`` is called whenever it has opened or failed to.
+    """
     while True:
         with suppress(aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError):
             async with server.socket() as socket:
                 await socket.send_str(FEATURES)
+                tried()
                 async for message in socket:
                     if message.type == aiohttp.WSMsgType.BINARY:
                         binary(message.data)
                     elif message.type == aiohttp.WSMsgType.TEXT:
                         text(message.data)
+        tried()
         await asyncio.sleep(limits.SOCKET_PAUSE)

@@ -14,7 +14,7 @@ from .worker import Record
 
 SHEET = 100  # pictures on the contact sheet
 SHOWN = "nfe", "network_calls", "seconds"
-PLAIN = {"index", "texts", "files", *SHOWN}
+PLAIN = {"index", "texts", "files", "graph", "stored", *SHOWN}
 
 
 def caption(record: Record) -> str:
@@ -42,8 +42,11 @@ def sheet(pictures: Sequence[tuple[str, Path]], tile: int = 160) -> bytes:
     draw = ImageDraw.Draw(page)
     for i, (text, file) in enumerate(pictures):
         x, y = 8 + i % columns * (tile + 8), 8 + i // columns * (tile + room + 8)
-        with Image.open(file) as opened:
-            image = opened.convert("RGB")
+        try:
+            with Image.open(file) as opened:
+                image = opened.convert("RGB")
+        except OSError:  # its place stays empty
+            continue
         scale = tile / max(image.size)
         size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
         how = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS

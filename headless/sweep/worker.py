@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from ...nodes import host
+from ...schedulers.whole_file import passing
 from ..context import Context
 from ..graph import execute
 from ..provenance import pixel_digest
@@ -36,7 +37,7 @@ class Worker:
 
     def run(self, name: str, prompt: Prompt) -> tuple[Record, Files]:
         """(what happened, the files it made by name); NodeFailure where a node raises."""
-        with tempfile.TemporaryDirectory(prefix="sampling-kit-") as scratch:
+        with tempfile.TemporaryDirectory(prefix="sampling-kit-") as scratch, passing():
             output, temp = Path(scratch) / "output", Path(scratch) / "temp"
             here = Context(
                 output, self.input, temp, self.device, None, prompt, None, models=self.models

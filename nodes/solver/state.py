@@ -131,8 +131,7 @@ class SaveState(io.ComfyNode):
             name: latent[name] for name in ("samples", "noise_mask") if latent.get(name) is not None
         }
         output = folder("output")
-        file = new_file(filename_prefix, output, SUFFIX)
-        save(stopped, file, tensors)
+        file = new_file(filename_prefix, output, SUFFIX, lambda part: save(stopped, part, tensors))
         entry = {
             "filename": file.name,
             "subfolder": file.parent.relative_to(output).as_posix().removeprefix("."),

@@ -34,7 +34,7 @@ from ..noise import PerImageNoise
 from ..path import VE, VP, Flow, Path, rescale
 from ..points import Points
 from ..solver import Run, Solver, State
-from ..whole_file import whole
+from ..whole_file import whole, write_whole
 from .problem import Field, Problem
 
 VERSION = 1
@@ -218,8 +218,7 @@ def _begin(folder: File, origin: Origin, batch: int) -> int:
             )
         return batch
     facts = {"version": VERSION, "batch": batch, "origin": dataclasses.asdict(origin)}
-    with whole(file) as part:  # strict JSON but for Infinity, which json reads
-        part.write_text(json.dumps(facts, indent=1))
+    write_whole(file, json.dumps(facts, indent=1))  # strict JSON but for Infinity, which json reads
     return batch
 
 
