@@ -51,6 +51,13 @@ async def _failures_sorted(answered: bool) -> AsyncIterator[None]:
         raise Lost(str(error) or type(error).__name__) from None
 
 
+def _times(total: float | None) -> aiohttp.ClientTimeout:
+    """Not by asyncio.wait_for, which swallows a Ctrl-C that comes together with the answer (before Python 3.12)."""
+    return aiohttp.ClientTimeout(
+        total=total, sock_connect=limits.CONNECT_SECONDS, sock_read=limits.SILENCE_SECONDS
+    )
+
+
 async def _no_redirect(*_: Any) -> None:
     raise aiohttp.ClientConnectionError("redirects of a websocket are not followed")
 
@@ -73,13 +80,10 @@ class Server:
 
     async def __aenter__(self) -> Server:
         login = {"Authorization": self.place.authorization} if self.place.authorization else {}
-        times = aiohttp.ClientTimeout(
-            total=None, sock_connect=limits.CONNECT_SECONDS, sock_read=limits.SILENCE_SECONDS
-        )
         trace = aiohttp.TraceConfig()
         trace.on_request_redirect.append(_no_redirect)  # ours are followed by hand
         self._session = aiohttp.ClientSession(
-            timeout=times,
+            timeout=_times(None),
             headers={"Accept-Encoding": "identity", **login, **self.access.headers},
             auto_decompress=False,
             trust_env=self.access.environment_proxies,
@@ -94,15 +98,28 @@ class Server:
 
     @asynccontextmanager
     async def open(
-        self, method: str, route: str, query: Mapping[str, str] | None = None, body: Any = None
+        self,
+        method: str,
+        route: str,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+        seconds: float | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The reply of a route, after at most one redirect. Raises Lost, Strange, Refuses."""
+        """The reply of a route, after at most one redirect. ``seconds``: for all of it, body included.
+
+        Raises Lost, Strange, Refuses.
+        """
         url, asked = self.base + route, [*self.place.query, *(query or {}).items()]
         for hop in range(2):
             async with (
                 _failures_sorted(self.answered),
                 self._session.request(
-                    method, url, params=None if hop else asked, json=body, allow_redirects=False
+                    method,
+                    url,
+                    params=None if hop else asked,
+                    json=body,
+                    allow_redirects=False,
+                    timeout=_times(seconds),
                 ) as reply,
             ):
                 if reply.status in REDIRECTS:
@@ -126,20 +143,17 @@ class Server:
 
     async def _ask(self, method: str, route: str, body: Any = None) -> tuple[int, bytes]:
         """(status, body) of an answer of bounded size and time."""
-
-        async def ask() -> tuple[int, bytes]:
-            async with self.open(method, route, body=body) as reply:
-                answer = await _whole_body(reply)
-                page = is_page(answer[: limits.FILE_HEAD], reply.headers.get("Content-Type", ""))
-                if page and reply.status < 400:
-                    title = self.hide(first_line(answer))
-                    raise Lost(f"it answers with a web page ({title}), not as ComfyUI does")
-                return reply.status, answer
-
-        async with _failures_sorted(self.answered):
-            result = await asyncio.wait_for(ask(), limits.ANSWER_SECONDS)
+        async with (
+            _failures_sorted(self.answered),
+            self.open(method, route, body=body, seconds=limits.ANSWER_SECONDS) as reply,
+        ):
+            answer = await _whole_body(reply)
+            page = is_page(answer[: limits.FILE_HEAD], reply.headers.get("Content-Type", ""))
+            if page and reply.status < 400:
+                title = self.hide(first_line(answer))
+                raise Lost(f"it answers with a web page ({title}), not as ComfyUI does")
         self.answered = True
-        return result
+        return reply.status, answer
 
     def _raise(
         self, status: int, answer: bytes, kinds: Mapping[int, type[Exception]] | None = None

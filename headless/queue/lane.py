@@ -72,8 +72,11 @@ class Lane:
 
     async def _wait(self, most: float) -> None:
         """Until a message says that a job of ours ended, but no longer than ``most`` seconds."""
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self.wake.wait(), most)
+        message = asyncio.ensure_future(self.wake.wait())
+        try:
+            await asyncio.wait({message}, timeout=most)
+        finally:
+            message.cancel()
         await asyncio.sleep(limits.REST)
         self.wake.clear()
 
