@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -329,92 +328,3 @@ def test_a_windows_server_s_separator_is_one(tmp_path):
     done = play(scene)
     require_pictures(tmp_path, done)
     assert all(d.files[0].startswith("sub/dir/paint_") for d in done)
-
-
-# -------------------------------------------------------------------------------------- several servers
-
-MANY = [Job(f"seed{s}", graph(s)) for s in range(12)]
-
-
-def both(fakes: tuple[Fake, Fake], folder: Path, **more: Any) -> Queue:
-    return Queue([f"127.0.0.1:{fake.port}" for fake in fakes], folder, **more)
-
-
-def test_two_servers_share_the_jobs_one_at_a_time_each(tmp_path):
-    longest = 0
-
-    async def scene(*fakes):
-        def count(fake: Fake) -> Callable[[Any], None]:
-            def fault(request: Any) -> None:
-                nonlocal longest
-                longest = max(longest, len(fake.queue) * (request.path == "/prompt"))
-
-            return fault
-
-        for fake in fakes:
-            fake.fault = count(fake)
-        return await both(fakes, tmp_path).run(MANY), [fake.ran for fake in fakes]
-
-    done, ran = play(scene, servers=2)
-    require_pictures(tmp_path, done, MANY)
-    assert sorted(ran[0] + ran[1]) == list(range(12)) and min(map(len, ran)) >= 2
-    assert longest == 0, "nothing waits behind another job"
-
-
-def test_the_jobs_of_a_server_that_is_lost_go_to_the_other(tmp_path):
-    async def scene(one, two):
-        task = asyncio.ensure_future(both((one, two), tmp_path).run(MANY))
-        while len(one.ran) < 2:
-            await asyncio.sleep(0.01)
-        await one.crash()
-        done = await task
-        await one.start()
-        return done, one.ran + two.ran
-
-    done, ran = play(scene, servers=2, pace=0.03)
-    require_pictures(tmp_path, done, MANY)
-    assert len(ran) <= 13, "at most the one that ran when it was lost ran twice"
-
-
-def test_a_server_that_refuses_leaves_its_jobs_to_the_other(tmp_path):
-    look = Look()
-
-    async def scene(one, two):
-        one.fault = lambda r: status(401)
-        return await both((one, two), tmp_path, watcher=look).run(MANY)
-
-    require_pictures(tmp_path, play(scene, servers=2), MANY)
-    assert any("401" in note and "the other servers go on" in note for note in look.notes)
-
-
-def test_what_an_earlier_process_left_is_found_on_its_server(tmp_path):
-    async def scene(one, two):
-        await queue(two, tmp_path, watch=False).run(MANY)
-        await asyncio.sleep(0.2)
-        return await both((one, two), tmp_path).run(MANY), one.ran, two.ran
-
-    done, one, two = play(scene, servers=2, pace=0.03)
-    require_pictures(tmp_path, done, MANY)
-    assert one == [] and sorted(two) == list(range(12)), "nothing ran twice"
-
-
-def test_no_server_left_says_why(tmp_path):
-    async def scene(one, two):
-        one.fault = two.fault = lambda r: status(401)
-        with pytest.raises(Refuses, match="401"):
-            await both((one, two), tmp_path).run(MANY)
-
-    play(scene, servers=2)
-
-
-def test_ctrl_c_takes_the_prompts_off_both_servers(tmp_path):
-    async def scene(*fakes):
-        task = asyncio.ensure_future(both(fakes, tmp_path).run(MANY))
-        while not all(fake.queue for fake in fakes):
-            await asyncio.sleep(0.01)
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-        assert all(fake.cancelled for fake in fakes)
-
-    play(scene, servers=2, pace=0.2)
