@@ -319,7 +319,7 @@ QUEUE = (
            ("tests/test_queue_servers.py::test_a_failure_from_before_this_command_is_no_result",)),
     Defect("queue: a link leads out of the folder", "headless/queue/names.py",
            "not real.is_relative_to(folder.resolve())", "False",
-           ("tests/test_queue_faults.py::test_a_link_in_the_output_folder_is_not_followed_out",)),
+           ("tests/test_queue_local.py::test_a_link_in_the_output_folder_is_not_followed_out",)),
     Defect("queue: a login page is a picture", "headless/queue/content.py",
            "if expected is not None and not any(", "if False and any(",
            ("tests/test_queue_faults.py::test_every_known_kind_of_file_is_told_from_a_web_page",)),

@@ -1,6 +1,7 @@
-"""Queue jobs under a proxy that injects faults at random: are all of them there in the end, each once?
+"""Queue jobs under fire: are all of them there in the end, each once?
 
-``python -m benchmarks.reliability proxy --queued 500`` runs this. The server is the small one of the tests
+``python -m benchmarks.reliability proxy --queued 500``: a proxy injects faults at random. ``… several --queued 500``: two servers,
+of which one is killed twice and forgets all, and a client that is killed three times. The server is the small one of the tests
 (tests/fake_comfy.py), which answers as ComfyUI does; between it and the client one request in ``RATE`` meets a fault. The
 command is given again as long as jobs are missing, as a person would.
 """
@@ -141,3 +142,75 @@ def proxy(count: int, work: Path) -> dict[str, Any]:
     finally:
         for name, value in before.items():
             setattr(limits, name, value)
+
+
+def lines(folder: Path) -> list[str]:
+    """Records of finished jobs."""
+    file = folder / "queue.jsonl"
+    return file.read_text().splitlines()[1:] if file.exists() else []
+
+
+async def kill_and_restart(server: Any) -> None:
+    port = server.port
+    await server.crash()
+    server.forget()
+    await asyncio.sleep(1.0)
+    await server.start(port)
+
+
+async def under_kills(count: int, work: Path) -> dict[str, Any]:
+    """``count`` jobs on two servers; one dies at 2/10 and 5/10 of the results, the client at 1/10, 4/10 and 7/10."""
+    sys.path.insert(0, str(PACK / "tests"))
+    from fake_comfy import Fake, graph, png
+
+    servers, folder, workflow = (Fake(0.02), Fake(0.02)), work / "results", work / "w.json"
+    workflow.write_text(json.dumps(graph(0)))
+    command = [
+        sys.executable,
+        "-m",
+        "sampling_kit.headless.cli",
+        "queue",
+        str(workflow),
+        "--output",
+        str(folder),
+    ]
+    for server in servers:
+        await server.start()
+        command += ["--server", f"127.0.0.1:{server.port}"]
+    command += ["--seeds", f"1000-{999 + count}"]
+    server_deaths = [count * 2 // 10, count * 5 // 10]
+    client_deaths = [count // 10, count * 4 // 10, count * 7 // 10]
+    killed, started, code = Counter[str](), time.perf_counter(), None
+    quiet = dict(stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL)
+    while code != 0 and sum(killed.values()) < 20:
+        client = await asyncio.create_subprocess_exec(*command, **quiet)  # type: ignore[arg-type]
+        while client.returncode is None:
+            await asyncio.sleep(0.02)
+            done = len(lines(folder))
+            if client_deaths and done >= client_deaths[0]:
+                client_deaths.pop(0)
+                killed["client"] += 1
+                client.kill()
+                await client.wait()
+            elif server_deaths and done >= server_deaths[0]:
+                server_deaths.pop(0)
+                killed["server"] += 1
+                await kill_and_restart(servers[0])
+        code = client.returncode
+        killed["ended otherwise"] += code not in (0, -9)
+    records = [json.loads(line) for line in lines(folder)]
+    right = [
+        (folder / name).read_bytes() == png(int(r["label"].removeprefix("seed"))) for r in records for name in r["files"]
+    ]  # fmt: skip
+    for server in servers:
+        await server.crash()
+    return dict(
+        jobs=count, results=len(records), once=len({r["id"] for r in records}) == len(records) == count,
+        all_right=all(right) and len(right) == count, pictures=len(list(folder.rglob("*.png"))), killed=dict(killed),
+        runs=[len(server.ran) for server in servers], seconds=round(time.perf_counter() - started),
+    )  # fmt: skip
+
+
+def several(count: int, work: Path) -> dict[str, Any]:
+    """See the module."""
+    return asyncio.run(under_kills(count, work))

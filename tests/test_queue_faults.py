@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 import tracemalloc
 from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +30,10 @@ from fake_comfy import (
     trickle,
 )
 
-from sampling_kit.headless.queue import Job, Queue, Watcher, collect, limits
+from sampling_kit.headless.queue import Job, Queue, Watcher, limits
 from sampling_kit.headless.queue.access import redirected
 from sampling_kit.headless.queue.content import BEGINNINGS, mismatch
-from sampling_kit.headless.queue.faults import LocalFailure, Refuses, Unreachable
+from sampling_kit.headless.queue.faults import Refuses, Unreachable
 from sampling_kit.headless.queue.ledger import LEDGER
 from sampling_kit.headless.workflow import WorkflowError
 
@@ -130,6 +128,20 @@ def test_a_submission_whose_answer_is_lost_is_not_repeated(tmp_path):
 def test_a_server_that_stays_strange_is_given_up(tmp_path, name):
     with pytest.raises(Refuses, match=r"its (packed )?answer|418"):
         run(tmp_path, lambda r: STRANGE[name] if r.path == "/queue" else None)
+
+
+def test_a_server_that_is_given_up_keeps_no_prompt_of_ours(tmp_path):
+    """The command ends; what it had submitted does not run on."""
+
+    async def scene(fake):
+        fake.fault = lambda r: body("[]") if r.path == "/queue" and fake.bodies else None
+        with pytest.raises(Refuses, match="not an object"):
+            await queue(fake, tmp_path).run(JOBS)
+        assert {b["prompt_id"] for b in fake.bodies} == set(fake.cancelled) and len(
+            fake.bodies
+        ) == 3
+
+    play(scene)
 
 
 #: Entries of the history that make no sense, for one job: (entry, what its error says).
@@ -349,60 +361,7 @@ def test_without_a_websocket_it_works_by_asking(tmp_path, answer):
     require_all(tmp_path, done, fake)
 
 
-# --------------------------------------------------------------------------------------- this machine
-
-
-@contextmanager
-def full(target: Path) -> Any:
-    yield target.with_name(".x.part")
-    raise OSError(errno.ENOSPC, "No space left on device")
-
-
-def test_a_full_disk_is_told_as_such(tmp_path, monkeypatch):
-    notes: list[str] = []
-
-    class Look(Watcher):
-        def note(self, text: str) -> None:
-            notes.append(text)
-
-    monkeypatch.setattr(collect, "whole", full)
-
-    async def scene(fake):
-        with pytest.raises(LocalFailure, match="cannot be written: No space left"):
-            await queue(fake, tmp_path, watcher=Look()).run(JOBS)
-        assert not fake.queue[1:], "its prompts are off the server"
-        monkeypatch.undo()
-        return await queue(fake, tmp_path).run(JOBS), fake
-
-    done, _ = play(scene)
-    assert [d.error for d in done] == [None] * 3 and notes == []
-
-
-def test_no_room_is_told_before_the_download(tmp_path, monkeypatch):
-    monkeypatch.setattr(collect.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
-    with pytest.raises(LocalFailure, match="Make room"):
-        run(tmp_path, lambda r: None)
-
-
-def test_a_name_too_long_for_this_machine_fails_its_job_alone(tmp_path):
-    async def scene(fake):
-        fake.suffix = "x" * 250
-        done = await queue(fake, tmp_path).run(JOBS[:1])
-        assert done[0].error is None and len(Path(done[0].files[0]).name) < 256, "names are cut"
-        fake.subfolder = "y" * 300
-        return await queue(fake, tmp_path).run(JOBS)
-
-    done = play(scene)
-    assert "cannot be written here" in done[1].error and "cannot be written here" in done[2].error
-
-
-def test_a_link_in_the_output_folder_is_not_followed_out(tmp_path):
-    outside, inside = tmp_path / "outside", tmp_path / "inside"
-    outside.mkdir(), inside.mkdir()
-    (inside / "a").symlink_to(outside)
-    done, _ = run(inside, lambda r: None)
-    assert all("leads out" in d.error for d in done)
-    assert list(outside.iterdir()) == []
+# ----------------------------------------------------------------------------------------- the rest
 
 
 def test_every_known_kind_of_file_is_told_from_a_web_page():

@@ -108,7 +108,7 @@ class Queue:
                         one.result()
                     except (Refuses, Unreachable) as error:
                         reasons.append(error)
-                        lane.give_back()
+                        await lane.leave(error)
                         for other in working.values():
                             other.alone = len(working) == 1
                         if working:

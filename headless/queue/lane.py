@@ -106,6 +106,13 @@ class Lane:
         self.share.give_back(self.mine.values())
         self.mine.clear()
 
+    async def leave(self, reason: Exception) -> None:
+        """Give the server up: our jobs go to the others, our prompts off it if it can still be reached."""
+        self.give_back()
+        if isinstance(reason, Refuses):
+            with suppress(Lost, Strange, Refuses):
+                await self.server.cancel(list(self.left))
+
     async def cancel(self) -> None:
         """Take what this process has submitted and is not finished off the server."""
         await self.server.cancel([t.id for t in self.mine.values() if t.id in self.submitted])
