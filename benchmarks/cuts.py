@@ -73,7 +73,7 @@ class Place:
             self.real = self._mount()
 
     def _mount(self) -> bool:
-        line = ["mount", "-o", "loop", self.image, self.mount]
+        line = ["mount", "-o", "loop", str(self.image), str(self.mount)]
         return subprocess.run(line, capture_output=True).returncode == 0
 
     def cut(self) -> None:

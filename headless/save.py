@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import torch
 from PIL import Image, PngImagePlugin
 
 from ..nodes.ui.file_names import fill_in, next_number, split_prefix
-from ..schedulers.whole_file import make_folder, write_new
+from ..schedulers.whole_file import make_folder, passing, write_new
 from .context import Context
 from .provenance import CHUNK, facts, pixel_digest
 
@@ -60,7 +61,8 @@ def save_images(
             chunks.add_text(keyword, json.dumps(value, allow_nan=False))
         start = stem.replace("%batch_num%", str(index))
         picture, how = Image.fromarray(image), dict(pnginfo=chunks, compress_level=4)
-        number = _write(picture, target, start, ".png", number + 1, how)
+        with passing() if kind == "temp" else nullcontext():  # a preview need not last
+            number = _write(picture, target, start, ".png", number + 1, how)
         name = f"{start}_{number:05}_.png"
         saved.append({"filename": name, "subfolder": subfolder, "type": kind})
     return saved

@@ -278,6 +278,18 @@ def test_a_damaged_description_is_written_anew_and_items_say_their_graph(tmp_pat
     assert len(list((tmp_path / "aside").iterdir())) == 6, "results of another sweep are no results"
 
 
+@pytest.mark.parametrize("place", ["", "items", ".lock"])
+def test_a_place_that_takes_no_results(tmp_path, place):
+    out = tmp_path / "out"
+    if place == ".lock":
+        (out / place).mkdir(parents=True)
+    else:
+        out.mkdir(exist_ok=True) if place else None
+        (out / place if place else out).write_text("x")
+    with pytest.raises(WorkflowError, match=r"takes no results.*choose another --output"):
+        run(out, Inline())
+
+
 def test_a_folder_of_an_older_version_counts(tmp_path):
     """Its records have digests of pixels only, and those are compared."""
     run(tmp_path, Inline())

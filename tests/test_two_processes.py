@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import signal
 import time
@@ -26,6 +27,12 @@ from sampling_kit.headless.queue.ledger import LEASES, LEDGER, Ledger
 from sampling_kit.headless.save import save_images
 from sampling_kit.headless.sweep import sweep
 from sampling_kit.headless.workflow import WorkflowError
+from sampling_kit.nodes.fit.fitted_solver import saved
+from sampling_kit.schedulers.fit import fit_files
+from sampling_kit.schedulers.path import VP
+from sampling_kit.schedulers.points import Points
+from sampling_kit.schedulers.solver import DDIM
+from sampling_kit.schedulers.solver.fitted import FittedSolver, table_of
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 
@@ -72,6 +79,20 @@ def test_pictures_of_three_runs(tmp_path):
         with Image.open(file) as image:
             values.append(int(np.asarray(image)[0, 0, 0]))
     assert sorted(values) == list(range(120))
+
+
+def test_fits_that_go_into_one_file(tmp_path):
+    """Each process reads the file, adds its fit and writes it: none is lost."""
+
+    def save(nfe: int) -> Callable[[], object]:
+        levels = Points(VP(), (math.inf, *(8.0 / 2**i for i in range(nfe - 1)), 0.0))
+        return lambda: saved(
+            FittedSolver(table_of(DDIM().plan(levels))), tmp_path / "a.safetensors"
+        )
+
+    assert together(*(save(nfe) for nfe in range(3, 9))) == [0] * 6
+    fits = fit_files.load(tmp_path / "a.safetensors").fits
+    assert sorted(fit.table.nfe for fit in fits) == list(range(3, 9))
 
 
 def test_a_sweep_beside_a_sweep(tmp_path):

@@ -23,9 +23,14 @@ def test_text_and_bytes_take_the_place_of_what_was_there(tmp_path):
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, error):
     write_whole(tmp_path / "a", b"old")
-    with pytest.raises(type(error)), whole(tmp_path / "a") as part:
-        part.write_bytes(b"half")
-        raise error
+
+    def half() -> None:
+        with whole(tmp_path / "a") as part:
+            part.write_bytes(b"half")
+            raise error
+
+    with pytest.raises(type(error)):
+        half()
     assert entries(tmp_path) == {"a": b"old"}
 
 

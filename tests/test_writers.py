@@ -76,7 +76,7 @@ def to_a_file(call: ast.Call) -> bool:
 
 
 #: Modules of the pack whose ``save`` goes through the writer.
-MODULES = {"store", "gradient", "predictor", "fit_files"}
+MODULES = {"store", "gradient", "predictor", "fit_files", "way"}
 
 FILES = [
     file.relative_to(PACK).as_posix()

@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ...schedulers.files import parse_json
+from ...schedulers.strict_json import parse_json
 from ...schedulers.whole_file import append_line, make_folder, sync_file, sync_folder
 from .jobs import Done
 
@@ -87,7 +87,8 @@ class Ledger:
         try:
             line = parse_json(text.decode())
             if isinstance(line, dict) and "folder" in line:
-                self.name = self.name or str(uuid.UUID(line["folder"]))
+                name = str(uuid.UUID(line["folder"]))
+                self.name = self.name or name
                 return
             if not is_record(line):
                 raise ValueError("it is no record of a job")

@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ...schedulers.files import parse_json
+from ...schedulers.strict_json import parse_json
 from ...schedulers.whole_file import make_folder, put_aside, whole_folder, write_whole
 from ..workflow import WorkflowError
 from .items import Item
@@ -49,12 +49,14 @@ class Folder:
         Raises WorkflowError, before it has touched what is there, if another process works on the folder or it
         holds another sweep.
         """
-        make_folder(path)
-        lock = FileLock(path / ".lock", timeout=0)
         try:
+            make_folder(path)
+            lock = FileLock(path / ".lock", timeout=0)
             lock.acquire()
         except Timeout:
             raise WorkflowError(f"{path}: another sweep is working on this folder") from None
+        except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+            raise no_place(path, error) from None
         try:
             folder = cls(path, note)
             folder._begin(json.loads(json.dumps(sweep)))
@@ -71,7 +73,10 @@ class Folder:
             raise WorkflowError(
                 f"{self.path} holds a sweep with another {' and '.join(other)}: choose another --output"
             )
-        make_folder(self.items)
+        try:
+            make_folder(self.items)
+        except FileExistsError as error:
+            raise no_place(self.path, error) from None
         if before is None:
             write_whole(file, json.dumps(sweep, indent=1, ensure_ascii=False))
         for part in self.items.glob(".*.part"):
@@ -177,6 +182,12 @@ class Folder:
         ]
         if pictures:
             write_whole(self.path / "sheet.png", sheet(pictures[:SHEET]))
+
+
+def no_place(path: Path, error: OSError) -> WorkflowError:
+    return WorkflowError(
+        f"{path} takes no results ({error.strerror}: {error.filename}): choose another --output"
+    )
 
 
 def fingerprint(data: bytes) -> list[Any]:
