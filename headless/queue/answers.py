@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...schedulers.files import parse_json
+from ...schedulers.strict_json import parse_json
 from ..workflow import Prompt
 from .faults import GraphRefused, JobFails, Strange
 from .limits import FILES, LINE_CHARACTERS, MESSAGE_CHARACTERS, TEXT_CHARACTERS
