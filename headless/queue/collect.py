@@ -41,7 +41,7 @@ async def download(server: Server, file: RemoteFile, target: Path) -> None:
     with local_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        async with server.open("GET", "/view", file.query) as reply:
+        async with server.reply("GET", "/view", file.query) as reply:
             _require_file(reply.status, file)
             _require_room(target, reply.content_length or 0)
             kind, head, checked = reply.headers.get("Content-Type", ""), b"", False

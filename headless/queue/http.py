@@ -97,7 +97,7 @@ class Server:
     # -------------------------------------------------------------------------- one request
 
     @asynccontextmanager
-    async def open(
+    async def reply(
         self,
         method: str,
         route: str,
@@ -145,7 +145,7 @@ class Server:
         """(status, body) of an answer of bounded size and time."""
         async with (
             _failures_sorted(self.answered),
-            self.open(method, route, body=body, seconds=limits.ANSWER_SECONDS) as reply,
+            self.reply(method, route, body=body, seconds=limits.ANSWER_SECONDS) as reply,
         ):
             answer = await _whole_body(reply)
             page = is_page(answer[: limits.FILE_HEAD], reply.headers.get("Content-Type", ""))
