@@ -328,6 +328,32 @@ HOST = (
            "for name in names if hasattr(ms, name))", "for name in names)", (MISSING,)),
 )
 
+QUEUE = (
+    Defect("queue: a redirect to any host is followed", "headless/queue/access.py",
+           "there.hostname == here.hostname and", "", ("tests/test_queue_faults.py::test_where_a_redirect_may_lead",)),
+    Defect("queue: an old failure is a result", "headless/queue/lane.py",
+           "return entry.error is None and whole", "return whole",
+           ("tests/test_queue_servers.py::test_a_failure_from_before_this_command_is_no_result",)),
+    Defect("queue: a link leads out of the folder", "headless/queue/names.py",
+           "not real.is_relative_to(folder.resolve())", "False",
+           ("tests/test_queue_local.py::test_a_link_in_the_output_folder_is_not_followed_out",)),
+    Defect("queue: a login page is a picture", "headless/queue/content.py",
+           "if expected is not None and not any(", "if False and any(",
+           ("tests/test_queue_faults.py::test_every_known_kind_of_file_is_told_from_a_web_page",)),
+    Defect("queue: a bomb is unpacked whole", "headless/queue/http.py",
+           "opener.decompress(piece, most + 1 - total)", "opener.decompress(piece)",
+           ("tests/test_queue_faults.py::test_limits_hold_in_memory",)),
+    Defect("queue: node_errors in a 200 are no failure", "headless/queue/answers.py",
+           'if mapping(answer.get("node_errors")):', "if False:",
+           ("tests/test_queue_servers.py::test_a_graph_taken_in_part_is_no_result_now_or_later",)),
+    Defect("queue: a secret that the server repeats is stored", "headless/queue/lane.py",
+           "tuple(hide(text) for text in done.texts)", "done.texts",
+           ("tests/test_queue_servers.py::test_no_secret_is_printed_or_stored",)),
+    Defect("queue: every message ends the wait for the look", "headless/queue/lane.py",
+           "asyncio.wait({message}, timeout=most)", "asyncio.wait({message})",
+           ("tests/test_queue_faults.py::test_a_chatty_extension_does_not_postpone_the_look",)),
+)
+
 KEPT = (
     Defect("files: the name on the disk before the bytes", "schedulers/whole_file.py",
            "    sync_file(part)\n    os.replace", "    os.replace",
@@ -367,4 +393,5 @@ KEPT = (
 #: All rows.
 DEFECTS: tuple[Defect, ...] = (
     *SPACINGS, *NOISE, *PREDICTIONS, *SOLVERS, *RESUME, *GUIDANCE, *FITS, *HOST, *KEPT,
+    *QUEUE,
 )
