@@ -17,6 +17,7 @@ from .graph import execute
 from .png_text import is_png, read_text_chunks
 from .prompt import Registry
 from .provenance import facts, pixel_digest, read_facts
+from .terminal_text import one_line
 from .workflow import WorkflowError, load
 
 
@@ -30,7 +31,8 @@ class Verdict:
     def __str__(self) -> str:
         head = "reproduces bit for bit" if self.same else "does NOT reproduce"
         lines = [
-            f"  {name}: {then} then, {now} now" for name, (then, now) in self.differences.items()
+            one_line(f"  {name}: {then} then, {now} now")
+            for name, (then, now) in self.differences.items()
         ]
         if self.same and lines:
             head += ", although these differ"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from ..terminal_text import say
 from ..workflow import NodeFailure, load
 from . import options
 from .errors import errors_reported
@@ -72,7 +73,7 @@ def queue_workflow(
             queue = Queue(server, output_dir, bars, patience, watch, previews=previews)
             done = asyncio.run(queue.run(jobs))
         if as_json:
-            click.echo(json.dumps({"workflow": str(workflow), "jobs": [asdict(d) for d in done]}))
+            say(json.dumps({"workflow": str(workflow), "jobs": [asdict(d) for d in done]}))
         failed = [d for d in done if d.error]
         if failed:
             raise NodeFailure("\n       ".join(f"{d.label}: {d.error}" for d in failed))

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from ..bars import bar, on_terminal
+from ..terminal_text import say
 from ..workflow import load
 from . import options
 from .errors import errors_reported
@@ -78,4 +79,4 @@ def sweep_workflow(
                 shown.update(done - shown.n)
 
             there, done = sweep(loaded, items, grid, seeds, output_dir, crew, show)
-        click.echo(f"{output_dir}: {there + done} items, {there} of them were there")
+        say(f"{output_dir}: {there + done} items, {there} of them were there")

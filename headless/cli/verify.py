@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ..terminal_text import say
 from ..workflow import load
 from . import options
 from .errors import errors_reported
@@ -32,6 +33,6 @@ def verify_picture(png: Path, input_dir: Path, models_dir: Path, device: str, de
         device = options.set_device(device)
         context = context_of(loaded, Path("output"), input_dir, models_dir, device)
         verdict = verify(png, nodes, context, lambda read: refuse_mistakes(read, nodes, context))
-        click.echo(f"{png}: {verdict}")
+        say(f"{png}: {verdict}")
         if not verdict.same:
             raise SystemExit(1)

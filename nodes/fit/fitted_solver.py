@@ -14,6 +14,7 @@ import torch
 from ...schedulers.fit import compare, store
 from ...schedulers.measure import plain
 from ...schedulers.noise_schedule import NoiseSchedule
+from ...schedulers.printable import one_line
 from ...schedulers.solver import Solver
 from ...schedulers.solver.fitted import FittedSolver
 from ..host import (
@@ -205,7 +206,7 @@ class UseFittedSolver(io.ComfyNode):
         solver, schedule = checked_fit(fit), schedule_of_guider(guider)
         warnings = misfits(solver, facts_of_guider(guider), schedule)
         for warning in warnings:
-            log.warning("Fitted Solver: %s", warning)
+            log.warning("Fitted Solver: %s", one_line(warning))
         text = "\n".join(f"WARNING: {w}" for w in warnings) or "fits this model and guidance"
         sigmas = torch.tensor(solver.points(schedule.path).sigmas(), dtype=torch.float32)
         return io.NodeOutput(make_sampler(solver), sigmas, text, ui={"text": [text]})
