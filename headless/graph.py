@@ -120,7 +120,8 @@ class _Checker:
         try:
             list(_order(self.prompt, needed))
         except graphlib.CycleError as cycle:
-            path = " -> ".join(f"{key} ({self.prompt[key]['class_type']})" for key in cycle.args[1])
+            names = [f"{key} ({self.prompt[key]['class_type']})" for key in cycle.args[1]]
+            path = " -> ".join(names if len(names) <= 20 else [*names[:19], "…", names[-1]])
             message = f"Dependency cycle detected: {path}"
             wrong = InputError("dependency_cycle", message, "Remove one of these links")
             yield self.error(cycle.args[1][0], wrong)

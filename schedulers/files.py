@@ -17,8 +17,13 @@ if TYPE_CHECKING:
 
 DEEPEST = 100  # JSON values inside each other
 CONTAINERS = dict, list  # what JSON puts them into
-BEYOND = re.compile(r"\d{200}|[eE]\+?\d{3}")  # where it is not found, no number is beyond a float
+MOST_VALUES = 2**19  # of a JSON text, counted by its commas and brackets before any is made
+BEYOND = re.compile(
+    r"(?<!\d)\d{200}|[eE]\+?\d{3}"
+)  # where it is not found, no number is beyond a float
 LARGEST, LARGEST_TEXT = 2**32, 2**24  # bytes of a file of tensors, and of the JSON in its header
+LARGEST_HEADER = 2 * LARGEST_TEXT  # the JSON with its quotes escaped, and the tensors
+LARGEST_TABLES = 2**26  # bytes of a file that holds tables of numbers, no pictures and no networks
 #: Types of tensors: what NumPy and every device know.
 KINDS = {"F64", "F32", "F16", "BF16", "I64", "I32", "U8", "BOOL"}
 
@@ -44,9 +49,11 @@ def refuse(number: str) -> NoReturn:
 def parse_json(text: str, not_finite: Callable[[str], Any] = refuse) -> Any:
     """The value of a JSON text. Numbers are finite and fit into a float; nothing lies more than DEEPEST deep.
 
-    ``not_finite`` gets the text of NaN, Infinity and numbers beyond a float, and gives what stands for them.
+    There are at most MOST_VALUES values, counted before any is made. ``not_finite`` gets the text of NaN, Infinity and numbers beyond a float, and gives what stands for them.
     Raises ValueError.
     """
+
+    count_values(text)
 
     def number(kind: type[int] | type[float]) -> Callable[[str], Any]:
         return lambda digits: kind(digits) if math.isfinite(float(digits)) else not_finite(digits)
@@ -67,18 +74,41 @@ def parse_json(text: str, not_finite: Callable[[str], Any] = refuse) -> Any:
     raise ValueError("nested too deeply")
 
 
-def read_tensors(file: Path, header: str, what: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def count_values(text: str | bytes) -> None:
+    """Raises ValueError for a JSON text of more than MOST_VALUES values. Cheap: nothing is parsed."""
+    marks = (b",", b"[", b"{") if isinstance(text, bytes) else (",", "[", "{")
+    if sum(text.count(mark) for mark in marks) > MOST_VALUES:  # type: ignore[arg-type]
+        raise ValueError(f"more than {MOST_VALUES} values")
+
+
+def check_header(file: Path) -> None:
+    """Raises ValueError for a safetensors file whose header is larger or has more entries than any of ours.
+
+    Layout: 8 bytes little-endian length, then so many bytes of JSON. What is cut short is left to safetensors.
+    """
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if length > LARGEST_HEADER:
+            raise ValueError(f"its header has more than {LARGEST_TEXT >> 20} MB of text")
+        count_values(stream.read(length))
+
+
+def read_tensors(
+    file: Path, header: str, what: str, largest: int = LARGEST
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """(facts, tensors) of a safetensors file that holds ``facts`` as JSON in its header under ``header``.
 
-    Raises ValueError, naming the file, if it is missing, damaged, too large, no ``what``, or has other
-    tensors than plain numbers.
+    ``largest``: bytes that the file may have. Raises ValueError, naming the file, if it is missing, damaged, too
+    large, no ``what``, or has other tensors than plain numbers.
     """
     from safetensors import SafetensorError, safe_open
 
     try:
         size = file.stat().st_size
-        if size > LARGEST:
-            raise ValueError(f"it is larger than {LARGEST >> 30} GB")
+        if size > largest:
+            limit = f"{largest >> 30} GB" if largest >> 30 else f"{largest >> 20} MB"
+            raise ValueError(f"it is larger than {limit}")
+        check_header(file)
         with safe_open(file, "pt") as opened:
             text = (opened.metadata() or {}).get(header)
             names = list(opened.keys()) if text is not None else []

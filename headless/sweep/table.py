@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from ...schedulers.text_table import markdown_table
+from ..open_picture import open_picture
 from .worker import Record
 
 SHEET = 100  # pictures on the contact sheet
@@ -42,7 +43,7 @@ def sheet(pictures: Sequence[tuple[str, Path]], tile: int = 160) -> bytes:
     draw = ImageDraw.Draw(page)
     for i, (text, file) in enumerate(pictures):
         x, y = 8 + i % columns * (tile + 8), 8 + i // columns * (tile + room + 8)
-        with Image.open(file) as opened:
+        with open_picture(file) as opened:
             image = opened.convert("RGB")
         scale = tile / max(image.size)
         size = max(1, round(image.width * scale)), max(1, round(image.height * scale))

@@ -18,7 +18,6 @@ from ...schedulers.printable import one_line
 from ...schedulers.solver import Solver
 from ...schedulers.solver.fitted import FittedSolver
 from ..host import (
-    ABSOLUTE_FOLDERS,
     facts_of_guider,
     folder,
     io,
@@ -26,9 +25,10 @@ from ..host import (
     model_folders,
     progress,
     schedule_of_guider,
+    typed_path,
 )
 from ..host.guider_field import Facts, Ready
-from ..ui.file_names import refusal, split_prefix, stamp
+from ..ui.file_names import is_there, leads_out, refusal, split_prefix, stamp
 from ..ui.wire_types import SolverFitType, TrajectoriesType
 from .fit_solver import CATEGORY, PARTS, SUFFIX, Recording, card_text, checked
 
@@ -63,14 +63,22 @@ def fit_files() -> list[str]:
 def fit_file(name: str) -> Path:
     """The file of a choice. Raises ValueError saying where files belong."""
     roots = solver_folders()
-    said, places = f"file = {name!r}", " or ".join(map(str, roots[:-1])) or f"models/{KIND}"
+    said, places = (
+        f"file = {str(name)[:200]!r}",
+        " or ".join(map(str, roots[:-1])) or f"models/{KIND}",
+    )
     if not isinstance(name, str) or not name.strip() or "\0" in name:
         raise ValueError(f"{said}: choose a fitted solver; they belong in {places}")
-    if ABSOLUTE_FOLDERS and Path(name).is_absolute() and Path(name).is_file():
-        return Path(name)
+    if leads_out(name):
+        path = Path(name)
+        if path.is_absolute() and typed_path(name) and path.suffix == SUFFIX and path.is_file():
+            return path
+        raise ValueError(
+            f"{said} leads outside of {places}: put the file there, or type its path, --set NODE.file=PATH"
+        )
     for root in roots:
         path = root / name
-        if path.resolve().is_relative_to(root.resolve()) and path.is_file():
+        if is_there(path) and path.is_file() and path.resolve().is_relative_to(root.resolve()):
             return path
     raise ValueError(
         f"{said}: there is no such file in {places}. Found: {', '.join(fit_files()) or 'none'}"
@@ -109,7 +117,7 @@ class SaveFittedSolver(io.ComfyNode):
 
 def new_fit_file(name: str) -> tuple[Path, Path]:
     """(file, its root). Raises ValueError if the name leads out of models/solvers."""
-    roots = model_folders(KIND) or [folder("output") / KIND]
+    roots = model_folders(KIND, new=True) or [folder("output") / KIND]
     try:
         subfolder, stem = split_prefix(name.removesuffix(SUFFIX), roots[0])
     except ValueError:

@@ -23,7 +23,6 @@ if PRESENT:
     )
     from .comfy.folder_model import compute_device, latent_layout, make_diffusers  # pyright: ignore
     from .comfy.guider import (
-        ABSOLUTE_FOLDERS,
         ComfyExtension,
         compute_choice,
         facts_of,
@@ -46,6 +45,7 @@ if PRESENT:
         schedule_of,
         set_device,
         solver_of,
+        typed_path,
     )
     from .comfy.route import add_route  # pyright: ignore
     from .comfy.traced import as_latent, path_of, run_sampler, sampler_name, traced
@@ -61,7 +61,6 @@ else:
         with_field,
     )
     from .alone.guider import (
-        ABSOLUTE_FOLDERS,
         ComfyExtension,
         add_route,
         compute_choice,
@@ -87,11 +86,11 @@ else:
         schedule_of,
         set_device,
         solver_of,
+        typed_path,
     )
     from .alone.traced import as_latent, path_of, run_sampler, sampler_name, traced
 
 __all__ = [
-    "ABSOLUTE_FOLDERS",
     "PRESENT",
     "ComfyExtension",
     "add_route",
@@ -130,5 +129,6 @@ __all__ = [
     "set_device",
     "solver_of",
     "traced",
+    "typed_path",
     "with_field",
 ]

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..host import io
+from ..ui.file_names import refusal
+from .sizes import MOST_PIXELS, check_product, check_size, zeros
 
 CATEGORY = "Sampling Kit/image"
 
@@ -37,9 +39,23 @@ class EmptyPixelLatent(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(
+        cls, width: int | None = None, height: int | None = None, batch_size: int | None = None
+    ) -> bool | str:
+        return refusal(lambda: check_size(MOST_PIXELS, _limits(width, height, batch_size)))
+
+    @classmethod
     def execute(cls, width: int, height: int, batch_size: int) -> Any:
-        samples = torch.zeros(batch_size, 3, height, width)
+        check_product(MOST_PIXELS, width=width, height=height, batch_size=batch_size)
+        samples = zeros((batch_size, 3, height, width))
         return io.NodeOutput({"samples": samples, "downscale_ratio_spacial": 1})
+
+
+def _limits(
+    width: int | None, height: int | None, batch_size: int | None
+) -> dict[str, tuple[int | None, int, int]]:
+    sides = {"width": (width, 8, 8192), "height": (height, 8, 8192)}
+    return {**sides, "batch_size": (batch_size, 1, 4096)}
 
 
 class LatentToImage(io.ComfyNode):
@@ -137,6 +153,12 @@ def sheet(batches: list[Tensor], columns: int, scale: int, gap: int) -> Tensor:
     height, width = height * scale, width * scale
     rows = [row for batch in batches for row in batch.split(columns)]
     wide = max(len(row) for row in rows)
+    pixels = (len(rows) * (height + gap) + gap) * (wide * (width + gap) + gap)
+    if pixels > MOST_PIXELS:
+        raise ValueError(
+            f"scale = {scale}: the sheet of {sum(map(len, batches))} pictures would have {pixels} pixels, at most "
+            f"{MOST_PIXELS}; choose a smaller scale or fewer pictures"
+        )
     canvas = torch.ones(len(rows) * (height + gap) + gap, wide * (width + gap) + gap, channels)
     for i, row in enumerate(rows):
         for j, picture in enumerate(row.cpu()):

@@ -33,7 +33,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..denoiser.network import write
-from ..files import read_tensors
+from ..files import LARGEST_TABLES, read_tensors
 from ..measure import plain
 from ..path import VP, Path, rescale
 from ..settings import Settings, knob
@@ -583,7 +583,7 @@ def load(file: File, table: Table, settings: Gradient) -> State:
     """The state of an interrupted fit from ``table``. Raises ValueError if the file is of another one."""
     way_out = f"{file}: {{}}; delete it to fit from the start"
     try:
-        facts, tensors = read_tensors(file, HEADER, "gradient fit")
+        facts, tensors = read_tensors(file, HEADER, "gradient fit", LARGEST_TABLES)
         same = facts["start"] == table.digest and facts["settings"] == asdict(settings)
         records = tuple(Record(*map(error_from, entry)) for entry in facts["records"])
         iteration, version = int(facts["iteration"]), int(facts["version"])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..denoiser.network import write
-from ..files import read_tensors
+from ..files import LARGEST_TABLES, read_tensors
 from ..path import VP, rescale
 from ..points import Points
 from ..solver.base import Solver
@@ -91,7 +91,7 @@ def save(file: File, predictor: FeaturePredictor, facts: Mapping[str, Any]) -> N
 
 def load(file: File) -> tuple[FeaturePredictor, dict[str, Any]]:
     """(predictor, facts). Raises ValueError saying what is wrong with the file."""
-    facts, tensors = read_tensors(file, HEADER, "AMED predictor")
+    facts, tensors = read_tensors(file, HEADER, "AMED predictor", LARGEST_TABLES)
     predictor = FeaturePredictor()
     try:
         if int(facts["version"]) > VERSION:

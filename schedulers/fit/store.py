@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..denoiser.network import write
-from ..files import read_tensors
+from ..files import LARGEST_TABLES, read_tensors
 from ..measure import plain
 from ..solver.band_mix import Mix
 from ..solver.fitted import FittedSolver, Table
@@ -127,7 +127,7 @@ def load_state(file: File) -> State:
 
 def _read(file: File, header: str, what: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """(arrays, header) of a file of ours; ValueError for any other, and for a newer version."""
-    facts, tensors = read_tensors(file, header, what)
+    facts, tensors = read_tensors(file, header, what, LARGEST_TABLES)
     with _complaint(file, what.split(";")[0]):
         if int(facts["version"]) > VERSION:
             raise ValueError(

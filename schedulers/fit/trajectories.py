@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..files import whole
+from ..files import check_header, parse_json, whole
 from ..noise import PerImageNoise
 from ..path import VE, VP, Flow, Path, rescale
 from ..points import Points
@@ -39,6 +39,7 @@ from .problem import Field, Problem
 
 VERSION = 1
 NAME = "recording.json"
+LARGEST_DESCRIPTION = 2**22  # bytes
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -225,12 +226,17 @@ def _begin(folder: File, origin: Origin, batch: int) -> int:
 
 def _description(file: File) -> tuple[Origin, int]:
     try:
-        facts = json.loads(file.read_text())
+        if file.stat().st_size > LARGEST_DESCRIPTION:
+            raise ValueError(f"more than {LARGEST_DESCRIPTION >> 20} MB")
+        facts = parse_json(file.read_text(encoding="utf-8"), float)
         version = int(facts["version"])
         if version > VERSION:
             raise ValueError(f"format version {version}, this Sampling Kit reads up to {VERSION}")
-        return Origin(**facts["origin"]), int(facts["batch"])
-    except (OSError, KeyError, TypeError, ValueError) as error:
+        batch = int(facts["batch"])
+        if batch < 1:
+            raise ValueError(f"batch = {batch}")
+        return Origin(**facts["origin"]), batch
+    except (OSError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"folder: {file} is not a description of recorded trajectories "
             f"({type(error).__name__}: {error})"
@@ -246,9 +252,10 @@ def _rows_in(file: File, origin: Origin) -> int:
     from safetensors import SafetensorError, safe_open
 
     try:
+        check_header(file)
         with safe_open(file, "pt") as opened:
             facts = opened.metadata() or {}
-    except (SafetensorError, OSError):
+    except (SafetensorError, OSError, ValueError):
         return 0
     return int(facts.get("rows", 0)) if facts.get("origin") == origin.digest() else 0
 

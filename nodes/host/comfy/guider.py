@@ -77,7 +77,6 @@ from .model import (
 from .perturb import perturbed
 
 __all__ = [
-    "ABSOLUTE_FOLDERS",
     "ComfyExtension",
     "compute_choice",
     "facts_of",
@@ -116,11 +115,13 @@ def folder(kind: str) -> Path:
     return Path(folder_paths.get_directory_by_type(kind))
 
 
-ABSOLUTE_FOLDERS = False  # workflows come from anywhere: only models folders may be opened
+def typed_path(name: str) -> bool:
+    """Whether a person typed this absolute path for this run. Never here: workflows come from anywhere."""
+    return False
 
 
-def model_folders(kind: str) -> list[Path]:
-    """ComfyUI's folders for models of a kind."""
+def model_folders(kind: str, new: bool = False) -> list[Path]:
+    """ComfyUI's folders for models of a kind; new ones go to the first."""
     return [Path(path) for path in folder_paths.get_folder_paths(kind)]
 
 
