@@ -99,6 +99,7 @@ __all__ = [
     "schedule_of",
     "set_device",
     "solver_of",
+    "typed_path",
 ]
 
 ms = comfy.model_sampling
