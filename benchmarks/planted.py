@@ -312,4 +312,30 @@ FITS = (
 )
 
 #: All rows.
-DEFECTS: tuple[Defect, ...] = (*SPACINGS, *NOISE, *PREDICTIONS, *SOLVERS, *RESUME, *GUIDANCE, *FITS)
+STRANGERS = (
+    Defect("pictures: any reader of Pillow's", "headless/open_picture.py",
+           "Image.open(stream, formats=FORMATS)", "Image.open(stream)",
+           ("tests/test_pictures.py::test_ghostscript_never_starts",)),
+    Defect("paths: a workflow's absolute path is taken", "nodes/host/alone/guider.py",
+           "return _typed(name)", "return True",
+           ("tests/test_paths.py::test_a_typed_path_is_taken_and_the_same_text_in_a_workflow_is_not",)),
+    Defect("verify: fits go to the user's models", "headless/reproduce.py",
+           'new_models=here / "models"', "new_models=None",
+           ("tests/test_provenance.py::test_verify_writes_to_a_folder_of_its_own_and_takes_over_no_wild_setting",)),
+    Defect("JSON: values are made before they are counted", "schedulers/files.py",
+           "    count_values(text)\n\n", "\n",
+           ("tests/test_costly_text.py::test_counts_are_of_marks_outside_and_inside_of_texts",)),
+    Defect("model folders: every field reaches the class", "schedulers/denoiser/diffusers/limits.py",
+           "name in (names or declared)", "name",
+           ("tests/test_model_folders.py::test_what_names_code_or_a_hub_reaches_no_library",)),
+    Defect("terminal: control characters pass", "schedulers/printable.py",
+           'return " " if unicodedata.category(char) == "Zs" else STAND_IN', "return char",
+           ("tests/test_terminal.py::test_every_character_that_does_something_is_replaced",)),
+    Defect("route: the sum over nodes is not bounded", "nodes/ui/live_route.py",
+           "self.levels += min(", "self.levels = min(",
+           ("tests/test_preview.py::test_what_many_nodes_make_together_is_bounded",)),
+)
+
+DEFECTS: tuple[Defect, ...] = (
+    *SPACINGS, *NOISE, *PREDICTIONS, *SOLVERS, *RESUME, *GUIDANCE, *FITS, *STRANGERS,
+)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
 DEEPEST = 100  # JSON values inside each other
 CONTAINERS = dict, list  # what JSON puts them into
 MOST_VALUES = 2**19  # of a JSON text, counted by its commas and brackets before any is made
-BEYOND = re.compile(
-    r"(?<!\d)\d{200}|[eE]\+?\d{3}"
-)  # where it is not found, no number is beyond a float
 LARGEST, LARGEST_TEXT = 2**32, 2**24  # bytes of a file of tensors, and of the JSON in its header
 LARGEST_HEADER = 2 * LARGEST_TEXT  # the JSON with its quotes escaped, and the tensors
 LARGEST_TABLES = 2**26  # bytes of a file that holds tables of numbers, no pictures and no networks
@@ -58,9 +54,7 @@ def parse_json(text: str, not_finite: Callable[[str], Any] = refuse) -> Any:
     def number(kind: type[int] | type[float]) -> Callable[[str], Any]:
         return lambda digits: kind(digits) if math.isfinite(float(digits)) else not_finite(digits)
 
-    numbers: dict[str, Any] = {}
-    if BEYOND.search(text):  # Python is slow at this
-        numbers = dict(parse_float=number(float), parse_int=number(int))
+    numbers: dict[str, Any] = dict(parse_float=number(float), parse_int=number(int))
     try:
         value = json.loads(text, parse_constant=not_finite, **numbers)
     except RecursionError:

@@ -119,7 +119,8 @@ def long_header(file: Path) -> None:
 
 
 def recording(file: Path) -> None:
-    os.truncate(file.open("wb").fileno(), 2**32)
+    file.touch()
+    os.truncate(file, 2**32)
 
 
 def shards(file: Path) -> None:

@@ -72,7 +72,11 @@ GRAPH = {
     "2": {"class_type": "SamplingKitClassCondition", "inputs": {"name": "unconditional"}},
     "3": {"class_type": "BasicGuider", "inputs": {"model": ["1", 0], "conditioning": ["2", 0]}},
     "4": {"class_type": "SamplingKitEuler", "inputs": {}},
-    "5": {"class_type": "SamplingKitSteps", "inputs": {"noise_schedule": ["1", 1], "steps": 2, "spacing": "karras"}},
+    "5": {
+        "class_type": "SamplingKitSteps",
+        "inputs": {"noise_schedule": ["11", 0], "steps": 2, "spacing": "karras", "denoise": 1.0, "final": "zero"},
+    },
+    "11": {"class_type": "SamplingKitNoiseSchedule", "inputs": {"kind": "ve_edm"}},
     "6": {"class_type": "RandomNoise", "inputs": {"noise_seed": 0}},
     "7": {"class_type": "SamplingKitEmptyPixelLatent", "inputs": {"width": 8192, "height": 8192, "batch_size": 1}},
     "8": {
@@ -93,7 +97,7 @@ def test_a_latent_that_a_model_cannot_take_costs_no_memory(tmp_path):
         "import resource, sys\nfrom click.testing import CliRunner\nfrom sampling_kit.headless.cli import main\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10\n"
         "run = lambda *more: CliRunner().invoke(main, ['run', sys.argv[1], '--output', sys.argv[2], *more])\n"
-        "fine = run('--set', '7.width=24', '--set', '7.height=24')\nassert fine.exit_code == 0, fine.output\n"
+        "fine = run('--set', '7.width=32', '--set', '7.height=32')\nassert fine.exit_code == 0, fine.output\n"
         "before = peak()\nended = run()\nassert ended.exit_code == 1, ended.output\n"
         "print(ended.output)\nprint(peak() - before)"
     )

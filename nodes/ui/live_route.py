@@ -131,7 +131,7 @@ class Walk:
         """Raises ValueError where a node would be one too many: bounds of each alone leave their sum unbounded."""
         steps, denoise = inputs.get("steps", 0), inputs.get("denoise", 1.0)
         if isinstance(steps, int) and isinstance(denoise, int | float) and denoise > 0:
-            self.levels += steps / denoise
+            self.levels += min(steps / denoise, MOST_LEVELS)  # a node alone says so itself
         if self.levels > MOST_TOGETHER:
             raise ValueError(
                 f"steps: the nodes before this one make more than {MOST_TOGETHER} levels in all; the run itself can"

@@ -8,7 +8,7 @@ compute for themselves (positions) are small beside the weights.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -49,6 +49,19 @@ def check_limits(part: Component, weights: Weights, file: str = "config.json") -
         name = max(layers, key=lambda n: layers[n])
         raise _beyond(where, name, layers[name], f"there are {count} weights for {blocks} blocks")
     _check_tables(part, weights, where)
+
+
+def check_axes(part: Component, weights: Weights, names: Iterable[str]) -> None:
+    """Raises ValueError where a field of ``names`` is longer than every axis of the weights."""
+    axis = max((n for t in weights.tensors.values() for n in t.shape), default=0)
+    for name in names:
+        if (size := largest(part.config, name)) > axis:
+            raise _beyond(
+                f"{part.path}/config.json",
+                name,
+                size,
+                f"the longest axis of the weights has {axis}",
+            )
 
 
 def _check_tables(part: Component, weights: Weights, where: str) -> None:

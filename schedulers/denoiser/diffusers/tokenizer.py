@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from .folder import Component, Weights, inside, read_json
-from .limits import TOKENS, check_limits, fields_for
+from .limits import TOKENS, check_axes, check_limits, fields_for
 
 #: Files of a vocabulary, and the bytes that they may have.
 FILES = ("tokenizer.json", "vocab.json", "merges.txt", "spiece.model")
@@ -36,6 +36,15 @@ ENCODER_FIELDS = frozenset({
     "num_decoder_layers", "num_heads", "relative_attention_num_buckets", "relative_attention_max_distance",
     "dropout_rate", "layer_norm_epsilon", "feed_forward_proj", "use_cache", "is_encoder_decoder",
 })  # fmt: skip
+#: Those that are the length of an axis of a weight.
+WIDTHS = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "max_position_embeddings",
+    "d_model",
+    "d_ff",
+)
 #: Extra tokens that a T5 may have.
 MOST_EXTRA = 1000
 
@@ -101,6 +110,7 @@ def read_encoder(
     """(the encoder in ``dtype``, names of weights that it lacks). ValueError where config and weights do not fit."""
     kind, where = getattr(transformers, part.kind), f"{part.path}/config.json"
     check_limits(part, weights)
+    check_axes(part, weights, WIDTHS)
     fields = fields_for(kind.config_class, part.config, ENCODER_FIELDS)
     try:
         config = kind.config_class(**fields)
