@@ -64,7 +64,9 @@ def verify(png: Path, nodes: Registry, context: Context, check: Callable[[Any], 
             torch.set_num_threads(then["threads"])
         with tempfile.TemporaryDirectory(prefix="sampling-kit-") as scratch:
             here = Path(scratch)
-            places = dict(output=here / "output", temp=here / "temp", new_models=here / "models")
+            places: dict[str, Any] = dict(
+                output=here / "output", temp=here / "temp", new_models=here / "models"
+            )
             context = replace(context, **places, prompt=workflow.prompt)
             shown = execute(workflow, nodes, context)
             made = dict(_pictures(shown, here))

@@ -70,8 +70,11 @@ def parse_json(text: str, not_finite: Callable[[str], Any] = refuse) -> Any:
 
 def count_values(text: str | bytes) -> None:
     """Raises ValueError for a JSON text of more than MOST_VALUES values. Cheap: nothing is parsed."""
-    marks = (b",", b"[", b"{") if isinstance(text, bytes) else (",", "[", "{")
-    if sum(text.count(mark) for mark in marks) > MOST_VALUES:  # type: ignore[arg-type]
+    if isinstance(text, bytes):
+        marks = text.count(b",") + text.count(b"[") + text.count(b"{")
+    else:
+        marks = text.count(",") + text.count("[") + text.count("{")
+    if marks > MOST_VALUES:
         raise ValueError(f"more than {MOST_VALUES} values")
 
 

@@ -14,7 +14,8 @@ from typing import Any, ParamSpec, TypeVar
 
 from .folder import Component, Config, Weights, last_read
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 PLAIN = 1 << 16  # numbers up to here need no axis of a tensor that is as long
 LONGEST = 1024  # entries of a list

@@ -43,7 +43,7 @@ class Encoder:
             [self.instead or prompt for prompt in prompts], padding="max_length", truncation=True, return_tensors="pt",
             max_length=length,
         )  # fmt: skip
-        rows = self.model.get_input_embeddings().num_embeddings
+        rows = self.model.get_input_embeddings().num_embeddings  # type: ignore[operator]
         if batch["input_ids"].max() >= rows:
             raise ValueError(
                 f"a token has number {int(batch['input_ids'].max())}, this encoder knows {rows}: they belong to different models"
