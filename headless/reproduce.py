@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..schedulers.whole_file import passing
 from .context import Context
 from .graph import execute
 from .open_picture import PictureError, open_picture
@@ -62,7 +63,7 @@ def verify(png: Path, nodes: Registry, context: Context, check: Callable[[Any], 
     try:
         if type(then.get("threads")) is int and 1 <= then["threads"] <= (os.cpu_count() or 1):
             torch.set_num_threads(then["threads"])
-        with tempfile.TemporaryDirectory(prefix="sampling-kit-") as scratch:
+        with tempfile.TemporaryDirectory(prefix="sampling-kit-") as scratch, passing():
             here = Path(scratch)
             places: dict[str, Any] = dict(
                 output=here / "output", temp=here / "temp", new_models=here / "models"

@@ -15,13 +15,8 @@ from pathlib import Path
 import pytest
 
 from sampling_kit.headless.workflow import JSON_LIMIT, MOST_NODES, WorkflowError, load
-from sampling_kit.schedulers.files import (
-    LARGEST_HEADER,
-    LARGEST_TABLES,
-    MOST_VALUES,
-    count_values,
-    parse_json,
-)
+from sampling_kit.schedulers.store import LARGEST_TABLES, LARGEST_TEXT
+from sampling_kit.schedulers.strict_json import MOST_VALUES, count_values, parse_json
 
 resource = pytest.importorskip("resource", reason="peak memory of a process")
 PACK = Path(__file__).resolve().parents[1]
@@ -37,7 +32,7 @@ from sampling_kit.headless.graph import check
 from sampling_kit.headless.registry import registry
 from sampling_kit.headless.workflow import load
 from sampling_kit.schedulers.denoiser.diffusers import folder
-from sampling_kit.schedulers.fit import store, trajectories
+from sampling_kit.schedulers.fit import fit_files, forward, trajectories
 
 nodes = registry()
 for node in nodes.values():
@@ -135,7 +130,7 @@ def sparse_fit(file: Path) -> None:
 
 
 def long_header(file: Path) -> None:
-    written(file, struct.pack("<Q", LARGEST_HEADER + 1))
+    written(file, struct.pack("<Q", LARGEST_TEXT + 1))
     os.truncate(file, 2**32)
 
 
@@ -162,10 +157,10 @@ COSTLY: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "many numbers": (many_numbers, CHECK, "must be an object"),
     "one text": (one_text, CHECK, "Node class not found"),
     "chunks": (png_of_chunks, CHECK, "chunks"),
-    "metadata keys": (metadata_keys, "store.load(file)", "MB of text"),
-    "a sparse fit": (sparse_fit, "store.load(file)", "larger than 64 MB"),
-    "a long header": (long_header, "store.load_state(file)", "larger than"),
-    "a recording": (recording, "trajectories._description(file)", "more than 4 MB"),
+    "metadata keys": (metadata_keys, "fit_files.load(file)", "MB of text"),
+    "a sparse fit": (sparse_fit, "fit_files.load(file)", "larger than 64 MB"),
+    "a long header": (long_header, "forward.load(file)", "larger than"),
+    "a recording": (recording, "trajectories._description(file)", "more than 1 MB"),
     "shards": (shards, "folder.read_json(file.parent, file, folder.INDEX_LIMIT)", "more than"),
 }  # fmt: skip
 
@@ -180,8 +175,7 @@ def test_a_second_and_512_megabytes(name, costs):
 
 def test_counts_are_of_marks_outside_and_inside_of_texts():
     count_values("," * MOST_VALUES)
-    count_values(b"[" * MOST_VALUES)
-    for text in ("," * (MOST_VALUES + 1), "[{" * MOST_VALUES, b"," * (MOST_VALUES + 1)):
+    for text in ("," * (MOST_VALUES + 1), "[{" * MOST_VALUES):
         with pytest.raises(ValueError, match="more than"):
             count_values(text)
     with pytest.raises(ValueError, match="more than"):

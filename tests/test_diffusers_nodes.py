@@ -14,9 +14,8 @@ from diffusers_folders import TINY, conditioning, save
 from sampling_kit.headless.cli import main
 from sampling_kit.headless.context import Context, use
 from sampling_kit.headless.core import sampling as core
-from sampling_kit.nodes import NODES
+from sampling_kit.nodes import NODES, host
 from sampling_kit.nodes.denoiser import folders as diffusers_folders
-from sampling_kit.nodes.host.alone import guider as host
 from sampling_kit.nodes.host.latent_layout import LatentLayout
 from sampling_kit.schedulers.denoiser import diffusers as kit
 from sampling_kit.schedulers.noise import PerImageNoise
@@ -248,7 +247,7 @@ def test_empty_latents_have_the_model_s_shape(folder):
     with pytest.raises(ValueError, match="frames = 5"):
         empty("ddpm", 64, 48, 5, 1)
     shipped = node("EmbeddedDenoiser", kind={"kind": "gaussian", "size": 24, "scenes": 4, "rank": 2})[0]  # fmt: skip
-    assert host.latent_layout(shipped) == LatentLayout(3, spatial=1)
+    assert host.models.latent_layout(shipped) == LatentLayout(3, spatial=1)
 
 
 def test_too_small_is_said():
@@ -272,7 +271,7 @@ def test_dtype_and_why(folder, models):
     full = load("stored-bf16", dtype="fp32")
     a, b = (drawn("cogvideox-5b", m, full[1], latent)[1] for m in (settings, full[0]))
     assert error(a, b) < 1e-5
-    facts = host.facts_of(settings)
+    facts = host.models.facts_of(settings)
     assert facts.compute == torch.float32 and torch.float16 not in facts.family
 
 

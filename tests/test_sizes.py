@@ -14,8 +14,8 @@ from click.testing import CliRunner
 
 from sampling_kit.headless.cli import main
 from sampling_kit.nodes import NODES
-from sampling_kit.nodes.image.images import sheet
 from sampling_kit.nodes.image.sizes import MOST_PIXELS, zeros
+from sampling_kit.schedulers.show.contact_sheet import tiles
 
 BY_ID = {node.define_schema().node_id.removeprefix("SamplingKit"): node for node in NODES}
 PACK = Path(__file__).resolve().parents[1]
@@ -55,9 +55,9 @@ def test_bounds_are_those_of_the_widgets(node):
 
 def test_a_sheet_is_bounded_before_it_is_drawn():
     pictures = torch.zeros(1, 64, 64, 3).expand(50, -1, -1, -1)
-    assert sheet([pictures], 5, 1, 2).shape == (1, 662, 332, 3)
+    assert tiles([pictures], 5, 1, 2).shape == (1, 662, 332, 3)
     with pytest.raises(ValueError, match=rf"scale = 32.*at most {MOST_PIXELS}"):
-        sheet([pictures], 5, 32, 256)
+        tiles([pictures], 5, 32, 256)
 
 
 def test_zeros_are_zeros():

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ...nodes import host
+from ...schedulers.whole_file import passing
 from ..context import Context
 from ..graph import execute
 from ..open_picture import open_picture
@@ -35,14 +36,14 @@ class Worker:
         typed: frozenset[str] = frozenset(),
     ) -> None:
         torch.set_num_threads(threads)
-        self.device = str(host.set_device(device))
+        self.device = str(host.places.set_device(device))
         self.input, self.models = Path(input), Path(models)
         self.typed, self.nodes = typed, registry()
         self.kept: dict[str, Any] = {}
 
     def run(self, name: str, prompt: Prompt) -> tuple[Record, Files]:
         """(what happened, the files it made by name); NodeFailure where a node raises."""
-        with tempfile.TemporaryDirectory(prefix="sampling-kit-") as scratch:
+        with tempfile.TemporaryDirectory(prefix="sampling-kit-") as scratch, passing():
             output, temp = Path(scratch) / "output", Path(scratch) / "temp"
             here = Context(
                 output,

@@ -14,8 +14,10 @@ from typing import Any
 
 from ...schedulers.denoiser.diffusers import Folder, Weights, read_file, read_folder
 from ...schedulers.denoiser.diffusers.folder import NETWORKS
-from ..host import io, model_folders, typed_path
+from .. import host
+from ..host import io
 from ..ui.file_names import is_there, leads_out
+from ..ui.inputs import listed
 
 KIND = "diffusers"
 SHIPPED = Path(__file__).resolve().parents[2] / "embedded" / "diffusers"
@@ -25,7 +27,7 @@ DEPTH = 3  # as deep as models--owner--name/snapshots/revision
 
 def names() -> list[str]:
     """The folders there are, for a combo."""
-    roots = [*model_folders(KIND), SHIPPED]
+    roots = [*host.places.model_folders(KIND), SHIPPED]
     found = (p.relative_to(root).as_posix() for root in roots for p in _below(root, DEPTH))
     return sorted(set(found))  # fmt: skip
 
@@ -58,13 +60,13 @@ def resolve(name: str, input: str = "folder") -> tuple[Path, Path]:
     Without ComfyUI ``name`` may be an absolute path that a person typed (``typed_path``), which is then its own
     root. ValueError naming ``input`` if there is none, if it lies outside or if it holds no model.
     """
-    roots = model_folders(KIND)
+    roots = host.places.model_folders(KIND)
     places = " or ".join(map(str, roots)) or "models/diffusers"
     said = f"{input} = {str(name)[:200]!r}"
     if not isinstance(name, str) or not name.strip() or "\0" in name:
         raise ValueError(f"{said}: choose a diffusers folder; they belong in {places}")
     path, outside = Path(name), leads_out(name)
-    if path.is_absolute() and typed_path(name):
+    if path.is_absolute() and host.places.typed_path(name):
         return _with_model(path, said), path.resolve()
     for root in () if outside else (*roots, SHIPPED):
         path = root / name
@@ -113,7 +115,7 @@ def stamp(name: str) -> list[Any]:
 def folder_input(id: str = "folder") -> Any:
     """The widget. Nodes with it give their choice to :func:`resolve` in ``validate_inputs``."""
     return io.Combo.Input(
-        id, options=names(),
+        id, options=listed(names),
         tooltip="A folder below models/diffusers, as save_pretrained writes it: model_index.json, scheduler, unet or "
         "transformer, vae, text encoders. safetensors only; nothing is downloaded.",
     )  # fmt: skip
@@ -129,7 +131,7 @@ def file_names() -> list[str]:
     """The safetensors below models/diffusion_models, for a combo."""
     found = (
         file.relative_to(root).as_posix()
-        for root in model_folders(FILES)
+        for root in host.places.model_folders(FILES)
         for file in sorted(root.rglob("*.safetensors"))
     )
     return sorted(set(found))
@@ -139,11 +141,11 @@ def open_file(name: str, input: str = "weights") -> Weights | None:
     """The checked weights of a choice; None for the folder's own. ValueError naming ``input``."""
     if not name or name == OWN:
         return None
-    roots = model_folders(FILES)
+    roots = host.places.model_folders(FILES)
     places = " or ".join(map(str, roots)) or f"models/{FILES}"
     said = f"{input} = {str(name)[:200]!r}"
     if leads_out(name):
-        if not (Path(name).is_absolute() and typed_path(name)):
+        if not (Path(name).is_absolute() and host.places.typed_path(name)):
             raise ValueError(
                 f"{said} leads outside of {places}: copy the file there, or type its path, --set NODE.{input}=PATH"
             )

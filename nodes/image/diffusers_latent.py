@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..host import io, latent_layout
+from .. import host
+from ..host import io
 from ..ui.file_names import refusal
 from .sizes import MOST_CODED, check_product, check_size, zeros
 
@@ -46,7 +47,7 @@ class EmptyDiffusersLatent(io.ComfyNode):
     ) -> Any:
         sizes = dict(width=width, height=height, frames=frames, batch_size=batch_size)
         check_product(MOST_CODED, **sizes)
-        layout = latent_layout(model)
+        layout = host.models.latent_layout(model)
         if frames > 1 and layout.dims != 3:
             raise ValueError(f"frames = {frames}: this MODEL makes pictures; set frames to 1")
         samples = zeros(layout.shape(batch_size, width, height, frames))

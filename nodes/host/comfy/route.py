@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from aiohttp import web
-from server import PromptServer
+log = logging.getLogger("sampling_kit")
 
 THREADS, WAITING = 2, 64
 
@@ -19,6 +19,12 @@ def add_route(path: str, answer: Callable[[bytes], tuple[int, dict[str, Any]]], 
     A body of more than ``most`` bytes is read no further. Answers are made on threads of the route's own, so that
     the server's are free; when WAITING wait already, the answer is 503.
     """
+    try:
+        from aiohttp import web
+        from server import PromptServer
+    except ImportError as error:
+        log.warning("the nodes' live pictures are off: %s", error)
+        return
     server = getattr(PromptServer, "instance", None)
     if server is None:  # imported by a tool, not by the server
         return

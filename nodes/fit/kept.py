@@ -1,0 +1,74 @@
+"""A fit in the folder of its recording, so that it goes on after an interruption; and its card as text."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...schedulers.fit import fit_files
+from ...schedulers.solver.fitted import FittedSolver, Table
+from ...schedulers.whole_file import write_whole
+from .recording import Recording
+
+SUFFIX = ".safetensors"
+PARTS = 1000  # of a progress bar
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A fit in the folder of its recording: its starts and states while it runs, the result later."""
+
+    recording: Recording
+    key: tuple[Any, ...]
+
+    def file(self, what: str) -> Path:
+        digest = hashlib.sha256(repr(self.key).encode()).hexdigest()[:16]
+        return self.recording.trajectories.folder / f"fit-{digest}-{what}{SUFFIX}"
+
+    @property
+    def done(self) -> Path:
+        return self.file("done")
+
+    def starts(self, make: Callable[[], Mapping[str, Table]]) -> list[FittedSolver]:
+        """The tables to start from, each with its name on its card; made once. They count when their list is there,
+        which is written last: a fit does not go on from a part of its starts."""
+        folder, count = self.recording.trajectories.folder, self._count()
+        files = [self.file(f"start-{i:02}") for i in range(count)]
+        if not files or not all(file.is_file() for file in files):
+            for old in folder.glob(self.file("state-*").name):  # of other starts
+                old.unlink()
+            tables = make()
+            files = [self.file(f"start-{i:02}") for i in range(len(tables))]
+            for file, (name, table) in zip(files, tables.items(), strict=True):
+                fit_files.save(file, [FittedSolver(table, {"start": name})])
+            write_whole(self.listing, json.dumps({"starts": len(files)}))
+        return [fit_files.load(file).fits[0] for file in files]
+
+    @property
+    def listing(self) -> Path:
+        return self.file("starts").with_suffix(".json")
+
+    def _count(self) -> int:
+        """How many starts there are; 0 where they are not all there."""
+        try:
+            count = json.loads(self.listing.read_text())["starts"]
+        except (OSError, ValueError, TypeError, KeyError):
+            return 0
+        return count if isinstance(count, int) and 0 < count < 1000 else 0
+
+    def finish(self, fit: FittedSolver) -> None:
+        fit_files.save(self.done, [fit])
+        self.listing.unlink(missing_ok=True)
+        for name in ("start-*", "state-*"):
+            for file in self.recording.trajectories.folder.glob(self.file(name).name):
+                file.unlink(missing_ok=True)  # another process may be at the same fit
+
+
+def card_text(fit: FittedSolver) -> str:
+    """The card for people."""
+    rows = {"evaluations per run": fit.table.nfe, "window": fit.table.window, **fit.card}
+    return "\n".join(f"{k}: {v}" for k, v in rows.items() if v is not None)
