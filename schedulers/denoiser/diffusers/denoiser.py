@@ -22,6 +22,7 @@ from ...path import Path, rescale
 from ..analytic import Denoiser
 from .adapters import Adapter, Call, Conditioning, adapter_of, tokens
 from .folder import Config, Folder, Weights
+from .limits import check_scheduler, errors_named
 from .loading import build, library
 from .loading import set_dtype as cast
 from .training import Training, read_training
@@ -60,6 +61,7 @@ def choose_dtype(
     return torch.float32, f"the weights are stored in {str(stored).removeprefix('torch.')}"
 
 
+@errors_named
 def load(
     folder: Folder,
     dtype: str | torch.dtype = "auto",
@@ -75,6 +77,7 @@ def load(
     where = f"{part.path}/config.json"
     adapter = adapter_of(part.kind, where)
     adapter.check(part.config, where)
+    check_scheduler(folder.scheduler)
     training = read_training(folder.scheduler)
     library("diffusers")
     weights = weights or folder.network_weights
