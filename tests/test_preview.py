@@ -110,7 +110,7 @@ def test_runs_are_overlaid_with_their_own_schedule_and_name():
 def test_a_plan_has_a_row_per_stage_and_null_where_nothing_is_used():
     plan = shown(graph(), "6")["plan"]
     assert (plan["nfe"], plan["order"], plan["steps"], plan["stages"]) == (5, 1, 5, 6)
-    assert plan["columns"][:4] == ["stage", "step", "alpha", "sigma"]
+    assert plan["columns"][:5] == ["stage", "step", "σ", "path α", "path σ"]
     assert plan["rows"][0][plan["columns"].index("D[0]")] is None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -17,6 +18,9 @@ from sampling_kit.headless import provenance
 from sampling_kit.headless.cli import main
 from sampling_kit.headless.png_text import read_text_chunks
 from sampling_kit.headless.save import save_images
+from sampling_kit.schedulers.noise_schedule import LinearVP, RectifiedFlowSchedule
+from sampling_kit.schedulers.solver import DDIM
+from sampling_kit.schedulers.spacing import Trailing, space
 
 
 def sampling_kit(*arguments: object) -> tuple[int, str]:
@@ -144,3 +148,29 @@ def test_verify_writes_to_a_folder_of_its_own_and_takes_over_no_wild_setting(tmp
     assert there == {"models", "models/solvers", "models/solvers/mine.safetensors", "a_00001_.png"}
     other = CliRunner().invoke(main, ["verify", saved["filename"], "--set", "3.width=16"])
     assert other.exit_code == 2 and "--set may only repeat" in other.stderr
+
+
+def test_a_plan_s_digest_is_that_of_pictures_saved_before_its_columns_were_renamed():
+    plan = DDIM().plan(space(LinearVP(), 3, Trailing()))
+    old = [
+        {"stage": row["stage"], "step": row["step"], "alpha": row["path α"], "sigma": row["path σ"]}
+        | {
+            name: row[name]
+            for name in row
+            if name not in ("stage", "step", "σ", "path α", "path σ")
+        }
+        for row in plan.rows()
+    ]
+    assert (
+        provenance.plan_digest(list(plan.rows()))
+        == hashlib.sha256(json.dumps(old).encode()).hexdigest()
+    )
+
+
+def test_sigma_in_a_plan_is_the_value_of_sigmas():
+    for points in (
+        space(LinearVP(zero_snr=True), 4, Trailing()),
+        space(RectifiedFlowSchedule(), 4, Trailing()),
+    ):
+        shown = [row["σ"] for row in DDIM().plan(points).rows()]
+        assert shown == points.sigmas()
