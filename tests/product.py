@@ -5,8 +5,9 @@
 
 runs each solver once, on the paths in turn; ``pytest --full`` runs each solver on each path. With ``by=type``
 the solvers of a class are one item by default (and the report names the one that failed): for short tests,
-of which there would be thousands. A test that takes long and whose kind another, shorter test covers is
-marked ``full`` and runs with ``--full`` only.
+of which there would be thousands. What a path can hide (α = 1 on VE) a short test asks on every path itself.
+
+A test that takes long and whose kind another, shorter test covers is marked ``full`` and runs with ``--full``.
 """
 
 from __future__ import annotations
