@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from sampling_kit.benchmarks import fuzz_folders
 from sampling_kit.benchmarks.mutate import (
     Change,
     graph_change,
@@ -32,6 +33,7 @@ class Target:
     run: Callable[[bytes], None]
     good: Callable[[], list[bytes]]
     change: Callable[[], Change]
+    tried: int = 300  # changed inputs in the tests
 
 
 @contextmanager
@@ -196,7 +198,7 @@ def tensor_files() -> list[bytes]:
     from sampling_kit.schedulers.denoiser import network
     from sampling_kit.schedulers.fit import fit_files, predictor
     from sampling_kit.schedulers.fit.amed_predictors import FeaturePredictor
-    from sampling_kit.schedulers.fit.forward import Forward, ForwardState, Move
+    from sampling_kit.schedulers.fit.forward import Forward, ForwardState, MoveRecord
     from sampling_kit.schedulers.path import VE
     from sampling_kit.schedulers.points import Points
     from sampling_kit.schedulers.solver import DPMSolverMultistep, HeunEDM
@@ -214,7 +216,7 @@ def tensor_files() -> list[bytes]:
     fit_files.save(folder / "fit", [FittedSolver(mixed, card)])
     predictor.save(folder / "predictor", FeaturePredictor(), {"text": "a"})
     numbers = np.linspace(0.1, 0.2, 3)
-    records = (Move("a", 3, 0.1, 0.1, 1e-3, True),)
+    records = (MoveRecord("a", 3, 0.1, 0.1, 1e-3, True),)
     state = ForwardState(
         table, table, numbers, numbers, numbers, np.eye(3), numbers, records=records
     )
@@ -261,6 +263,10 @@ def requests() -> list[bytes]:
     return made
 
 
+def run_folder(data: bytes) -> None:
+    fuzz_folders.run(data, scratch(), promised)
+
+
 def graphs() -> Change:
     return json_change(words(), graph_change(nodes()))
 
@@ -270,6 +276,7 @@ TARGETS = {
     "png": Target(run_png, pictures, lambda: png_change(graphs())),
     "fit": Target(run_fit, tensor_files, lambda: tensors_change(json_change(()))),
     "route": Target(run_route, requests, graphs),
+    "folder": Target(run_folder, fuzz_folders.texts, fuzz_folders.change, 40),
 }
 
 

@@ -8,10 +8,10 @@ from sampling_kit.benchmarks.defect import Defect
 SPACINGS = (
     Defect("spacing: KL optimal without its tangent", "schedulers/spacing/in_noise.py",
            "np.tan(angles)", "top + ramp * (bottom - top)",
-           ("tests/test_schedules.py::test_kl_optimal_is_the_tangent_of_even_angles",)),
+           ("tests/test_schedules.py::test_levels_follow_the_spacing_s_formula",)),
     Defect("spacing: exponential with another exponent", "schedulers/spacing/in_noise.py",
            "Polyexponential(1.0)", "Polyexponential(1.5)",
-           ("tests/test_schedules.py::test_exponential_is_a_geometric_series",)),
+           ("tests/test_schedules.py::test_levels_follow_the_spacing_s_formula",)),
     Defect("spacing: polyexponential with the inverse exponent", "schedulers/spacing/in_noise.py",
            "(1 - ramp) ** self.rho", "(1 - ramp) ** (1 / self.rho)",
            ("tests/test_schedules.py::test_polyexponential_is_k_diffusion_s",)),
@@ -58,7 +58,7 @@ NOISE = (
     Defect("noise: the picture under the noise unscaled", "schedulers/sample.py",
            "latent * point.alpha", "latent",
            ("tests/test_known_steps.py::test_a_run_starts_as_comfyui_s",)),
-    Defect("noise: an empty latent taken for a picture", "nodes/host/alone/model.py",
+    Defect("noise: an empty latent taken for a picture", "nodes/host/alone/models.py",
            " if bool(latent.count_nonzero()) else latent", "",
            ("tests/test_diffusers_nodes.py::test_an_empty_latent_is_no_picture",)),
 )
@@ -119,7 +119,7 @@ SOLVERS = (
     Defect("solver: a trial state is committed", "schedulers/solver/formula.py",
            "commit=False", "commit=True", ("tests/test_elsewhere_solvers.py::test_heun_equals_diffusers",)),
     Defect("solver: a history one short", "schedulers/solver/multistep.py",
-           "*known][: self.memory]", "*known][: max(self.memory - 1, 1)]",
+           "*past][: self.memory]", "*past][: max(self.memory - 1, 1)]",
            ("tests/test_elsewhere_solvers.py::test_dpm_multistep_equals_diffusers",)),
     Defect("solver: the corrector's sign", "schedulers/solver/multistep.py",
            "x = x + grid[i].alpha * change", "x = x - grid[i].alpha * change",
@@ -181,10 +181,10 @@ SOLVERS = (
            "stage.noise * c", "stage.noise",
            ("tests/test_solvers.py::test_a_plan_means_the_same_in_other_coordinates",)),
     Defect("solver: a plan brought to another path tells the old level", "schedulers/solver/plan.py",
-           "path.at(stage.told.kappa)", "stage.told",
+           "path.at(stage.noise_label.kappa)", "stage.noise_label",
            ("tests/test_solvers.py::test_a_plan_means_the_same_in_other_coordinates",)),
     Defect("solver: velocities paired whatever their scales", "schedulers/solver/kernels.py",
-           "> 1e-9 * abs(known)", "> 1e9 * abs(known)",
+           "> 1e-9 * abs(scale)", "> 1e9 * abs(scale)",
            ("tests/test_known_steps.py::test_moves_pair_only_what_is_one_difference",)),
     Defect("solver: the PI controller's sign", "schedulers/solver/adaptive.py",
            "(0.8, -0.31, 0.0)", "(0.8, 0.31, 0.0)",
@@ -285,6 +285,13 @@ FITS = (
            'max(errors["rmse"] / start["rmse"], errors["median"] / start["median"])', 'errors["rmse"] / start["rmse"]', ("tests/test_selection.py",)),
     Defect("fit: gradient judged by its median alone", "schedulers/fit/run_fit.py",
            'max(errors["rmse"] / start["rmse"], errors["median"] / start["median"])', 'errors["median"] / start["median"]', ("tests/test_selection.py",)),
+    Defect("file: its name is there before its bytes", "schedulers/whole_file.py",
+           "    sync_file(part)\n", "",
+           ("tests/test_whole_file.py::test_the_bytes_are_on_the_disk_before_the_name_and_the_name_before_the_return",), inside="def put("),
+    Defect("file: NaN is read", "schedulers/store.py",
+           "if wrong := self.format._not_finite(t)", 'if wrong := ""', ("tests/test_store.py::test_numbers_are_finite",)),
+    Defect("file: a newer version is read", "schedulers/store.py",
+           'int(facts["version"]) > self.version', "False", ("tests/test_store.py::test_every_kind_has_one_kind_of_error",)),
     Defect("fit: an interrupted one begins anew", "schedulers/fit/run_fit.py",
            "file is not None and file.exists()", "False", ("tests/test_selection.py::test_a_fit_that_was_stopped_goes_on_from_its_file",)),
     Defect("fit: gradient ascent", "schedulers/fit/gradient.py",
@@ -309,6 +316,42 @@ FITS = (
     Defect("fit: a fitted run begins at the table's pure noise", "schedulers/solver/fitted.py",
            "min(k, start) if math.isinf(k) else k", "k",
            ("tests/test_fit_core.py::test_pure_noise_as_the_host_writes_it",)),
+)
+
+MISSING = "tests/test_missing_names.py::test_only_the_nodes_that_need_the_name_fail_and_say_which"
+HOST = (
+    Defect("host: a file that needs ComfyUI's internals imported with the pack", "nodes/host/comfy/runs.py",
+           'T = TypeVar("T")\n', 'T = TypeVar("T")\nfrom .guider import Guider  # noqa\n', (MISSING,)),
+    Defect("host: an error that does not name the node", "nodes/host/comfy/missing.py",
+           'f"{title}: this ComfyUI', 'f"this ComfyUI', (MISSING,)),
+    Defect("host: a class that ComfyUI drops costs every node with a MODEL", "nodes/host/comfy/model.py",
+           "for name in names if hasattr(ms, name))", "for name in names)", (MISSING,)),
+)
+
+QUEUE = (
+    Defect("queue: a redirect to any host is followed", "headless/queue/access.py",
+           "there.hostname == here.hostname and", "", ("tests/test_queue_faults.py::test_where_a_redirect_may_lead",)),
+    Defect("queue: an old failure is a result", "headless/queue/lane.py",
+           "return entry.error is None and whole", "return whole",
+           ("tests/test_queue_servers.py::test_a_failure_from_before_this_command_is_no_result",)),
+    Defect("queue: a link leads out of the folder", "headless/queue/names.py",
+           "not real.is_relative_to(folder.resolve())", "False",
+           ("tests/test_queue_local.py::test_a_link_in_the_output_folder_is_not_followed_out",)),
+    Defect("queue: a login page is a picture", "headless/queue/content.py",
+           "if expected is not None and not any(", "if False and any(",
+           ("tests/test_queue_faults.py::test_every_known_kind_of_file_is_told_from_a_web_page",)),
+    Defect("queue: a bomb is unpacked whole", "headless/queue/http.py",
+           "opener.decompress(piece, most + 1 - total)", "opener.decompress(piece)",
+           ("tests/test_queue_faults.py::test_limits_hold_in_memory",)),
+    Defect("queue: node_errors in a 200 are no failure", "headless/queue/answers.py",
+           'if mapping(answer.get("node_errors")):', "if False:",
+           ("tests/test_queue_servers.py::test_a_graph_taken_in_part_is_no_result_now_or_later",)),
+    Defect("queue: a secret that the server repeats is stored", "headless/queue/lane.py",
+           "tuple(hide(text) for text in done.texts)", "done.texts",
+           ("tests/test_queue_servers.py::test_no_secret_is_printed_or_stored",)),
+    Defect("queue: every message ends the wait for the look", "headless/queue/lane.py",
+           "asyncio.wait({message}, timeout=most)", "asyncio.wait({message})",
+           ("tests/test_queue_faults.py::test_a_chatty_extension_does_not_postpone_the_look",)),
 )
 
 KEPT = (
@@ -347,5 +390,32 @@ KEPT = (
            ("tests/test_ray.py::test_a_token_of_our_own_is_new_and_stays_in_the_process",)),
 )
 
+STRANGERS = (
+    Defect("pictures: any reader of Pillow's", "headless/open_picture.py",
+           "Image.open(stream, formats=FORMATS)", "Image.open(stream)",
+           ("tests/test_pictures.py::test_ghostscript_never_starts",)),
+    Defect("paths: a workflow's absolute path is taken", "nodes/host/alone/places.py",
+           "return _typed(name)", "return True",
+           ("tests/test_paths.py::test_a_typed_path_is_taken_and_the_same_text_in_a_workflow_is_not",)),
+    Defect("verify: fits go to the user's models", "headless/reproduce.py",
+           'new_models=here / "models"', "new_models=None",
+           ("tests/test_provenance.py::test_verify_writes_to_a_folder_of_its_own_and_takes_over_no_wild_setting",)),
+    Defect("JSON: values are made before they are counted", "schedulers/strict_json.py",
+           "    count_values(text)\n\n", "\n",
+           ("tests/test_costly_text.py::test_counts_are_of_marks_outside_and_inside_of_texts",)),
+    Defect("model folders: every field reaches the class", "schedulers/denoiser/diffusers/limits.py",
+           "name in (names or declared)", "name",
+           ("tests/test_model_folders.py::test_what_names_code_or_a_hub_reaches_no_library",)),
+    Defect("terminal: control characters pass", "schedulers/printable.py",
+           'return " " if unicodedata.category(char) == "Zs" else STAND_IN', "return char",
+           ("tests/test_terminal.py::test_every_character_that_does_something_is_replaced",)),
+    Defect("route: the sum over nodes is not bounded", "nodes/ui/live_route.py",
+           "self.levels += min(", "self.levels = min(",
+           ("tests/test_preview.py::test_what_many_nodes_make_together_is_bounded",)),
+)
+
 #: All rows.
-DEFECTS: tuple[Defect, ...] = (*SPACINGS, *NOISE, *PREDICTIONS, *SOLVERS, *RESUME, *GUIDANCE, *FITS, *KEPT)
+DEFECTS: tuple[Defect, ...] = (
+    *SPACINGS, *NOISE, *PREDICTIONS, *SOLVERS, *RESUME, *GUIDANCE, *FITS, *HOST, *KEPT,
+    *QUEUE, *STRANGERS,
+)

@@ -1,6 +1,6 @@
 """Sweeps and queues under fire: killed at random and started again, results counted and compared.
 
-    python -m benchmarks.reliability [sweep] [speed] [queue] [soak] [server] [nodes] [price] [load]
+    python -m benchmarks.reliability [sweep] [speed] [queue] [soak] [server] [nodes] [proxy] [several] [price] [load]
         [--items 200] [--kills 10] [--workers 4] [--json]
 
 sweep   a sweep of ``--items`` on two workers, killed with SIGKILL ``--kills`` times at random moments and
@@ -10,6 +10,8 @@ queue   20 prompts on a real ComfyUI that is killed and started again in the mid
         ~/comfy/ComfyUI); skipped where there is none
 soak    ``--prompts`` small prompts in one process: the slope of its memory and open files after the warm-up
 server  ``--queued`` prompts through the queue of a real ComfyUI: results, and the slopes of the server
+proxy   ``--queued`` jobs through the queue client while a proxy injects faults at random (benchmarks/queue_load.py)
+several ``--queued`` jobs on two servers of which one is killed twice, by a client that is killed three times
 price   milliseconds that it takes to be sure of a picture, an item of a sweep, a record of the queue
 load    a sweep of ``--items`` on ``--workers``, hit ``--kills`` times: a worker, the command, or a power cut (the copy of
         an ext4 device, where this is root); items, each once. The full size: load --items 10000 --kills 50
@@ -33,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from . import cuts
+from .queue_load import proxy, several
 
 PACK = Path(__file__).resolve().parents[1]
 
@@ -294,7 +297,18 @@ def on_two_nodes(work: Path, items: int = 8) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parts = "sweep", "speed", "queue", "soak", "server", "nodes", "price", "load"
+    parts = (
+        "sweep",
+        "speed",
+        "queue",
+        "soak",
+        "server",
+        "nodes",
+        "proxy",
+        "several",
+        "price",
+        "load",
+    )
     parser.add_argument("parts", nargs="*", choices=[*parts, []], default=list(parts))
     parser.add_argument("--items", type=int, default=200)
     parser.add_argument("--kills", type=int, default=10)
@@ -312,6 +326,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             soak=lambda work: soak(options.prompts, work),
             server=lambda work: server(options.queued, work),
             nodes=on_two_nodes,
+            proxy=lambda work: proxy(options.queued, work),
+            several=lambda work: several(options.queued, work),
             price=lambda work: cuts.price(200, work),
             load=lambda work: cuts.load(
                 options.items, options.kills, options.workers, graph(1, 24, "gaussian"), work

@@ -23,6 +23,7 @@ from .whole_file import whole
 
 #: Bytes of a file that is read into memory, and of its header.
 LARGEST, LARGEST_TEXT = 2**32, 2**24
+LARGEST_TABLES = 2**26  # of a file that holds tables of numbers, no pictures and no networks
 #: Tensors in a file, and what each puts into the header: two strings and three keys.
 MOST_TENSORS, STRINGS = 50_000, 5
 #: Types of tensors: what NumPy and every device know.
@@ -69,14 +70,14 @@ class Format:
             part.chmod(mode)
 
     @contextmanager
-    def opened(self, file: Path) -> Iterator[Stored]:
+    def opened(self, file: Path) -> Iterator[OpenFile]:
         """The file while it is open. What is wrong with it, or found wrong inside the block, becomes a BadFile."""
         from safetensors import SafetensorError, safe_open
 
         try:
             check_size(file, self.largest)
             with safe_open(file, "pt") as content:
-                yield Stored(self, content, self._facts(content.metadata() or {}), file)
+                yield OpenFile(self, content, self._facts(content.metadata() or {}), file)
                 return
         except (BadFile, torch.OutOfMemoryError):
             raise
@@ -113,7 +114,7 @@ class Format:
 
 
 @dataclass(frozen=True)
-class Stored:
+class OpenFile:
     """An open file and the facts in its header; tensors are read when they are asked for, and checked."""
 
     format: Format
@@ -153,7 +154,8 @@ def check_size(file: Path, largest: int = LARGEST) -> None:
         raise FileNotFoundError("there is no such file")
     size = file.stat().st_size
     if size > largest:
-        raise ValueError(f"it is larger than {largest >> 30} GB")
+        limit = f"{largest >> 30} GB" if largest >> 30 else f"{largest >> 20} MB"
+        raise ValueError(f"it is larger than {limit}")
     with file.open("rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
         if length > size - 8:

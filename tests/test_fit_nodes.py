@@ -15,11 +15,10 @@ from PIL import Image
 from sampling_kit.headless.cli import main
 from sampling_kit.headless.context import Context, use
 from sampling_kit.headless.registry import registry
+from sampling_kit.nodes import host
 from sampling_kit.nodes.fit import fit_solver
 from sampling_kit.nodes.fit import fitted_solver as fitted
-from sampling_kit.nodes.fit import recording as recordings
 from sampling_kit.nodes.fit.fit_solver import fitted as fitted_for
-from sampling_kit.nodes.host.alone import fit_field as host
 from sampling_kit.schedulers.fit import compare, fit_files, grid
 from sampling_kit.schedulers.fit.forward import Forward
 from sampling_kit.schedulers.path import VE
@@ -376,13 +375,13 @@ def test_guidance_that_remembers_is_refused():
 
 def test_gradients_refused_where_the_model_has_none(monkeypatch):
     recording = recording_of(guider_of())
-    real = recordings.with_field
+    real = host.runs.with_field
 
     def quantised(*args):
         *most, then = args
         return real(*most, lambda ready: then(replace(ready, refusal="its weights are quantised")))
 
-    monkeypatch.setattr(recordings, "with_field", quantised)
+    monkeypatch.setattr(host.runs, "with_field", quantised)
     with pytest.raises(
         ValueError,
         match="Gradient needs gradients through the MODEL, but its weights are quantised; use forward",
@@ -396,7 +395,7 @@ def test_fields_of_mixed_rows():
     guiders = [guider_of(name="one of each"), guider_of(name="snow")]
     x = torch.randn(5, 3, 24, 24)
     rows = torch.tensor([8, 3, 0, 5, 21])
-    d = host.with_field(guiders, (3, 24, 24), 4, 0, lambda ready: ready.field(x, 2.0, rows))
+    d = host.runs.with_field(guiders, (3, 24, 24), 4, 0, lambda ready: ready.field(x, 2.0, rows))
     for i, row in enumerate(rows.tolist()):
         inner = guiders[row % 2].model.inner
         c = torch.zeros(1, 10)

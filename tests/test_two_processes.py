@@ -18,10 +18,11 @@ from PIL import Image
 
 pytest.importorskip("aiohttp", reason="needs aiohttp (extra 'queue')")
 
-from test_queue import JOBS, Fake, graph, queue, require_each_once, with_server
+from fake_comfy import Fake, graph
+from test_queue import JOBS, queue, require_each_once, with_server
 from test_sweep import GRID, SEEDS, Inline, items, workflow
 
-from sampling_kit.headless.queue import Done, Job, websocket
+from sampling_kit.headless.queue import Done, Job, limits
 from sampling_kit.headless.queue.ledger import LEASES, LEDGER, Ledger
 from sampling_kit.headless.save import save_images
 from sampling_kit.headless.sweep import sweep
@@ -175,12 +176,12 @@ def test_jobs_are_leased_to_one_process_at_a_time(tmp_path):
 
 def test_two_queues_share_their_jobs(tmp_path, monkeypatch):
     """Each job runs once; both clients end with every result."""
-    monkeypatch.setattr(websocket, "LOOK", 0.05)
+    monkeypatch.setattr(limits, "LOOK", 0.05)
 
     async def play(fake: Fake):
         clients = [queue(fake, tmp_path, ahead=2) for _ in range(2)]
         done = await asyncio.gather(*(client.run(JOBS) for client in clients))
-        return done, fake.ran, [len(client.submitted) for client in clients]
+        return done, fake.ran, [len(client.lanes[0].submitted) for client in clients]
 
     done, ran, submitted = with_server(play, pace=0.02)
     assert sorted(ran) == list(range(6))

@@ -18,13 +18,14 @@ from torch import Tensor
 
 from ..solver.band_mix import Mix
 from ..solver.fitted import FittedSolver, Table
-from ..store import Format, Stored
+from ..store import LARGEST_TABLES, Format, OpenFile
 
 FORMAT = Format(
     "sampling_kit_fit",
     "fitted solver",
     advice="Save Fitted Solver writes such files",
     infinity=True,
+    largest=LARGEST_TABLES,
 )
 #: What a card says; a fit may add more. ``None`` where it is not known.
 CARD: dict[str, str] = {
@@ -94,7 +95,7 @@ def load(file: File) -> Family:
         return family(FittedSolver(table_in(nfe, arrays), dict(card)) for nfe, card in cards)
 
 
-def arrays_of(stored: Stored) -> dict[str, Any]:
+def arrays_of(stored: OpenFile) -> dict[str, Any]:
     """The tensors of a file as arrays. Raises ValueError for other numbers than float64."""
     tensors = stored.tensors()
     for name, t in tensors.items():
