@@ -30,7 +30,10 @@ def price(pictures: int, work: Path) -> dict[str, Any]:
     from sampling_kit.headless.sweep import Folder, Item
     from sampling_kit.schedulers.whole_file import passing, write_whole
 
-    image = torch.rand(1, 512, 512, 3)
+    ramp = torch.linspace(0, 1, 512)
+    image = torch.stack(
+        [ramp * ramp[:, None], ramp.expand(512, 512), 1 - ramp.expand(512, 512)], -1
+    )[None]
     data = os.urandom(400_000)
     record = dict(nfe=1, network_calls=1, seconds=1.0, texts=[], files={"a.bin": ""})
 

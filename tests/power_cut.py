@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,7 +38,7 @@ class Disk:
         self.folders: set[Key] = set()
         self.lives: Counter[int] = Counter()  # how often an inode was given away
         self.calls: list[str] = []
-        self.busy = False
+        self.lock = threading.Lock()
         for folder, _, files in os.walk(self.root):
             self._synced(Path(folder))
             for file in files:
@@ -58,8 +59,6 @@ class Disk:
 
     def _watching(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
-            if self.busy:
-                return real(*arguments, **options)
             path = f"/proc/self/fd/{arguments[0]}" if name == "fsync" else arguments[0]
             if options.get("dir_fd") is not None:  # shutil.rmtree
                 path = f"/proc/self/fd/{options['dir_fd']}/{path}"
@@ -67,26 +66,20 @@ class Disk:
             if not place.is_relative_to(self.root):
                 return real(*arguments, **options)
             shown = f"{name} {place.name}"
-            self._quietly(f"before {shown}")
-            goes = Path(arguments[1]) if name in ("replace", "rename") else place
-            going = os.lstat(goes) if name in ENDING and os.path.lexists(goes) else None
-            answer = real(*arguments, **options)
-            if going is not None and (going.st_nlink == 1 or stat.S_ISDIR(going.st_mode)):
-                self.lives[going.st_ino] += 1
-            if name == "fsync":
-                self._synced(place)
-            self.calls.append(shown)
-            self._quietly(f"after {shown}")
+            with self.lock:  # threads sync at once; a cut comes between their calls
+                self.cut(self, f"before {shown}")
+                goes = Path(arguments[1]) if name in ("replace", "rename") else place
+                going = os.lstat(goes) if name in ENDING and os.path.lexists(goes) else None
+                answer = real(*arguments, **options)
+                if going is not None and (going.st_nlink == 1 or stat.S_ISDIR(going.st_mode)):
+                    self.lives[going.st_ino] += 1
+                if name == "fsync":
+                    self._synced(place)
+                self.calls.append(shown)
+                self.cut(self, f"after {shown}")
             return answer
 
         return call
-
-    def _quietly(self, shown: str) -> None:
-        self.busy = True
-        try:
-            self.cut(self, shown)
-        finally:
-            self.busy = False
 
     def _synced(self, path: Path) -> None:
         key = self._key(path.stat().st_ino)

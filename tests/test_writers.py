@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 PACK = Path(__file__).resolve().parents[1]
+FREE = {"part", "scratch"}  # names of what may be written to
 ROOMS = "schedulers", "nodes", "headless", "embedded"
 WRITER = "schedulers/whole_file.py"
 #: Calls that write to the path they are called on, or are given first.
@@ -22,6 +23,9 @@ MODES = set("wax+")
 def name_of(node: ast.expr) -> str:
     """The name an expression starts with: part for ``part / "a"`` and ``(part / name).parent``."""
     while not isinstance(node, ast.Name):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("Path", "File") and node.args:
+            node = node.args[0]
+            continue
         inner = next(
             (getattr(node, at) for at in ("value", "left", "func") if hasattr(node, at)), None
         )
@@ -40,7 +44,8 @@ def mode_of(call: ast.Call, place: int) -> str:
 
 
 def writes(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """(line, call) of everything that writes a file itself; what goes to a ``part`` is the writer's."""
+    """(line, call) of everything that writes a file itself; what goes to a ``part`` is the writer's, and a ``scratch`` folder
+    is a temporary one that goes after use."""
     for call in (n for n in ast.walk(tree) if isinstance(n, ast.Call)):
         shown = ast.unparse(call)[:80]
         if isinstance(call.func, ast.Name):
@@ -52,13 +57,13 @@ def writes(tree: ast.AST) -> Iterator[tuple[int, str]]:
         if not isinstance(call.func, ast.Attribute):
             continue
         owner, verb = name_of(call.func.value), call.func.attr
-        if owner == "part":
+        if owner in FREE:
             continue
         if owner == "os":
             if verb in OS:
                 yield call.lineno, shown
         elif owner == "shutil":
-            if verb in SHUTIL:
+            if verb in SHUTIL and name_of(call.args[1]) not in FREE:
                 yield call.lineno, shown
         elif verb == "open" and owner not in ("Image", "io"):
             if MODES & set(mode_of(call, 0)):
@@ -97,13 +102,22 @@ def test_nothing_writes_but_the_writer(room):
     assert not bad, "use schedulers.whole_file:\n" + "\n".join(bad)
 
 
+def test_a_scratch_folder_is_a_temporary_one():
+    for file in FILES:
+        text = (PACK / file).read_text(encoding="utf-8")
+        for line in (line.strip() for line in text.splitlines() if "scratch" in line):
+            if line.startswith("with ") and "as scratch" in line:
+                assert "TemporaryDirectory(" in line, f"{file}: {line}"
+            assert not line.startswith("scratch ="), f"{file}: {line}"
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "open(f, 'w')", "open(f, mode='ab')", "open(f, how)", "f.open('xb')", "f.write_text('')", "f.write_bytes(b'')",
         "(f / 'a').write_bytes(b'')", "picture.save(f)", "Image.fromarray(x).save(f)", "plt.savefig(f)",
         "figure.savefig('a.png')", "save_file(t, f)", "os.rename(a, b)", "os.replace(a, b)", "os.open(a, 1)",
-        "shutil.move(a, b)", "f.rename(g)", "f.touch()", "f.open('r+b')",
+        "shutil.move(a, b)", "shutil.copy(scratch, b)", "f.rename(g)", "f.touch()", "f.open('r+b')",
     ],
 )  # fmt: skip
 def test_what_writes_is_seen(text):
@@ -113,7 +127,7 @@ def test_what_writes_is_seen(text):
 @pytest.mark.parametrize(
     "text",
     [
-        "open(f)", "f.open('rb')", "part.write_bytes(b'')", "(part / name).write_bytes(b'')", "picture.save(part, 'PNG')",
+        "(Path(scratch) / name).write_text('')", "shutil.copyfile(a, Path(scratch) / name)", "open(f)", "f.open('rb')", "part.write_bytes(b'')", "(part / name).write_bytes(b'')", "picture.save(part, 'PNG')",
         "picture.save(out, 'PNG')", "store.save(f, fits)", "Image.open(f)", "save_file(t, part)", "name.replace('a', 'b')",
         "replace(context, a=1)", "part.open('xb')",
     ],

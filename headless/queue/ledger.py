@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ...schedulers.strict_json import parse_json
-from ...schedulers.whole_file import append_line, make_folder, sync_file, sync_folder
+from ...schedulers.whole_file import append_line, make_folder, sync_all
 from .jobs import Done
 
 LEDGER = "queue.jsonl"
@@ -116,7 +116,12 @@ class Ledger:
 
     def finish(self, id: str, done: Done) -> None:
         """Write a result down, once its files are on the disk; the job's lease ends."""
-        stored = {name: self._settled(name) for name in done.files}
+        files = [self.folder / name for name in done.files]
+        folders = {
+            one for file in files for one in file.parents if self.folder in (one, *one.parents)
+        }
+        sync_all([*files, *folders])
+        stored = {name: fingerprint(self.folder / name) for name in done.files}
         line = dict(id=id, label=done.label, files=done.files, texts=done.texts, stored=stored)
         with self._alone():
             append_line(self.file, json.dumps(line))
@@ -124,16 +129,6 @@ class Ledger:
         self._intact[id] = True
         self._reported.add(id)
         self._end_lease(id, forget=True)
-
-    def _settled(self, name: str) -> list[Any]:
-        """[bytes, SHA-256] of a file that is on the disk, with its name, when this returns."""
-        file = self.folder / name
-        sync_file(file)
-        for folder in file.parents:
-            sync_folder(folder)
-            if folder == self.folder:
-                break
-        return fingerprint(file)
 
     def _is_intact(self, id: str) -> bool:
         """Whether the files of a finished job are as they were written; asked of the disk once."""
