@@ -15,7 +15,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from .monotone import monotone_cubic
 from .noise_schedule import Array, NoiseSchedule
+from .number_list import number, require_one_way, words
+from .path import Flow
 from .points import Points
 from .settings import Settings, knob
 
@@ -27,6 +30,10 @@ class Spacing(Settings):
 
     def levels(self, schedule: NoiseSchedule, n: int) -> Array:
         raise NotImplementedError
+
+    def part(self, steps: int, n: int, denoise: float) -> int:
+        """How many of a run's ``steps`` are taken below denoise = 1, the last ones, where n were asked for."""
+        return n
 
 
 def space(
@@ -48,7 +55,8 @@ def space(
     kappas = [*spacing.levels(schedule, total), 0.0]
     if final == "sigma_min":
         kappas = [*spacing.levels(schedule, total + 1)]
-    return Points(schedule.path, tuple(kappas if denoise == 1 else kappas[-(n + 1) :]))
+    taken = spacing.part(len(kappas) - 1, n, denoise) if denoise < 1 else len(kappas) - 1
+    return Points(schedule.path, tuple(kappas[-(taken + 1) :]))
 
 
 def _time_levels(schedule: NoiseSchedule, times: Array) -> Array:
@@ -302,7 +310,9 @@ class FlowShift(Spacing):
 class Explicit(Spacing):
     """Your own noise levels as text, largest first. The list sets the number of steps.
 
-    Separate with commas or spaces; a final 0 may be left out. ``steps`` is ignored.
+    Separated by commas, semicolons, spaces or lines; [ ] and tensor( ) around them may stay, and a final 0 may be left
+    out. ``steps`` is ignored; denoise below 1 keeps that share of the list's steps, the last ones. A timestep on flow
+    is the schedule's time 0…1, or, where a number is above 1, 1000·σ as ComfyUI and diffusers print it.
     """
 
     title: ClassVar[str] = "explicit list"
@@ -314,25 +324,28 @@ class Explicit(Spacing):
     unit: str = knob("sigma", "What the numbers are.", options=("sigma", "timestep", "lambda"))
 
     def levels(self, schedule: NoiseSchedule, n: int) -> Array:
-        numbers = np.array([_number(word) for word in self.values.replace(",", " ").split()])
-        if self.unit == "sigma":
-            numbers = numbers[: len(numbers) - 1] if len(numbers) and numbers[-1] == 0 else numbers
-            kappas = np.array(Points.from_sigmas(schedule.path, numbers).kappas)
-        else:
-            kappas = schedule.kappa(numbers) if self.unit == "timestep" else np.exp(-numbers)
-        if len(kappas) == 0:
+        numbers = np.array([number(word) for word in words(self.values)])
+        flow = isinstance(schedule.path, Flow)
+        thousand = self.unit == "timestep" and flow and numbers.max(initial=0.0) > 1
+        if (self.unit == "sigma" or thousand) and len(numbers) and numbers[-1] == 0:
+            numbers = numbers[:-1]  # the end that every run gets
+        if len(numbers) == 0:
             raise ValueError("the list of noise levels is empty")
-        return kappas
+        require_one_way(numbers, self.unit)
+        if self.unit == "lambda":
+            return np.exp(-numbers)
+        if self.unit == "timestep" and not thousand:
+            return schedule.kappa(numbers)
+        if thousand and numbers.max() > 1000:
+            raise ValueError(
+                f"the list of noise levels holds timestep {numbers.max():g}: on flow they end at 1000 (or at 1)"
+            )
+        sigmas = numbers / 1000 if thousand else numbers
+        return np.array(Points.from_sigmas(schedule.path, sigmas).kappas)
 
-
-def _number(word: str) -> float:
-    try:
-        value = float(word)
-    except ValueError:
-        value = math.nan
-    if math.isfinite(value):
-        return value
-    raise ValueError(f"{word!r} in the list of noise levels is not a finite number")
+    def part(self, steps: int, n: int, denoise: float) -> int:
+        """The list's own steps count, as in ComfyUI's SplitSigmasDenoise."""
+        return max(round(steps * denoise), 1)
 
 
 @dataclass(frozen=True)
@@ -397,36 +410,6 @@ class Drawn(_SigmaSpacing):
         if self.scale == "sigma":
             return bottom + (top - bottom) * share
         return np.clip(bottom * (top / bottom) ** share, bottom, top)
-
-
-def monotone_cubic(x: Array, y: Array, at: Array) -> Array:
-    """Piecewise cubic through (x, y), x rising, with no extremum that the points do not have.
-
-    Slopes are the weighted harmonic mean of the two secants, 0 where those differ in sign (Fritsch &
-    Butland 1984), and at the ends a parabola's through three points, cut back where it would overshoot.
-    """
-    h = np.diff(x)
-    secant = np.diff(y) / h
-    slope = np.full_like(x, secant[0])
-    if len(x) > 2:
-        left, right = 2 * h[1:] + h[:-1], h[1:] + 2 * h[:-1]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            mean = (left + right) / (left / secant[:-1] + right / secant[1:])
-        slope[1:-1] = np.where(secant[:-1] * secant[1:] > 0, mean, 0)
-        slope[0] = _end_slope(h[0], h[1], secant[0], secant[1])
-        slope[-1] = _end_slope(h[-1], h[-2], secant[-1], secant[-2])
-    i = np.clip(np.searchsorted(x, at, side="right") - 1, 0, len(h) - 1)
-    t = (at - x[i]) / h[i]
-    rise = secant[i] * t * t * (3 - 2 * t)
-    return y[i] + h[i] * (rise + slope[i] * t * (1 - t) ** 2 - slope[i + 1] * t * t * (1 - t))
-
-
-def _end_slope(h: float, next_h: float, secant: float, next_secant: float) -> float:
-    slope = ((2 * h + next_h) * secant - h * next_secant) / (h + next_h)
-    if slope * secant <= 0:
-        return 0.0
-    turns = secant * next_secant < 0
-    return 3 * secant if turns and abs(slope) > 3 * abs(secant) else slope
 
 
 ALL: dict[str, type[Spacing]] = {
