@@ -158,7 +158,7 @@ def pictures() -> list[bytes]:
 
 
 def run_fit(data: bytes) -> None:
-    from sampling_kit.nodes.fit.fit_solver import card_text
+    from sampling_kit.nodes.fit.kept import card_text
     from sampling_kit.schedulers import split
     from sampling_kit.schedulers.denoiser import network
     from sampling_kit.schedulers.fit import predictor, store

@@ -58,7 +58,7 @@ NOISE = (
     Defect("noise: the picture under the noise unscaled", "schedulers/sample.py",
            "latent * point.alpha", "latent",
            ("tests/test_known_steps.py::test_a_run_starts_as_comfyui_s",)),
-    Defect("noise: an empty latent taken for a picture", "nodes/host/alone/guider.py",
+    Defect("noise: an empty latent taken for a picture", "nodes/host/alone/model.py",
            " if bool(latent.count_nonzero()) else latent", "",
            ("tests/test_diffusers_nodes.py::test_an_empty_latent_is_no_picture",)),
 )

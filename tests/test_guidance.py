@@ -13,8 +13,7 @@ import pytest
 import torch
 from contracts import off
 
-from sampling_kit.nodes import NODES
-from sampling_kit.nodes.host.alone import guider as host
+from sampling_kit.nodes import NODES, host
 from sampling_kit.nodes.host.conditioning import class_conditioning
 from sampling_kit.schedulers.denoiser import Denoiser, Gaussian, Mixture
 from sampling_kit.schedulers.guidance import (

@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from sampling_kit.benchmarks import v_identity
-from sampling_kit.nodes import NODES
+from sampling_kit.nodes import NODES, host
 from sampling_kit.nodes.denoiser.embedded import scenes
-from sampling_kit.nodes.host.alone import guider as host
 from sampling_kit.nodes.inspect import difference as inspect
 from sampling_kit.schedulers.denoiser.analytic import Gaussian, ImageSet, Mixture
 from sampling_kit.schedulers.denoiser.wrap import InDtype, Relabelled

@@ -74,7 +74,7 @@ def test_what_measures_does_not_draw(path):
 #: File names that a tree still holds twice.
 TWINS = {
     "schedulers": {"amed.py", "base.py"},
-    "nodes": {"fit_field.py", "guider.py", "traced.py"},
+    "nodes": {"fit_field.py", "guider.py", "model.py", "places.py", "sampler.py", "traced.py"},
     "headless": {"run.py"},
 }
 

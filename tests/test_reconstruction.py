@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sampling_kit.nodes.host.alone import guider as host
+from sampling_kit.nodes import host
 from sampling_kit.schedulers.denoiser import Gaussian, ImageSet, Mixture
 from sampling_kit.schedulers.guidance import (
     CFG,

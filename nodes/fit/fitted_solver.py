@@ -29,7 +29,8 @@ from ..host import (
 from ..host.guider_field import Facts, Ready
 from ..ui.file_names import refusal, split_prefix, stamp
 from ..ui.wire_types import SolverFitType, TrajectoriesType
-from .fit_solver import CATEGORY, PARTS, SUFFIX, Recording, card_text, checked
+from .kept import PARTS, SUFFIX, card_text
+from .recording import CATEGORY, Recording, checked
 
 KIND = "solvers"
 SHIPPED = Path(__file__).resolve().parents[2] / "embedded" / "solvers"

@@ -20,7 +20,8 @@ from ..host import io, make_sampler, network_of_guider, progress
 from ..host.guider_field import Ready
 from ..solver.state import plain_solver
 from ..ui.wire_types import TrajectoriesType
-from .fit_solver import CATEGORY, PARTS, Kept, Recording, checked, teacher_cost
+from .kept import PARTS, Kept
+from .recording import CATEGORY, Recording, checked, teacher_cost
 
 TOP = 80.0  # σ/α from where runs start on models whose first level is pure noise, or nearly
 
