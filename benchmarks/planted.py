@@ -210,7 +210,7 @@ RESUME = (
     Defect("resume: the seed is not read back", "schedulers/split.py",
            'int(facts["seed"])', "0", ("tests/test_edited_state.py",)),
     Defect("resume: what the host keeps is lost", "schedulers/split.py",
-           "state=state, extra=extra", "state=state",
+           "extra=beside(\"extra.\"), ", "",
            ("tests/test_edited_state.py",)),
     Defect("resume: an edit is not used", "schedulers/solver/state.py",
            "self.y + self.lift * (x - self.x)", "self.y",

@@ -24,6 +24,7 @@ class CFGZeroStar(Scaled):
     zero_steps = 0: a step that rests is a step lost.
     """
 
+    guides: ClassVar[bool] = True
     title: ClassVar[str] = "CFG-Zero*"
     aliases: ClassVar[tuple[str, ...]] = ("cfg zero star", "CFGZeroStar", "zero init")
     paper: ClassVar[str] = "Fan et al. 2025 (arXiv 2503.18886)"

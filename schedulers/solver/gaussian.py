@@ -31,7 +31,6 @@ from ..noise_schedule import Array
 from ..path import Point
 from ..points import Points
 from ..settings import knob
-from .ddim import ddim_step
 from .formula import Builder, Combo, total
 from .multistep import MOST_NODES, Multistep, coordinate_knob
 from .plan import Plan
@@ -99,20 +98,14 @@ class GaussianAdams(Multistep):
                 continue
             known = [new, *known][: self.memory]
             used = known[: self._predicting(points, i, [k for k, _ in known])]
-            if used:
-                predicted = self._change(points, i, used)
-                x = self._deviation(q) * (x / self._deviation(p) + predicted)
-            else:
-                end = build.take(ddim_step(p, q), x, d)
-                predicted = end / self._deviation(q) - x / self._deviation(p)
-                x = end
+            predicted = self._change(points, i, used)
+            x = self._deviation(q) * (x / self._deviation(p) + predicted)
         return build.finish(x)
 
     def _predicting(self, points: Points, i: int, levels: list[int]) -> int:
-        """How many values predict step i → i + 1; 0: Euler's step (see ``rising.py``)."""
-        return highest(
-            points, i, min(self.predictor, len(levels)), lambda t, n: self._end(t, levels[:n])
-        )
+        """How many values predict step i → i + 1 (see ``rising.py``); one is exact for the prior's data."""
+        most = min(self.predictor, len(levels))
+        return max(1, highest(points, i, most, lambda t, n: self._end(t, levels[:n])))
 
     def _correcting(self, points: Points, i: int, levels: list[int]) -> int:
         """How many values, the one at i + 1 the newest, correct step i → i + 1; 0: none."""
@@ -121,10 +114,7 @@ class GaussianAdams(Multistep):
         first = levels[: self._predicting(points, i, levels)]
 
         def arrive(trial: Trial) -> Combo:
-            if first:
-                return self._end(trial, first)
-            step = ddim_step(points[i], points[i + 1])
-            return step.x * trial.state(i) + step.d * trial.prediction(i)
+            return self._end(trial, first)
 
         def correct(trial: Trial, count: int) -> Combo:
             return self._end(trial, [i + 1, *levels][:count])

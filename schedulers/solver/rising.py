@@ -34,6 +34,9 @@ from .plan import Plan
 
 #: Deviations s, from far below to far above the levels of a step.
 WIDTHS, BEYOND = 33, 30.0
+#: How many times Euler's error a step may make.
+ALLOWED = 1.0
+SMALL = 0.1
 #: What rounding may add to an error, relative to the state.
 ROUNDING = 1e-12
 
@@ -92,7 +95,9 @@ class Trial:
     def _limit(self) -> Array:
         a, b = self.points.kappas[self.i : self.i + 2]
         euler = (self.widths**2 + a * b) / self.deviation(a)
-        return np.abs(self._end - euler) * (1 + 1e-9) + ROUNDING * self._end
+        error = np.abs(self._end - euler) * (1 + 1e-9)
+        small = SMALL * (error / self._end).max() + ROUNDING
+        return np.maximum(ALLOWED * error, small * self._end)
 
 
 def highest(points: Points, i: int, most: int, step: Callable[[Trial, int], Combo]) -> int:

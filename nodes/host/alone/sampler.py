@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ....schedulers.noise import PerImageNoise
+from ....schedulers.noise import PerImageNoise, images_of
 from ....schedulers.points import Points
 from ....schedulers.sample import noised, require_latent, sample
 from ....schedulers.solver import Progress, Run, Solver
@@ -54,12 +54,16 @@ class Sampler:
             denoise = guider.denoiser(len(x))
             if isinstance(solver, Solver):
                 with solver.watching(guider.model.inner) as ready:
-                    run = Run(denoise, PerImageNoise(seed), report)
+                    run = Run(denoise, PerImageNoise(seed, images_of(seed)), report)
                     out = sample(ready, path, run, x, sigmas)
             else:
-                start = solver.begin(path, x, sigmas, seed, bool(noise.any()))
-                run = Run(denoise, PerImageNoise(start.seed), report)
-                out = solver.run(start, path, run, sigmas)
+                start = solver.begin(
+                    path, x, sigmas, seed, bool(noise.any()), images=images_of(seed)
+                )
+                assert guider.run is not None
+                guider.run.go_on(start.sigmas, start.memory)
+                run = Run(denoise, start.noise, report)
+                out = solver.run(start, path, run, sigmas, guider.run.remembered)
         alpha = path.host.on(sigmas[-1]).alpha  # a flow LATENT is x/α
         return (out if alpha == 1 else out / alpha).cpu()
 
