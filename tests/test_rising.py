@@ -72,13 +72,13 @@ def test_a_fine_rising_run_keeps_its_order():
 
 @pytest.mark.parametrize(
     ("variant", "ratio", "corrected"),
-    [("exact", 2.3, True), ("exact", 2.4, False), ("bh2", 1.99, True), ("bh2", 2.01, False)],
+    [("exact", 3.80, True), ("exact", 3.87, False), ("bh2", 2.97, True), ("bh2", 3.03, False)],
 )
 def test_the_corrector_in_lambda_acts_while_it_helps(variant, ratio, corrected):
-    """R < 2, in the docstring of ``rising.py``: with two values the corrector is bh2's or E₁'s."""
+    """R < 3, in the docstring of ``rising.py``: with two values the corrector is bh2's or E₁'s."""
     a = math.log(ratio)
     excess = {"exact": 2 * ((ratio - 1) / a - 1) * ratio / (ratio - 1), "bh2": ratio}
-    assert (excess[variant] < 2) is corrected
+    assert (excess[variant] < 3) is corrected
     points = Points(EDM().path, (1e-4, 1e-4 * ratio, 2e-4 * ratio))
     rows = UniPC(1, variant).plan(points).stages
     assert any(len(row.d) > 1 for row in rows) is corrected
@@ -88,5 +88,6 @@ def test_euler_s_error_is_the_formula_s():
     trial = Trial(Points(EDM().path, (0.1, 0.4)), 0)
     x, d = trial.value(trial.state(0)), trial.value(trial.prediction(0))
     euler = x + (0.4 - 0.1) / 0.1 * (x - d)
-    assert trial.holds(euler) and not trial.holds(euler - 1e-3 * (trial.deviation(0.4) - euler))
-    assert ((trial.deviation(0.4) - euler) > 0).all()
+    error = trial.deviation(0.4) - euler
+    assert trial.holds(euler - 0.99 * error) and not trial.holds(euler - 1.01 * error)
+    assert (error > 0).all()

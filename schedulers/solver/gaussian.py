@@ -31,6 +31,7 @@ from ..noise_schedule import Array
 from ..path import Point
 from ..points import Points
 from ..settings import knob
+from .ddim import ddim_step
 from .formula import Builder, Combo, total
 from .multistep import MOST_NODES, Multistep, coordinate_knob
 from .plan import Plan
@@ -42,7 +43,7 @@ from .weights import COORDINATES, NODES, WEIGHTS, lagrange, quadrature
 class GaussianAdams(Multistep):
     """Adams predictor and corrector on what differs from Gaussian data, one evaluation per step.
 
-    Exact in any number of steps for data N(μ, prior²): for every μ with residual 'mean', for μ = 0 with
+    Exact in any number of falling steps for data N(μ, prior²): for every μ with residual 'mean', for μ = 0 with
     'network'. Where the data lie near a plane, as images do, the prior that errs least goes with their deviation
     along it, √(Tr C²/Tr C) of their covariance C: about a third of that with corrector, more without. Below eight
     steps take coordinate 'index' without corrector.
@@ -98,14 +99,19 @@ class GaussianAdams(Multistep):
                 continue
             known = [new, *known][: self.memory]
             used = known[: self._predicting(points, i, [k for k, _ in known])]
-            predicted = self._change(points, i, used)
-            x = self._deviation(q) * (x / self._deviation(p) + predicted)
+            if used:
+                predicted = self._change(points, i, used)
+                x = self._deviation(q) * (x / self._deviation(p) + predicted)
+            else:
+                end = build.take(ddim_step(p, q), x, d)
+                predicted = end / self._deviation(q) - x / self._deviation(p)
+                x = end
         return build.finish(x)
 
     def _predicting(self, points: Points, i: int, levels: list[int]) -> int:
-        """How many values predict step i → i + 1 (see ``rising.py``); one is exact for the prior's data."""
+        """How many values predict step i → i + 1; 0: Euler's step (see ``rising.py``)."""
         most = min(self.predictor, len(levels))
-        return max(1, highest(points, i, most, lambda t, n: self._end(t, levels[:n])))
+        return highest(points, i, most, lambda t, n: self._end(t, levels[:n]))
 
     def _correcting(self, points: Points, i: int, levels: list[int]) -> int:
         """How many values, the one at i + 1 the newest, correct step i → i + 1; 0: none."""
@@ -114,7 +120,10 @@ class GaussianAdams(Multistep):
         first = levels[: self._predicting(points, i, levels)]
 
         def arrive(trial: Trial) -> Combo:
-            return self._end(trial, first)
+            if first:
+                return self._end(trial, first)
+            step = ddim_step(points[i], points[i + 1])
+            return step.x * trial.state(i) + step.d * trial.prediction(i)
 
         def correct(trial: Trial, count: int) -> Combo:
             return self._end(trial, [i + 1, *levels][:count])

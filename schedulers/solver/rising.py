@@ -1,4 +1,4 @@
-r"""Order on rising levels: a step combines only as much as errs no more than Euler's step.
+r"""Order on rising levels: a step combines only as much as errs no more than twice Euler's step.
 
 On the way up, from data to noise, a step multiplies what it starts from by κ'/κ = e^{|h|}, and with it every
 error of an extrapolated D. At small noise D moves as κ² (Tweedie: D = y + κ²·∇log p), but a polynomial in λ sees
@@ -8,16 +8,16 @@ that:
 
     R = 2·((e^a − 1)/a − 1)·e^a/(e^a − 1) times too much        (bh2: R = e^a)
 
-To correct helps as long as R < 2, that is κ'/κ < 2.33 (bh2: 2); at κ'/κ = 1000 it does 290 (bh2: 1000) times too much.
+Twice Euler's error is reached at R = 3, that is κ'/κ = 3.83 (bh2: 3); at κ'/κ = 1000 R is 290 (bh2: 1000).
 The same sum tells for every family, order and ratio of steps what a step does: take
 Gaussian data of deviation s, whose trajectories are known,
 
     y = N = √(s² + κ²),    D = s²/N,    error of Euler's step  N' − (s² + κκ')/N > 0
 
-(never 0, N is convex), give the step its exact history, and compare. s ≫ κ is the case above. The largest order
-whose error is at most Euler's for every s is taken; the rule depends on the levels alone. As the steps shrink every
-consistent order passes, so the order of convergence stays. On falling levels errors shrink by κ'/κ, and nothing is
-lowered.
+(never 0, N is convex), give the step its exact history, and compare. s ≫ κ is the case above. The largest order is
+taken whose error is, for every s, at most twice Euler's for that s or a tenth of Euler's largest (relative to N': for
+s ≪ κ both are nothing). The rule depends on the levels alone. As the steps shrink every consistent order passes, so
+the order of convergence stays. On falling levels errors shrink by κ'/κ, and nothing is lowered.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from .plan import Plan
 
 #: Deviations s, from far below to far above the levels of a step.
 WIDTHS, BEYOND = 33, 30.0
-#: How many times Euler's error a step may make.
-ALLOWED = 1.0
-SMALL = 0.1
+#: A step may err this many times as much as Euler's for the same s, or this share of Euler's largest over all s,
+#: relative to the state.
+ALLOWED, SMALL = 2.0, 0.1
 #: What rounding may add to an error, relative to the state.
 ROUNDING = 1e-12
 
@@ -83,7 +83,7 @@ class Trial:
         return np.sqrt(self.widths**2 + kappa**2)
 
     def holds(self, x: Array) -> bool:
-        """Whether x at the end of the step errs no more than Euler's, for every deviation."""
+        """Whether x at the end of the step errs little enough beside Euler's, for every deviation."""
         error = np.abs(x / self.points[self.i + 1].alpha - self._end)
         return bool((error <= self._limit).all())
 
