@@ -2,15 +2,15 @@ r"""Order on rising levels: a step combines only as much as errs no more than tw
 
 On the way up, from data to noise, a step multiplies what it starts from by κ'/κ = e^{|h|}, and with it every
 error of an extrapolated D. At small noise D moves as κ² (Tweedie: D = y + κ²·∇log p), but a polynomial in λ sees
-a straight line in log κ. Where data are much wider than κ (D = s − κ²/2s, y = s + κ²/2s) and a = |h| the corrector that interpolates D in λ
-adds E₁·(e^{2a} − 1) in place of −(e^a − 1)², and as D is asked at the predicted state it adds 2e^a/(e^a + 1) times
+a straight line in log κ. Where data are much wider than κ (D = s − κ²/2s, y = s + κ²/2s), the corrector that
+interpolates D in λ adds, with a = |h|, E₁·(e^{2a} − 1) in place of −(e^a − 1)², and as D is asked at the predicted state it adds 2e^a/(e^a + 1) times
 that:
 
     R = 2·((e^a − 1)/a − 1)·e^a/(e^a − 1) times too much        (bh2: R = e^a)
 
 Twice Euler's error is reached at R = 3, that is κ'/κ = 3.83 (bh2: 3); at κ'/κ = 1000 R is 290 (bh2: 1000).
-The same sum tells for every family, order and ratio of steps what a step does: take
-Gaussian data of deviation s, whose trajectories are known,
+The same sum tells for every family, order and ratio of steps what a step does: take Gaussian data of deviation s,
+whose trajectories are known,
 
     y = N = √(s² + κ²),    D = s²/N,    error of Euler's step  N' − (s² + κκ')/N > 0
 

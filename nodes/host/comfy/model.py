@@ -115,9 +115,7 @@ def schedule_in(sampling: Any) -> NoiseSchedule:
     for kind, read in SCHEDULES:
         if isinstance(sampling, kind) and not _changes(sampling, kind):
             schedule = read(sampling)
-            if isinstance(schedule.path, Flow) == is_flow(sampling) or _starts_from_a_picture(
-                sampling
-            ):
+            if isinstance(schedule.path, Flow) == is_flow(sampling):
                 return schedule
             break
     raise ValueError(
