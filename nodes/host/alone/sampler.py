@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from ....schedulers.noise import PerImageNoise, images_of
+from ....schedulers.path import Flow
 from ....schedulers.points import Points
 from ....schedulers.sample import noised, require_latent, sample
 from ....schedulers.solver import Progress, Run, Solver
 from ....schedulers.split import Part, Stepped
+from ..guidance_wire import warn_of_flow_steps
 from . import places
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ class Sampler:
         schedule = guider.model.schedule
         require_latent(schedule.path, sigmas)
         top = Points(schedule.path, (schedule.kappa_max,)).sigmas()[0]
+        warn_of_flow_steps(isinstance(schedule.path.host, Flow), sigmas, lambda: top)
         from_pure_noise = sigmas[0] > top or math.isclose(sigmas[0], top, rel_tol=1e-5)
         noise, latent = (t.to(places.device(), torch.float32) for t in (noise, latent))
         x = noised(schedule.path, sigmas[0], latent, noise, from_pure_noise)

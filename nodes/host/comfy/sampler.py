@@ -13,11 +13,12 @@ from torch import Tensor
 
 from ....schedulers.guidance import GuidanceRun
 from ....schedulers.noise import PerImageNoise, images_of
-from ....schedulers.path import Path
+from ....schedulers.path import Flow, Path
 from ....schedulers.sample import require_latent, sample
 from ....schedulers.solver import Progress, Run, Solver
 from ....schedulers.solver.run import DrawNoise
 from ....schedulers.split import Part, Stepped, Stopped
+from ..guidance_wire import warn_of_flow_steps
 from .model import noise_scale, schedule_of, state_for, wants_vp
 
 
@@ -44,6 +45,7 @@ def solve(
             "latent_image: a noise mask does not work with this MODEL's V_PREDICTION_DDPM; put a Denoiser Settings "
             "node with prediction v before the sampler"
         )
+    warn_of_flow_steps(isinstance(path.host, Flow), levels, lambda: float(sampling.sigma_max))
     asked = [levels[0] if levels else 0.0]
 
     def louder(draw: DrawNoise) -> DrawNoise:
