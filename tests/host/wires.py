@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -178,26 +180,54 @@ def nesting() -> dict[str, Any]:
     return {"distances": distances, "steps": steps, "order": order, "parts": parts}
 
 
+#: Settings in which every rule is as strong as CFG at 4; CFG++'s strength is read off its steps.
+AS_FOUR: dict[str, dict[str, float]] = {
+    "CFGPlusPlus": {"scale": 0.6},
+    "FrequencyDecoupled": {"scale": 4.0, "low": 4.0},
+    "RectifiedCFGPlusPlus": {"scale": 3.0},
+}
+
+
 def reported_levels() -> dict[str, float]:
-    """{rule on kind and factor: largest ‖D(reported) − D‖ over a run, as a share of CFG's at the same scale}."""
+    """{rule on kind and factor: largest ‖D(reported) − D‖ over a run, as a share of CFG's at the same weight}."""
     found = {}
     for kind in ("EPS", "FLOW", "EDM"):
         model, image = native.native(kind), native.latent(1, 4, 8, 8)
         sigmas = native.steps(model, 20, "trailing" if kind == "FLOW" else "karras")
         for factor in (0.8, 1.2):
-            moved = {}
-            for rule in RULES:
-                right, off = (
-                    predictions(guide(model, rule), sigmas, image, f) for f in (1.0, factor)
+            moved = partial(moved_by, model, sigmas, image, factor)
+            one, four = moved("CFG", scale=1.0), moved("CFG", scale=4.0)
+            for rule in RULES[1:]:
+                off = moved(rule, **AS_FOUR.get(rule, {"scale": 4.0}))
+                weights = [4.0] * len(off)
+                if rule == "CFGPlusPlus":
+                    weights = [0.6 / share for share in shares(sigmas, kind == "FLOW")]
+                cfg = [
+                    a + (w - 1) / 3 * (b - a) for a, b, w in zip(one, four, weights, strict=True)
+                ]
+                least = 0.05 * max(float(c.norm()) for c in cfg)
+                found[f"{rule} on {kind}, {factor}"] = max(
+                    float(a.norm()) / max(float(c.norm()), least)
+                    for a, c in zip(off, cfg, strict=True)
                 )
-                moved[rule] = [float((a - b).norm()) for a, b in zip(right, off, strict=True)]
-            moved_by = moved.pop("CFG")
-            for rule, rows in moved.items():
-                shares = (
-                    a / max(b, 1e-3 * max(moved_by)) for a, b in zip(rows, moved_by, strict=True)
-                )
-                found[f"{rule} on {kind}, {factor}"] = max(shares)
     return found
+
+
+def moved_by(
+    model: Any, sigmas: Tensor, image: Any, factor: float, rule: str, **knobs: float
+) -> list[Tensor]:
+    """D(reported) − D at every level."""
+    guider = guide(model, rule, **knobs)
+    right, off = (predictions(guider, sigmas, image, f) for f in (1.0, factor))
+    return [b - a for a, b in zip(right, off, strict=True)]
+
+
+def shares(sigmas: Tensor, flow: bool) -> list[float]:
+    """1 − κ'/κ of every step."""
+    kappas = [
+        float(s / (1 - s)) if flow and s < 1 else float("inf") if flow else float(s) for s in sigmas
+    ]
+    return [1 - b / a for a, b in pairwise(kappas)]
 
 
 def predictions(guider: Any, sigmas: Tensor, image: Any, factor: float) -> list[Tensor]:

@@ -36,7 +36,8 @@ def solve(
     path = schedule_of(guider.model_patcher).path
     levels = sigmas.tolist()
     require_latent(path, levels)
-    seed, size = extra.get("seed") or 0, noise_scale(guider.model_patcher)
+    seed, size = extra.get("seed"), noise_scale(guider.model_patcher)
+    seed = 0 if seed is None else seed  # a 0 too may say for which images it is
     images = images_of(seed)
     sampling = guider.model_patcher.get_model_object("model_sampling")
     masked = extra.get("denoise_mask") is not None
