@@ -382,7 +382,8 @@ def main() -> None:
     native.comfy.utils.PROGRESS_BAR_ENABLED = False
     assert asyncio.run(nodes.load_custom_node(sys.argv[1])), "the pack did not load"
     with torch.inference_mode():
-        print(json.dumps({check.__name__: check() for check in CHECKS}))
+        chosen = [check for check in CHECKS if check.__name__ in sys.argv[2:]] or CHECKS
+        print(json.dumps({check.__name__: check() for check in chosen}))
 
 
 if __name__ == "__main__":

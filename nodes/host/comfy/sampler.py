@@ -149,19 +149,19 @@ def standing_at(guider: Any, sigma: float) -> Iterator[None]:
 def handed(noise_sampler: Any, levels: list[float], asked: list[float], name: str) -> DrawNoise:
     """The draws of a ``noise_sampler(σ, σ')`` of another pack, between the level last asked and the next of SIGMAS.
 
-    Raises ValueError for a second draw between the same levels, which such a sampler may give the same noise.
+    Raises ValueError for a second draw on the way to one level: such a sampler's noises overlap.
     """
     drawn: set[float] = set()
 
     def draw(position: int, like: Tensor) -> Tensor:
         start = asked[0]
-        if start in drawn:
+        end = next((level for level in levels if level < start), 0.0)
+        if end in drawn:
             raise ValueError(
-                f"sampler: a pack hands its noise_sampler to {name}, which draws twice between the same two noise levels, "
+                f"sampler: a pack hands its noise_sampler to {name}, which draws twice on the way to one noise level, "
                 "where such a sampler has one noise; use a solver that draws once a step, or leave that pack's noise out"
             )
-        drawn.add(start)
-        end = next((level for level in levels if level < start), 0.0)
+        drawn.add(end)
         z: Tensor = noise_sampler(like.new_tensor(start), like.new_tensor(end))
         return z.to(like)
 
