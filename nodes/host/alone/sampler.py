@@ -41,7 +41,10 @@ class Sampler:
         seed: int,
     ) -> Tensor:
         schedule = guider.model.schedule
-        require_latent(schedule.path, sigmas)
+        if len(sigmas) > 1 or not isinstance(
+            self.solver, Part
+        ):  # a Keep State may stop where it began
+            require_latent(schedule.path, sigmas)
         top = Points(schedule.path, (schedule.kappa_max,)).sigmas()[0]
         warn_of_flow_steps(isinstance(schedule.path.host, Flow), sigmas, lambda: top)
         from_pure_noise = sigmas[0] > top or math.isclose(sigmas[0], top, rel_tol=1e-5)

@@ -35,7 +35,8 @@ def solve(
     guider = model.inner_model
     path = schedule_of(guider.model_patcher).path
     levels = sigmas.tolist()
-    require_latent(path, levels)
+    if len(levels) > 1 or not isinstance(solver, Part):  # a Keep State may stop where it began
+        require_latent(path, levels)
     seed, size = extra.get("seed"), noise_scale(guider.model_patcher)
     seed = 0 if seed is None else seed  # a 0 too may say for which images it is
     images = images_of(seed)
