@@ -19,12 +19,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
     from PIL import Image
+from ..schedulers.whole_file import whole
 from .postcard_canvas import Canvas, Dice
 from .postcard_scenes import PAINTERS
 
@@ -101,34 +103,33 @@ def contact_sheet(
     per_class: int = 12, size: int = 64, first_seed: int = 0, zoom: int = 1, gap: int = 4
 ) -> Image.Image:
     """A white sheet: a row per class, consecutive seeds, each pixel shown zoom x zoom."""
+    import torch
     from PIL import Image
+
+    from ..schedulers.show.contact_sheet import tiles
 
     if per_class < 1 or zoom < 1 or gap < 0:
         raise ValueError(
             f"need per_class >= 1, zoom >= 1, gap >= 0; got {per_class}, {zoom}, {gap}"
         )
-    step = size * zoom + gap
-    sheet = Image.new("RGB", (per_class * step + gap, len(CLASSES) * step + gap), "white")
-    for row in range(len(CLASSES)):
-        for column, picture in enumerate(
-            scenes(row, range(first_seed, first_seed + per_class), size)
-        ):
-            tile = Image.fromarray(picture.repeat(zoom, 0).repeat(zoom, 1))
-            sheet.paste(tile, (gap + column * step, gap + row * step))
-    return sheet
+    seeds = range(first_seed, first_seed + per_class)
+    batches = [torch.from_numpy(scenes(row, seeds, size) / 255) for row in range(len(CLASSES))]
+    page = tiles(batches, per_class, zoom, gap)[0]
+    return Image.fromarray((page * 255).round().byte().numpy())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line: writes a contact sheet."""
     parser = argparse.ArgumentParser(description="Write a contact sheet of procedural postcards.")
-    parser.add_argument("--sheet", required=True, metavar="PATH", help="picture file to write")
+    parser.add_argument("--sheet", required=True, metavar="PATH", help="PNG to write")
     parser.add_argument("--per-class", type=int, default=12, metavar="N", help="scenes per class")
     parser.add_argument("--size", type=int, default=64, metavar="S", help="pixels, 24..128")
     parser.add_argument("--zoom", type=int, default=1, metavar="Z", help="whole-number enlargement")
     parser.add_argument("--first-seed", type=int, default=0, metavar="SEED")
     options = parser.parse_args(arguments)
     sheet = contact_sheet(options.per_class, options.size, options.first_seed, options.zoom)
-    sheet.save(options.sheet)
+    with whole(Path(options.sheet)) as part:
+        sheet.save(part, "PNG")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from ..nodes.fit.fitted_solver import reported
 from ..nodes.fit.record_trajectories import TEACHER, recorded
 from ..nodes.host.alone import io
 from ..schedulers.fit.compare import Comparison
-from ..schedulers.settings import Settings
+from ..schedulers.fit.run_fit import Fit
 from ..schedulers.solver.fitted import FittedSolver
 from .context import Context, use
 from .graph import check, execute
@@ -105,7 +105,7 @@ def fit_source(
     source: Source,
     folder: Path,
     nfes: Sequence[int],
-    settings: Settings,
+    settings: Fit[Any],
     *,
     seeds: range,
     held: int,

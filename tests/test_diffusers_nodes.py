@@ -247,7 +247,7 @@ def test_empty_latents_have_the_model_s_shape(folder):
     with pytest.raises(ValueError, match="frames = 5"):
         empty("ddpm", 64, 48, 5, 1)
     shipped = node("EmbeddedDenoiser", kind={"kind": "gaussian", "size": 24, "scenes": 4, "rank": 2})[0]  # fmt: skip
-    assert host.latent_layout(shipped) == LatentLayout(3, spatial=1)
+    assert host.models.latent_layout(shipped) == LatentLayout(3, spatial=1)
 
 
 def test_too_small_is_said():
@@ -271,7 +271,7 @@ def test_dtype_and_why(folder, models):
     full = load("stored-bf16", dtype="fp32")
     a, b = (drawn("cogvideox-5b", m, full[1], latent)[1] for m in (settings, full[0]))
     assert error(a, b) < 1e-5
-    facts = host.facts_of(settings)
+    facts = host.models.facts_of(settings)
     assert facts.compute == torch.float32 and torch.float16 not in facts.family
 
 
@@ -339,7 +339,21 @@ def test_folders_outside_are_refused(folder, models, tmp_path):
     for name in ("", "\0", "nothing"):
         with pytest.raises(ValueError, match="folder ="):
             load(name)
-    assert load(str(outside))[1].path.name == "VP"  # an absolute path: here only
+    with pytest.raises(ValueError, match=r"--set NODE\.folder=PATH"):  # a workflow may not say it
+        load(str(outside))
+    typed = Context(
+        models,
+        models,
+        models,
+        "cpu",
+        None,
+        {},
+        None,
+        models=models,
+        typed=frozenset([str(outside)]),
+    )
+    with use(typed):  # but a person may
+        assert load(str(outside))[1].path.name == "VP"
 
 
 def test_one_of_two_networks(folder, models):

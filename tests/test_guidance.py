@@ -12,6 +12,7 @@ from typing import ClassVar
 import pytest
 import torch
 from contracts import off
+from product import each
 
 from sampling_kit.nodes import NODES, host
 from sampling_kit.nodes.host.conditioning import class_conditioning
@@ -124,8 +125,7 @@ def state(batch=3, shape=SHAPE):
 every_rule = pytest.mark.parametrize("cls", ALL, ids=lambda c: c.__name__)
 
 
-@every_rule
-@pytest.mark.parametrize("path", [VE(), Flow()], ids=lambda p: p.name)
+@each(cls=ALL, path=[VE(), Flow()])
 def test_a_neutral_rule_is_off_bit_for_bit_and_costs_nothing(cls, path):
     world, y = World(path), state()
     bare = world.run(Guidance(), y)
@@ -183,8 +183,7 @@ def test_the_scale_means_the_same_on_every_path(cls):
     assert torch.allclose(on_ve, on_flow, rtol=1e-9, atol=1e-9)
 
 
-@every_rule
-@pytest.mark.parametrize("shape", [(2, 6), (3, 4, 4), (3, 2, 4, 4), (1, 24)], ids=str)
+@each(cls=ALL, shape=[(2, 6), (3, 4, 4), (3, 2, 4, 4), (1, 24)])
 def test_audio_pictures_video_and_packed_latents(cls, shape):
     """3-, 4- and 5-D; [B, 1, N] is how ComfyUI packs video with audio."""
     world, y = World(VE(), shape), state(2, shape)
@@ -228,8 +227,7 @@ def test_what_is_read_is_what_is_announced(cls):
     assert set(world.calls[0]) == run.branches(1.4) <= {COND} | rule.reads
 
 
-@every_rule
-@pytest.mark.parametrize("kind", ["eps", "v", "flow", "edm"])
+@each(cls=ALL, kind=["eps", "v", "flow", "edm"])
 def test_the_scale_does_not_depend_on_the_network_s_prediction(cls, kind):
     """D from a network of any kind is the same D, so the same guided D; papers differ on this."""
     world, y = World(VE()), state()
@@ -351,11 +349,11 @@ class Counting(Denoiser):
 def batches_of_a_run(guidance, schedule, sigmas):
     """How many images each forward pass of the network had, in a run of one image."""
     Counting.batches.clear()
-    model = host.make_model(lambda path: Counting(path, None, 2), schedule)
+    model = host.models.make_model(lambda path: Counting(path, None, 2), schedule)
     conds = {COND: class_conditioning([[1.0, 0.0]]), UNCOND: class_conditioning([[0.0, 0.0]])}
-    guider = host.make_guider(model, conds, guidance)
+    guider = host.runs.make_guider(model, conds, guidance)
     guider.sample(
-        torch.randn(1, 3, 4, 4), torch.zeros(1, 3, 4, 4), host.make_sampler(Euler()), sigmas
+        torch.randn(1, 3, 4, 4), torch.zeros(1, 3, 4, 4), host.runs.make_sampler(Euler()), sigmas
     )
     return list(Counting.batches)
 
@@ -566,7 +564,7 @@ def test_rules_through_the_model_say_so_where_it_has_no_gradient():
 def test_the_guider_says_what_it_lacks():
     guider = {n.define_schema().node_id: n for n in NODES}["SamplingKitGuider"]
     model, cond = (
-        host.make_model(lambda p: Counting(p, None, 2), EDM()),
+        host.models.make_model(lambda p: Counting(p, None, 2), EDM()),
         class_conditioning([[1.0, 0]]),
     )
     with pytest.raises(ValueError, match=r"negative: the guidance \(CFG\) needs it"):

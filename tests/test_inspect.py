@@ -1,11 +1,13 @@
 """Looking at models: prediction type, dtypes, precision, misfits, both loss conventions; no ComfyUI."""
 
+import itertools
 import json
 import math
 
 import numpy as np
 import pytest
 import torch
+from product import each
 
 from sampling_kit.benchmarks import v_identity
 from sampling_kit.nodes import NODES, host
@@ -55,10 +57,9 @@ def normal(seed, *shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("path", [VP(), VE(), Flow()], ids=lambda p: p.name)
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("kappa", [0.05, 1.0, 12.0])
-def test_the_target_is_what_a_perfect_network_outputs(kind, path, kappa):
+@each(path_and_kind=itertools.product([VP(), VE(), Flow()], KINDS), kappa=[0.05, 1.0, 12.0])
+def test_the_target_is_what_a_perfect_network_outputs(path_and_kind, kappa):
+    path, kind = path_and_kind
     if kind == "v" and path != VP():
         return
     p, prediction = path.at(kappa), Prediction(kind, 0.7)
@@ -71,8 +72,7 @@ def test_the_target_is_what_a_perfect_network_outputs(kind, path, kappa):
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("kappa", [0.05, 1.0, 12.0])
+@each(kind=KINDS, kappa=[0.05, 1.0, 12.0])
 def test_the_two_loss_conventions_differ_by_a_weight(kind, kappa):
     """‖x0(out) − x0‖² = b²·‖out − target‖², with b² = σ² for v and κ² for eps."""
     p, prediction = VP().at(kappa), Prediction(kind)
@@ -219,8 +219,7 @@ def test_any_number_of_dimensions(shape):
 # ------------------------------------------------------------------------------------ relabelled
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
-@pytest.mark.parametrize("kind", KINDS)
+@each(kind=KINDS, schedule=SCHEDULES.values())
 def test_a_network_read_as_what_it_is_is_the_denoiser(schedule, kind):
     denoiser, x0 = data("mixture", schedule.path.host)
     same = Relabelled(denoiser, Prediction(kind), schedule, Prediction(kind), schedule)
@@ -472,10 +471,10 @@ def test_a_mislabelled_model_is_found_and_put_right(kind):
     assert f"prediction: {KIND_OF[kind]}" in text
 
     def look(x0, denoise):
-        sigma = spread(host.schedule_of(model), 1, 1.0, 1.0)[0]
+        sigma = spread(host.models.schedule_of(model), 1, 1.0, 1.0)[0]
         return denoise(x0, sigma)
 
-    truth, off, back = (host.probe(m, None, image, look) for m in (model, wrong, right))
+    truth, off, back = (host.runs.probe(m, None, image, look) for m in (model, wrong, right))
     assert not torch.allclose(truth, off, atol=0.1)
     assert torch.allclose(truth, back, atol=1e-4)
 
@@ -485,10 +484,10 @@ def test_settings_leave_their_input_alone_and_can_be_undone():
     before = model.__dict__.copy()
     changed, text = kit("DenoiserSettings", model=model, prediction="v", compute_dtype="bf16")
     assert "bf16: as asked" in text and "solver state and time: fp32" in text
-    assert host.facts_of(changed).compute == BF16
-    assert model.__dict__ == before and host.facts_of(model).compute == FP32
+    assert host.models.facts_of(changed).compute == BF16
+    assert model.__dict__ == before and host.models.facts_of(model).compute == FP32
     undone, _ = kit("DenoiserSettings", model=changed, prediction="edm", compute_dtype="as loaded")
-    assert host.facts_of(undone) == host.facts_of(model)
+    assert host.models.facts_of(undone) == host.models.facts_of(model)
 
 
 @pytest.mark.parametrize(
@@ -509,7 +508,7 @@ def test_bad_settings_are_named(inputs, error, words):
 def test_a_schedule_can_be_overridden():
     zero = kit("NoiseSchedule", kind={"kind": "vp_scaled_linear", "zero_snr": True})[0]
     changed, text = kit("DenoiserSettings", model=model_of("vp_scaled_linear"), noise_schedule=zero)
-    assert host.schedule_of(changed) == zero and "Stable Diffusion" in text
+    assert host.models.schedule_of(changed) == zero and "Stable Diffusion" in text
     _, told = kit("InspectDenoiser", model=changed)
     assert json.loads(told)["zero_snr"] is True and "zero terminal SNR" in told
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from product import each
 from scipy.interpolate import PchipInterpolator
 
 from sampling_kit.nodes import NODES
@@ -20,7 +21,8 @@ from sampling_kit.schedulers.path import VE
 from sampling_kit.schedulers.points import Points
 from sampling_kit.schedulers.show.schedule_plot import plot
 from sampling_kit.schedulers.solver import ALL as SOLVERS
-from sampling_kit.schedulers.spacing import Drawn, Karras, Linspace, Trailing, monotone_cubic, space
+from sampling_kit.schedulers.spacing import Drawn, Karras, Linspace, Trailing, space
+from sampling_kit.schedulers.spacing.written import monotone_cubic
 
 BY_ID = {node.define_schema().node_id: node for node in NODES}
 
@@ -352,8 +354,7 @@ def test_a_straight_line_is_linspace_and_in_log_sigma_exponential():
     np.testing.assert_allclose(even, even[0])
 
 
-@pytest.mark.parametrize("scale", ["timestep", "sigma", "log_sigma"])
-@pytest.mark.parametrize("name", SCHEDULES)
+@each(name=SCHEDULES, scale=["timestep", "sigma", "log_sigma"])
 def test_drawn_levels_fall_from_the_height_of_the_first_point(name, scale):
     schedule = SCHEDULES[name]()
     for n in (1, 2, 3, 20, 500):
@@ -371,3 +372,48 @@ def test_drawn_levels_fall_from_the_height_of_the_first_point(name, scale):
 def test_a_text_that_is_no_curve_is_refused(text):
     with pytest.raises(ValueError, match=r"Drawn\.curve"):
         Drawn(text)
+
+
+# --------------------------------------------------------------------------------------- the sum
+
+
+def many(count, **steps):
+    """A Plot Schedule over ``count`` Steps."""
+    made = graph(**steps)
+    nodes = {f"s{i}": made["2"] | {"inputs": made["2"]["inputs"] | steps} for i in range(count)}
+    links = {f"sigmas.sigmas{i}": [f"s{i}", 0] for i in range(count)}
+    plot_ = {"class_type": "SamplingKitPlotSchedule", "inputs": {**links, "y": "sigma"}}
+    return {"1": made["1"], **nodes, "3": plot_}
+
+
+def test_what_many_nodes_make_together_is_bounded():
+    """Each of them within its bounds; the sum is not."""
+    body = json.dumps({"node": "3", "graph": many(8, steps=2000)}).encode()
+    start = time.thread_time()
+    status, told = answer(body)
+    assert status == 400 and "levels in all" in told["error"]
+    assert time.thread_time() - start < 1
+    assert answer(json.dumps({"node": "3", "graph": many(4, steps=1000)}).encode())[0] == 200
+
+
+def test_no_further_node_is_begun_after_a_second(monkeypatch):
+    monkeypatch.setattr("sampling_kit.nodes.ui.live_route.MOST_SECONDS", -1.0)
+    status, told = answer(json.dumps({"node": "2", "graph": graph()}).encode())
+    assert status == 400 and "takes more than" in told["error"]
+
+
+@pytest.mark.parametrize("name", sorted(VALUES))
+def test_a_request_of_the_largest_kind_ends_soon(name):
+    """Every node at the most of all its numbers, behind as many others as the bounds let through."""
+    most = {}
+    for item in VALUES[name][0].define_schema().inputs:
+        facts = item.as_dict()
+        if item.io_type in ("INT", "FLOAT") and facts.get("max") is not None:
+            most[item.id] = min(facts["max"], MOST_LEVELS)
+    made = graph(steps=MOST_LEVELS)
+    made["x"] = {"class_type": name, "inputs": most | {"noise_schedule": ["1", 0]}}
+    made["6"]["inputs"] = {"sampler": ["x", 0], "sigmas": ["2", 0], "noise_schedule": ["1", 0]}
+    for node in ("x", "6"):
+        start = time.thread_time()
+        status, _ = answer(json.dumps({"node": node, "graph": made}).encode())
+        assert status in (200, 400) and time.thread_time() - start < 3

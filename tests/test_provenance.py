@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image, PngImagePlugin
 from test_sweep import workflow
@@ -14,6 +16,7 @@ from test_sweep import workflow
 from sampling_kit.headless import provenance
 from sampling_kit.headless.cli import main
 from sampling_kit.headless.png_text import read_text_chunks
+from sampling_kit.headless.save import save_images
 
 
 def sampling_kit(*arguments: object) -> tuple[int, str]:
@@ -113,3 +116,31 @@ def test_deterministic_runs_are_said_to_be(tmp_path):
         torch.set_num_threads(threads)
     facts = json.loads(read_text_chunks(tmp_path / "sweep" / "a_00001_.png")["sampling_kit"])
     assert facts["deterministic"] is True and facts["threads"] == 1
+
+
+STRANGE = {
+    "1": {"class_type": "SamplingKitLoadFittedSolver", "inputs": {"file": "network-cond-forward.safetensors", "nfe": 6}},
+    "2": {"class_type": "SamplingKitSaveFittedSolver", "inputs": {"fit": ["1", 0], "name": "mine"}},
+    "3": {"class_type": "SamplingKitEmptyPixelLatent", "inputs": {"width": 8, "height": 8, "batch_size": 1}},
+    "4": {"class_type": "SamplingKitLatentToImage", "inputs": {"latent": ["3", 0]}},
+    "5": {"class_type": "SaveImage", "inputs": {"images": ["4", 0], "filename_prefix": "a"}},
+}  # fmt: skip
+
+
+def test_verify_writes_to_a_folder_of_its_own_and_takes_over_no_wild_setting(tmp_path, monkeypatch):
+    """A stranger's picture whose graph saves a fit under a name that is there, and claims 1000 threads."""
+    monkeypatch.chdir(tmp_path)
+    fit = tmp_path / "models" / "solvers" / "mine.safetensors"
+    fit.parent.mkdir(parents=True)
+    fit.write_bytes(b"mine")
+    facts = {"threads": 1000, "node": "5", "image": 0}
+    (saved,) = save_images(torch.full((1, 8, 8, 3), 0.5), "a", tmp_path, {"prompt": STRANGE, "sampling_kit": facts})  # fmt: skip
+    asked = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    ended = CliRunner().invoke(main, ["verify", saved["filename"]])
+    assert ended.exit_code == 0, ended.output
+    assert fit.read_bytes() == b"mine" and max(asked) <= os.cpu_count()
+    there = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")}
+    assert there == {"models", "models/solvers", "models/solvers/mine.safetensors", "a_00001_.png"}
+    other = CliRunner().invoke(main, ["verify", saved["filename"], "--set", "3.width=16"])
+    assert other.exit_code == 2 and "--set may only repeat" in other.stderr

@@ -12,8 +12,10 @@ from typing import Any
 
 import click
 
+from ...schedulers.whole_file import whole
 from ..bars import on_terminal, stage_bars
 from ..context import use
+from ..terminal_text import say
 from ..workflow import Workflow, load
 from . import options
 from .errors import errors_reported
@@ -168,15 +170,15 @@ def fit_solver(
             started = time.perf_counter()
             fits, comparison = fitting.fit_source(
                 source, folder, nfes, chosen, seeds=seeds, held=held, levels=levels, substeps=substeps, batch=batch,
-                starts=starts, against=against, say=(lambda text: None) if as_json else click.echo, tell=tell,
+                starts=starts, against=against, say=(lambda text: None) if as_json else say, tell=tell,
             )  # fmt: skip
         files = _write_fits(output, fits, comparison)
         if as_json:
             seconds = round(time.perf_counter() - started, 1)
             facts = comparison.payload() | {"files": files, "seconds": seconds}
-            click.echo(json.dumps(plain(facts), allow_nan=False))
+            say(json.dumps(plain(facts), allow_nan=False))
         else:
-            click.echo("\n".join(["", comparison.text(), "", *files]))
+            say("\n".join(["", comparison.text(), "", *files]))
 
 
 def _settings_of(methods: Mapping[str, Any], name: str, texts: Sequence[str]) -> Any:
@@ -211,12 +213,14 @@ def _write_fits(output: Path, fits: Sequence[Any], comparison: Any) -> list[str]
     from PIL import Image
 
     from ...nodes.fit.fitted_solver import SUFFIX, saved
+    from ...schedulers.show import fit_plot
 
     file = output if output.suffix == SUFFIX else output.with_name(output.name + SUFFIX)
     for fit in fits:
         saved(fit, file)
     files = [str(file.resolve())]
-    picture = comparison.plot()
+    picture = fit_plot.plot(comparison)
     plot = file.with_suffix(".png")
-    Image.fromarray((picture[0] * 255).round().byte().cpu().numpy()).save(plot)
+    with whole(plot) as part:
+        Image.fromarray((picture[0] * 255).round().byte().cpu().numpy()).save(part, "PNG")
     return [*files, str(plot.resolve())]

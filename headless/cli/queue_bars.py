@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import click
-
-from ...schedulers.files import whole
+from ...schedulers.whole_file import passing, write_whole
 from ..bars import bar, on_terminal
 from ..queue import Done, Watcher
+from ..terminal_text import indented, one_line, say
 
 
 class QueueBars(Watcher):
@@ -32,25 +31,25 @@ class QueueBars(Watcher):
 
     def progress(self, label: str, node: str, step: int, total: int) -> None:
         self.steps.total = total
-        self.steps.set_description(f"{label or 'job'}, node {node}", refresh=False)
+        self.steps.set_description(one_line(f"{label or 'job'}, node {node}"), refresh=False)
         self.steps.n = step
         self.steps.refresh()
 
     def preview(self, label: str, picture: bytes) -> None:
         if self.previews:
-            with whole(self.folder / "preview.jpg") as part:
-                part.write_bytes(picture)
+            with passing():  # many a second
+                write_whole(self.folder / "preview.jpg", picture)
 
     def finished(self, done: Done) -> None:
         self.all.update()
         if self.quiet or done.error:
             return
         for text in done.texts:
-            self.note(text)
+            self.note(indented(text))
         with self.all.external_write_mode():
-            click.echo("\n".join(str((self.folder / name).resolve()) for name in done.files))
+            say("\n".join(str((self.folder / name).resolve()) for name in done.files))
 
     def note(self, text: str) -> None:
         if not self.quiet:
             with self.all.external_write_mode():
-                click.echo(text, err=True)
+                say(text, err=True)

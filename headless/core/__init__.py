@@ -6,8 +6,7 @@ nodes run.
 
 from __future__ import annotations
 
-from ...nodes.host.alone.fit_field import set_progress
-from ...nodes.host.alone.places import set_folders
+from ...nodes.host.alone.places import set_folders, set_progress, set_typed
 from ..context import current
 from .latent_space import VAEDecode, VAEDecodeTiled, VAEEncode, VAEEncodeTiled
 from .pictures import LoadImage, PreviewAny, PreviewImage, SaveAnimatedWEBP, SaveImage
@@ -22,6 +21,7 @@ from .sampling import (
 from .tensors import FlipSigmas, LatentMultiply, MaskComposite, SolidMask, SplitSigmas
 
 set_folders(lambda kind: getattr(current(), kind))
+set_typed(lambda name: name in current().typed)
 set_progress(lambda step, total: current().report(step, total))
 
 CORE_NODES = (

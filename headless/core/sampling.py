@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ...nodes.host.alone import io
-from ...nodes.host.alone.guider import Guider, make_guider
+from ...nodes.host.alone.guider import Guider
+from ...nodes.host.alone.runs import make_guider
 from ...nodes.host.alone.sampler import Sampler, solver_of
 from ...nodes.host.alone.traced import untraced
 from ...schedulers.guidance import CFG, COND, UNCOND, Guidance
@@ -107,6 +108,7 @@ def sample(
     """(output, denoised output) of a run, reporting each step to the runner."""
     if "noise_mask" in latent:
         raise ValueError("latent_image: a noise mask is supported inside ComfyUI only")
+    guider.model.inner.check(latent["samples"])  # before noise of that size is drawn
     seen: dict[str, Tensor] = {}
     context = current()
     context.report(0, len(sigmas) - 1)

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...schedulers.fit import amed, compare, ends, forward, gradient, store
+from ...schedulers.fit import compare, ends, fit_files
+from ...schedulers.fit.amed_fit import Amed
+from ...schedulers.fit.forward import Forward
+from ...schedulers.fit.gradient import Gradient
 from ...schedulers.fit.problem import Problem
+from ...schedulers.fit.run_fit import Fit, run_fit
 from ...schedulers.points import Points
-from ...schedulers.settings import Settings
 from ...schedulers.solver import Solver
 from ...schedulers.solver.fitted import FittedSolver, Table, table_of
-from ..host import io, progress
+from .. import host
+from ..host import io
 from ..host.guider_field import Ready
 from ..solver.state import plain_solver
 from ..ui.inputs import choice, chosen
@@ -25,58 +28,11 @@ from ..ui.wire_types import SolverFitType, TrajectoriesType
 from .kept import PARTS, Kept, card_text
 from .recording import CATEGORY, Recording, checked, teacher_cost
 
-Run = Callable[[Problem, Table, Any, Callable[[Any], None], Path], Any]
-
-
-@dataclass(frozen=True)
-class Method:
-    """``run(problem, table, settings, progress, file)`` → its last state, which has table, before and after;
-    what it needs to go on after an interruption is in ``file``. ``gradients``: through the model."""
-
-    run: Run
-    gradients: bool = False
-
-
-def run_forward(
-    problem: Problem, table: Table, settings: forward.Forward, progress: Callable[[Any], None], file: Path
-) -> forward.State:  # fmt: skip
-    def keep(state: forward.State) -> None:
-        store.save_state(file, state)
-        progress(state)
-
-    state = store.load_state(file) if file.exists() else None
-    return forward.fit(problem, table, settings, keep, state)
-
-
-def run_gradient(
-    problem: Problem, table: Table, settings: gradient.Gradient, progress: Callable[[Any], None], file: Path
-) -> gradient.State:  # fmt: skip
-    def keep(state: gradient.State) -> None:
-        gradient.save(file, state, settings)
-        progress(state)
-
-    if not file.exists():
-        state = None
-    elif isinstance(settings, amed.Amed):
-        state = gradient.load(file, amed.beginning(problem, table, settings), settings)
-    else:
-        state = gradient.load(file, table, settings)
-    fit: Any = amed.fit if isinstance(settings, amed.Amed) else gradient.fit
-    return fit(problem, table, settings, keep, state)
-
-
-#: Ways to fit, by the choice in the node; and what runs them.
-METHODS: dict[str, type[Settings]] = {
-    "forward": forward.Forward,
-    "gradient": gradient.Gradient,
-    "amed": amed.Amed,
-}
-
-
-FITS: dict[type[Settings], Method] = {
-    forward.Forward: Method(run_forward),
-    gradient.Gradient: Method(run_gradient, gradients=True),
-    amed.Amed: Method(run_gradient, gradients=True),
+#: Ways to fit, by the choice in the node.
+METHODS: dict[str, type[Fit[Any]]] = {
+    "forward": Forward,
+    "gradient": Gradient,
+    "amed": Amed,
 }
 
 
@@ -127,7 +83,7 @@ class FitSolver(io.ComfyNode):
 
 def fitted(
     recording: Recording,
-    settings: Settings,
+    settings: Fit[Any],
     nfe: int,
     held: int,
     *,
@@ -136,12 +92,12 @@ def fitted(
     tell: Callable[[int, str], None] | None = None,
 ) -> FittedSolver:
     """The fit for ``nfe`` evaluations: read, gone on with, or made. tell(per mille, text)."""
-    told = tell or progress(PARTS)
+    told = tell or host.places.progress(PARTS)
     origin, count = recording.trajectories.origin, recording.trajectories.count
     kept = Kept(recording, (repr(settings), nfe, held, count, starts, repr(begin)))
     if kept.done.is_file():
-        return store.load(kept.done).at(nfe)
-    method, first = FITS[type(settings)], count - held
+        return fit_files.load(kept.done).at(nfe)
+    first = count - held
     card = dict(
         model=origin.model, path=origin.path, prediction=origin.prediction, guidance=origin.guidance,
         shape=list(origin.shape), dtype=origin.dtype, method=f"{settings!r}",
@@ -150,7 +106,7 @@ def fitted(
     )  # fmt: skip
 
     def run(ready: Ready) -> FittedSolver:
-        if method.gradients and ready.refusal:
+        if settings.gradients and ready.refusal:
             raise ValueError(
                 f"method: {settings.title} needs gradients through the MODEL, but {ready.refusal}; use forward, "
                 "which needs none"
@@ -160,11 +116,7 @@ def fitted(
         found: list[tuple[float, FittedSolver]] = []
 
         def report(state: Any) -> None:
-            if isinstance(settings, forward.Forward):
-                spent = problem.evaluations
-                share = spent / max(settings.allowed(nfe), spent + 1)
-            else:
-                share = getattr(state, "iteration", 0) / max(getattr(settings, "iterations", 1), 1)
+            share = settings.share(problem, state)
             least = min(state.after["rmse"], *(rmse for rmse, _ in found), math.inf)
             told(
                 int(PARTS * share), f"held-out error {least:.4g}, before {state.before['rmse']:.4g}"
@@ -173,13 +125,13 @@ def fitted(
         for i, start in enumerate(
             kept.starts(lambda: start_tables(problem, recording, nfe, starts, begin))
         ):
-            state = method.run(problem, start.table, settings, report, kept.file(f"state-{i}"))
+            state = run_fit(problem, start.table, settings, report, file=kept.file(f"state-{i}"))
             facts = dict(start=start.card["start"], before=state.before, after=state.after)
             found.append((state.after["rmse"], FittedSolver(state.table, card | facts)))
         best = min(found, key=lambda entry: entry[0])[1]
         return FittedSolver(best.table, {**best.card, "evaluations": problem.evaluations})
 
-    with torch.inference_mode(not method.gradients):
+    with torch.inference_mode(not settings.gradients):
         fit = recording.ready(run)
     kept.finish(fit)
     told(

@@ -10,24 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 
-from ...schedulers.fit import compare, store
+from ...schedulers.fit import compare, fit_files
 from ...schedulers.measure import plain
 from ...schedulers.noise_schedule import NoiseSchedule
+from ...schedulers.printable import one_line
+from ...schedulers.show import fit_plot
 from ...schedulers.solver import Solver
 from ...schedulers.solver.fitted import FittedSolver
-from ..host import (
-    ABSOLUTE_FOLDERS,
-    facts_of_guider,
-    folder,
-    io,
-    make_sampler,
-    model_folders,
-    progress,
-    schedule_of_guider,
-)
+from ...schedulers.whole_file import make_folder
+from .. import host
+from ..host import io
 from ..host.guider_field import Facts, Ready
-from ..ui.file_names import refusal, split_prefix, stamp
+from ..ui.file_names import is_there, leads_out, refusal, split_prefix, stamp
+from ..ui.inputs import listed
 from ..ui.wire_types import SolverFitType, TrajectoriesType
 from .kept import PARTS, SUFFIX, card_text
 from .recording import CATEGORY, Recording, checked
@@ -43,13 +40,13 @@ log = logging.getLogger("sampling_kit")
 def solver_folders() -> list[Path]:
     """Where fits are looked for: the models folders, the output folder's solvers, and what ships."""
     try:
-        own = [folder("output") / KIND]
+        own = [host.places.folder("output") / KIND]
     except LookupError:  # outside of a run
         own = []
-    return [*model_folders(KIND), *own, SHIPPED]
+    return [*host.places.model_folders(KIND), *own, SHIPPED]
 
 
-def fit_files() -> list[str]:
+def fit_names() -> list[str]:
     """The files there are, for a combo."""
     found = (
         f.relative_to(r).as_posix()
@@ -63,17 +60,30 @@ def fit_files() -> list[str]:
 def fit_file(name: str) -> Path:
     """The file of a choice. Raises ValueError saying where files belong."""
     roots = solver_folders()
-    said, places = f"file = {name!r}", " or ".join(map(str, roots[:-1])) or f"models/{KIND}"
+    said, places = (
+        f"file = {str(name)[:200]!r}",
+        " or ".join(map(str, roots[:-1])) or f"models/{KIND}",
+    )
     if not isinstance(name, str) or not name.strip() or "\0" in name:
         raise ValueError(f"{said}: choose a fitted solver; they belong in {places}")
-    if ABSOLUTE_FOLDERS and Path(name).is_absolute() and Path(name).is_file():
-        return Path(name)
+    if leads_out(name):
+        path = Path(name)
+        if (
+            path.is_absolute()
+            and host.places.typed_path(name)
+            and path.suffix == SUFFIX
+            and path.is_file()
+        ):
+            return path
+        raise ValueError(
+            f"{said} leads outside of {places}: put the file there, or type its path, --set NODE.file=PATH"
+        )
     for root in roots:
         path = root / name
-        if path.resolve().is_relative_to(root.resolve()) and path.is_file():
+        if is_there(path) and path.is_file() and path.resolve().is_relative_to(root.resolve()):
             return path
     raise ValueError(
-        f"{said}: there is no such file in {places}. Found: {', '.join(fit_files()) or 'none'}"
+        f"{said}: there is no such file in {places}. Found: {', '.join(fit_names()) or 'none'}"
     )
 
 
@@ -109,7 +119,7 @@ class SaveFittedSolver(io.ComfyNode):
 
 def new_fit_file(name: str) -> tuple[Path, Path]:
     """(file, its root). Raises ValueError if the name leads out of models/solvers."""
-    roots = model_folders(KIND) or [folder("output") / KIND]
+    roots = host.places.model_folders(KIND, new=True) or [host.places.folder("output") / KIND]
     try:
         subfolder, stem = split_prefix(name.removesuffix(SUFFIX), roots[0])
     except ValueError:
@@ -119,18 +129,21 @@ def new_fit_file(name: str) -> tuple[Path, Path]:
 
 def saved(fit: FittedSolver, file: Path) -> str:
     """Write ``fit``, beside those for other numbers of evaluations that the file has. What the file holds now."""
-    others: list[FittedSolver] = []
-    if file.is_file():
-        others = [f for f in store.load(file).fits if f.table.nfe != fit.table.nfe]
-        for other in others:
-            if wrong := store.differences(
-                other.card, model=fit.card.get("model"), guidance=fit.card.get("guidance")
-            ):
-                raise ValueError(
-                    f"name: {file.name} holds fits of something else ({wrong[0]}); give another name"
-                )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    store.save(file, [*others, fit])
+    make_folder(file.parent)
+    with FileLock(
+        file.with_name(f".{file.name}.lock")
+    ):  # two processes add to one file, one after the other
+        others: list[FittedSolver] = []
+        if file.is_file():
+            others = [f for f in fit_files.load(file).fits if f.table.nfe != fit.table.nfe]
+            for other in others:
+                if wrong := fit_files.differences(
+                    other.card, model=fit.card.get("model"), guidance=fit.card.get("guidance")
+                ):
+                    raise ValueError(
+                        f"name: {file.name} holds fits of something else ({wrong[0]}); give another name"
+                    )
+        fit_files.save(file, [*others, fit])
     return (
         f"fits for {', '.join(map(str, sorted([f.table.nfe for f in (*others, fit)])))} evaluations"
     )
@@ -146,7 +159,7 @@ class LoadFittedSolver(io.ComfyNode):
             description="A fitted solver from models/solvers, from solvers in the output folder, or one that ships with the kit.",
             search_aliases=["load solver", "AMED", "EPD", "safetensors", "loader"],
             inputs=[
-                io.Combo.Input("file", options=fit_files(), tooltip="What Save Fitted Solver wrote, or somebody gave you."),
+                io.Combo.Input("file", options=listed(fit_names), tooltip="What Save Fitted Solver wrote, or somebody gave you."),
                 io.Int.Input("nfe", default=6, min=1, max=1000, tooltip="Evaluations of a run; the file has a fit for some numbers, the error lists them."),
             ],
             outputs=[
@@ -165,7 +178,7 @@ class LoadFittedSolver(io.ComfyNode):
 
     @classmethod
     def execute(cls, file: str, nfe: int) -> Any:
-        family = store.load(fit_file(file))
+        family = fit_files.load(fit_file(file))
         try:
             fit = family.at(nfe)
         except ValueError as error:
@@ -203,18 +216,18 @@ class UseFittedSolver(io.ComfyNode):
 
     @classmethod
     def execute(cls, fit: Any, guider: Any) -> Any:
-        solver, schedule = checked_fit(fit), schedule_of_guider(guider)
-        warnings = misfits(solver, facts_of_guider(guider), schedule)
+        solver, schedule = checked_fit(fit), host.runs.schedule_of_guider(guider)
+        warnings = misfits(solver, host.runs.facts_of_guider(guider), schedule)
         for warning in warnings:
-            log.warning("Fitted Solver: %s", warning)
+            log.warning("Fitted Solver: %s", one_line(warning))
         text = "\n".join(f"WARNING: {w}" for w in warnings) or "fits this model and guidance"
         sigmas = torch.tensor(solver.points(schedule.path).sigmas(), dtype=torch.float32)
-        return io.NodeOutput(make_sampler(solver), sigmas, text, ui={"text": [text]})
+        return io.NodeOutput(host.runs.make_sampler(solver), sigmas, text, ui={"text": [text]})
 
 
 def misfits(fit: FittedSolver, facts: Facts, schedule: NoiseSchedule) -> list[str]:
     """What the fit was made for and this run is not."""
-    found = store.differences(fit.card, model=facts.model, guidance=facts.guidance)
+    found = fit_files.differences(fit.card, model=facts.model, guidance=facts.guidance)
     top, own = fit.table.start, schedule.kappa_max
     if not (math.isinf(top) and own > 1000) and not math.isclose(top, own, rel_tol=1e-3):
         found.append(
@@ -269,7 +282,7 @@ class SolverReport(io.ComfyNode):
             raise ValueError("fits: connect at least one SOLVER_FIT")
         found = reported(recording, given, held_out, against)
         facts = json.dumps(plain(found.payload()), allow_nan=False)
-        return io.NodeOutput(found.plot(), found.text(), facts, ui={"text": [found.text()]})
+        return io.NodeOutput(fit_plot.plot(found), found.text(), facts, ui={"text": [found.text()]})
 
 
 AGAINST: dict[str, Callable[[], tuple[Solver, ...]]] = {
@@ -283,7 +296,7 @@ def reported(
     tell: Callable[[int, str], None] | None = None,
 ) -> compare.Comparison:  # fmt: skip
     """The comparison, on the last ``held`` rows of the recording."""
-    origin, told = recording.trajectories.origin, tell or progress(PARTS)
+    origin, told = recording.trajectories.origin, tell or host.places.progress(PARTS)
     last = origin.seed + recording.trajectories.count - 1
     first = last - held + 1
     for fit in fits:
@@ -296,7 +309,7 @@ def reported(
     warnings = [
         w
         for fit in fits
-        for w in store.differences(fit.card, model=origin.model, guidance=origin.guidance)
+        for w in fit_files.differences(fit.card, model=origin.model, guidance=origin.guidance)
     ]
     about = dict(
         guidance=origin.guidance, model=origin.model, path=origin.path, teacher=origin.teacher,

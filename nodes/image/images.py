@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from ...schedulers.show.contact_sheet import tiles
 from ..host import io
+from ..ui.file_names import refusal
+from .sizes import MOST_PIXELS, check_product, check_size, zeros
 
 CATEGORY = "Sampling Kit/image"
 
@@ -37,9 +38,23 @@ class EmptyPixelLatent(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(
+        cls, width: int | None = None, height: int | None = None, batch_size: int | None = None
+    ) -> bool | str:
+        return refusal(lambda: check_size(MOST_PIXELS, _limits(width, height, batch_size)))
+
+    @classmethod
     def execute(cls, width: int, height: int, batch_size: int) -> Any:
-        samples = torch.zeros(batch_size, 3, height, width)
+        check_product(MOST_PIXELS, width=width, height=height, batch_size=batch_size)
+        samples = zeros((batch_size, 3, height, width))
         return io.NodeOutput({"samples": samples, "downscale_ratio_spacial": 1})
+
+
+def _limits(
+    width: int | None, height: int | None, batch_size: int | None
+) -> dict[str, tuple[int | None, int, int]]:
+    sides = {"width": (width, 8, 8192), "height": (height, 8, 8192)}
+    return {**sides, "batch_size": (batch_size, 1, 4096)}
 
 
 class LatentToImage(io.ComfyNode):
@@ -125,25 +140,7 @@ class ImageSheet(io.ComfyNode):
         images_2: Tensor | None = None, images_3: Tensor | None = None, images_4: Tensor | None = None,
     ) -> Any:  # fmt: skip
         batches = [batch for batch in (images, images_2, images_3, images_4) if batch is not None]
-        return io.NodeOutput(sheet(batches, columns, scale, gap))
-
-
-def sheet(batches: list[Tensor], columns: int, scale: int, gap: int) -> Tensor:
-    """One IMAGE [1, H, W, C] from batches [B, h, w, C] of equal picture size, on white."""
-    sizes = {tuple(batch.shape[1:]) for batch in batches}
-    if len(sizes) > 1:
-        raise ValueError(f"images: a sheet needs pictures of one size, got {sorted(sizes)}")
-    (height, width, channels) = sizes.pop()
-    height, width = height * scale, width * scale
-    rows = [row for batch in batches for row in batch.split(columns)]
-    wide = max(len(row) for row in rows)
-    canvas = torch.ones(len(rows) * (height + gap) + gap, wide * (width + gap) + gap, channels)
-    for i, row in enumerate(rows):
-        for j, picture in enumerate(row.cpu()):
-            top, left = gap + i * (height + gap), gap + j * (width + gap)
-            big = F.interpolate(picture.movedim(-1, 0)[None], scale_factor=scale, mode="nearest")[0]
-            canvas[top : top + height, left : left + width] = big.movedim(0, -1)
-    return canvas[None]
+        return io.NodeOutput(tiles(batches, columns, scale, gap))
 
 
 NODES = (EmptyPixelLatent, LatentToImage, ImageToLatent, ImageSheet)

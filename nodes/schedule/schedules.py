@@ -8,7 +8,8 @@ import torch
 
 from ...schedulers import noise_schedule, spacing
 from ...schedulers.measure.run_levels import Run
-from ..host import io, schedule_of
+from .. import host
+from ..host import io
 from ..ui.inputs import choice, chosen, inputs_for
 from ..ui.live_route import bounded, show_live
 from ..ui.payload import levels_on_page
@@ -68,7 +69,7 @@ class NoiseScheduleFromModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any) -> Any:
-        return io.NodeOutput(schedule_of(model))
+        return io.NodeOutput(host.models.schedule_of(model))
 
 
 class Steps(io.ComfyNode):

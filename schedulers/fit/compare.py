@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ..noise_schedule import NoiseSchedule
 from ..points import Points
-from ..show.style import new_figure, pixels
 from ..solver import (
     ALL,
     DDIM,
@@ -126,17 +125,17 @@ def training_free(
                 continue
     left, count = list(tables), min(first, len(rows))
     while True:
-        found: dict[Table, Tensor] = {}
+        errors: dict[Table, Tensor] = {}
         for i, table in enumerate(left):
             if report is not None:
                 report(i, len(left))
             try:
-                found[table] = problem.errors(table, rows[:count])
+                errors[table] = problem.errors(table, rows[:count])
             except FloatingPointError:
                 continue
-        left = sorted(found, key=lambda t: summary(found[t])["rmse"])
+        left = sorted(errors, key=lambda t: summary(errors[t])["rmse"])
         if count == len(rows):
-            return [Pair(*tables[t], *summary(found[t]).values()) for t in left]
+            return [Pair(*tables[t], *summary(errors[t]).values()) for t in left]
         left, count = left[: max(keep, len(left) // 4)], min(4 * count, len(rows))
 
 
@@ -201,27 +200,6 @@ class Comparison:
         """The same as JSON."""
         ratio = {str(row["nfe"]): row["ratio"] for row in self.rows}
         return dict(ratio=ratio, rows=self.rows, held=self.held, about=dict(self.about))
-
-    def plot(self, width: int = 960, height: int = 540) -> Tensor:
-        """Error against evaluations as IMAGE [1, H, W, 3]."""
-        figure = new_figure(width, height)
-        axes, at = figure.subplots(), [row["nfe"] for row in self.rows]
-        for key, label, colour, style in (
-            ("training_free", "best training-free pair", "#7f7f7f", "o-"),
-            ("training_free_median", "its median", "#7f7f7f", "o:"),
-            ("fitted", "fitted", "#1f77b4", "o-"),
-            ("fitted_median", "its median", "#1f77b4", "o:"),
-        ):
-            axes.plot(at, [row[key] for row in self.rows], style, color=colour, label=label)
-        axes.set_yscale("log")
-        axes.set_xticks(at, [f"{row['nfe']}\n×{row['ratio']:.2f}" for row in self.rows])
-        axes.set_xlabel("denoiser evaluations (NFE), and RMSE fitted/training-free", fontsize=13)
-        axes.set_ylabel("RMSE to the teacher's end", fontsize=13)
-        axes.tick_params(labelsize=12)
-        axes.grid(alpha=0.3, which="both")
-        axes.legend(fontsize=12)
-        figure.suptitle(str(self.about.get("guidance", "")), fontsize=13)
-        return pixels(figure)
 
 
 def compare(

@@ -31,7 +31,7 @@ class Problem:
     teacher ends, at noise level 0. ``states(κ, rows)``: the teacher's x on the VP path at κ, for the rows; None if
     it was not kept. ``batch``: the most images in one call of the field. ``check`` is called before every
     call (raise there to stop). ``evaluations`` counts what was spent, one image = 1; set it to what the
-    teacher has cost.
+    teacher has cost. ``features`` of pictures [B, …], where ends are compared in them too (by gradients).
     """
 
     path: Path
@@ -45,6 +45,7 @@ class Problem:
     batch: int = 64
     check: Callable[[], None] | None = None
     evaluations: int = 0
+    features: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
         if self.start.shape != self.end.shape:
@@ -70,19 +71,19 @@ class Problem:
         return self.end[rows]
 
     def denoise(self, x: Tensor, kappa: float, rows: Tensor) -> Tensor:
-        """D of x [B, …] on VP, told the level κ."""
+        """D of x [B, …] on VP at the level κ."""
         at, scale = rescale(VP().at(kappa), self.path)
         return self.call(x * scale, at.sigma, rows)
 
     def call(self, x: Tensor, sigma: float, rows: Tensor) -> Tensor:
         """D of x [B, …] and σ on the field's path, in batches, counted."""
-        found = []
+        answers = []
         for part, some in zip(x.split(self.batch), rows.split(self.batch), strict=True):
             if self.check is not None:
                 self.check()
-            found.append(self.field(part, sigma, some).to(x.dtype))
+            answers.append(self.field(part, sigma, some).to(x.dtype))
         self.evaluations += len(x)
-        return torch.cat(found)
+        return torch.cat(answers)
 
     def run(self, table: Table, rows: Tensor) -> Tensor:
         """Where the table ends from these rows' starts."""
@@ -92,10 +93,10 @@ class Problem:
     def errors(self, table: Table, rows: Tensor) -> Tensor:
         """RMSE to the teacher's end, per image [B]; infinite if the runs ended in NaN."""
         try:
-            found = rmse(self.run(table, rows) - self.target(rows))
+            each = rmse(self.run(table, rows) - self.target(rows))
         except FloatingPointError:
             return self.start.new_full((len(rows),), math.inf)
-        return found.nan_to_num(math.inf)
+        return each.nan_to_num(math.inf)
 
 
 def rmse(difference: Tensor) -> Tensor:
@@ -126,10 +127,10 @@ def choose(
     dropped: list[tuple[str, Table, Tensor]] = []
     while True:
         rows = problem.held[:few]
-        found = [(name, table, problem.errors(table, rows)) for name, table in left]
-        found.sort(key=lambda entry: summary(entry[2])["median"])
-        if few >= len(problem.held) or len(found) == 1:
-            return found + dropped
-        kept = max(len(found) // 2, 1)
-        dropped = found[kept:] + dropped
-        left, few = [(name, table) for name, table, _ in found[:kept]], 2 * few
+        ranked = [(name, table, problem.errors(table, rows)) for name, table in left]
+        ranked.sort(key=lambda entry: summary(entry[2])["median"])
+        if few >= len(problem.held) or len(ranked) == 1:
+            return ranked + dropped
+        kept = max(len(ranked) // 2, 1)
+        dropped = ranked[kept:] + dropped
+        left, few = [(name, table) for name, table, _ in ranked[:kept]], 2 * few

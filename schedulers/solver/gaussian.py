@@ -87,18 +87,18 @@ class GaussianAdams(Multistep):
         self._check(points)
         build = Builder(self, points)
         x, predicted = build.start, Combo()
-        known: list[tuple[int, Combo]] = []
+        past: list[tuple[int, Combo]] = []
         for i, (p, q) in enumerate(points.steps):
             x, d = build.advance(x, p, i)
             new = (i, self._value(p, x, d))
-            used = [new, *known][: self._correcting(points, i - 1, [k for k, _ in known])]
+            used = [new, *past][: self._correcting(points, i - 1, [k for k, _ in past])]
             if used:
                 x = x + self._deviation(p) * (self._change(points, i - 1, used) - predicted)
             if q.sigma == 0:
                 x = d
                 continue
-            known = [new, *known][: self.memory]
-            used = known[: self._predicting(points, i, [k for k, _ in known])]
+            past = [new, *past][: self.memory]
+            used = past[: self._predicting(points, i, [k for k, _ in past])]
             if used:
                 predicted = self._change(points, i, used)
                 x = self._deviation(q) * (x / self._deviation(p) + predicted)

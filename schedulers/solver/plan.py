@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from ..path import Path, Point, rescale
+from ..text_table import markdown_table
 from .band_mix import Mix, Spectra
 from .kernels import ANCHOR, DATA, Move, moves
 from .run import Ask, DrawNoise, Run, drive
@@ -42,13 +43,13 @@ class Stage:
     noise: float = 0.0
     commit: bool = True
     evaluate: bool = True
-    told: Point | None = None
+    noise_label: Point | None = None
     mix: Mix | None = None
 
     @property
     def sigma(self) -> float:
-        """The noise level the denoiser is told: that of the state, unless ``told`` says another."""
-        return (self.told or self.at).sigma
+        """The noise level the denoiser is told: that of the state, unless ``noise_label`` says another."""
+        return (self.noise_label or self.at).sigma
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ class Plan:
                 replace(
                     stage,
                     at=at,
-                    told=stage.told and path.at(stage.told.kappa),
+                    noise_label=stage.noise_label and path.at(stage.noise_label.kappa),
                     x=tuple(w * c / s for w, s in zip(stage.x, scales, strict=False)),
                     d=tuple(w * c for w in stage.d),
                     noise=stage.noise * c,
@@ -202,11 +203,10 @@ class Plan:
 
     def table(self, digits: int = 6) -> str:
         """The plan as a Markdown table."""
-        rows, order = list(self.rows()), self.columns()
-        cell = lambda v: f"{v:.{digits}f}" if isinstance(v, float) else str(v)  # noqa: E731
-        lines = ["| " + " | ".join(order) + " |", "|" + "---|" * len(order)]
-        lines += ["| " + " | ".join(cell(row.get(n, "")) for n in order) + " |" for row in rows]
-        return "\n".join(lines)
+        order = self.columns()
+        cell = lambda v: f"{v:.{digits}f}" if isinstance(v, float) else v  # noqa: E731
+        rows = ([cell(row.get(name, "")) for name in order] for row in self.rows())
+        return markdown_table(order, rows).rstrip("\n")
 
 
 def form(

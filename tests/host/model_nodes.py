@@ -140,7 +140,7 @@ def node(name: str, **inputs: Any) -> tuple[Any, ...]:
 def worst(model: Any) -> float:
     """Largest error of D as the host computes it, at noise levels over the MODEL's range."""
     host_module = next(m for k, m in sys.modules.items() if k.endswith(".nodes.host"))
-    schedule, flow = host_module.schedule_of(model), host_module.facts_of(model).flow
+    schedule, flow = host_module.models.schedule_of(model), host_module.models.facts_of(model).flow
     levels = engine("measure").spread(schedule, 7)
 
     def look(x0: Tensor, denoise: Any) -> float:
@@ -153,7 +153,7 @@ def worst(model: Any) -> float:
             errors.append(float((denoise(x, sigma) - truth(x, sigma, flow)).abs().max()))
         return max(errors)
 
-    return host_module.probe(model, None, n.latent(2, 4, 8, 8, fill=0.5), look)
+    return host_module.runs.probe(model, None, n.latent(2, 4, 8, 8, fill=0.5), look)
 
 
 # ----------------------------------------------------------------------------------- measurements

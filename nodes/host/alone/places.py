@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,14 +18,6 @@ _device = torch.device("cpu")
 def device() -> torch.device:
     """Where MODELs run, as :func:`set_device` chose."""
     return _device
-
-
-class ComfyExtension:
-    """Base of the pack's extension object; only ComfyUI makes one."""
-
-
-def add_route(path: str, answer: Callable[[bytes], tuple[int, dict[str, Any]]], most: int) -> None:
-    """Only ComfyUI has a web server."""
 
 
 def set_device(name: str) -> str:
@@ -105,14 +96,53 @@ def loaded(patcher: Patcher, memory: int = 0) -> Iterator[torch.device]:
         patcher.model.to("cpu")
 
 
-ABSOLUTE_FOLDERS = True  # who runs a workflow here also writes it
+_typed: Callable[[str], bool] = lambda name: True  # noqa: E731  # until the runner says which
 
 
-def model_folders(kind: str) -> list[Path]:
-    """The folders for models of a kind; none outside of a run."""
+def set_typed(typed: Callable[[str], bool]) -> None:
+    """Say which absolute paths a person typed for the run that is going on."""
+    global _typed
+    _typed = typed
+
+
+def typed_path(name: str) -> bool:
+    """Whether a person typed this absolute path for this run; a program that calls nodes itself is one, too."""
+    try:
+        return _typed(name)
+    except LookupError:
+        return True
+
+
+def model_folders(kind: str, new: bool = False) -> list[Path]:
+    """The folders for models of a kind, or with ``new`` the one to write them to; none outside of a run."""
     if _folder is Path:
         return []
     try:
-        return [folder("models") / kind]
+        return [folder("models_to_write" if new else "models") / kind]
     except LookupError:
         return []
+
+
+Report = Callable[[int, int], None]
+
+
+def nobody(step: int, total: int) -> None:
+    """Whom progress is told until the runner says otherwise."""
+
+
+_report: Report = nobody
+
+
+def set_progress(report: Report) -> None:
+    """Say whom to tell that the executing node has done ``step`` of ``total`` steps."""
+    global _report
+    _report = report
+
+
+def progress(total: int) -> Callable[[int, str], None]:
+    """tell(step, text) for the executing node; the text is for ComfyUI's page."""
+
+    def tell(step: int, text: str = "") -> None:
+        _report(min(step, total), total)
+
+    return tell

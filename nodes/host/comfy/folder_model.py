@@ -56,11 +56,6 @@ PREVIEWS: tuple[tuple[str, int, float | None, type], ...] = (
 )
 
 
-def compute_device() -> str:
-    """The kind of device that MODELs run on: "cuda", "cpu", …"""
-    return str(comfy.model_management.get_torch_device().type)
-
-
 # ------------------------------------------------------------------------------------ latents
 
 

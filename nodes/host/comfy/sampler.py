@@ -19,9 +19,12 @@ from ....schedulers.solver import Progress, Run, Solver
 from ....schedulers.solver.run import DrawNoise
 from ....schedulers.split import Part, Stepped, Stopped
 from ..guidance_wire import warn_of_flow_steps
+from .missing import needed_by
 from .model import noise_scale, schedule_of, state_for, wants_vp
+from .step_level import noted
 
 
+@needed_by("SAMPLER")
 def solve(
     model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None,
     callback: Any = None, disable: bool | None = None, *, solver: Solver | Part | Stepped,
@@ -172,18 +175,6 @@ def handed(noise_sampler: Any, levels: list[float], asked: list[float], name: st
 def make_sampler(solver: Solver | Part | Stepped) -> Any:
     """SAMPLER around a solver; masks, previews and noise scaling are KSAMPLER's."""
     return comfy.samplers.KSAMPLER(solve, {"solver": solver})
-
-
-def noted(timestep: Tensor, sigma: float) -> Tensor:
-    """``timestep`` [B] with its level written on it, so that our Guider need not read it from the device."""
-    timestep.sampling_kit_sigma = sigma  # type: ignore[attr-defined]
-    return timestep
-
-
-def level_of(timestep: Tensor) -> float:
-    """σ of a step: as :func:`noted`, else (other samplers) read back."""
-    known: float | None = getattr(timestep, "sampling_kit_sigma", None)
-    return float(timestep.flatten()[0]) if known is None else known
 
 
 def solver_of(sampler: Any) -> Solver | Part | Stepped | None:

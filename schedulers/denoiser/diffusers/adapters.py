@@ -77,7 +77,7 @@ class Adapter:
 
     ``patch``: latent sizes must be multiples of it. ``channels``: latent channels per channel the
     network sees. ``time``: factor on diffusers' timestep. ``trained``: the dtype it must not go below
-    in range (bfloat16), or None. ``known``: config keys with the only values supported. ``exact_time``:
+    in range (bfloat16), or None. ``supported``: config keys with the only values supported. ``exact_time``:
     a submodule that is to get diffusers' timestep in float32, where the network would round it.
     ``pixels``: picture rows per latent row, where no VAE says it. ``square``: takes H = W only.
     """
@@ -91,14 +91,14 @@ class Adapter:
     time: Callable[[Config], float] = _one
     packed: int = 1
     trained: Callable[[Config], torch.dtype | None] = _never
-    known: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    supported: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     exact_time: str = ""
     pixels: int = 8
     square: bool = False
 
     def check(self, config: Config, where: str) -> None:
         """Raises ValueError where the config asks for what this row does not do."""
-        for key, values in self.known.items():
+        for key, values in self.supported.items():
             if config.get(key) not in values:
                 allowed = ", ".join(map(repr, values))
                 raise ValueError(
@@ -330,11 +330,11 @@ def _cogvideox_trained(config: Config) -> torch.dtype | None:
 ADAPTERS: dict[str, Adapter] = {
     "UNet2DModel": Adapter(
         unet, _unet_needs, patch=_levels, pixels=1,
-        known=dict(class_embed_type=(None, "timestep", "identity")),
+        supported=dict(class_embed_type=(None, "timestep", "identity")),
     ),
     "UNet2DConditionModel": Adapter(
         unet_condition, _unet_condition_needs, ("size",), patch=lambda config: (1, 1),
-        known=dict(
+        supported=dict(
             addition_embed_type=(None, "text_time"), encoder_hid_dim_type=(None,), time_cond_proj_dim=(None,)
         ),
     ),
@@ -347,7 +347,7 @@ ADAPTERS: dict[str, Adapter] = {
     "SD3Transformer2DModel": Adapter(sd3, _needs("text", "pooled")),
     "FluxTransformer2DModel": Adapter(
         flux, _needs("text", "pooled"), ("guidance",), unpack=flux_output, patch=lambda config: (2, 2),
-        time=lambda config: 1e-3, packed=4, trained=_bf16, known=dict(patch_size=(1, None)),
+        time=lambda config: 1e-3, packed=4, trained=_bf16, supported=dict(patch_size=(1, None)),
         exact_time="time_text_embed",
     ),
     "WanTransformer3DModel": Adapter(
@@ -355,7 +355,7 @@ ADAPTERS: dict[str, Adapter] = {
     ),
     "LTXVideoTransformer3DModel": Adapter(
         ltx, _needs("text"), ("mask", "fps"), dims=3, unpack=ltx_output, patch=lambda config: (1, 1, 1),
-        trained=_bf16, known=dict(patch_size=(1, None), patch_size_t=(1, None)), pixels=32,
+        trained=_bf16, supported=dict(patch_size=(1, None), patch_size_t=(1, None)), pixels=32,
     ),
     "CogVideoXTransformer3DModel": Adapter(
         cogvideox, _needs("text"), dims=3, unpack=lambda out, call: out.transpose(1, 2),

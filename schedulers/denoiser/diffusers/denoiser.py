@@ -22,6 +22,7 @@ from ...path import Path, rescale
 from ..analytic import Denoiser
 from .adapters import Adapter, Call, Conditioning, adapter_of, tokens
 from .folder import Config, Folder, Weights
+from .limits import check_scheduler, errors_named
 from .loading import build, library
 from .loading import set_dtype as cast
 from .training import Training, read_training
@@ -32,25 +33,25 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 def choose_dtype(
-    wanted: str, stored: torch.dtype, kind: str, config: Config, device: str = "cpu"
+    choice: str, stored: torch.dtype, kind: str, config: Config, device: str = "cpu"
 ) -> tuple[torch.dtype, str]:
-    """(compute dtype, why) from ``wanted`` (auto, fp32, bf16, fp16), the stored dtype and the class.
+    """(compute dtype, why) from ``choice`` (auto, fp32, bf16, fp16), the stored dtype and the class.
 
     bfloat16 has float32's range, float16 ends at 65504: what was trained in bfloat16 may overflow in
     float16, silently. Raises ValueError for fp16 with such a network.
     """
-    if wanted != "auto" and wanted not in DTYPES:
-        raise ValueError(f"dtype = {wanted!r}: choose one of auto, {', '.join(DTYPES)}")
+    if choice != "auto" and choice not in DTYPES:
+        raise ValueError(f"dtype = {choice!r}: choose one of auto, {', '.join(DTYPES)}")
     trained = adapter_of(kind).trained(config)
     bf16 = torch.bfloat16 in (stored, trained)
     because = "the weights are stored in bfloat16" if stored == torch.bfloat16 else ""
     because = because or f"{kind} with this config was trained in bfloat16"
-    if wanted == "fp16" and bf16:
+    if choice == "fp16" and bf16:
         raise ValueError(
             f"dtype = 'fp16': {because} and may overflow in float16: choose bf16, fp32 or auto"
         )
-    if wanted != "auto":
-        return DTYPES[wanted], "as asked"
+    if choice != "auto":
+        return DTYPES[choice], "as asked"
     if stored == torch.bfloat16 or (bf16 and stored == torch.float16):
         return torch.bfloat16, because
     if stored == torch.float16 and device == "cpu":
@@ -60,6 +61,7 @@ def choose_dtype(
     return torch.float32, f"the weights are stored in {str(stored).removeprefix('torch.')}"
 
 
+@errors_named
 def load(
     folder: Folder,
     dtype: str | torch.dtype = "auto",
@@ -75,6 +77,7 @@ def load(
     where = f"{part.path}/config.json"
     adapter = adapter_of(part.kind, where)
     adapter.check(part.config, where)
+    check_scheduler(folder.scheduler)
     training = read_training(folder.scheduler)
     library("diffusers")
     weights = weights or folder.network_weights
@@ -238,17 +241,19 @@ class DiffusersDenoiser(Denoiser):
         Not checked: see :meth:`require_finite`.
         """
         dtype = self.dtype
-        given = {k: fit(k, v, len(x)).to(x.device) for k, v in self.used(cond).items()}
+        conditions = {k: fit(k, v, len(x)).to(x.device) for k, v in self.used(cond).items()}
         for name in ("text", "pooled", "image", "concat"):
-            if name in given:
-                given[name] = given[name].to(dtype)
+            if name in conditions:
+                conditions[name] = conditions[name].to(dtype)
         inputs = x.to(dtype)
         if self.adapter.concat_channels(self.config):
-            inputs = torch.cat([inputs, given["concat"]], 1)
+            inputs = torch.cat([inputs, conditions["concat"]], 1)
         t = t.to(x.device, torch.float32)
         pixels = self.latents.spatial if self.latents else self.adapter.pixels
         height, width = (n * pixels for n in x.shape[-2:])
-        call = Call(inputs, t * self.adapter.time(self.config), given, self.config, (height, width))
+        call = Call(
+            inputs, t * self.adapter.time(self.config), conditions, self.config, (height, width)
+        )
         with exact_time(self.network, self.adapter.exact_time, t):
             out = self.network(**self.adapter.arguments(call), return_dict=False)[0]
         out = self.adapter.unpack(out, call)[:, : self.channels]  # a learned variance comes after

@@ -12,7 +12,6 @@ downloaded. Every refusal is one ValueError naming the file, the value and the w
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import stat
@@ -26,11 +25,13 @@ from typing import Any
 
 import torch
 
+from ...strict_json import parse_json
+
 Config = Mapping[str, Any]
 
 CONFIG_LIMIT = 1 << 20
-INDEX_LIMIT = 64 << 20
-HEADER_LIMIT = 100 << 20
+INDEX_LIMIT = 16 << 20
+HEADER_LIMIT = 16 << 20
 NETWORKS = ("unet", "transformer", "transformer_2")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
@@ -161,19 +162,21 @@ def read_folder(
     if not base.is_relative_to(limit):
         raise ValueError(f"{path} leads to {base}, outside {limit}: move or copy it there")
     index = read_json(limit, base / "model_index.json") if _there(base, "model_index.json") else {}
-    found = [n for n in NETWORKS if (base / n).is_dir() and index.get(n) != [None, None]]
+    networks = [n for n in NETWORKS if (base / n).is_dir() and index.get(n) != [None, None]]
     if network is not None:
-        found = [n for n in (network,) if (base / n).is_dir()]
-    if not found and _there(base, "config.json"):
+        networks = [n for n in (network,) if (base / n).is_dir()]
+    if not networks and _there(base, "config.json"):
         part = _component(limit, base, None)
         beside = base.parent if root is None else limit
         scheduler, reach = _scheduler_of_bare(base, limit, beside)
         return Folder(base, reach, "", part, scheduler, index, variant)
-    if len(found) != 1:
-        what = "no network" if not found else f"{len(found)} networks ({', '.join(found)})"
-        way = "name one of them" if found else "it needs unet/ or transformer/ with a config.json"
+    if len(networks) != 1:
+        what = "no network" if not networks else f"{len(networks)} networks ({', '.join(networks)})"
+        way = (
+            "name one of them" if networks else "it needs unet/ or transformer/ with a config.json"
+        )
         raise ValueError(f"{path} holds {what}: {way}")
-    part = _component(limit, base / found[0], index.get(found[0]))
+    part = _component(limit, base / networks[0], index.get(networks[0]))
     scheduler = _component(
         limit, base / "scheduler", index.get("scheduler"), "scheduler_config.json"
     )
@@ -206,13 +209,17 @@ def _component(root: Path, folder: Path, entry: Any, name: str = "config.json") 
     if not _there(folder, name):
         raise ValueError(f"{file} is missing: without it the model cannot be told; copy it there")
     config = read_json(root, file)
-    kind = config.get("_class_name") or next(iter(config.get("architectures") or []), None)
+    classes = config.get("architectures")
+    kind = config.get("_class_name") or (classes[:1] if isinstance(classes, list) else None)
+    kind = kind[0] if isinstance(kind, list) and kind else kind
     named = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
     if named and kind and named != kind:
         raise ValueError(f"{file} is a {kind}, but model_index.json says {named}: correct one")
     kind = kind or named
     if not isinstance(kind, str) or not re.fullmatch(r"\w+", kind):
-        raise ValueError(f"{file} names no class (_class_name = {kind!r}): add it to the config")
+        raise ValueError(
+            f"{file} names no class (_class_name = {kind!r:.60}): add it to the config"
+        )
     if config.get("quantization_config"):
         raise ValueError(f"{file}: quantised weights are not supported; use the original weights")
     return Component(folder, kind, config)
@@ -231,6 +238,24 @@ def inside(root: Path, file: Path) -> Path:
     return real
 
 
+#: "at": (file, field, value) of the config that was looked at last, to name it where the value turns out wrong.
+last_read: dict[str, tuple[Path, str, Any]] = {}
+
+
+class Fields(dict[str, Any]):
+    """A config from ``file`` that remembers in :data:`last_read` what was asked for last."""
+
+    file: Path
+
+    def __getitem__(self, name: str) -> Any:
+        value = super().__getitem__(name)
+        last_read["at"] = self.file, name, value
+        return value
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self[name] if name in self else default  # noqa: SIM401
+
+
 def read_json(root: Path, file: Path, limit: int = CONFIG_LIMIT) -> dict[str, Any]:
     """A JSON object from a file of at most ``limit`` bytes."""
     real = inside(root, file)
@@ -239,13 +264,15 @@ def read_json(root: Path, file: Path, limit: int = CONFIG_LIMIT) -> dict[str, An
         raise ValueError(
             f"{file} has {size} bytes, a config at most {limit}: it is no diffusers config"
         )
-    return _object(file, real.read_bytes())
+    fields = Fields(_object(file, real.read_bytes()))
+    fields.file = file
+    return fields
 
 
 def _object(file: Path, text: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(text.decode("utf-8"))
-    except (UnicodeDecodeError, RecursionError, json.JSONDecodeError) as error:
+        value = parse_json(text.decode("utf-8"), float)  # Infinity is what diffusers writes
+    except ValueError as error:
         raise ValueError(f"{file} is not valid JSON ({error}): copy the file again") from None
     if not isinstance(value, dict):
         raise ValueError(f"{file} holds a {type(value).__name__}, not an object")
@@ -263,20 +290,20 @@ def read_weights(
     Without ``variant``, or where it is missing and not ``strict``, the plain file is taken, or the only
     variant there is.
     """
-    found = {}
+    there = {}
     for file in sorted(folder.iterdir()) if folder.is_dir() else ():
         single = re.fullmatch(rf"{stem}(?:\.(\w+))?\.safetensors", file.name)
         shards = re.fullmatch(rf"{stem}\.safetensors\.index(?:\.(\w+))?\.json", file.name)
         match = single or shards
         if match:
-            found[match[1] or ""] = file
-    variant = variant if strict or variant in found else None
-    wanted = variant or ("" if "" in found or len(found) != 1 else next(iter(found)))
-    if wanted not in found:
-        raise ValueError(_nothing_found(folder, stem, variant, sorted(found)))
-    file = found[wanted]
+            there[match[1] or ""] = file
+    variant = variant if strict or variant in there else None
+    picked = variant or ("" if "" in there or len(there) != 1 else next(iter(there)))
+    if picked not in there:
+        raise ValueError(_no_weights(folder, stem, variant, sorted(there)))
+    file = there[picked]
     if file.suffix == ".safetensors":
-        return Weights((inside(root, file),), read_header(root, file), wanted or None)
+        return Weights((inside(root, file),), read_header(root, file), picked or None)
     weight_map = read_json(root, file, INDEX_LIMIT).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ValueError(f"{file} has no weight_map: copy the file again")
@@ -295,7 +322,7 @@ def read_weights(
             raise ValueError(f"{folder / name} lacks {lost[0]!r} that {file.name} says it holds")
         tensors |= header
     files = tuple(inside(root, folder / name) for name in sorted(shards_of))
-    return Weights(files, tensors, wanted or None)
+    return Weights(files, tensors, picked or None)
 
 
 def read_file(file: str | Path, root: str | Path | None = None) -> Weights:
@@ -310,7 +337,7 @@ def read_file(file: str | Path, root: str | Path | None = None) -> Weights:
     return Weights((inside(limit, file),), read_header(limit, file), single=True)
 
 
-def _nothing_found(folder: Path, stem: str, variant: str | None, variants: list[str]) -> str:
+def _no_weights(folder: Path, stem: str, variant: str | None, variants: list[str]) -> str:
     if variants:
         asked = f"variant {variant!r}" if variant else "weights without a variant"
         return f"{folder} has no {asked}: choose one of {', '.join(v or 'none' for v in variants)}"
@@ -349,10 +376,14 @@ def read_header(root: Path, file: Path) -> dict[str, Stored]:
             dtype, width = DTYPES[entry["dtype"]]
             shape = tuple(int(n) for n in entry["shape"])
             begin, stop = (int(n) for n in entry["data_offsets"])
-        except (KeyError, TypeError, ValueError):
-            raise ValueError(f"{file}: cannot read the header's entry {key!r}: {entry!r}") from None
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise ValueError(
+                f"{file}: cannot read the header's entry {key!r:.80}: {entry!r:.80}"
+            ) from None
         if dtype is None or min((*shape, 0)) < 0 or stop - begin != math.prod(shape) * width:
-            raise ValueError(f"{file}: the header's entry {key!r} contradicts itself: {entry!r}")
+            raise ValueError(
+                f"{file}: the header's entry {key!r:.80} contradicts itself: {entry!r:.80}"
+            )
         tensors[key] = Stored(dtype, shape)
         end = max(end, stop)
     if 8 + length + end != size:

@@ -15,7 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .folder import Config, Folder
+from .limits import TOKENS, errors_named
 from .loading import library
+from .tokenizer import read_encoder, read_tokenizer
 
 ENCODERS = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel", "UMT5EncoderModel")
 TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast", "T5Tokenizer", "T5TokenizerFast")
@@ -31,10 +33,21 @@ class Encoder:
 
     def tokens(self, prompts: Sequence[str], length: int) -> dict[str, Tensor]:
         """input_ids and attention_mask [B, L], padded and cut to ``length``, or the tokenizer's own."""
+        most = getattr(self.model.config, "max_position_embeddings", None) or TOKENS
+        length = length or self.tokenizer.model_max_length
+        if not 1 <= length <= most:
+            raise ValueError(
+                f"a prompt of {length} tokens (model_max_length or max_text_seq_length): this encoder takes 1 to {most}"
+            )
         batch = self.tokenizer(
             [self.instead or prompt for prompt in prompts], padding="max_length", truncation=True, return_tensors="pt",
-            max_length=length or self.tokenizer.model_max_length,
+            max_length=length,
         )  # fmt: skip
+        rows = self.model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+        if batch["input_ids"].max() >= rows:
+            raise ValueError(
+                f"a token has number {int(batch['input_ids'].max())}, this encoder knows {rows}: they belong to different models"
+            )
         device = next(self.model.parameters()).device
         return {k: batch[k].to(device) for k in ("input_ids", "attention_mask")}
 
@@ -188,6 +201,7 @@ class TextEncoder:
         return self
 
 
+@errors_named
 def load_text(folder: Folder, dtype: torch.dtype | None = None) -> TextEncoder:
     """The folder's text encoders. Default dtype: bfloat16 weights stay so, all others float32.
 
@@ -220,24 +234,15 @@ def _encoder(folder: Folder, suffix: str, dtype: torch.dtype | None) -> Encoder:
             f"{folder.path}: the tokenizer {name} is not known; known: {', '.join(TOKENIZERS)}"
         )
     name = "T5TokenizerFast" if name.startswith("T5") else "CLIPTokenizer"
-    local: dict[str, Any] = dict(local_files_only=True, trust_remote_code=False)
-    place = folder.files("tokenizer" + suffix)
-    try:
-        tokenizer = getattr(transformers, name).from_pretrained(str(place), **local)
-    except Exception as error:
-        first = str(error).strip().partition("\n")[0]
-        raise ValueError(
-            f"{place}: transformers cannot read this tokenizer ({first}); if it has only a spiece.model: pip install "
-            "sentencepiece protobuf"
-        ) from error
+    tokenizer = read_tokenizer(transformers, name, folder.files("tokenizer" + suffix), folder.root)
     folder.files("text_encoder" + suffix)
-    model, found = getattr(transformers, part.kind).from_pretrained(
-        str(part.path), use_safetensors=True, variant=weights.variant, torch_dtype=dtype, output_loading_info=True, **local
-    )  # fmt: skip
-    lost = sorted(found["missing_keys"])
+    model, missing = read_encoder(transformers, part, weights, dtype)
+    lost = sorted(missing)
     if lost:
         raise ValueError(
             f"{part.path}: config.json asks for {lost[0]!r} and {len(lost) - 1} more weights that are not there: "
             "config and weights belong to different models, or the folder is incomplete"
         )
-    return Encoder(tokenizer, model.eval().requires_grad_(False))
+    encoder = Encoder(tokenizer, model.eval().requires_grad_(False))
+    encoder.tokens(["a"], 0 if name.startswith("CLIP") else TOKENS)
+    return encoder

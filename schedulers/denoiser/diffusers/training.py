@@ -185,8 +185,8 @@ def flow(c: dict[str, Any], where: str) -> Training:
         keys = dict(
             base="base_shift", most="max_shift", n0="base_image_seq_len", n1="max_image_seq_len"
         )
-        given: dict[str, Any] = {k: c[v] for k, v in keys.items() if c.get(v) is not None}
-        dynamic = DynamicShift(**given, linear=c.get("time_shift_type") == "linear")
+        shifts: dict[str, Any] = {k: c[v] for k, v in keys.items() if c.get(v) is not None}
+        dynamic = DynamicShift(**shifts, linear=c.get("time_shift_type") == "linear")
         shift = dynamic.at(dynamic.n1)
     schedule = RectifiedFlowSchedule(shift=shift)
     return Training(schedule, Prediction(kind), "flow", c["num_train_timesteps"], dynamic=dynamic)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from .folder import Component, Config, Folder
+from .limits import errors_named
 from .loading import build
 
 
@@ -128,6 +129,7 @@ def latents_of(folder: Folder) -> Latents | None:
     return read_latents(part) if part and part.kind in VAES else None
 
 
+@errors_named
 def load_vae(folder: Folder, dtype: torch.dtype | None = None, device: str = "cpu") -> Vae:
     """The VAE of a folder. Default dtype: bfloat16 weights stay so, all others float32.
 
@@ -182,14 +184,14 @@ class Vae(nn.Module):
             "tile_sample_stride": pixels - pixels * eighths // 8,
         }  # fmt: skip
         axes = ("", "_size", "_height", "_width")  # the classes' names differ
-        wanted = {name + axis: n for name, n in lengths.items() for axis in axes}
-        own = vars(self.tile().module)
-        before = {name: own[name] for name in wanted.keys() & own.keys()}
-        own.update({name: wanted[name] for name in before})
+        sizes = {name + axis: n for name, n in lengths.items() for axis in axes}
+        attributes = vars(self.tile().module)
+        before = {name: attributes[name] for name in sizes.keys() & attributes.keys()}
+        attributes.update({name: sizes[name] for name in before})
         try:
             yield
         finally:
-            own.update(before)
+            attributes.update(before)
             self.tile(False)
 
     def unscaled(self) -> Vae:
@@ -221,10 +223,10 @@ class Vae(nn.Module):
             extra = dict(temb=torch.zeros(len(z), device=z.device))
         return self._finite(self.module.decode(z, **extra).sample.float(), "latents")  # type: ignore[operator]
 
-    def _finite(self, out: Tensor, given: str) -> Tensor:
+    def _finite(self, out: Tensor, source: str) -> Tensor:
         if bool(torch.isfinite(out).all()):
             return out
-        hint = f"check the {given}"
+        hint = f"check the {source}"
         if self.dtype == torch.float16:
             hint = "float16 ends at 65504 and overflowed: use bfloat16 or float32"
         name = str(self.dtype).removeprefix("torch.")
