@@ -42,14 +42,16 @@ class Runs:
         schedule = one("NoiseSchedule", kind={"kind": schedule})
         small = {"kind": "gaussian", "size": 24, "scenes": 8, "rank": 2}
         self.model = one("EmbeddedDenoiser", kind=small, noise_schedule=schedule)
-        self.sigmas = one("Steps", noise_schedule=schedule, steps=6)
+        self.sigmas = one(
+            "Steps", noise_schedule=schedule, steps=6, spacing={"spacing": "trailing"}
+        )
         self.latent = {"samples": torch.zeros(batch, 3, 24, 24)}
 
     def __call__(self, rule, sampler, sigmas=None, latent=None, noise=None):
-        cond = {name: one("ClassCondition", name=name) for name in ("snow", "beach")}
+        cond = {name: one("ClassCondition", name=name) for name in ("snow", "desert")}
         chain = {} if rule is None else {"guidance": one(rule.__name__)}
         guider = one(
-            "Guider", model=self.model, positive=cond["snow"], negative=cond["beach"], **chain
+            "Guider", model=self.model, positive=cond["snow"], negative=cond["desert"], **chain
         )
         return one(
             "SamplerCustomAdvanced", noise=noise or one("PerImageNoise", seed=3), guider=guider, sampler=sampler,

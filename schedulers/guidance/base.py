@@ -196,6 +196,8 @@ class Scaled(Rule):
 
     def with_cfg(self, cfg: float) -> Scaled:
         """The rule with the host's scale."""
+        if cfg == self.cfg:
+            return self
         return replace(self, scale=max(cfg - 1 + self.neutral, 0.0))
 
     def full(self, at: Level) -> float:

@@ -37,6 +37,8 @@ class FrequencyDecoupled(Scaled):
 
     def with_cfg(self, cfg: float) -> FrequencyDecoupled:
         """w_high is the host's scale; w_low keeps its share, (w_low − 1)/(w_high − 1)."""
+        if cfg == self.cfg:
+            return self
         share = (self.low - 1) / (self.scale - 1) if self.scale != 1 else 1.0
         return replace(self, scale=cfg, low=max(1 + share * (cfg - 1), 0.0))
 
