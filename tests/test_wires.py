@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -86,15 +87,16 @@ def test_one_draft_of_ten_is_finished_as_in_the_batch():
     high, low = run.halves()
     whole = run(None, sampler)["samples"]
     third = {"samples": torch.zeros(1, 3, 24, 24), "batch_index": [2]}
-    assert torch.equal(run(None, sampler, latent=third)["samples"], whole[2:3])
+    same = partial(
+        torch.allclose, rtol=0, atol=1e-5
+    )  # this network rounds by its batch; bit-equal in host/wires.py
+    assert same(run(None, sampler, latent=third)["samples"], whole[2:3])
     keep, state = node("KeepState", sampler=sampler, sigmas=run.sigmas)
     drafts = run(None, keep, high)
     resume = one("ResumeState", sampler=sampler, state=state)
     for rows in ([2], [3, 1]):
         some = {"samples": drafts["samples"][rows], "batch_index": rows}
-        assert torch.equal(
-            run(None, resume, low, some, one("DisableNoise"))["samples"], whole[rows]
-        )
+        assert same(run(None, resume, low, some, one("DisableNoise"))["samples"], whole[rows])
     edited = {"samples": drafts["samples"][:1] + 1}
     with pytest.raises(ValueError, match=r"5 images, the latent 1.*LatentFromBatch"):
         run(None, resume, low, edited, one("DisableNoise"))
@@ -107,7 +109,7 @@ def test_the_images_of_a_state_are_in_its_file(tmp_path):
     whole = run(None, sampler, latent=fifth)["samples"]
     keep, state = node("KeepState", sampler=sampler, sigmas=run.sigmas)
     half = run(None, keep, high, fifth)
-    save(state.stopped, tmp_path / "s.safetensors", half)
+    save(state.stopped, tmp_path / "s.safetensors", {"samples": half["samples"]})
     state.stopped, _ = load(tmp_path / "s.safetensors")
     assert state.stopped.images == (4,)
     resume = one("ResumeState", sampler=sampler, state=state)
