@@ -32,6 +32,22 @@ def mix(seed: int, position: int) -> int:
     return z ^ (z >> 31)
 
 
+class BatchSeed(int):
+    """A seed that says which images it is for: image i has seed + images[i]; None: seed + i."""
+
+    images: tuple[int, ...] | None
+
+    def __new__(cls, seed: int, images: Sequence[int] | None = None) -> BatchSeed:
+        made = super().__new__(cls, seed)
+        made.images = None if images is None else tuple(int(i) for i in images)
+        return made
+
+
+def images_of(seed: int) -> tuple[int, ...] | None:
+    """Which images a seed is for, if it says so."""
+    return getattr(seed, "images", None)
+
+
 @dataclass(frozen=True)
 class PerImageNoise:
     """Standard normal noise; image i of a batch has seed ``seed + indices[i]`` (default: seed + i).

@@ -35,9 +35,9 @@ class Points:
         steps = [b - a for a, b in zip(self.kappas, self.kappas[1:], strict=False)]
         wrong = next((i for i, d in enumerate(steps) if not d * steps[0] > 0), None)
         if wrong is not None:
-            a, b = self.kappas[wrong : wrong + 2]
+            a, b = (self.host_sigma(k) for k in (wrong, wrong + 1))
             raise ValueError(
-                f"noise levels {wrong} and {wrong + 1} are {a:g} and {b:g}: a run must go strictly "
+                f"noise levels {wrong} and {wrong + 1} are σ = {a:.6g} and {b:.6g}: a run must go strictly "
                 "down (or, to invert, strictly up), without repeats or turns"
             )
 
@@ -95,7 +95,9 @@ def _kappa(host: Path, sigma: float) -> float:
     if not sigma >= 0 or math.isinf(sigma):
         raise ValueError(f"SIGMAS holds {sigma}: noise levels must be finite numbers, 0 or larger")
     if isinstance(host, Flow) and sigma > 1 + 1e-6:
-        raise ValueError(f"SIGMAS holds {sigma}: on a flow model noise levels end at 1")
+        raise ValueError(
+            f"SIGMAS holds {sigma:.6g}: on a flow model noise levels end at 1; these were made for another model"
+        )
     return host.on(sigma).kappa
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -23,12 +24,31 @@ def sample(solver: Solver, path: Path, run: Run, x: Tensor, sigmas: Sequence[flo
 
 
 def require_latent(path: Path, sigmas: Sequence[float]) -> None:
-    """Raises ValueError for an inversion to pure noise on flow, where a LATENT, which is x/(1 − σ), has no value."""
-    if len(sigmas) > 1 and sigmas[-1] > sigmas[0] and path.host.on(sigmas[-1]).alpha == 0:
+    """Raises ValueError for a run that ends at pure noise on flow, where a LATENT, which is x/(1 − σ), has no value:
+    an inversion, or a list of that one level."""
+    if len(sigmas) == 0 or path.host.on(float(sigmas[-1])).alpha > 0:
+        return
+    if len(sigmas) == 1:
+        raise ValueError(
+            "sigmas: one level, σ = 1, is no run, and ComfyUI's LATENT at σ = 1 of a flow model is x/(1 − σ): give at "
+            "least two levels, the last below 1"
+        )
+    if sigmas[-1] > sigmas[0]:
         raise ValueError(
             "an inversion on a flow model cannot end at σ = 1: ComfyUI's LATENT there is x/(1 − σ). End below, for "
-            "example with denoise = 0.98 in the Steps node, and start at that level again on the way back"
+            f"example with denoise = {skips_one(len(sigmas) - 1):.3g} in the Steps node, and start at that level again "
+            "on the way back"
         )
+
+
+def skips_one(steps: int) -> float:
+    """The largest denoise, in hundredths where they do, with which Steps leaves out the first level of ``steps``."""
+    for digits in (2, 3, 4):
+        unit = 10.0**-digits
+        value = math.floor(steps / (steps + 1) / unit + 1e-9) * unit
+        if value > 0 and int(steps / value) > steps:
+            return value
+    return steps / (steps + 1)
 
 
 def noised(

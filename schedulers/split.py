@@ -15,12 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .noise import PerImageNoise
 from .path import Path
 from .points import Points
 from .solver import Progress, Run, Solver, State, drive
 from .solver.base import host_plan
 from .solver.run import DrawNoise, Program
 from .store import Format
+
+#: What guidance keeps between evaluations, by name.
+Memory = Callable[[], Mapping[str, Tensor]]
 
 FORMAT = Format(
     "sampling_kit_state",
@@ -36,7 +40,8 @@ class Stopped:
     """A run that stopped at noise level number ``level`` of ``sigmas``.
 
     ``solver`` and ``path`` are the repr of what made it; ``extra`` holds tensors of the host that belong to
-    the run, such as the picture under a noise mask. All tensors are on the CPU.
+    the run, such as the picture under a noise mask, ``memory`` what guidance keeps between evaluations. All
+    tensors are on the CPU. ``images``: image i of the batch has the noise of seed + images[i]; None: of seed + i.
     """
 
     solver: str
@@ -46,6 +51,13 @@ class Stopped:
     seed: int
     state: State
     extra: Mapping[str, Tensor] = field(default_factory=dict)
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
+    images: tuple[int, ...] | None = None
+
+    @property
+    def noise(self) -> PerImageNoise:
+        """The noise that the solver draws on the way."""
+        return PerImageNoise(self.seed, self.images)
 
     @property
     def sigma(self) -> float:
@@ -102,6 +114,7 @@ class Part:
         seed: int,
         noise_added: bool = False,
         extra: Mapping[str, Tensor] | None = None,
+        images: tuple[int, ...] | None = None,
     ) -> Stopped:
         """The state this part starts from, on the device of x [B, …], which is the host's start at levels[0].
 
@@ -111,11 +124,20 @@ class Part:
         self.out.stopped = None  # an interrupted run leaves nothing, not an earlier run's state
         if self.after is None:
             start = Stopped(
-                repr(self.solver), repr(path), self.sigmas, 0, seed, State((x,)), extra or {}
+                repr(self.solver),
+                repr(path),
+                self.sigmas,
+                0,
+                seed,
+                State((x,)),
+                extra or {},
+                images=images,
             )
             self._check_levels(start, levels)
             return start
         start = self.after.get("Resume State")
+        if x.shape[1:] == start.state.x.shape[1:] and len(x) < len(start.state.x):
+            start = taken(start, rows_of(start, x, Points.from_sigmas(path, start.sigmas)))
         for what, kept, here in (
             ("solver", start.solver, repr(self.solver)),
             ("noise schedule", start.path, repr(path)),
@@ -143,8 +165,13 @@ class Part:
             start, state=self._with(start.state, x, points.path.host.on(levels[0]).alpha)
         )
 
-    def run(self, start: Stopped, path: Path, run: Run, levels: Sequence[float]) -> Tensor:
-        """From ``start`` over ``levels``; returns x and leaves the state. The callback counts this part's steps."""
+    def run(
+        self, start: Stopped, path: Path, run: Run, levels: Sequence[float], memory: Memory = dict
+    ) -> Tensor:
+        """From ``start`` over ``levels``; returns x and leaves the state. The callback counts this part's steps.
+
+        ``memory()`` is what guidance keeps by then.
+        """
         points = Points.from_sigmas(path, start.sigmas)
         steps = len(levels) - 1
 
@@ -154,7 +181,8 @@ class Part:
 
         level = start.level + steps
         state = self.solver.advance(points, replace(run, callback=report), start.state, level)
-        self.out.stopped = on(replace(start, level=level, state=state), torch.device("cpu"))
+        stopped = replace(start, level=level, state=state, memory=memory())
+        self.out.stopped = on(stopped, torch.device("cpu"))
         return state.x
 
     def _check_levels(self, start: Stopped, levels: Sequence[float]) -> None:
@@ -206,12 +234,15 @@ class Stepped:
         seed: int,
         noise_added: bool = False,
         extra: Mapping[str, Tensor] | None = None,
+        images: tuple[int, ...] | None = None,
     ) -> Stopped:
         """The state the run starts from; see :meth:`Part.begin`."""
-        state = State((x,))
-        return Stopped(repr(self.solver), repr(path), tuple(levels), 0, seed, state, extra or {})
+        state, name = State((x,)), repr(self.solver)
+        return Stopped(name, repr(path), tuple(levels), 0, seed, state, extra or {}, images=images)
 
-    def run(self, start: Stopped, path: Path, run: Run, levels: Sequence[float]) -> Tensor:
+    def run(
+        self, start: Stopped, path: Path, run: Run, levels: Sequence[float], memory: Memory = dict
+    ) -> Tensor:
         """From ``start`` over ``levels``; ``seen`` comes before the callback."""
         state = start.state
         if len(levels) < 2:
@@ -223,16 +254,19 @@ class Stepped:
             if run.callback is not None:
                 run.callback(p)
 
-        return drive(self._stepped(start, points, run.noise), replace(run, callback=report)).x
+        program = self._stepped(start, points, run.noise, memory)
+        return drive(program, replace(run, callback=report)).x
 
-    def _stepped(self, start: Stopped, points: Points, noise: DrawNoise | None) -> Program[State]:
+    def _stepped(
+        self, start: Stopped, points: Points, noise: DrawNoise | None, memory: Memory
+    ) -> Program[State]:
         """The solver's own questions, with ``passed`` at every level of a plan."""
         state = start.state
         if not self.solver.planned:
             return (yield from self.solver.steps(points, state, noise))
         for level in range(len(points)):
             state = yield from self.solver.steps(points, state, noise, level)
-            self.passed(replace(start, level=level, state=state))
+            self.passed(replace(start, level=level, state=state, memory=memory()))
         return state
 
 
@@ -255,6 +289,35 @@ def fits(solver: Solver, points: Points, stopped: Stopped) -> bool:
     )  # fmt: skip
 
 
+def rows_of(stopped: Stopped, x: Tensor, points: Points) -> list[int]:
+    """Which images of a state's batch x [fewer, …] are: a LATENT does not bring its batch_index here, but it is the
+    state's own x. Raises ValueError where it is none of them, or cannot tell (pure noise on flow)."""
+    batch = stopped.state.x
+    if points.path.host.on(stopped.sigma).alpha == 0:
+        raise ValueError(
+            f"Resume State: the state has {len(batch)} images and the latent {len(x)}, at pure noise, where a latent does not "
+            "say which; keep the state at a later step, or go on with all images"
+        )
+    off = [[float((image - own).abs().max()) for own in batch.to(x.device)] for image in x]
+    rows = [min(range(len(batch)), key=row.__getitem__) for row in off]
+    size = float(batch.abs().max())
+    worst = max(row[i] for row, i in zip(off, rows, strict=True))
+    if worst > SAME * size:
+        raise ValueError(
+            f"Resume State: the state has {len(batch)} images, the latent {len(x)}, which differ from each of them by up to "
+            f"{worst:.3g}: go on with images of the run that left the state, unedited (LatentFromBatch), or with all"
+        )
+    return rows
+
+
+def taken(stopped: Stopped, rows: Sequence[int]) -> Stopped:
+    """The state of some images of its batch."""
+    batch, images = len(stopped.state.x), stopped.images
+    kept = tuple(images[i] if images is not None else i for i in rows)
+    part = mapped(stopped, lambda t: t[list(rows)] if t.ndim and len(t) == batch else t)
+    return replace(part, images=kept)
+
+
 def on(stopped: Stopped, device: torch.device) -> Stopped:
     """The same with copies of its tensors on ``device``."""
     return mapped(stopped, lambda t: t.to(device, copy=True))
@@ -272,6 +335,8 @@ def save(stopped: Stopped, file: File, latent: Mapping[str, Tensor]) -> None:
     """Write a state and the host's ``latent``. Raises ValueError if a tensor holds NaN or infinity."""
     tensors = _tensors(stopped) | {f"latent.{name}": t for name, t in latent.items()}
     facts = {name: getattr(stopped, name) for name in ("solver", "path", "sigmas", "level", "seed")}
+    if stopped.images is not None:
+        facts["images"] = stopped.images
     state = {name: getattr(stopped.state, name) for name in ("stage", "draws", "lift")}
     FORMAT.write(file, tensors, facts | state)
 
@@ -283,7 +348,8 @@ def load(file: File) -> tuple[Stopped, dict[str, Tensor]]:
         for name in [name for name in tensors if name.startswith("latent.")]:
             latent[name.removeprefix("latent.")] = tensors.pop(name)
         stopped = _with_tensors(_from_facts(stored.facts), tensors)
-        inner = [t for name, t in _tensors(stopped).items() if not name.startswith("extra.")]
+        beside = ("extra.", "memory.")
+        inner = [t for name, t in _tensors(stopped).items() if not name.startswith(beside)]
         if (
             not stopped.state.anchors
             or any(t.shape != inner[0].shape for t in inner)
@@ -298,9 +364,9 @@ def _from_facts(facts: Mapping[str, Any]) -> Stopped:
     if not 0 <= level < len(sigmas):
         raise ValueError(f"level {level} of {len(sigmas)}")
     state = State((), (), int(facts["stage"]), int(facts["draws"]), lift=float(facts["lift"]))
-    return Stopped(
-        str(facts["solver"]), str(facts["path"]), sigmas, level, int(facts["seed"]), state
-    )
+    images = tuple(map(int, facts["images"])) if "images" in facts else None
+    made = str(facts["solver"]), str(facts["path"])
+    return Stopped(*made, sigmas, level, int(facts["seed"]), state, images=images)
 
 
 def _tensors(stopped: Stopped) -> dict[str, Tensor]:
@@ -309,7 +375,8 @@ def _tensors(stopped: Stopped) -> dict[str, Tensor]:
     named = {f"anchor.{i}": t for i, t in enumerate(s.anchors)}
     named |= {f"history.{i}": t for i, t in enumerate(s.history)}
     named |= {name: t for name, t in (("y", s.y), ("x", s.arrived)) if t is not None}
-    return named | {f"extra.{name}": t for name, t in stopped.extra.items()}
+    named |= {f"extra.{name}": t for name, t in stopped.extra.items()}
+    return named | {f"memory.{name}": t for name, t in stopped.memory.items()}
 
 
 def _with_tensors(stopped: Stopped, tensors: Mapping[str, Tensor]) -> Stopped:
@@ -324,8 +391,11 @@ def _with_tensors(stopped: Stopped, tensors: Mapping[str, Tensor]) -> Stopped:
         y=tensors.get("y"),
         arrived=tensors.get("x"),
     )
-    extra = {n.removeprefix("extra."): t for n, t in tensors.items() if n.startswith("extra.")}
-    return replace(stopped, state=state, extra=extra)
+
+    def beside(kind: str) -> dict[str, Tensor]:
+        return {n.removeprefix(kind): t for n, t in tensors.items() if n.startswith(kind)}
+
+    return replace(stopped, state=state, extra=beside("extra."), memory=beside("memory."))
 
 
 def _span(sigmas: Sequence[float]) -> str:

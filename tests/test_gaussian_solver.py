@@ -56,15 +56,14 @@ def test_exact_for_its_gaussian_in_any_number_of_steps(case, path):
 
 @pytest.mark.parametrize("path", [VP(), Flow()], ids=lambda p: p.name)
 @pytest.mark.parametrize("residual", ["mean", "network"])
-def test_exact_from_pure_noise_and_back_up(path, residual):
+def test_exact_from_pure_noise(path, residual):
+    """On rising levels Euler's step stands in where data of another width would suffer: test_rising.py."""
     mean = torch.tensor([0.3, -1.0, 2.0]).double() * (residual == "mean")
-    down = Points(path, (math.inf, 5.0, 1.0, 0.2, 0.05))
-    up = Points(path, down.kappas[:0:-1])
-    for points in (down, up):
-        start, end, oracle = ends(points, 0.8, mean)
-        for orders in ORDERS:
-            solver = GaussianAdams(0.8, *orders, residual)
-            assert torch.allclose(solver.plan(points).solve(Run(oracle), start), end, atol=1e-9)
+    points = Points(path, (math.inf, 5.0, 1.0, 0.2, 0.05))
+    start, end, oracle = ends(points, 0.8, mean)
+    for orders in ORDERS:
+        solver = GaussianAdams(0.8, *orders, residual)
+        assert torch.allclose(solver.plan(points).solve(Run(oracle), start), end, atol=1e-9)
 
 
 @on_every_path

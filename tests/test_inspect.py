@@ -335,6 +335,16 @@ def test_the_audit_names_an_overflow_and_no_nan_reaches_json():
     ).replace("in NaN", "")
 
 
+def test_no_dtype_is_blamed_for_what_is_nan_in_fp32():
+    class Broken(Overflowing):
+        def forward(self, x, sigma, classes=None):
+            return x * math.nan
+
+    first, *others = audited(Broken(), EDM(), pictures()).verdict()
+    assert "fp32" in first and "not to blame" in first
+    assert not any("do not use" in sentence for sentence in others)
+
+
 def test_gaps():
     one = torch.ones(4)
     assert precision.Gap.between(one, one) == precision.Gap(0.0, 0.0, 0.0, 0)
@@ -395,6 +405,10 @@ def sigmas_of(schedule, spacing=None, count=20, **options):
         (facts(EDM(), "edm", compute=FP16, family=(BF16, FP32)), None, "trained in bf16"),
         (facts(EDM(), "edm", loaded_flow=True, loaded_sampling="F"), None, "rectified flow"),
         (facts(EDM(), "v", vp_state=True), None, "VOIDSampler"),
+        (facts(RectifiedFlowSchedule(), clock=(500.0, 0.5)), None, "1000 times too large"),
+        (facts(RectifiedFlowSchedule(), clock=(0.5, 500.0)), None, "1000 times too small"),
+        (facts(RectifiedFlowSchedule(), clock=(500.0, 500.0)), None, None),
+        (VP_FACTS, sigmas_of(RectifiedFlowSchedule()), "as a flow model's"),
     ],
 )
 def test_misfits_are_named_and_nothing_else(model, sigmas, words):

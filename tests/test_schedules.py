@@ -14,6 +14,7 @@ from sampling_kit.schedulers import spacing as spacings
 from sampling_kit.schedulers.noise_schedule import EDM, LinearVP, RectifiedFlowSchedule
 from sampling_kit.schedulers.path import PATHS, VE, VP, Flow, SubVP, coefficients, rescale
 from sampling_kit.schedulers.points import LARGEST_KAPPA, Points
+from sampling_kit.schedulers.sample import require_latent, skips_one
 from sampling_kit.schedulers.spacing import space
 from sampling_kit.schedulers.spacing.in_time import beta_quantile
 
@@ -281,6 +282,54 @@ def test_an_explicit_list_is_taken_as_it_is():
     assert space(LinearVP(), 1, by_lambda).kappas == pytest.approx((math.e**2, 1, math.e**-2, 0))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "14.6; 3; 0.5",
+        "[14.6, 3, 0.5, 0]",
+        "tensor([14.6000,  3.0000,\n         0.5000,  0.0000], device='cuda:0', dtype=torch.float32)",
+        "14.6\n3\n0.5\n",
+    ],
+)
+def test_lists_are_taken_as_people_paste_them(text):
+    assert space(EDM(), 1, spacings.Explicit(text)).kappas == (14.6, 3, 0.5, 0)
+
+
+def test_timesteps_on_flow_are_the_schedule_s_or_thousandths_of_sigma():
+    """ComfyUI and diffusers print 1000·σ, the shift included."""
+    schedule = RectifiedFlowSchedule(shift=3.0)
+    by_thousand = spacings.Explicit("1000, 750, 500, 250, 0", "timestep")
+    assert space(schedule, 1, by_thousand).sigmas() == pytest.approx([1, 0.75, 0.5, 0.25, 0])
+    unit = spacings.Explicit("1, 0.5", "timestep")
+    assert space(schedule, 1, unit).sigmas() == pytest.approx([1, 0.75, 0])
+    zero = space(LinearVP(), 1, spacings.Explicit("999, 0", "timestep"), final="sigma_min")
+    assert zero.kappas[-1] == pytest.approx(LinearVP().kappa_min)  # timestep 0 is a level on VP
+
+
+@pytest.mark.parametrize(("denoise", "kept"), [(1.0, 4), (0.5, 2), (0.75, 3), (0.01, 1)])
+@pytest.mark.parametrize("steps", [1, 4, 50])
+def test_denoise_acts_on_an_explicit_list(denoise, kept, steps):
+    points = space(EDM(), steps, spacings.Explicit("8, 4, 2, 1"), denoise=denoise)
+    assert points.kappas == (8, 4, 2, 1, 0)[4 - kept :]
+
+
+@pytest.mark.parametrize("steps", [1, 4, 8, 20, 49, 50, 99, 100, 400])
+def test_the_denoise_that_is_advised_leaves_out_the_first_level(steps):
+    value = skips_one(steps)
+    part = space(RectifiedFlowSchedule(), steps, spacings.Trailing(), denoise=value)
+    assert len(part) == steps + 1 and part.sigmas()[0] < 1
+    assert f"{value:.3g}" == str(round(value, 3)) and steps / (steps + 1) - value < 0.011
+
+
+def test_a_run_that_ends_at_pure_noise_on_flow_is_refused():
+    require_latent(Flow(), [1.0, 0.5])
+    require_latent(VP(), [0.1, 80.0])
+    with pytest.raises(ValueError, match="one level, σ = 1"):
+        require_latent(Flow(), [1.0])
+    with pytest.raises(ValueError, match=r"denoise = 0.8 "):
+        require_latent(Flow(), [0.1, 0.3, 0.5, 0.7, 1.0])
+
+
 # --------------------------------------------------------------------------------------- bad input
 
 
@@ -295,8 +344,28 @@ def test_an_explicit_list_is_taken_as_it_is():
         (lambda: space(EDM(), 5, spacings.Explicit("1, x, 0")), "'x'"),
         (lambda: space(EDM(), 5, spacings.Explicit("1, nan, 0")), "'nan'"),
         (lambda: space(EDM(), 5, spacings.Explicit(" ")), "empty"),
-        (lambda: space(EDM(), 5, spacings.Explicit("3, 1, 2, 0")), "1 and 2 are 1 and 2"),
-        (lambda: space(EDM(), 5, spacings.Explicit("3, 3, 0")), "0 and 1 are 3 and 3"),
+        (
+            lambda: space(EDM(), 5, spacings.Explicit("3, 1, 2, 0")),
+            "1 and 2 of the list are 1 and 2",
+        ),
+        (
+            lambda: space(EDM(), 5, spacings.Explicit("3, 3, 0")),
+            r"0 and 1 of the list are 3 and 3 \(sigma\)",
+        ),
+        (
+            lambda: space(LinearVP(), 5, spacings.Explicit("500, 500", "timestep")),
+            r"500 and 500 \(timestep\)",
+        ),
+        (lambda: space(RectifiedFlowSchedule(), 5, spacings.Explicit("0.9, 0.9")), "0.9 and 0.9"),
+        (lambda: Points.from_sigmas(Flow(), [0.9, 0.9]), "σ = 0.9 and 0.9"),
+        (
+            lambda: space(RectifiedFlowSchedule(), 5, spacings.Explicit("1200, 3", "timestep")),
+            "timestep 1200",
+        ),
+        (
+            lambda: Points.from_sigmas(Flow(), [14.614643096923828, 1.0]),
+            "holds 14.6146: .*another model",
+        ),
         (lambda: spacings.Karras(rho=-1), r"Karras.rho = -1"),
         (lambda: spacings.Karras(rho=math.nan), "finite"),
         (lambda: LinearVP(timesteps=2.5), "whole number"),

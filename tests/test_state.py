@@ -382,8 +382,8 @@ def test_what_does_not_fit_the_state_is_named(graphs):
         graph.rest(one("UniPC", max_order=3), latent, state, low)
     with pytest.raises(ValueError, match=r"noise schedule of the state is Flow.*VP"):
         other.rest(solver, latent, state, low)
-    with pytest.raises(ValueError, match=r"latent of the state is \(3, 3.*\(2, 3"):
-        graph.rest(solver, {**latent, "samples": latent["samples"][:2]}, state, low)
+    with pytest.raises(ValueError, match=r"latent of the state is \(3, 3.*\(6, 3"):
+        graph.rest(solver, {**latent, "samples": latent["samples"].repeat(2, 1, 1, 1)}, state, low)
     with pytest.raises(ValueError, match=r"stopped at level 3 \(σ = 0.5\).*from σ = 0.333333"):
         graph.rest(solver, latent, state, low[1:])
     with pytest.raises(ValueError, match="low_sigmas of SplitSigmas with step = 3"):

@@ -24,7 +24,7 @@ from .schema import Latent, schema
 SEED_RANGE = dict(default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class BatchNoise:
     """NOISE as the core makes it: one draw for the whole batch; None: zeros."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Protocol
 
@@ -27,6 +27,7 @@ from ...schedulers.guidance import (
     ordinary,
 )
 from ...schedulers.guidance.base import needs_picture
+from ...schedulers.measure.model_facts import steps_of_flow
 
 log = logging.getLogger("sampling_kit")
 
@@ -143,6 +144,16 @@ def one_condition(rows: Tensor, what: str) -> None:
         raise ValueError(
             f"share_pure_noise: the images of this batch have different conditions ({len(rows)} rows of "
             f"{what}); switch it off, or give all images the same condition"
+        )
+
+
+def warn_of_flow_steps(flow: bool, sigmas: Sequence[float], top: Callable[[], float]) -> None:
+    """A line in the log where a model that is not flow, whose largest σ is ``top()``, gets a flow model's steps."""
+    if sigmas and abs(sigmas[0] - 1) < 1e-4 and steps_of_flow(flow, sigmas, top()):
+        log.warning(
+            "sigmas: the steps run from exactly 1 to 0, as a flow model's, but this MODEL is not flow and starts at "
+            "σ = %.4g: the picture will be washed out. Make the steps from this MODEL's noise schedule",
+            top(),
         )
 
 

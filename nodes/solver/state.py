@@ -25,7 +25,12 @@ def plain_solver(sampler: Any, input: str = "sampler") -> Solver:
         return solver
     raise ValueError(
         f"{input}: connect a solver node of the Sampling Kit itself, "
-        + ("not Keep State or Resume State" if isinstance(solver, Part) else "not another sampler")
+        + (
+            "not Keep State or Resume State"
+            if isinstance(solver, Part)
+            else "not another sampler, nor Trace or another pack's sampler around it: put those around the sampler that "
+            "comes out of this node"
+        )
     )
 
 

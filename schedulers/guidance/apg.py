@@ -22,6 +22,7 @@ class APG(Scaled):
     paper's for SDXL; r is a length in the model's latent space. The momentum lives for one run.
     """
 
+    guides: ClassVar[bool] = True
     title: ClassVar[str] = "APG"
     aliases: ClassVar[tuple[str, ...]] = ("apg", "adaptive projected guidance")
     paper: ClassVar[str] = "Sadat et al. 2024 (arXiv 2410.02416)"

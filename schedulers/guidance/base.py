@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -185,7 +185,20 @@ class Scaled(Rule):
     scale: float
     curve: Curve
     neutral: ClassVar[float] = 1.0
+    #: Whether the host's CFG scale is this rule's: ``cfg`` = scale + 1 − neutral, so that 1 is off for both.
+    guides: ClassVar[bool] = False
     needs: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def cfg(self) -> float:
+        """The scale as the host counts it."""
+        return self.scale + 1 - self.neutral
+
+    def with_cfg(self, cfg: float) -> Scaled:
+        """The rule with the host's scale."""
+        if cfg == self.cfg:
+            return self
+        return replace(self, scale=max(cfg - 1 + self.neutral, 0.0))
 
     def full(self, at: Level) -> float:
         """The weight where the curve is 1."""

@@ -21,6 +21,7 @@ class CFG(Scaled):
     second network call. For w ≠ 1 the result samples no density, in particular not p_c^w·p_u^(1−w).
     """
 
+    guides: ClassVar[bool] = True
     title: ClassVar[str] = "CFG"
     aliases: ClassVar[tuple[str, ...]] = ("cfg", "classifier-free guidance", "guidance scale")
     paper: ClassVar[str] = "Ho & Salimans 2022 (arXiv 2207.12598)"
@@ -46,6 +47,7 @@ class CFGPlusPlus(Scaled):
     λ = 0 is the unconditional field; use the curve to switch it off.
     """
 
+    guides: ClassVar[bool] = True
     title: ClassVar[str] = "CFG++"
     aliases: ClassVar[tuple[str, ...]] = ("cfg++", "cfg_pp", "euler_cfg_pp")
     paper: ClassVar[str] = "Chung et al. 2024 (arXiv 2406.08070)"

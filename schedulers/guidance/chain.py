@@ -144,6 +144,24 @@ class GuidanceRun:
         self.memory: list[dict[str, Tensor]] = [{} for _ in guidance.rules]
         self.records: list[Record] = []
 
+    def remembered(self) -> dict[str, Tensor]:
+        """What the rules keep between evaluations, by rule and name; for :meth:`go_on`."""
+        rules = zip(self.guidance.rules, self.memory, strict=True)
+        return {
+            f"{i}.{type(rule).__name__}.{name}": value
+            for i, (rule, memory) in enumerate(rules)
+            for name, value in memory.items()
+        }
+
+    def go_on(self, sigmas: Sequence[float], remembered: Mapping[str, Tensor]) -> None:
+        """This is a part of a run over ``sigmas``, with what the rules kept in the parts before; a rule of another kind
+        in the place of one starts anew."""
+        self.ladder = Ladder.make(self.ladder.path, sigmas)
+        for i, rule in enumerate(self.guidance.rules):
+            start = f"{i}.{type(rule).__name__}."
+            mine = {k.removeprefix(start): t for k, t in remembered.items() if k.startswith(start)}
+            self.memory[i] = mine
+
     def __call__(self, x: Tensor, sigma: float, evaluate: Evaluate) -> Tensor:
         """D [B, …] at x, with every branch from ``evaluate`` (see ``base.Evaluate``)."""
         with self.scope(x, sigma) as x:

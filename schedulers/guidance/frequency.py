@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import ClassVar
 
@@ -25,6 +25,7 @@ class FrequencyDecoupled(Scaled):
     finds w_high > w_low better: detail follows the condition, colours do not saturate.
     """
 
+    guides: ClassVar[bool] = True
     title: ClassVar[str] = "Frequency-Decoupled"
     aliases: ClassVar[tuple[str, ...]] = ("fdg", "FreSca", "frequency guidance")
     paper: ClassVar[str] = "Sadat et al. 2025 (arXiv 2506.19713)"
@@ -33,6 +34,13 @@ class FrequencyDecoupled(Scaled):
     low: float = knob(5.0, "w_low, for the rest: 1 is off.", low=0.0, high=100.0, step=0.01)
     levels: int = knob(1, "How many halvings separate low from high.", low=1, high=8)
     curve: Curve = curve_knob()
+
+    def with_cfg(self, cfg: float) -> FrequencyDecoupled:
+        """w_high is the host's scale; w_low keeps its share, (w_low − 1)/(w_high − 1)."""
+        if cfg == self.cfg:
+            return self
+        share = (self.low - 1) / (self.scale - 1) if self.scale != 1 else 1.0
+        return replace(self, scale=cfg, low=max(1 + share * (cfg - 1), 0.0))
 
     @property
     def reads(self) -> frozenset[str]:

@@ -14,13 +14,14 @@ from ..path import Path, Point
 class Level:
     """A noise level: σ as in SIGMAS, (α, σ) in the host's coordinates, and the step it belongs to.
 
-    ``step`` counts from 0 and ``end`` is the level that step leads to; None outside a run.
+    ``step`` counts from 0; ``begin`` and ``end`` are the levels of SIGMAS that step leads from and to; None outside a run.
     """
 
     sigma: float
     point: Point
     step: int | None = None
     end: Point | None = None
+    begin: Point | None = None
 
     @property
     def time(self) -> float:
@@ -34,8 +35,11 @@ class Level:
         return self.end
 
     def share(self, who: str) -> float:
-        """1 − κ'/κ, the share of D in the y = x/α a DDIM or Euler step ends at; finite at α = 0."""
-        p, q = self.point, self.ahead(who)
+        """1 − κ'/κ of the step, the share of D in the y = x/α a DDIM or Euler step ends at; finite at α = 0.
+
+        κ is the step's own, not that of an evaluation inside of it, which may lie next to κ'.
+        """
+        p, q = self.begin or self.point, self.ahead(who)
         return 1 - (q.sigma * p.alpha) / (p.sigma * q.alpha)
 
 
@@ -67,7 +71,7 @@ class Ladder:
             return Level(sigma, point)
         sign, rising = self._rising
         step = max(bisect_right(rising, sign * sigma + 1e-5 * sigma) - 1, 0)
-        return Level(sigma, point, step, self.levels[step + 1])
+        return Level(sigma, point, step, self.levels[step + 1], self.levels[step])
 
     @cached_property
     def _rising(self) -> tuple[int, list[float]]:

@@ -93,6 +93,7 @@ class MAMBOG(Scaled):
     the weight therefore starts small. a = 0 is CFG.
     """
 
+    guides: ClassVar[bool] = True
     title: ClassVar[str] = "MAMBO-G"
     aliases: ClassVar[tuple[str, ...]] = ("mambo-g", "magnitude aware guidance")
     paper: ClassVar[str] = "MAMBO-G 2025 (arXiv 2508.03442)"

@@ -23,6 +23,7 @@ class RectifiedCFGPlusPlus(Scaled):
     evaluation where CFG makes two. The released SD3 code has a constant λ_t and evaluates at nearly t.
     """
 
+    guides: ClassVar[bool] = True
     title: ClassVar[str] = "Rectified-CFG++"
     aliases: ClassVar[tuple[str, ...]] = ("rectified cfg++", "predictor-corrector guidance")
     paper: ClassVar[str] = "Saini et al. 2025 (arXiv 2510.07631)"

@@ -25,6 +25,7 @@ class TCFG(Scaled):
     D_u ← D_u + k·(Δ − its projection on v): no SVD, no loss of digits, and finite at α = 0.
     """
 
+    guides: ClassVar[bool] = True
     title: ClassVar[str] = "TCFG"
     aliases: ClassVar[tuple[str, ...]] = ("tcfg", "tangential damping")
     paper: ClassVar[str] = "Kwon et al. 2025 (arXiv 2503.18137)"

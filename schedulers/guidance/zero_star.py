@@ -21,9 +21,11 @@ class CFGZeroStar(Scaled):
     On the flow's velocity v = (x − D)/t, x in flow's coordinates: v = (1 − w)·s·v_u + w·v_c with
     s = ⟨v_c, v_u⟩/‖v_u‖² per image, and v = 0 on the first ``zero_steps`` steps (x stays where it is).
     Made for flow; other models are brought to flow's coordinates. With 8 steps or fewer set
-    zero_steps = 0: a step that rests is a step lost.
+    zero_steps = 0: a step that rests is a step lost. So too where a run starts below pure noise (img2img, the second
+    part of a run of its own): the rule rests at the start of every list of levels.
     """
 
+    guides: ClassVar[bool] = True
     title: ClassVar[str] = "CFG-Zero*"
     aliases: ClassVar[tuple[str, ...]] = ("cfg zero star", "CFGZeroStar", "zero init")
     paper: ClassVar[str] = "Fan et al. 2025 (arXiv 2503.18886)"

@@ -46,7 +46,8 @@ class ModelFacts:
 
     sampling: class names; prediction: None if not known; compute: the dtype the network runs in;
     family: those this kind of model is good in; loaded_flow: whether it was flow before somebody
-    patched it (None: patched on purpose); vp_state: the MODEL wants x_t, not x0 + κ·ε.
+    patched it (None: patched on purpose); vp_state: the MODEL wants x_t, not x0 + κ·ε; clock: the time that the
+    network is told at one σ, now and as it was loaded.
     """
 
     sampling: str
@@ -60,6 +61,7 @@ class ModelFacts:
     loaded_sampling: str = ""
     loaded_flow: bool | None = None
     vp_state: bool = False
+    clock: tuple[float, float] | None = None
 
     @property
     def flow(self) -> bool:
@@ -151,9 +153,34 @@ def misfits(facts: ModelFacts, sigmas: Sequence[float] | None = None) -> Iterato
             f"the model was loaded as {facts.loaded_sampling} and patched to {facts.sampling}: "
             "one is rectified flow and the other is not, so the network sees inputs and times it does not know"
         )
+    yield from _clock_misfits(facts)
     yield from _dtype_misfits(facts)
     if sigmas is not None:
         yield from _step_misfits(facts, [float(s) for s in sigmas])
+
+
+def _clock_misfits(facts: ModelFacts) -> Iterator[str]:
+    """A patched clock: ModelSamplingSD3 counts 0 … 1000, ModelSamplingAuraFlow and Flux 0 … 1."""
+    if facts.clock is None:
+        return
+    now, loaded = facts.clock
+    if loaded == 0 or 0.5 < abs(now / loaded) < 2:
+        return
+    much = "too large" if abs(now) > abs(loaded) else "too small"
+    factor = max(abs(now / loaded), abs(loaded / now) if now else math.inf)
+    yield (
+        f"a patch changed the model's clock: at σ = 0.5 the network is told the time {now:.4g}, and knows that level as "
+        f"{loaded:.4g}: {factor:.4g} times {much}. Shift it with the node for its family (ModelSamplingSD3 counts to 1000, "
+        "ModelSamplingAuraFlow and ModelSamplingFlux to 1), or shift the steps"
+    )
+
+
+def steps_of_flow(flow: bool, sigmas: Sequence[float], high: float) -> bool:
+    """Whether steps for a model that is not flow, whose largest σ is ``high``, look as if they were made for flow: from
+    exactly 1 down to 0."""
+    return (
+        not flow and len(sigmas) > 2 and high > 2 and abs(sigmas[0] - 1) < 1e-4 and sigmas[-1] == 0
+    )
 
 
 def _dtype_misfits(facts: ModelFacts) -> Iterator[str]:
@@ -182,6 +209,11 @@ def _step_misfits(facts: ModelFacts, sigmas: list[float]) -> Iterator[str]:
         return
     if points.rising:
         return
+    if steps_of_flow(facts.flow, sigmas, high):
+        yield (
+            f"the steps run from exactly 1 to 0, as a flow model's; this one is not flow and starts at σ = {high:.4g}: the "
+            "picture will be washed out. Make the steps from this MODEL's noise schedule"
+        )
     if points.kappas[0] < 0.9 * facts.schedule.kappa_max and sigmas[0] < 0.98 * high:
         yield (
             f"the steps start at σ = {sigmas[0]:.5g}, below the model's largest, {high:.5g}: right for img2img and "

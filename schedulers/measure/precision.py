@@ -27,7 +27,8 @@ REFERENCE = "fp32"
 
 @dataclass(frozen=True)
 class Gap:
-    """How far a tensor is from the float32 one; errors over its finite entries, None if there are none."""
+    """How far a tensor is from the float32 one; errors over the entries that are finite in both, None if there are none;
+    ``nonfinite`` counts those that only float32 has finite."""
 
     max: float | None
     rmse: float | None
@@ -36,9 +37,10 @@ class Gap:
 
     @classmethod
     def between(cls, values: Tensor, truth: Tensor) -> Gap:
-        ok = torch.isfinite(values)
-        missing = int((~ok).sum())
-        if missing == values.numel():
+        finite = torch.isfinite(values)
+        ok = finite & torch.isfinite(truth)
+        missing = int((~finite & torch.isfinite(truth)).sum())
+        if not ok.any():
             return cls(None, None, None, missing)
         error, true = (values.double() - truth.double())[ok], truth.double()[ok]
         rmse = float(error.square().mean().sqrt())
@@ -64,6 +66,7 @@ class Audit:
     rows: tuple[Row, ...]
     steps: int
     notes: tuple[str, ...] = ()
+    broken: str = ""  # what is wrong in float32 itself
 
     def of(self, what: str, dtype: str) -> list[Row]:
         return [row for row in self.rows if (row.what, row.dtype) == (what, dtype)]
@@ -73,8 +76,8 @@ class Audit:
         return list(dict.fromkeys(row.dtype for row in self.rows))
 
     def verdict(self) -> list[str]:
-        """One sentence per dtype."""
-        return [self._sentence(name) for name in self.dtypes]
+        """One sentence per dtype, after one on float32 if that is where the fault is."""
+        return [*([self.broken] if self.broken else []), *map(self._sentence, self.dtypes)]
 
     def _sentence(self, name: str) -> str:
         broken = [row for row in self.rows if row.dtype == name and row.gap.nonfinite]
@@ -180,7 +183,23 @@ def compare(measured: Mapping[str, Measured], steps: int, notes: Sequence[str] =
             rows.append(Row("network", name, sigma, kappa, Gap.between(d, true)))
         rows.append(Row("run", name, None, None, Gap.between(here.end, truth.end)))
         rows.append(Row("state", name, None, None, Gap.between(truth.rounded[name], truth.end)))
-    return Audit(tuple(rows), steps, tuple(notes))
+    return Audit(tuple(rows), steps, tuple(notes), _broken(truth))
+
+
+def _broken(truth: Measured) -> str:
+    """What is NaN or infinite in float32; then no dtype is to blame."""
+    for (sigma, _), d in zip(truth.levels, truth.d, strict=True):
+        if bad := int((~torch.isfinite(d)).sum()):
+            where = f"{bad} values of D at σ = {sigma:.3g} are NaN or infinite"
+            break
+    else:
+        if torch.isfinite(truth.end).all():
+            return ""
+        where = "the run ended in NaN or infinity"
+    return (
+        f"fp32: {where}: the dtype is not to blame; look for damaged weights, a wrong prediction type (Check Prediction "
+        "Type), a patch, or a latent or condition that is not finite"
+    )
 
 
 def _rounded(denoise: Evaluate) -> Evaluate:

@@ -16,6 +16,7 @@ from .base import Solver
 from .formula import Builder, Combo, total
 from .multistep import Multistep, coordinate_knob, lower_order_knob, start_knob
 from .plan import Plan
+from .rising import Trial, highest
 from .runge_kutta import TABLEAUX, sigma_stages
 from .weights import integral_weights
 
@@ -157,8 +158,17 @@ class GradientEstimation(Solver):
                 x = d
                 continue
             v = (x - d) / p.sigma
-            x = x + (q.sigma - p.sigma) * (
-                v if i == 0 else self.gamma * v + (1 - self.gamma) * last
-            )
+
+            def step(trial: Trial, count: int, i: int = i, p: Point = p, q: Point = q) -> Combo:
+                now, before = (
+                    (trial.state(k) - trial.prediction(k)) / grid[k].sigma for k in (i, i - 1)
+                )
+                return trial.state(i) + (q.sigma - p.sigma) * self._overshoot(now, before)
+
+            overshot = i > 0 and highest(grid, i, 2, step) == 2
+            x = x + (q.sigma - p.sigma) * (self._overshoot(v, last) if overshot else v)
             last = v
         return build.finish(x).on(points.path)
+
+    def _overshoot(self, v: Combo, last: Combo) -> Combo:
+        return self.gamma * v + (1 - self.gamma) * last

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ..number_list import words
 from ..path import Flow
 from ..points import Points
 from ..settings import knob
@@ -79,7 +80,7 @@ class AMED(Solver):
 def numbers(name: str, text: str) -> tuple[float, ...]:
     """Numbers separated by commas or spaces; ValueError naming the field otherwise."""
     try:
-        values = tuple(float(word) for word in text.replace(",", " ").split())
+        values = tuple(float(word) for word in words(text))
     except ValueError:
         values = ()
     if not values or not all(math.isfinite(v) for v in values):

@@ -31,9 +31,11 @@ from ..noise_schedule import Array
 from ..path import Point
 from ..points import Points
 from ..settings import knob
+from .ddim import ddim_step
 from .formula import Builder, Combo, total
 from .multistep import MOST_NODES, Multistep, coordinate_knob
 from .plan import Plan
+from .rising import Trial, correctable, highest
 from .weights import COORDINATES, NODES, WEIGHTS, lagrange, quadrature
 
 
@@ -41,7 +43,7 @@ from .weights import COORDINATES, NODES, WEIGHTS, lagrange, quadrature
 class GaussianAdams(Multistep):
     """Adams predictor and corrector on what differs from Gaussian data, one evaluation per step.
 
-    Exact in any number of steps for data N(μ, prior²): for every μ with residual 'mean', for μ = 0 with
+    Exact in any number of falling steps for data N(μ, prior²): for every μ with residual 'mean', for μ = 0 with
     'network'. Where the data lie near a plane, as images do, the prior that errs least goes with their deviation
     along it, √(Tr C²/Tr C) of their covariance C: about a third of that with corrector, more without. Below eight
     steps take coordinate 'index' without corrector.
@@ -89,16 +91,52 @@ class GaussianAdams(Multistep):
         for i, (p, q) in enumerate(points.steps):
             x, d = build.advance(x, p, i)
             new = (i, self._value(p, x, d))
-            if i and self.corrector:
-                corrected = self._change(points, i - 1, [new, *past][: self.corrector])
-                x = x + self._deviation(p) * (corrected - predicted)
+            used = [new, *past][: self._correcting(points, i - 1, [k for k, _ in past])]
+            if used:
+                x = x + self._deviation(p) * (self._change(points, i - 1, used) - predicted)
             if q.sigma == 0:
                 x = d
                 continue
             past = [new, *past][: self.memory]
-            predicted = self._change(points, i, past[: self.predictor])
-            x = self._deviation(q) * (x / self._deviation(p) + predicted)
+            used = past[: self._predicting(points, i, [k for k, _ in past])]
+            if used:
+                predicted = self._change(points, i, used)
+                x = self._deviation(q) * (x / self._deviation(p) + predicted)
+            else:
+                end = build.take(ddim_step(p, q), x, d)
+                predicted = end / self._deviation(q) - x / self._deviation(p)
+                x = end
         return build.finish(x)
+
+    def _predicting(self, points: Points, i: int, levels: list[int]) -> int:
+        """How many values predict step i → i + 1; 0: Euler's step (see ``rising.py``)."""
+        most = min(self.predictor, len(levels))
+        return highest(points, i, most, lambda t, n: self._end(t, levels[:n]))
+
+    def _correcting(self, points: Points, i: int, levels: list[int]) -> int:
+        """How many values, the one at i + 1 the newest, correct step i → i + 1; 0: none."""
+        if i < 0 or not self.corrector:
+            return 0
+        first = levels[: self._predicting(points, i, levels)]
+
+        def arrive(trial: Trial) -> Combo:
+            if first:
+                return self._end(trial, first)
+            step = ddim_step(points[i], points[i + 1])
+            return step.x * trial.state(i) + step.d * trial.prediction(i)
+
+        def correct(trial: Trial, count: int) -> Combo:
+            return self._end(trial, [i + 1, *levels][:count])
+
+        return correctable(points, i, min(self.corrector, 1 + len(levels)), arrive, correct)
+
+    def _end(self, trial: Trial, levels: list[int]) -> Combo:
+        """The state after a trial's step."""
+        i, points = trial.i, trial.points
+        values = [self._value(points[k], trial.state(k), trial.prediction(k)) for k in levels]
+        change = self._change(points, i, list(zip(levels, values, strict=True)))
+        p, q = points[i], points[i + 1]
+        return self._deviation(q) * (trial.state(i) / self._deviation(p) + change)
 
     def _change(self, points: Points, i: int, values: list[tuple[int, Combo]]) -> Combo:
         """Change of u in step i → i + 1."""

@@ -14,6 +14,7 @@ from .base import Solver, regular
 from .ddim import ddim_step
 from .formula import Builder, Combo, total
 from .plan import Plan
+from .rising import step_holds
 from .weights import data_weights, exponential_row, moments
 
 
@@ -138,11 +139,16 @@ class RungeKutta(Solver):
         build = Builder(self, grid)
         x = build.start
         for i, (p, q) in enumerate(grid.steps):
-            if q.sigma == 0 or (self.variable == "lambda" and p.alpha == 0):
+            undefined = q.sigma == 0 or (self.variable == "lambda" and p.alpha == 0)
+
+            def step(at: Builder, x: Combo, p: Point = p, q: Point = q, i: int = i) -> Combo:
+                return take(at, x, p, q, i, TABLEAUX[self.method])[0]
+
+            if undefined or not step_holds(build, i, step):
                 x, d = build.advance(x, p, i)
                 x = build.take(ddim_step(p, q), x, d)
             else:
-                x, _ = take(build, x, p, q, i, TABLEAUX[self.method])
+                x = step(build, x)
         return build.finish(x).on(points.path)
 
 
@@ -258,8 +264,12 @@ class ExponentialRungeKutta(Solver):
         build = Builder(self, points)
         x = build.start
         for i, (p, q) in enumerate(points.steps):
-            if regular(p, q):
-                x, _ = exponential_step(build, x, p, q, i, self.method)
+
+            def step(at: Builder, x: Combo, p: Point = p, q: Point = q, i: int = i) -> Combo:
+                return exponential_step(at, x, p, q, i, self.method)[0]
+
+            if regular(p, q) and step_holds(build, i, step):
+                x = step(build, x)
             else:
                 x, d = build.advance(x, p, i)
                 x = build.take(ddim_step(p, q), x, d)
@@ -319,13 +329,18 @@ class DPMSolver(Solver):
         build = Builder(self, points)
         x = build.start
         for i, (p, q) in enumerate(points.steps):
-            if not regular(p, q):
+
+            def step(at: Builder, x: Combo, p: Point = p, q: Point = q, i: int = i) -> Combo:
+                stages = STAGES[self.max_order]
+                if self.form == "++":
+                    return seeds_step(at, x, p, q, i, stages, self.eta)
+                return noise_step(at, x, p, q, i, stages)
+
+            if regular(p, q) and step_holds(build, i, step):
+                x = step(build, x)
+            else:
                 x, d = build.advance(x, p, i)
                 x = data_step(build, i, x, [d], data_weights(points, i, [i]), self.eta)
-            elif self.form == "++":
-                x = seeds_step(build, x, p, q, i, STAGES[self.max_order], self.eta)
-            else:
-                x = noise_step(build, x, p, q, i, STAGES[self.max_order])
         return build.finish(x)
 
 

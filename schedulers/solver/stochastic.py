@@ -16,7 +16,11 @@ from .base import Solver, decay, regular
 from .ddim import ddim_step
 from .formula import Builder, Combo, LinearStep, linear_plan, total
 from .plan import Plan
+from .rising import Trial, highest
 from .weights import NODES, WEIGHTS
+
+#: A level κ and D there.
+Known = tuple[float, Combo]
 
 #: φ(κ) of the extended reverse-time SDE, as log φ: how much of the old noise is kept.
 NOISE_SCALES: dict[str, Callable[[float], float]] = {
@@ -56,19 +60,24 @@ class ERSDE(Solver):
         self._check(points)
         build = Builder(self, points)
         x = build.start
-        past: list[tuple[float, Combo]] = []
+        past: list[Known] = []
         for i, (p, q) in enumerate(points.steps):
             x, d = build.advance(x, p, i)
             if q.sigma == 0:
                 x = d
                 continue
             past = [(p.kappa, d), *past][: self.max_order]
-            x = self._step(build, p, q, x, [k for k in past if math.isfinite(k[0])] or past[:1])
+            used = [k for k in past if math.isfinite(k[0])] or past[:1]
+
+            def step(trial: Trial, count: int, i: int = i, p: Point = p, q: Point = q) -> Combo:
+                exact = [(points[k].kappa, trial.prediction(k)) for k in range(i, i - count, -1)]
+                return self._step(build, p, q, trial.state(i), exact)
+
+            count = max(1, highest(points, i, len(used), step))
+            x = self._step(build, p, q, x, used[:count])
         return build.finish(x)
 
-    def _step(
-        self, build: Builder, p: Point, q: Point, x: Combo, past: list[tuple[float, Combo]]
-    ) -> Combo:
+    def _step(self, build: Builder, p: Point, q: Point, x: Combo, past: list[Known]) -> Combo:
         """y' = r·y + (1 − r)·D + A₁·D' + A₂·D'' + noise, derivatives in κ by divided differences."""
         kept, integrals = self._coefficients(p, q)
         size = math.sqrt(max(q.sigma**2 - (q.alpha * kept * p.kappa) ** 2, 0)) if p.alpha else 0.0
@@ -94,7 +103,7 @@ class ERSDE(Solver):
         return math.exp(log_phi(a) - log_phi(b)), (first, second)
 
 
-def divided_differences(past: list[tuple[float, Combo]]) -> list[Combo]:
+def divided_differences(past: list[Known]) -> list[Combo]:
     """[D', D''] in κ at the newest node, from up to three values."""
     if len(past) == 1:
         return []

@@ -17,6 +17,10 @@ class Spacing(Settings):
     def levels(self, schedule: NoiseSchedule, n: int) -> Array:
         raise NotImplementedError
 
+    def part(self, steps: int, n: int, denoise: float) -> int:
+        """How many of a run's ``steps`` are taken below denoise = 1, the last ones, where n were asked for."""
+        return n
+
 
 def space(
     schedule: NoiseSchedule, n: int, spacing: Spacing, *, denoise: float = 1.0, final: str = "zero"
@@ -37,7 +41,8 @@ def space(
     kappas = [*spacing.levels(schedule, total), 0.0]
     if final == "sigma_min":
         kappas = [*spacing.levels(schedule, total + 1)]
-    return Points(schedule.path, tuple(kappas if denoise == 1 else kappas[-(n + 1) :]))
+    taken = spacing.part(len(kappas) - 1, n, denoise) if denoise < 1 else len(kappas) - 1
+    return Points(schedule.path, tuple(kappas[-(taken + 1) :]))
 
 
 def time_levels(schedule: NoiseSchedule, times: Array) -> Array:

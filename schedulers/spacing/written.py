@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
@@ -10,6 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from ..noise_schedule import Array, NoiseSchedule
+from ..number_list import number, require_one_way, words
+from ..path import Flow
 from ..points import Points
 from ..settings import knob
 from .in_noise import SigmaSpacing
@@ -20,7 +21,9 @@ from .levels import Spacing
 class Explicit(Spacing):
     """Your own noise levels as text, largest first. The list sets the number of steps.
 
-    Separate with commas or spaces; a final 0 may be left out. ``steps`` is ignored.
+    Separated by commas, semicolons, spaces or lines; [ ] and tensor( ) around them may stay, and a final 0 may be left
+    out. ``steps`` is ignored; denoise below 1 keeps that share of the list's steps, the last ones. A timestep on flow
+    is the schedule's time 0…1, or, where a number is above 1, 1000·σ as ComfyUI and diffusers print it.
     """
 
     title: ClassVar[str] = "explicit list"
@@ -32,25 +35,28 @@ class Explicit(Spacing):
     unit: str = knob("sigma", "What the numbers are.", options=("sigma", "timestep", "lambda"))
 
     def levels(self, schedule: NoiseSchedule, n: int) -> Array:
-        numbers = np.array([_number(word) for word in self.values.replace(",", " ").split()])
-        if self.unit == "sigma":
-            numbers = numbers[: len(numbers) - 1] if len(numbers) and numbers[-1] == 0 else numbers
-            kappas = np.array(Points.from_sigmas(schedule.path, numbers).kappas)
-        else:
-            kappas = schedule.kappa(numbers) if self.unit == "timestep" else np.exp(-numbers)
-        if len(kappas) == 0:
+        numbers = np.array([number(word) for word in words(self.values)])
+        flow = isinstance(schedule.path, Flow)
+        thousand = self.unit == "timestep" and flow and numbers.max(initial=0.0) > 1
+        if (self.unit == "sigma" or thousand) and len(numbers) and numbers[-1] == 0:
+            numbers = numbers[:-1]  # the end that every run gets
+        if len(numbers) == 0:
             raise ValueError("the list of noise levels is empty")
-        return kappas
+        require_one_way(numbers, self.unit)
+        if self.unit == "lambda":
+            return np.exp(-numbers)
+        if self.unit == "timestep" and not thousand:
+            return schedule.kappa(numbers)
+        if thousand and numbers.max() > 1000:
+            raise ValueError(
+                f"the list of noise levels holds timestep {numbers.max():g}: on flow they end at 1000 (or at 1)"
+            )
+        sigmas = numbers / 1000 if thousand else numbers
+        return np.array(Points.from_sigmas(schedule.path, sigmas).kappas)
 
-
-def _number(word: str) -> float:
-    try:
-        value = float(word)
-    except ValueError:
-        value = math.nan
-    if math.isfinite(value):
-        return value
-    raise ValueError(f"{word!r} in the list of noise levels is not a finite number")
+    def part(self, steps: int, n: int, denoise: float) -> int:
+        """The list's own steps count, as in ComfyUI's SplitSigmasDenoise."""
+        return max(round(steps * denoise), 1)
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,9 @@ class Guider:
             raise ValueError("a noise mask on the LATENT is supported inside ComfyUI only")
         self.run = self.new_run(sigmas.tolist())
         if len(sigmas):
-            latent_image = self._sample(noise, latent_image, sampler, sigmas, callback, seed or 0)
+            latent_image = self._sample(
+                noise, latent_image, sampler, sigmas, callback, 0 if seed is None else seed
+            )
         conclude(self.run, self.holder)
         return latent_image
 

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ....schedulers.noise import PerImageNoise
+from ....schedulers.noise import PerImageNoise, images_of
+from ....schedulers.path import Flow
 from ....schedulers.points import Points
 from ....schedulers.sample import noised, require_latent, sample
 from ....schedulers.solver import Progress, Run, Solver
 from ....schedulers.split import Part, Stepped
+from ..guidance_wire import warn_of_flow_steps
 from . import places
 
 if TYPE_CHECKING:
@@ -39,8 +41,12 @@ class Sampler:
         seed: int,
     ) -> Tensor:
         schedule = guider.model.schedule
-        require_latent(schedule.path, sigmas)
+        if len(sigmas) > 1 or not isinstance(
+            self.solver, Part
+        ):  # a Keep State may stop where it began
+            require_latent(schedule.path, sigmas)
         top = Points(schedule.path, (schedule.kappa_max,)).sigmas()[0]
+        warn_of_flow_steps(isinstance(schedule.path.host, Flow), sigmas, lambda: top)
         from_pure_noise = sigmas[0] > top or math.isclose(sigmas[0], top, rel_tol=1e-5)
         noise, latent = (t.to(places.device(), torch.float32) for t in (noise, latent))
         x = noised(schedule.path, sigmas[0], latent, noise, from_pure_noise)
@@ -54,12 +60,16 @@ class Sampler:
             denoise = guider.denoiser(len(x))
             if isinstance(solver, Solver):
                 with solver.watching(guider.model.inner) as ready:
-                    run = Run(denoise, PerImageNoise(seed), report)
+                    run = Run(denoise, PerImageNoise(seed, images_of(seed)), report)
                     out = sample(ready, path, run, x, sigmas)
             else:
-                start = solver.begin(path, x, sigmas, seed, bool(noise.any()))
-                run = Run(denoise, PerImageNoise(start.seed), report)
-                out = solver.run(start, path, run, sigmas)
+                start = solver.begin(
+                    path, x, sigmas, seed, bool(noise.any()), images=images_of(seed)
+                )
+                assert guider.run is not None
+                guider.run.go_on(start.sigmas, start.memory)
+                run = Run(denoise, start.noise, report)
+                out = solver.run(start, path, run, sigmas, guider.run.remembered)
         alpha = path.host.on(sigmas[-1]).alpha  # a flow LATENT is x/α
         return (out if alpha == 1 else out / alpha).cpu()
 

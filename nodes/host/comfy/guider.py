@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
-import comfy.model_sampling
 import comfy.samplers
 import torch
 from torch import Tensor
@@ -23,18 +22,18 @@ from ....schedulers.guidance import (
     Call,
     Guidance,
     GuidanceRun,
+    Rule,
+    Scaled,
     differentiable,
     ordinary,
 )
 from ....schedulers.path import VE, Flow
 from ..conditioning import Conditioning
-from ..guidance_wire import Holder, conclude, one_condition, placed
+from ..guidance_wire import Holder, conclude, log, one_condition, placed
 from .conditions import image_rows, readable
 from .missing import needed_by
 from .model import is_flow, names, wants_vp
 from .step_level import level_of
-
-ms = comfy.model_sampling
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,11 @@ class HostCFG(CFG):
     def apply(self, d: Tensor, call: Call) -> Tensor:
         assert self.function is not None
         return self.function(d, call[UNCOND], self.weight(call.level))
+
+
+def guides(rule: Rule) -> TypeGuard[Scaled]:
+    """Whether the host's CFG scale is the rule's."""
+    return isinstance(rule, Scaled) and rule.guides
 
 
 class Held:
@@ -81,12 +85,14 @@ class Guider(comfy.samplers.CFGGuider):
     holder: Holder | None = None
 
     run: GuidanceRun | None = None
+    state_level: float | None = None  # during a call by our solvers: σ of the state, see sampler.py
+    warned = False  # that a scale has nothing to act on
     ready: Guidance | None = None  # the chain on the run's device
     weak: tuple[Any, dict[str, Any]] | None = None  # during a run: its guider and model options
 
     def set_guidance(self, guidance: Guidance) -> None:
         self.guidance, self.run = guidance, None
-        self.scale = next((rule.scale for rule in guidance.rules if isinstance(rule, CFG)), 1.0)
+        self.scale = next((rule.cfg for rule in guidance.rules if guides(rule)), 1.0)
         self.cfg = self.scale
 
     def set_branches(self, conds: Mapping[str, Conditioning]) -> None:
@@ -109,7 +115,7 @@ class Guider(comfy.samplers.CFGGuider):
         self, noise: Any, latent_image: Any, sampler: Any, sigmas: Tensor, *args: Any, **kwargs: Any
     ) -> Any:
         """CFGGuider's, with a new run of the guidance, and a weaker model loaded beside the MODEL."""
-        self.run, self.ready = self.new_run(sigmas.tolist()), None
+        self.run, self.ready, self.warned = self.new_run(sigmas.tolist()), None, False
         sample = partial(super().sample, noise, latent_image, sampler, sigmas, *args, **kwargs)
         try:
             if self.weak_model is None or WEAK not in self.guidance.reads or not len(sigmas):
@@ -152,33 +158,48 @@ class Guider(comfy.samplers.CFGGuider):
         return held.out
 
     def new_run(self, sigmas: list[float]) -> GuidanceRun:
-        flow = isinstance(self.model_patcher.get_model_object("model_sampling"), ms.CONST)
+        flow = is_flow(self.model_patcher.get_model_object("model_sampling"))
         share, probe = self.share_pure_noise, self.holder is not None
         path = Flow() if flow else VE()
         return self.guidance.begin(path, sigmas, share_pure_noise=share, probe=probe)
 
     def guidance_now(self, x: Tensor, cfg_function: Any) -> Guidance:
-        """The chain on x's device, with the CFG scale that the host may set for a step (CFG Override) and
-        the MODEL's own function in the place of CFG."""
+        """The chain on x's device, with the CFG scale that the host may set for a step (CFG Override, ``set_cfg``) in
+        every rule that has one, and the MODEL's own function in the place of CFG."""
         if self.ready is None:
             self.ready = placed(self.guidance, x)
         rules, changed = list(self.ready.rules), self.cfg != self.scale
+        if changed:
+            self.require_scale()
         for i, rule in enumerate(rules):
-            if isinstance(rule, CFG):
-                scale = self.cfg if changed else rule.scale
-                rules[i] = (
-                    HostCFG(scale, rule.curve, cfg_function)
-                    if cfg_function
-                    else CFG(scale, rule.curve)
-                )
+            if changed and guides(rule):
+                rules[i] = rule = rule.with_cfg(self.cfg)
+            if isinstance(rule, CFG) and cfg_function:
+                rules[i] = HostCFG(rule.scale, rule.curve, cfg_function)
         return Guidance(tuple(rules))
+
+    def require_scale(self) -> None:
+        """Whether a scale that the host set can act: a warning if no rule has one, ValueError if it lacks its branch."""
+        if not any(guides(rule) for rule in self.guidance.rules):
+            if not self.warned:
+                log.warning(
+                    "Guider: something sets cfg to %g (CFG Override, set_cfg), but no rule of the guidance has a CFG scale: "
+                    "it does nothing. Connect CFG or one of its relatives",
+                    self.cfg,
+                )
+            self.warned = True
+        elif self.cfg != 1 and self.conds.get("negative") is None:
+            raise ValueError(
+                f"negative: something sets cfg to {self.cfg:g} (CFG Override, set_cfg), which needs it, but it is not "
+                "connected"
+            )
 
     def predict_noise(
         self, x: Tensor, timestep: Tensor, model_options: dict[str, Any] | None = None,
         seed: int | None = None, **kwargs: Any,
     ) -> Tensor:  # fmt: skip
         options = model_options or {}
-        sigma = level_of(timestep)
+        sigma = level_of(timestep) if self.state_level is None else self.state_level
         run = self.run or self.new_run([])
         shared: dict[str, Any] = {
             "sigma": timestep, "timestep": timestep, "input": x, "model": self.inner_model,
@@ -202,7 +223,7 @@ class Guider(comfy.samplers.CFGGuider):
         always = options.get("disable_cfg1_optimization", False)
         also = (UNCOND,) if always and self.conds.get("negative") is not None else ()
         here = run.ladder.at(sigma)
-        weights = [r.weight(here) for r in run.guidance.rules if isinstance(r, CFG)]
+        weights = [r.weight(here) for r in run.guidance.rules if guides(r)]
         shared["cond_scale"] = weights[0] if weights else self.cfg
 
         def evaluate(y: Tensor, level: float, names: Sequence[str]) -> dict[str, Tensor]:

@@ -125,12 +125,23 @@ def schedule_in(sampling: Any) -> NoiseSchedule:
     if own is not None:
         return own
     for kind, read in SCHEDULES:
-        if isinstance(sampling, kind):
-            return read(sampling)
+        if isinstance(sampling, kind) and not _changes(sampling, kind):
+            schedule = read(sampling)
+            if isinstance(schedule.path, Flow) == is_flow(sampling):
+                return schedule
+            break
     raise ValueError(
         f"the Sampling Kit does not know the noise schedule of this MODEL ({names(sampling)}): give it one with a "
         "Denoiser Settings node"
     )
+
+
+def _changes(sampling: Any, kind: type) -> bool:
+    """Whether a class derived from ``kind`` has levels of its own, which are not guessed; a table is read as it is."""
+    if kind is ms.ModelSamplingDiscrete:
+        return False
+    known = (k for k, _ in SCHEDULES if isinstance(sampling, k))
+    return not any(type(sampling).sigma is k.sigma for k in known)
 
 
 def prediction_in(sampling: Any) -> Prediction | None:
@@ -142,8 +153,11 @@ def prediction_in(sampling: Any) -> Prediction | None:
 
 
 def is_flow(sampling: Any) -> bool:
-    """Whether the state is (1 − σ)·x0 + σ·noise, as ComfyUI itself asks."""
-    return isinstance(sampling, ms.CONST) and not isinstance(sampling, kinds("IMG_TO_IMG_FLOW"))
+    """Whether the state is (1 − σ)·x0 + σ·noise: of CONST's kind, with CONST's own ``noise_scaling``.
+
+    A class of that kind that starts from something else (IMG_TO_IMG_FLOW, from 0.36 on IMG_TO_IMG_VELOCITY) is not flow.
+    """
+    return isinstance(sampling, ms.CONST) and type(sampling).noise_scaling is ms.CONST.noise_scaling
 
 
 def wants_vp(sampling: Any) -> bool:
@@ -196,8 +210,22 @@ def facts_of(model: Any) -> ModelFacts:
         noise_scale=noise_scale(model),
         loaded_sampling=names(loaded),
         loaded_flow=None if hasattr(sampling, "sampling_kit_prediction") else is_flow(loaded),
+        clock=times_of(sampling, loaded),
         vp_state=wants_vp(sampling),
     )
+
+
+def times_of(sampling: Any, loaded: Any) -> tuple[float, float] | None:
+    """The time that the network is told at one and the same σ: now, and as the MODEL was loaded. None where either
+    does not say, or where one is flow and the other is not."""
+    if is_flow(sampling) != is_flow(loaded):
+        return None
+    sigma = torch.tensor([0.5])
+    try:
+        now, then = (float(s.timestep(sigma)) for s in (sampling, loaded))
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError):
+        return None
+    return now, then
 
 
 def noise_scale(model: Any) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import comfy.model_management
@@ -9,11 +11,14 @@ import comfy.samplers
 import comfy.utils
 from torch import Tensor
 
-from ....schedulers.noise import PerImageNoise
+from ....schedulers.guidance import GuidanceRun
+from ....schedulers.noise import PerImageNoise, images_of
+from ....schedulers.path import Flow, Path
 from ....schedulers.sample import require_latent, sample
 from ....schedulers.solver import Progress, Run, Solver
 from ....schedulers.solver.run import DrawNoise
-from ....schedulers.split import Part, Stepped
+from ....schedulers.split import Part, Stepped, Stopped
+from ..guidance_wire import warn_of_flow_steps
 from .missing import needed_by
 from .model import noise_scale, schedule_of, state_for, wants_vp
 from .step_level import noted
@@ -23,29 +28,103 @@ from .step_level import noted
 def solve(
     model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None,
     callback: Any = None, disable: bool | None = None, *, solver: Solver | Part | Stepped,
+    noise_sampler: Any = None,
 ) -> Tensor:  # fmt: skip
-    """A k-diffusion style sampler function around one of our solvers, or a part of its run."""
+    """A k-diffusion style sampler function around one of our solvers, or a part of its run.
+
+    ``model`` may be a wrapper of another pack, which hands on ``inner_model`` and little else.
+    """
     extra = extra_args or {}
-    path = schedule_of(model.inner_model.model_patcher).path
+    guider = model.inner_model
+    path = schedule_of(guider.model_patcher).path
     levels = sigmas.tolist()
-    require_latent(path, levels)
-    bar = comfy.utils.model_trange(len(levels) - 1, disable=disable)
-    seed = extra.get("seed") or 0
-    size = noise_scale(model.inner_model.model_patcher)
-    sampling = model.inner_model.model_patcher.get_model_object("model_sampling")
-    if wants_vp(sampling) and extra.get("denoise_mask") is not None:
+    if len(levels) > 1 or not isinstance(solver, Part):  # a Keep State may stop where it began
+        require_latent(path, levels)
+    seed, size = extra.get("seed"), noise_scale(guider.model_patcher)
+    seed = 0 if seed is None else seed  # a 0 too may say for which images it is
+    images = images_of(seed)
+    sampling = guider.model_patcher.get_model_object("model_sampling")
+    masked = extra.get("denoise_mask") is not None
+    if wants_vp(sampling) and masked:
         raise ValueError(
             "latent_image: a noise mask does not work with this MODEL's V_PREDICTION_DDPM; put a Denoiser Settings "
             "node with prediction v before the sampler"
         )
+    warn_of_flow_steps(isinstance(path.host, Flow), levels, lambda: float(sampling.sigma_max))
+    asked = [levels[0] if levels else 0.0]
 
-    def noise(seed: int) -> DrawNoise:
-        draw = PerImageNoise(seed)
+    def louder(draw: DrawNoise) -> DrawNoise:
         return lambda position, like: draw(position, like) * size
 
     def denoise(y: Tensor, sigma: float) -> Tensor:
+        asked[0] = sigma
         y = state_for(sampling, y, sigma)
-        return model(y, noted(y.new_full((y.shape[0],), sigma), sigma), **extra)
+        with standing_at(guider, sigma):
+            return model(y, noted(y.new_full((y.shape[0],), sigma), sigma), **extra)
+
+    check = comfy.model_management.throw_exception_if_processing_interrupted
+    with comfy.utils.model_trange(len(levels) - 1, disable=disable) as bar:
+        report = reporter(callback, bar)
+        if isinstance(solver, Solver):
+            noise: DrawNoise = PerImageNoise(seed, images)
+            if noise_sampler is not None:
+                noise = handed(noise_sampler, levels, asked, type(solver).__name__)
+            with solver.watching(guider.model_patcher.model.diffusion_model) as ready:
+                run = Run(denoise, louder(noise), report, check)
+                return sample(ready, path, run, x, levels)
+        if noise_sampler is not None and solver.solver.stochastic:
+            raise ValueError(
+                "sampler: a pack hands a noise_sampler to Keep State, Resume State or Trace, whose runs go on in our own "
+                "noise stream: leave that pack's noise out, or the state"
+            )
+        start = begun(solver, model, path, x, levels, seed, masked)
+        extra = whole_levels(model, extra, sigmas, start)
+        rules = getattr(guider, "run", None)
+        memory = rules.remembered if isinstance(rules, GuidanceRun) else dict
+        if isinstance(rules, GuidanceRun):
+            rules.go_on(start.sigmas, start.memory)
+        run = Run(denoise, louder(start.noise), report, check)
+        return solver.run(start, path, run, levels, memory)
+
+
+def begun(
+    solver: Part | Stepped, model: Any, path: Path, x: Tensor, levels: list[float], seed: int, masked: bool
+) -> Stopped:  # fmt: skip
+    """What a part of a run starts from. Under a mask the picture and its noise belong to the run: a later part
+    has neither.
+
+    Raises ValueError where another pack's wrapper hides them.
+    """
+    added = getattr(model, "noise", None)
+    if masked and added is None:
+        raise ValueError(
+            "latent_image: a run in parts with a noise mask does not work inside another pack's sampler, which hides "
+            "the picture and its noise; take that pack out, or the mask"
+        )
+    mine = {"picture": model.latent_image, "noise": added} if masked else {}
+    noise_added = added is not None and bool(added.any())
+    start = solver.begin(path, x, levels, seed, noise_added, mine, images_of(seed))
+    if masked and "picture" in start.extra:
+        model.latent_image, model.noise = start.extra["picture"], start.extra["noise"]
+    return start
+
+
+def whole_levels(
+    model: Any, extra: dict[str, Any], sigmas: Tensor, start: Stopped
+) -> dict[str, Any]:
+    """The sampler's arguments with the whole run's SIGMAS where patches of the MODEL and masks read them."""
+    if len(start.sigmas) == len(sigmas):
+        return extra
+    whole = sigmas.new_tensor(start.sigmas)
+    if hasattr(model, "sigmas"):
+        model.sigmas = whole  # what a denoise_mask_function reads
+    options = extra.get("model_options", {})
+    patches = {**options.get("transformer_options", {}), "sample_sigmas": whole}
+    return {**extra, "model_options": {**options, "transformer_options": patches}}
+
+
+def reporter(callback: Any, bar: Any) -> Callable[[Progress], None]:
+    """The callback of a run, as the host's callback and its bar want it."""
 
     def report(p: Progress) -> None:
         if callback is not None:
@@ -55,18 +134,42 @@ def solve(
             )
         bar.update(p.step + 1 - bar.n)  # a solver that chooses its steps passes levels unevenly
 
-    check = comfy.model_management.throw_exception_if_processing_interrupted
-    with bar:
-        if isinstance(solver, Solver):
-            with solver.watching(model.inner_model.model_patcher.model.diffusion_model) as ready:
-                return sample(ready, path, Run(denoise, noise(seed), report, check), x, levels)
-        masked = extra.get("denoise_mask") is not None
-        # under a mask the picture and its noise belong to the run: a later part has neither
-        mine = {"picture": model.latent_image, "noise": model.noise} if masked else {}
-        start = solver.begin(path, x, levels, seed, bool(model.noise.any()), mine)
-        if masked and start.extra:
-            model.latent_image, model.noise = start.extra["picture"], start.extra["noise"]
-        return solver.run(start, path, Run(denoise, noise(start.seed), report, check), levels)
+    return report
+
+
+@contextmanager
+def standing_at(guider: Any, sigma: float) -> Iterator[None]:
+    """A call of our Guider in here is for a state at ``sigma``, whatever level a wrapper on the way reports."""
+    if not hasattr(guider, "state_level"):
+        yield
+        return
+    guider.state_level = sigma
+    try:
+        yield
+    finally:
+        guider.state_level = None
+
+
+def handed(noise_sampler: Any, levels: list[float], asked: list[float], name: str) -> DrawNoise:
+    """The draws of a ``noise_sampler(σ, σ')`` of another pack, between the level last asked and the next of SIGMAS.
+
+    Raises ValueError for a second draw on the way to one level: such a sampler's noises overlap.
+    """
+    drawn: set[float] = set()
+
+    def draw(position: int, like: Tensor) -> Tensor:
+        start = asked[0]
+        end = next((level for level in levels if level < start), 0.0)
+        if end in drawn:
+            raise ValueError(
+                f"sampler: a pack hands its noise_sampler to {name}, which draws twice on the way to one noise level, "
+                "where such a sampler has one noise; use a solver that draws once a step, or leave that pack's noise out"
+            )
+        drawn.add(end)
+        z: Tensor = noise_sampler(like.new_tensor(start), like.new_tensor(end))
+        return z.to(like)
+
+    return draw
 
 
 def make_sampler(solver: Solver | Part | Stepped) -> Any:

@@ -45,10 +45,16 @@ class Asked(StandIn):
         return self._real(x, sigma, *args, **more)
 
 
-class Traced(comfy.samplers.Sampler):
-    """The SAMPLER ``inner``, whose runs are recorded; what they draw is the same bit for bit."""
+class Traced(comfy.samplers.KSAMPLER):
+    """The SAMPLER ``inner``, whose runs are recorded; what they draw is the same bit for bit.
+
+    As every SAMPLER of ours it has ``sampler_function``, ``extra_options`` and ``inpaint_options``, which packs that wrap
+    a SAMPLER call in place of ``sample``.
+    """
 
     def __init__(self, inner: Any, watch: Watch) -> None:
+        options = getattr(inner, "inpaint_options", {})
+        super().__init__(traced_function, {"inner": inner, "watch": watch}, options)
         self.inner, self.watch = inner, watch
 
     def max_denoise(self, model_wrap: Any, sigmas: Tensor) -> bool:
@@ -59,48 +65,99 @@ class Traced(comfy.samplers.Sampler):
         self, model_wrap: Any, sigmas: Tensor, extra_args: dict[str, Any], callback: Any, noise: Tensor,
         latent_image: Any = None, denoise_mask: Any = None, disable_pbar: bool = False,
     ) -> Tensor:  # fmt: skip
-        levels, solver = sigmas.tolist(), solver_of(self.inner)
-        path = path_of(model_wrap)
-        ours = isinstance(solver, Solver)
-        newest: list[tuple[Tensor, ...] | None] = [None]
-        recorder = self.watch.begin(path, levels, lambda: newest[0])
-
-        def after_cfg(args: dict[str, Any]) -> Tensor:
-            cond, uncond = args["cond_denoised"], args["uncond_denoised"]
-            there = args.get("uncond") is not None  # else the host hands zeros
-            newest[0] = observed(cond, uncond, args["denoised"]) if there else None
-            return args["denoised"]
+        taping = Taping(self.inner, self.watch, model_wrap, sigmas.tolist(), extra_args)
 
         def told(step: int, x0: Tensor, x: Tensor, total: int) -> None:
-            if not ours:
-                recorder.step(x0)
+            taping.step(x0)
             if callback is not None:
-                with recorder.aside():
+                with taping.recorder.aside():
                     callback(step, x0, x, total)
 
-        def evaluation(x: Tensor, sigma: Tensor) -> None:
-            newest[0] = None
-            recorder.evaluation(x, level_of(sigma))
-
-        options = extra_args.get("model_options", {})
-        watched = {**options, AFTER_CFG: [*options.get(AFTER_CFG, []), after_cfg]}
-        inner = self.inner
-        if isinstance(solver, Solver):
-            inner = make_sampler(Stepped(solver, recorder.progress, recorder.passed))
-        out: Tensor = inner.sample(
-            Asked(model_wrap, evaluation), sigmas, {**extra_args, "model_options": watched}, told, noise,
-            latent_image, denoise_mask, disable_pbar,
+        out: Tensor = taping.inner.sample(
+            Asked(model_wrap, taping.evaluation), sigmas, taping.watched, told, noise, latent_image, denoise_mask,
+            disable_pbar,
         )  # fmt: skip
-        again = None
-        if self.watch.doubling and denoise_mask is None:
-            again = denoiser(model_wrap, options, extra_args.get("seed"))
-        end = out * path.on(levels[-1]).alpha  # a flow LATENT is x/α
-        with own_run(model_wrap, levels):
-            self.watch.trace = recorder.finish(
-                end, label(solver, name_of(self.inner)), extra_args.get("seed") or 0, again,
-                stochastic=stochastic(solver), view=view_of(model_wrap), together=together(solver, len(out)),
-            )  # fmt: skip
+        end = out * path_of(model_wrap).on(taping.levels[-1]).alpha  # a flow LATENT is x/α
+        taping.finish(end, denoise_mask is not None)
         return out
+
+
+def traced_function(
+    model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None, callback: Any = None,
+    disable: bool | None = None, *, inner: Any, watch: Watch, **options: Any,
+) -> Tensor:  # fmt: skip
+    """A traced SAMPLER as a k-diffusion style sampler function, for a pack's SAMPLER around it.
+
+    Raises ValueError for an inner SAMPLER without such a function.
+    """
+    if not hasattr(inner, "sampler_function"):
+        raise ValueError(
+            f"sampler: another pack's sampler is around a Trace of {name_of(inner)}, which has no sampler function that it "
+            "could call: put Trace around that pack's sampler instead"
+        )
+    extra = extra_args or {}
+    taping = Taping(inner, watch, model.inner_model, sigmas.tolist(), extra)
+
+    def told(facts: dict[str, Any]) -> None:
+        taping.step(facts["denoised"])
+        if callback is not None:
+            with taping.recorder.aside():
+                callback(facts)
+
+    used = taping.inner
+    out: Tensor = used.sampler_function(
+        Asked(model, taping.evaluation), x, sigmas, extra_args=taping.watched, callback=told, disable=disable,
+        **used.extra_options, **options,
+    )  # fmt: skip
+    taping.finish(out, extra.get("denoise_mask") is not None)
+    return out
+
+
+class Taping:
+    """One recorded run: ``inner`` is the SAMPLER to run, ``watched`` its arguments."""
+
+    def __init__(
+        self, inner: Any, watch: Watch, guider: Any, levels: list[float], extra: dict[str, Any]
+    ) -> None:
+        self.watch, self.guider, self.levels = watch, guider, levels
+        self.solver, self.name = solver_of(inner), name_of(inner)
+        self.ours = isinstance(self.solver, Solver)
+        self.newest: tuple[Tensor, ...] | None = None
+        self.recorder = watch.begin(path_of(guider), levels, lambda: self.newest)
+        self.options, self.seed = extra.get("model_options", {}), extra.get("seed")
+        after = [*self.options.get(AFTER_CFG, []), self.after_cfg]
+        self.watched = {**extra, "model_options": {**self.options, AFTER_CFG: after}}
+        self.inner = inner
+        if isinstance(self.solver, Solver):
+            stepped = Stepped(self.solver, self.recorder.progress, self.recorder.passed)
+            self.inner = make_sampler(stepped)
+
+    def after_cfg(self, args: dict[str, Any]) -> Tensor:
+        cond, uncond = args["cond_denoised"], args["uncond_denoised"]
+        there = args.get("uncond") is not None  # else the host hands zeros
+        self.newest = observed(cond, uncond, args["denoised"]) if there else None
+        out: Tensor = args["denoised"]
+        return out
+
+    def step(self, x0: Tensor) -> None:
+        """The host's callback: our solvers tell their steps themselves."""
+        if not self.ours:
+            self.recorder.step(x0)
+
+    def evaluation(self, x: Tensor, sigma: Tensor) -> None:
+        self.newest = None
+        self.recorder.evaluation(x, level_of(sigma))
+
+    def finish(self, end: Tensor, masked: bool) -> None:
+        """The trace of the run, which ended in the state ``end``."""
+        guider, solver, again = self.guider, self.solver, None
+        if self.watch.doubling and not masked:
+            again = denoiser(guider, self.options, self.seed)
+        with own_run(guider, self.levels):
+            self.watch.trace = self.recorder.finish(
+                end, label(solver, self.name), self.seed or 0, again,
+                stochastic=stochastic(solver), view=view_of(guider), together=together(solver, len(end)),
+            )  # fmt: skip
 
 
 def path_of(guider: Any) -> Path:

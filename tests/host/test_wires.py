@@ -1,0 +1,79 @@
+"""Our wires beside other packs and in newer hosts, inside ComfyUI's own Python: what ``wires.py`` measured."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.host
+
+
+@pytest.fixture(scope="module")
+def measured(comfy: Any, base: Path) -> dict[str, Any]:
+    script = Path(__file__).with_name("wires.py")
+    command = [comfy.python, str(script), str(base / "custom_nodes" / "comfyui-sampling-kit")]
+    ended = subprocess.run(command, capture_output=True, timeout=300, **comfy.setting)
+    assert ended.returncode == 0, ended.stderr.decode()[-4000:]
+    return json.loads(ended.stdout)
+
+
+def test_rules_remember_and_count_over_the_parts_of_a_run(measured: dict[str, Any]) -> None:
+    rows = measured["memory"]
+    assert len(rows) == 48
+    assert {case: gaps for case, gaps in rows.items() if any(gaps)} == {}
+
+
+def test_patches_and_masks_see_the_whole_run_s_levels(measured: dict[str, Any]) -> None:
+    assert measured["levels"] == {"patch": [7], "mask": [7]}
+
+
+def test_an_image_of_a_batch_is_the_same_alone(measured: dict[str, Any]) -> None:
+    rows = measured["one_of_a_batch"]
+    assert len(rows) == 6
+    assert {case: gaps for case, gaps in rows.items() if any(gaps)} == {}
+
+
+def test_other_packs_samplers_nest_in_either_order(measured: dict[str, Any]) -> None:
+    found = measured["nesting"]
+    assert found["distances"] == dict.fromkeys(found["distances"], 0.0)
+    assert found["steps"] == 6 and all(found["parts"].values())
+    assert "around the sampler that comes out" in found["order"]
+
+
+def test_rules_do_not_follow_a_level_that_a_wrapper_reports(measured: dict[str, Any]) -> None:
+    rows = measured["reported_levels"]
+    assert len(rows) == 42
+    assert {case: share for case, share in rows.items() if share > 1.2} == {}
+
+
+def test_the_host_s_cfg_acts_on_every_scale(measured: dict[str, Any]) -> None:
+    rows = dict(measured["scales"])
+    assert rows.pop("refused") == [1.0]
+    for rule, (off, stronger, by_hand) in rows.items():
+        assert stronger > 1e-3 and by_hand == 0, rule
+        assert off < 1e-5 or rule == "CFGPlusPlus", (
+            rule
+        )  # whose λ = 1 is not off, as in the host's cfg_pp samplers
+
+
+def test_a_noise_sampler_is_used_or_refused(measured: dict[str, Any]) -> None:
+    found = measured["noise_samplers"]
+    assert found["acts"] > 0.01 and found["asked"] == [True] * 3
+    assert "draws twice" in found["twice"]
+
+
+def test_what_is_not_known_is_refused_by_name(measured: dict[str, Any]) -> None:
+    found = measured["classes"]
+    assert "Velocity" in found["velocity on flow"] and "Private" in found["private"]
+    nothing = "nothing was raised"
+    assert (found["velocity on a table"], found["flow"]) == (nothing, nothing)
+    assert "clock" in found["clock"] and "1000 times too small" in found["clock"]
+    assert "no misfit found" in found["same clock"]
+
+
+def test_packs_may_set_the_seed_of_our_noise(measured: dict[str, Any]) -> None:
+    assert measured["assignable"] == [5, 1]
