@@ -1,6 +1,6 @@
 """What diffusers networks are conditioned on, as ComfyUI's CONDITIONING: a tensor and a dict.
 
-One row a name of ``schedulers/denoiser/diffusers/adapters.py`` in ``SOURCES``. Keys are the core's
+One row a name of ``schedulers/denoiser/diffusers/family.py`` in ``SOURCES``. Keys are the core's
 own wherever the meaning is the same, so that its nodes work on them:
 
 ========  ====================================================================================
@@ -156,7 +156,7 @@ def _concat(network: DiffusersDenoiser, text: Tensor | None, extra: Extra) -> Te
     if given is not None:
         return given
     picture = extra.get("concat_latent_image")
-    if picture is None or network.adapter.concat_channels(network.config) != network.channels:
+    if picture is None or network.family.concat_channels(network.config) != network.channels:
         return None
     return picture if network.latents is None else network.latents.from_vae(picture)
 

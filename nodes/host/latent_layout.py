@@ -8,9 +8,6 @@ import torch
 
 from ...schedulers.denoiser.diffusers import DiffusersDenoiser
 
-#: Frames per latent frame of networks whose folder has no VAE to say it.
-TEMPORAL = {"LTXVideoTransformer3DModel": 8}
-
 
 @dataclass(frozen=True)
 class LatentLayout:
@@ -38,14 +35,14 @@ class LatentLayout:
 
 
 def layout_of(network: DiffusersDenoiser) -> LatentLayout:
-    latents, video = network.latents, network.dims == 3
-    spatial = latents.spatial if latents else network.adapter.pixels
-    temporal = latents.temporal if latents else (TEMPORAL.get(network.kind, 4) if video else 1)
-    patch = network.adapter.patch(network.config)
+    latents, family = network.latents, network.family
+    spatial = latents.spatial if latents else family.pixels
+    temporal = latents.temporal if latents else (family.frames if network.dims == 3 else 1)
+    patch = network.family.patch(network.config)
     return LatentLayout(network.channels, network.dims, spatial, temporal, patch)
 
 
 def dtypes_of(network: DiffusersDenoiser) -> list[torch.dtype]:
     """Those it computes well in, best first: float16 only if it was not trained in bfloat16."""
-    bf16 = network.adapter.trained(network.config) == torch.bfloat16
+    bf16 = network.family.trained(network.config) == torch.bfloat16
     return [*([] if bf16 else [torch.float16]), torch.bfloat16, torch.float32]

@@ -472,10 +472,10 @@ def lengths() -> dict[str, float]:
 
 def inpainted() -> dict[str, float]:
     """Networks that see a picture beside x, given as the core's inpainting and video nodes give it."""
-    tiny.TINY["sd-inpainting"] = tiny.Tiny(
-        "UNet2DConditionModel", dict(tiny.UNET_COND, in_channels=9), tiny.TINY["sd"].scheduler, (4, 8, 12),
-        (*tiny.text, ("concat", (5, 8, 12))), "AutoencoderKL",
-    )  # fmt: skip
+    sd = tiny.TINY["sd"]
+    tiny.TINY["sd-inpainting"] = sd.using(
+        config={**sd.config, "in_channels": 9}, cond=(*sd.cond, ("concat", (5, 8, 12)))
+    )
     found = {}
     for name in ("sd-inpainting", "cogvideox-1.5"):
         model, network = load(name), denoiser(name)

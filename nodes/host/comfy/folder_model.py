@@ -44,18 +44,6 @@ LAYERS: dict[type, type] = {
     nn.LayerNorm: manual_cast.LayerNorm,
 }
 
-#: (VAE class, latent channels, scale or None) → the ComfyUI format with the same latents, for previews.
-PREVIEWS: tuple[tuple[str, int, float | None, type], ...] = (
-    ("AutoencoderKL", 4, 0.18215, formats.SD15),
-    ("AutoencoderKL", 4, 0.13025, formats.SDXL),
-    ("AutoencoderKL", 16, 1.5305, formats.SD3),
-    ("AutoencoderKL", 16, 0.3611, formats.Flux),
-    ("AutoencoderKLWan", 16, None, formats.Wan21),
-    ("AutoencoderKLWan", 48, None, formats.Wan22),
-    ("AutoencoderKLLTXVideo", 128, None, formats.LTXV),
-)
-
-
 def compute_device() -> str:
     """The kind of device that MODELs run on: "cuda", "cpu", …"""
     return str(comfy.model_management.get_torch_device().type)
@@ -74,7 +62,7 @@ class FolderLatents(comfy.latent_formats.LatentFormat):
         self.latent_channels, self.latent_dimensions = layout.channels, layout.dims
         self.spacial_downscale_ratio = layout.spatial
         self.temporal_downscale_ratio = layout.temporal
-        like = _preview(vae, layout, self.latents.scale)
+        like = _preview(network, vae, layout, self.latents.scale)
         for name in ("latent_rgb_factors", "latent_rgb_factors_bias", "latent_rgb_factors_reshape", "taesd_decoder_name"):  # fmt: skip
             setattr(self, name, getattr(like, name))
 
@@ -85,14 +73,14 @@ class FolderLatents(comfy.latent_formats.LatentFormat):
         return self.latents.to_vae(latent)
 
 
-def _preview(vae: str, layout: LatentLayout, scale: float) -> Any:
+def _preview(network: DiffusersDenoiser, vae: str, layout: LatentLayout, scale: float) -> Any:
     """A ComfyUI format that previews such latents; the base class, which has no previews, if none does."""
     if not vae and (layout.channels, layout.spatial) == (3, 1):
         return PixelSpace()
-    for kind, channels, size, format in PREVIEWS:
+    for channels, size, name in network.family.previews if vae else ():
         close = size is None or abs(scale / size - 1) < 1e-2
-        if (vae, layout.channels) == (kind, channels) and close:
-            return format()
+        if channels == layout.channels and close and hasattr(formats, name):
+            return getattr(formats, name)()
     return formats.LatentFormat()
 
 
@@ -290,7 +278,7 @@ def _blank(clock: str) -> Any:
 
 def _concat(base: Any, network: DiffusersDenoiser) -> None:
     """Tell ComfyUI which channels come after x: a picture's latents, for inpainting after its mask."""
-    channels = network.adapter.concat_channels(network.config)
+    channels = network.family.concat_channels(network.config)
     if channels == network.channels:
         base.concat_keys = ("concat_image",)
     elif channels == network.channels + 1:

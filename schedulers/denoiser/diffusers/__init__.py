@@ -1,4 +1,4 @@
-"""diffusers folders as denoisers; see ``folder``, ``training``, ``adapters``, ``denoiser``, ``vae``, ``text``."""
+"""diffusers folders as denoisers: ``folder``, ``training``, ``families``, ``denoiser``, ``vae``, ``text``."""
 
 from .denoiser import DiffusersDenoiser, choose_dtype, load
 from .folder import Folder, Weights, read_file, read_folder

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from ...noise_schedule import NoiseSchedule
 from ...path import Path, rescale
-from ..analytic import Denoiser
-from .adapters import Adapter, Call, Conditioning, adapter_of, tokens
+from ..base import Denoiser
+from .families import family_of
+from .family import Call, Conditioning, Family
 from .folder import Config, Folder, Weights
 from .loading import build, library
 from .loading import set_dtype as cast
@@ -41,7 +42,7 @@ def choose_dtype(
     """
     if wanted != "auto" and wanted not in DTYPES:
         raise ValueError(f"dtype = {wanted!r}: choose one of auto, {', '.join(DTYPES)}")
-    trained = adapter_of(kind).trained(config)
+    trained = family_of(kind).trained(config)
     bf16 = torch.bfloat16 in (stored, trained)
     because = "the weights are stored in bfloat16" if stored == torch.bfloat16 else ""
     because = because or f"{kind} with this config was trained in bfloat16"
@@ -73,8 +74,7 @@ def load(
     """
     part = folder.network
     where = f"{part.path}/config.json"
-    adapter = adapter_of(part.kind, where)
-    adapter.check(part.config, where)
+    family_of(part.kind, where).check(part.config, where)
     training = read_training(folder.scheduler)
     library("diffusers")
     weights = weights or folder.network_weights
@@ -107,7 +107,7 @@ class DiffusersDenoiser(Denoiser):
     ) -> None:
         super().__init__(path or training.noise_schedule.path)
         self.network, self.kind, self.config, self.trained = network, kind, config, training
-        self.adapter: Adapter = adapter_of(kind)
+        self.family: Family = family_of(kind)
         self.latents = latents
         self.dtype_reason = dtype_reason
 
@@ -134,27 +134,27 @@ class DiffusersDenoiser(Denoiser):
     @property
     def channels(self) -> int:
         """Channels of x."""
-        return self.adapter.latent_channels(self.config)
+        return self.family.latent_channels(self.config)
 
     @property
     def dims(self) -> int:
         """Axes of x after batch and channels: 2 for pictures, 3 for video (frames first)."""
-        return self.adapter.dims
+        return self.family.dims
 
     @property
     def needs(self) -> tuple[str, ...]:
         """Names of the conditioning tensors it cannot do without."""
-        extra = ("concat",) if self.adapter.concat_channels(self.config) else ()
-        return (*self.adapter.needs(self.config), *extra)
+        extra = ("concat",) if self.family.concat_channels(self.config) else ()
+        return (*self.family.needs(self.config), *extra)
 
     @property
     def may(self) -> tuple[str, ...]:
         """Names of the conditioning tensors it can use but need not have."""
-        return tuple(name for name in self.adapter.may if name not in self.needs)
+        return tuple(name for name in self.family.may if name not in self.needs)
 
     def tokens(self, shape: tuple[int, ...]) -> int:
         """Image tokens of a latent of ``shape`` [C, …]; what ``trained.at`` asks for."""
-        return tokens(self.config, self.adapter, shape)
+        return self.family.tokens(self.config, shape)
 
     # ------------------------------------------------------------------------------- other readings
 
@@ -178,14 +178,14 @@ class DiffusersDenoiser(Denoiser):
 
     def check(self, x: Tensor) -> None:
         """Raises ValueError if x is not a batch of latents the network takes."""
-        patch, shape = self.adapter.patch(self.config), tuple(x.shape)
+        patch, shape = self.family.patch(self.config), tuple(x.shape)
         axes = "batch, channels, " + ("frames, " if self.dims == 3 else "") + "height, width"
         if x.ndim != 2 + self.dims or x.shape[1] != self.channels:
             raise ValueError(
                 f"{self.kind} takes latents of {self.channels} channels ({axes}), got shape {shape}: "
                 "make the empty latent that shape"
             )
-        if self.adapter.square and shape[-1] != shape[-2]:
+        if self.family.square and shape[-1] != shape[-2]:
             raise ValueError(
                 f"{self.kind} takes square latents only, got shape {shape}: make the empty latent square"
             )
@@ -198,7 +198,7 @@ class DiffusersDenoiser(Denoiser):
     def forward(self, x: Tensor, sigma: float | Tensor, cond: Conditioning | None = None) -> Tensor:
         """x0 in float32 (or x's float64) from x [B, C, …] and σ: a float, or one a picture [B].
 
-        ``cond``: tensors by name (see ``adapters.py``) with batch 1 or B. A σ tensor is best on the CPU.
+        ``cond``: tensors by name (see ``family.py``) with batch 1 or B. A σ tensor is best on the CPU.
         FloatingPointError if the output is not finite (checked on the CPU, and in float16 everywhere).
         """
         self.check(x)
@@ -243,15 +243,15 @@ class DiffusersDenoiser(Denoiser):
             if name in given:
                 given[name] = given[name].to(dtype)
         inputs = x.to(dtype)
-        if self.adapter.concat_channels(self.config):
+        if self.family.concat_channels(self.config):
             inputs = torch.cat([inputs, given["concat"]], 1)
         t = t.to(x.device, torch.float32)
-        pixels = self.latents.spatial if self.latents else self.adapter.pixels
+        pixels = self.latents.spatial if self.latents else self.family.pixels
         height, width = (n * pixels for n in x.shape[-2:])
-        call = Call(inputs, t * self.adapter.time(self.config), given, self.config, (height, width))
-        with exact_time(self.network, self.adapter.exact_time, t):
-            out = self.network(**self.adapter.arguments(call), return_dict=False)[0]
-        out = self.adapter.unpack(out, call)[:, : self.channels]  # a learned variance comes after
+        call = Call(inputs, t * self.family.time(self.config), given, self.config, (height, width))
+        with exact_time(self.network, self.family.exact_time, t):
+            out = self.network(**self.family.arguments(call), return_dict=False)[0]
+        out = self.family.unpack(out, call)[:, : self.channels]  # a learned variance comes after
         return out.float() * self.trained.sign
 
     def require_finite(self, out: Tensor, sigmas: Sequence[float]) -> None:

@@ -2,7 +2,7 @@
 
     model_index.json                                  optional: the pipeline and its components
     scheduler/scheduler_config.json                   the noise schedule (``training.py``)
-    unet | transformer / config.json + weights        the network (``adapters.py``)
+    unet | transformer / config.json + weights        the network (``families/``)
     vae, text_encoder*, tokenizer*                    optional (``vae.py``, ``text.py``)
 
 A network's own folder works too, with the scheduler's config in it or beside it. Every file must lie,

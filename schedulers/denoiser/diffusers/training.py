@@ -3,10 +3,10 @@
 Only what training fixed. Which levels a run visits (``use_karras_sigmas``, ``timestep_spacing``,
 ``shift_terminal``), clipping and solver orders are steps and solvers, and are not read here.
 
-Every scheduler class of diffusers belongs to one of four families, a row each in ``SCHEDULERS``:
+Every scheduler class of diffusers is of one of four kinds, a row each in ``SCHEDULERS``:
 
 ======  ==============================  =================================  ======================
-family  noise schedule                  prediction                         the network's time
+kind    noise schedule                  prediction                         the network's time
 ======  ==============================  =================================  ======================
 table   VP, β table (+ SNR shift,       eps, v, x0 by prediction_type      index, 0 … T−1
         + zero terminal SNR)
@@ -15,7 +15,7 @@ edm     VE on [σ_min, σ_max]            edm: D = c_skip·x + c_out·F        l
 score   VE on [σ_min, σ_max]            score                              σ
 ======  ==============================  =================================  ======================
 
-``use_flow_sigmas`` moves a table scheduler to the flow family. Flow networks are told σ, which the
+``use_flow_sigmas`` makes a table scheduler one of the flow kind. Flow networks are told σ, which the
 shift has already moved: the shift is a matter of the steps, never of the clock.
 """
 
@@ -124,8 +124,8 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Family:
-    """A family and the defaults that a class's constructor gives to keys its config may lack."""
+class SchedulerKind:
+    """How to read a scheduler's config, and the defaults that a class's constructor gives to keys its config may lack."""
 
     read: Callable[[dict[str, Any], str], Training]
     defaults: dict[str, Any] = field(default_factory=dict)
@@ -220,23 +220,27 @@ def _prediction(c: dict[str, Any], where: str) -> str:
 
 
 _T = dict(num_train_timesteps=1000)
-_DDPM = Family(table, _T | dict(beta_start=1e-4, beta_end=0.02, beta_schedule="linear"))
-_KDIFFUSION = Family(table, _T | dict(beta_start=0.00085, beta_end=0.012, beta_schedule="linear"))
-_LCM = Family(table, _T | dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"))
-_COGVIDEOX = Family(table, _LCM.defaults | dict(snr_shift_scale=3.0))
-_UNCLIP = Family(table, _T | dict(beta_schedule="squaredcos_cap_v2"))
-_FLOW = Family(flow, _T)
-_EDM = Family(edm, _T | dict(sigma_min=0.002, sigma_max=80.0, sigma_data=0.5, clock="log"))
-_COSINE = Family(
+_DDPM = SchedulerKind(table, _T | dict(beta_start=1e-4, beta_end=0.02, beta_schedule="linear"))
+_KDIFFUSION = SchedulerKind(
+    table, _T | dict(beta_start=0.00085, beta_end=0.012, beta_schedule="linear")
+)
+_LCM = SchedulerKind(
+    table, _T | dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+)
+_COGVIDEOX = SchedulerKind(table, _LCM.defaults | dict(snr_shift_scale=3.0))
+_UNCLIP = SchedulerKind(table, _T | dict(beta_schedule="squaredcos_cap_v2"))
+_FLOW = SchedulerKind(flow, _T)
+_EDM = SchedulerKind(edm, _T | dict(sigma_min=0.002, sigma_max=80.0, sigma_data=0.5, clock="log"))
+_COSINE = SchedulerKind(
     edm,
     _T
     | dict(sigma_min=0.3, sigma_max=500.0, sigma_data=1.0, prediction_type="v_prediction")
     | dict(clock="atan"),
 )
-_SCORE = Family(score, dict(num_train_timesteps=2000, sigma_min=0.01, sigma_max=1348.0))
+_SCORE = SchedulerKind(score, dict(num_train_timesteps=2000, sigma_min=0.01, sigma_max=1348.0))
 
-#: Scheduler class → family.
-SCHEDULERS: dict[str, Family] = {
+#: Scheduler class → kind.
+SCHEDULERS: dict[str, SchedulerKind] = {
     "DDPMScheduler": _DDPM,
     "DDPMParallelScheduler": _DDPM,
     "DDIMScheduler": _DDPM,
@@ -280,13 +284,13 @@ def read_training(scheduler: Component) -> Training:
 
 def training_of(kind: str, config: Config, where: str = "scheduler config") -> Training:
     """:func:`read_training` from a class name and a config."""
-    family = SCHEDULERS.get(kind)
-    if family is None:
+    reading = SCHEDULERS.get(kind)
+    if reading is None:
         raise ValueError(
             f"{where}: the scheduler {kind} is not known; put the config of one of these there: {', '.join(SCHEDULERS)}"
         )
     try:
-        return family.read({**family.defaults, **config}, where)
+        return reading.read({**reading.defaults, **config}, where)
     except ValueError as error:
         raise error if str(error).startswith(where) else ValueError(f"{where}: {error}") from None
     except (KeyError, TypeError) as error:
