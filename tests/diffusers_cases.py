@@ -72,6 +72,7 @@ def called(name, net, x, t, cond):
     """The network called as diffusers' pipeline for it does; t in diffusers' timesteps [B]."""
     kind, rest = TINY[name].kind, {}
     text = cond.get("text")
+    x = torch.cat([x, cond["concat"]], 1) if "concat" in cond else x
     if kind == "UNet2DModel":
         return net(x, t, class_labels=cond.get("labels")).sample[:, : x.shape[1]]
     if kind == "UNet2DConditionModel":
@@ -114,7 +115,6 @@ def called(name, net, x, t, cond):
             pipe._pack_latents(x), text, t, cond["mask"], f, h, w, rope_interpolation_scale=(8 / 25, 8, 8)
         ).sample  # fmt: skip
         return pipe._unpack_latents(out, f, h, w)
-    x = torch.cat([x, cond["concat"]], 1) if "concat" in cond else x
     f, h, w = x.shape[2:]
     if net.config.use_rotary_positional_embeddings:
         me = SimpleNamespace(vae_scale_factor_spatial=1, transformer=net)

@@ -26,7 +26,7 @@ every = pytest.mark.parametrize("name", TINY)
 # ---------------------------------------------------------------------------------------- D = theirs
 
 TABLE = [n for n in TINY if training.SCHEDULERS[TINY[n].scheduler[0]].read is training.table]
-FLOWS = ["sana", "sd3", "flux", "wan", "ltx"]
+FLOWS = ["sana", "sd3", "flux", "wan", "wan-i2v", "ltx"]
 EDMS = ["edm", "edm-v", "svd-like"]
 TABLE = [n for n in TABLE if n not in FLOWS + EDMS]
 

@@ -9,6 +9,12 @@ from __future__ import annotations
 from ...nodes.host.alone.fit_field import set_progress
 from ...nodes.host.alone.guider import set_folders
 from ..context import current
+from .conditioning import (
+    ConditioningZeroOut,
+    InpaintModelConditioning,
+    InstructPixToPixConditioning,
+    WanImageToVideo,
+)
 from .latent_space import VAEDecode, VAEDecodeTiled, VAEEncode, VAEEncodeTiled
 from .pictures import LoadImage, PreviewAny, PreviewImage, SaveAnimatedWEBP, SaveImage
 from .sampling import (
@@ -28,4 +34,5 @@ CORE_NODES = (
     RandomNoise, DisableNoise, BasicGuider, CFGGuider, SamplerCustomAdvanced, SamplerCustom,
     SplitSigmas, FlipSigmas, LatentMultiply, SolidMask, MaskComposite, SaveImage, PreviewImage, PreviewAny, LoadImage,
     VAEDecode, VAEDecodeTiled, VAEEncode, VAEEncodeTiled, SaveAnimatedWEBP,
+    ConditioningZeroOut, InpaintModelConditioning, InstructPixToPixConditioning, WanImageToVideo,
 )  # fmt: skip

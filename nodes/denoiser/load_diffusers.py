@@ -10,6 +10,8 @@ import torch
 from ...schedulers.denoiser.diffusers import DiffusersDenoiser, choose_dtype, load
 from ...schedulers.denoiser.diffusers.denoiser import DTYPES, NAMES
 from ...schedulers.denoiser.diffusers.folder import NETWORKS, Folder
+from ...schedulers.denoiser.diffusers.training import unread
+from ...schedulers.size_shift import SizedFlow
 from ..host import compute_device, io, make_diffusers
 from ..host.conditioning import Conditioning
 from ..host.diffusers_conditioning import SOURCES
@@ -116,20 +118,28 @@ def _vae(folder: Folder) -> str:
 
 def about(network: DiffusersDenoiser, folder: Folder) -> str:
     """What was loaded, for people."""
-    trained, schedule = network.trained, network.noise_schedule
+    schedule, ignored = (
+        network.noise_schedule,
+        unread(folder.scheduler.kind, folder.scheduler.config),
+    )
     parameters = sum(p.numel() for p in network.network.parameters())
-    dynamic = "; the shift depends on the size, this is the largest" if trained.dynamic else ""
+    sized = ""
+    if isinstance(schedule, SizedFlow):
+        rule = schedule.rule
+        sized = f"; the shift depends on the size, this is that of {rule.n1} tokens: connect the latent to Steps"
     latents = _latents(network)
     conditions = [f"{SOURCES[n].what}" for n in network.needs]
     optional = [f"{SOURCES[n].what}" for n in network.may]
     lines = [
         f"network: {network.kind} ({parameters / 1e6:.4g} M parameters), {folder.network.path}",
         f"prediction: {network.prediction}",
-        f"noise schedule: {schedule} on {schedule.path.name}, from {folder.scheduler.kind}{dynamic}",
+        f"noise schedule: {schedule} on {schedule.path.name}, from {folder.scheduler.kind}{sized}",
         f"dtype: {NAMES.get(network.dtype, network.dtype)}: {network.dtype_reason}; solver state and time: fp32",
         f"latents: {latents}",
         f"conditioning: {', '.join(conditions) or 'none'}" + (f"; optional: {', '.join(optional)}" if optional else ""),
     ]  # fmt: skip
+    if ignored:
+        lines.append(f"not applied from {folder.scheduler.kind}: {'; '.join(ignored)}")
     return "\n".join(lines)
 
 

@@ -21,7 +21,12 @@ if PRESENT:
         schedule_of_guider,
         with_field,
     )
-    from .comfy.folder_model import compute_device, latent_layout, make_diffusers  # pyright: ignore
+    from .comfy.folder_model import (  # pyright: ignore
+        compute_device,
+        latent_layout,
+        make_diffusers,
+        sized_flow,
+    )
     from .comfy.guider import (
         ABSOLUTE_FOLDERS,
         ComfyExtension,
@@ -86,6 +91,7 @@ else:
         relabelled,
         schedule_of,
         set_device,
+        sized_flow,
         solver_of,
     )
     from .alone.traced import as_latent, path_of, run_sampler, sampler_name, traced
@@ -128,6 +134,7 @@ __all__ = [
     "schedule_of",
     "schedule_of_guider",
     "set_device",
+    "sized_flow",
     "solver_of",
     "traced",
     "with_field",

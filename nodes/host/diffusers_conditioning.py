@@ -152,13 +152,19 @@ def _size(network: DiffusersDenoiser, text: Tensor | None, extra: Extra) -> Tens
 
 
 def _concat(network: DiffusersDenoiser, text: Tensor | None, extra: Extra) -> Tensor | None:
-    given = extra.get("noise_concat")
-    if given is not None:
-        return given
+    if extra.get("noise_concat") is not None:
+        return extra["noise_concat"]
     picture = extra.get("concat_latent_image")
-    if picture is None or network.family.concat_channels(network.config) != network.channels:
+    if picture is None or not network.family.concat_channels(network.config):
         return None
-    return picture if network.latents is None else network.latents.from_vae(picture)
+    if picture.ndim == 4 and network.dims == 3:
+        picture = picture[:, :, None]
+    if picture.shape[1] != network.channels:
+        raise ValueError(
+            f"takes a picture of {network.channels} latent channels (concat_latent_image), got {picture.shape[1]}: "
+            "encode it with the VAE of the same folder"
+        )
+    return network.picture(picture, extra.get("concat_mask"))
 
 
 @dataclass(frozen=True)
@@ -183,6 +189,7 @@ SOURCES: dict[str, Source] = {
     "size": Source(_size, "picture sizes", "connect CLIPTextEncodeSDXL"),
     "concat": Source(
         _concat, "a picture's latents (concat_latent_image)",
-        "connect InpaintModelConditioning, or a node that makes image-to-video conditioning",
+        "connect InpaintModelConditioning, InstructPixToPixConditioning (a picture to edit or to animate) or "
+        "WanImageToVideo",
     ),
 }  # fmt: skip

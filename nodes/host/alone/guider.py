@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ....schedulers.denoiser import Denoiser, latent
-from ....schedulers.denoiser.diffusers import DiffusersDenoiser, Latents
+from ....schedulers.denoiser.diffusers import DiffusersDenoiser, Latents, lead
 from ....schedulers.denoiser.parts import CudaMemory, InParts
 from ....schedulers.denoiser.wrap import InDtype, Relabelled
 from ....schedulers.guidance import (
@@ -39,12 +39,13 @@ from ....schedulers.path import VP, Flow
 from ....schedulers.points import Points
 from ....schedulers.prediction import Prediction, usual
 from ....schedulers.sample import noised, require_latent, sample
+from ....schedulers.size_shift import SizedFlow
 from ....schedulers.solver import Progress, Run, Solver
 from ....schedulers.split import Part, Stepped
 from ..conditioning import Conditioning, class_weights
 from ..diffusers_conditioning import from_conditioning
 from ..guidance_wire import Holder, conclude, one_condition, placed
-from ..latent_layout import LatentLayout, dtypes_of, layout_of
+from ..latent_layout import LatentLayout, dtypes_of, layout_of, sized_flow_of
 
 Callback = Callable[[int, Tensor, Tensor, int], None]
 T = TypeVar("T")
@@ -233,6 +234,11 @@ def schedule_of(model: Any) -> NoiseSchedule:
     return model.schedule
 
 
+def sized_flow(model: Any) -> SizedFlow | None:
+    """The MODEL's schedule where its shift depends on the size."""
+    return sized_flow_of(model.inner)
+
+
 def facts_of(model: Any) -> ModelFacts:
     """What a MODEL says about itself."""
     schedule = schedule_of(model)
@@ -362,14 +368,17 @@ class Guider:
         seed: int,
     ) -> Tensor:
         """From the LATENT wire to the denoiser's units and back."""
-        latents = self.model.latents
+        latents, first = self.model.latents, lead.lead_of(self.model.inner, latent)
 
         def report(step: int, x0: Tensor, x: Tensor, total: int) -> None:
             if show is not None:
-                show(step, latents.to_vae(x0), x, total)
+                show(step, latents.to_vae(lead.without(x0, first)), lead.without(x, first), total)
 
         start = self.model.latent_in(latent)
-        return latents.to_vae(sampler.sample(self, sigmas.tolist(), noise, start, report, seed))
+        if first:
+            noise, start = lead.start(noise, start, first, seed)
+        out = sampler.sample(self, sigmas.tolist(), noise, start, report, seed)
+        return latents.to_vae(lead.without(out, first))
 
     def new_run(self, sigmas: Sequence[float]) -> GuidanceRun:
         share, probe = self.share_pure_noise, self.holder is not None

@@ -15,13 +15,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...noise_schedule import NoiseSchedule
 from ...path import Path, rescale
+from ...size_shift import tokens_of
 from ..base import Denoiser
 from .families import family_of
-from .family import Call, Conditioning, Family
+from .family import Beside, Call, Conditioning, Facts, Family
 from .folder import Config, Folder, Weights
 from .loading import build, library
 from .loading import set_dtype as cast
@@ -74,8 +76,9 @@ def load(
     """
     part = folder.network
     where = f"{part.path}/config.json"
-    family_of(part.kind, where).check(part.config, where)
-    training = read_training(folder.scheduler)
+    family = family_of(part.kind, where)
+    family.check(part.config, where)
+    training = read_training(folder.scheduler).seen_in(family.patch(part.config))
     library("diffusers")
     weights = weights or folder.network_weights
     reason = "as asked"
@@ -84,7 +87,11 @@ def load(
     network = build(part, weights, dtype)
     vae = latents_of(folder)
     config = {**dict(getattr(network, "config", {})), **part.config}
-    return DiffusersDenoiser(network, part.kind, config, training, path, vae, reason).to(device)
+    facts = Facts(config, folder.part("vae").config if vae else {}, folder.index, folder.pipeline)
+    beside = family.beside(family, facts)
+    return DiffusersDenoiser(network, part.kind, config, training, path, vae, reason, beside).to(
+        device
+    )
 
 
 class DiffusersDenoiser(Denoiser):
@@ -92,7 +99,7 @@ class DiffusersDenoiser(Denoiser):
 
     ``network``: the bare module; ``trained``: its noise schedule, prediction and clock;
     ``latents``: how its latents relate to its VAE's, None where the folder has no VAE;
-    ``dtype_reason``: why it runs in ``dtype``.
+    ``dtype_reason``: why it runs in ``dtype``; ``beside``: what it sees after x.
     """
 
     def __init__(
@@ -104,12 +111,14 @@ class DiffusersDenoiser(Denoiser):
         path: Path | None = None,
         latents: Latents | None = None,
         dtype_reason: str = "",
+        beside: Beside | None = None,
     ) -> None:
         super().__init__(path or training.noise_schedule.path)
         self.network, self.kind, self.config, self.trained = network, kind, config, training
         self.family: Family = family_of(kind)
         self.latents = latents
         self.dtype_reason = dtype_reason
+        self.beside = beside or self.family.beside(self.family, Facts(config))
 
     # ------------------------------------------------------------------------------------- facts
 
@@ -154,7 +163,7 @@ class DiffusersDenoiser(Denoiser):
 
     def tokens(self, shape: tuple[int, ...]) -> int:
         """Image tokens of a latent of ``shape`` [C, …]; what ``trained.at`` asks for."""
-        return self.family.tokens(self.config, shape)
+        return tokens_of(shape, self.family.patch(self.config))
 
     # ------------------------------------------------------------------------------- other readings
 
@@ -231,6 +240,20 @@ class DiffusersDenoiser(Denoiser):
             )
         return {k: cond[k] for k in (*self.needs, *self.may) if cond.get(k) is not None}
 
+    def picture(self, z: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The conditioning "concat" of a picture's own VAE latents z [B, C, …].
+
+        ``mask`` [B, 1, …], 1 where it is to be drawn anew (None: everywhere), of z's size or a multiple.
+        """
+        scaled = self.latents.from_vae if self.latents else lambda z: z
+        seen = scaled(z) if self.beside.factor is None else z * self.beside.factor
+        if not self.beside.mask:
+            return seen
+        drawn = seen.new_ones(1, 1, *seen.shape[2:]) if mask is None else resized(mask.to(seen), z)
+        drawn = 1 - drawn if self.beside.kept else drawn
+        channels = drawn.expand(len(seen), self.beside.mask, *seen.shape[2:])
+        return torch.cat([channels, seen], 1)
+
     def raw(self, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
         """The network's output in x's layout, float32, times ``trained.sign``.
 
@@ -244,7 +267,14 @@ class DiffusersDenoiser(Denoiser):
                 given[name] = given[name].to(dtype)
         inputs = x.to(dtype)
         if self.family.concat_channels(self.config):
-            inputs = torch.cat([inputs, given["concat"]], 1)
+            picture = filled(given["concat"], x.shape[2] if self.dims == 3 else 0)
+            expected = (self.family.concat_channels(self.config), *x.shape[2:])
+            if tuple(picture.shape[1:]) != expected:
+                raise ValueError(
+                    f"{self.kind} sees a picture of shape {expected} beside x, got {tuple(picture.shape[1:])}: give the "
+                    "picture and the empty latent the same size"
+                )
+            inputs = torch.cat([inputs, picture], 1)
         t = t.to(x.device, torch.float32)
         pixels = self.latents.spatial if self.latents else self.family.pixels
         height, width = (n * pixels for n in x.shape[-2:])
@@ -301,3 +331,17 @@ def fit(name: str, value: Tensor, batch: int) -> Tensor:
             f"conditioning {name!r} has {rows} for a batch of {batch}: give 1 or {batch}"
         )
     return value.expand(batch, *value.shape[1:])
+
+
+def filled(picture: Tensor, frames: int) -> Tensor:
+    """Latents of a picture or of a video's first frames, followed by zeros up to ``frames`` latent frames."""
+    missing = frames - picture.shape[2] if picture.ndim == 5 else 0
+    return F.pad(picture, (0, 0, 0, 0, 0, missing)) if missing > 0 else picture
+
+
+def resized(mask: Tensor, like: Tensor) -> Tensor:
+    """A mask [B, 1, (F,) H, W] or [B, H, W] in the size of latents, each value 0 or 1."""
+    mask = mask[:, None] if mask.ndim == like.ndim - 1 else mask[:, :1]
+    if like.ndim == 4 and mask.ndim == 4 and mask.shape[2:] != like.shape[2:]:
+        mask = F.interpolate(mask, like.shape[2:], mode="bilinear")
+    return mask.round()

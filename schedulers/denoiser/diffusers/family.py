@@ -18,7 +18,6 @@ size      [B, 6] height, width of the original, top, left of the crop, height, w
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,6 +47,29 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """What a network sees after x: ``mask`` channels, then a picture's own VAE latents z times ``factor``.
+
+    ``factor`` None: scaled as x is. The mask is 1 where the picture is to be drawn anew; ``kept``: the
+    network takes 1 where it is kept.
+    """
+
+    factor: float | None = None
+    mask: int = 0
+    kept: bool = False
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a folder: the configs of network, VAE and pipeline ({}: none) and its class ("")."""
+
+    config: Config
+    vae: Config = field(default_factory=dict)
+    index: Config = field(default_factory=dict)
+    pipeline: str = ""
+
+
+@dataclass(frozen=True)
 class Tiny:
     """A folder for tests: network and scheduler config, latent shape [C, …], shapes of the conditioning.
 
@@ -71,6 +93,12 @@ def square_patch(config: Config) -> tuple[int, ...]:
     return (int(config.get("patch_size") or 1),) * 2
 
 
+def scaled_as_x(family: Family, facts: Facts) -> Beside:
+    """A picture scaled as x, after a mask where there are channels for one."""
+    extra = family.concat_channels(facts.config) - family.latent_channels(facts.config)
+    return Beside(mask=max(extra, 0))
+
+
 def unchanged(out: Tensor, call: Call) -> Tensor:
     return out
 
@@ -83,8 +111,9 @@ class Family:
     channel. ``time``: factor on diffusers' timestep. ``trained``: the dtype it must not go below in
     range (bfloat16), or None. ``supported``: config keys with the only values supported.
     ``exact_time``: a submodule that is to get diffusers' timestep in float32, where the network would
-    round it. ``pixels``, ``frames``: picture rows per latent row and frames per latent frame, where no
-    VAE says it. ``square``: takes H = W only. ``prompts``: how prompts are encoded, by network config
+    round it. ``beside``: what it sees after x. ``pixels``, ``frames``: picture rows per latent row and frames per latent frame, where no
+    VAE says it. ``leads``: its pipeline puts frames in front to fill the patch (``lead.py``).
+    ``square``: takes H = W only. ``prompts``: how prompts are encoded, by network config
     and pipeline class. ``previews``: (latent channels, VAE scale or None for any, ComfyUI's latent
     format with the same latents). ``tiny``: configs of small random folders, for tests.
     """
@@ -101,8 +130,10 @@ class Family:
     trained: Callable[[Config], torch.dtype | None] = always(None)
     supported: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     exact_time: str = ""
+    beside: Callable[[Family, Facts], Beside] = scaled_as_x
     pixels: int = 8
     frames: int = 4
+    leads: bool = False
     square: bool = False
     prompts: Callable[[Config, str], Prompts] | None = None
     previews: tuple[tuple[int, float | None, str], ...] = ()
@@ -134,10 +165,6 @@ class Family:
 
     def concat_channels(self, config: Config) -> int:
         return config["in_channels"] // self.packed - self.latent_channels(config)
-
-    def tokens(self, config: Config, shape: tuple[int, ...]) -> int:
-        """Image tokens of a latent [C, …], for a dynamic shift."""
-        return math.prod(n // p for n, p in zip(shape[1:], self.patch(config), strict=True))
 
 
 # ------------------------------------------------------------------------- what several families share

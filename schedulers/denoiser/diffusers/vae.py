@@ -24,7 +24,11 @@ from .loading import build
 
 @dataclass(frozen=True)
 class Latents:
-    """How a network's latents relate to the VAE's, and pixels (frames) per latent row (frame)."""
+    """How a network's latents relate to the VAE's, and pixels (frames) per latent row (frame).
+
+    Videos that decode to as many frames as were encoded have 1 + a multiple of ``step`` frames (0: of
+    ``temporal``).
+    """
 
     scale: float = 1.0
     shift: float = 0.0
@@ -33,6 +37,7 @@ class Latents:
     spatial: int = 8
     temporal: int = 1
     channels: int = 0
+    step: int = 0
 
     def from_vae(self, z: Tensor) -> Tensor:
         return (z - self._of(self.mean, 0.0, z) - self.shift) * (
@@ -55,13 +60,15 @@ class Latents:
 @dataclass(frozen=True)
 class VaeKind:
     """A row: axes of the latents; pixels and frames per latent, from the config; the class's default
-    ``scaling_factor``, which old configs lack; the config's name for latent channels."""
+    ``scaling_factor``, which old configs lack; the config's name for latent channels; ``pairs``: it decodes
+    two latent frames at a time, and a first one by itself only if their number is odd."""
 
     dims: int
     spatial: Callable[[Config], int]
     temporal: Callable[[Config], int] = lambda config: 1
     scale: float = 1.0
     channels: str = "latent_channels"
+    pairs: bool = False
 
 
 def _blocks(key: str) -> Callable[[Config], int]:
@@ -84,7 +91,7 @@ VAES: dict[str, VaeKind] = {
     "AutoencoderKL": VaeKind(2, _blocks("block_out_channels"), scale=0.18215),
     "AutoencoderDC": VaeKind(2, _blocks("encoder_block_out_channels")),
     "AutoencoderKLCogVideoX": VaeKind(
-        3, _blocks("block_out_channels"), _or("temporal_compression_ratio", 4), scale=1.15258426
+        3, _blocks("block_out_channels"), _or("temporal_compression_ratio", 4), scale=1.15258426, pairs=True
     ),
     "AutoencoderKLWan": VaeKind(
         3, _or("scale_factor_spatial", 8), _or("scale_factor_temporal", 4), channels="z_dim"
@@ -118,7 +125,7 @@ def read_latents(part: Component) -> Latents:
         )
     return Latents(
         scale, float(c.get("shift_factor") or 0.0), mean, std, kind.spatial(c), kind.temporal(c),
-        int(c.get(kind.channels) or 0),
+        int(c.get(kind.channels) or 0), kind.temporal(c) * (2 if kind.pairs else 1),
     )  # fmt: skip
 
 
@@ -151,9 +158,7 @@ class Vae(nn.Module):
             mean, std = (
                 tuple(getattr(module, k).float().tolist()) for k in ("latents_mean", "latents_std")
             )
-            self.latents = Latents(
-                latents.scale, latents.shift, mean, std, latents.spatial, latents.temporal, latents.channels
-            )  # fmt: skip
+            self.latents = replace(latents, mean=mean, std=std)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -9,7 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..family import ZERO_SNR, Call, Family, Tiny, always, square_patch, text_arguments
+from ..family import (
+    ZERO_SNR,
+    Beside,
+    Call,
+    Facts,
+    Family,
+    Tiny,
+    always,
+    scaled_as_x,
+    square_patch,
+    text_arguments,
+)
 from ..folder import Config
 from ..prompts import Prompts, t5_alone
 
@@ -64,6 +75,13 @@ def patch(config: Config) -> tuple[int, ...]:
     return (config.get("patch_size_t") or 1, *square_patch(config))
 
 
+def beside(family: Family, facts: Facts) -> Beside:
+    """1.5 sees z divided by the factor that x is multiplied with (``invert_scale_latents``)."""
+    if facts.vae.get("invert_scale_latents"):
+        return Beside(factor=1 / float(facts.vae.get("scaling_factor") or 1.15258426))
+    return scaled_as_x(family, facts)
+
+
 def trained(config: Config) -> torch.dtype | None:
     """2B, without rotary embeddings, was trained in float16; 5B and 1.5 in bfloat16."""
     return torch.bfloat16 if config.get("use_rotary_positional_embeddings") else None
@@ -84,7 +102,7 @@ ONE = ZERO_SNR | dict(snr_shift_scale=1.0)
 
 FAMILY = Family(
     "CogVideoXTransformer3DModel", arguments, always(("text",)), dims=3, unpack=unpack, patch=patch,
-    trained=trained, prompts=prompts,
+    leads=True, beside=beside, trained=trained, prompts=prompts,
     tiny={
         "cogvideox-2b": Tiny(
             SMALL, ("CogVideoXDDIMScheduler", ZERO_SNR), (4, 3, 8, 8), TEXT, "AutoencoderKLCogVideoX"

@@ -13,11 +13,14 @@ from ..family import (
     TINY_TEXT,
     TINY_UNET,
     ZERO_SNR,
+    Beside,
     Call,
+    Facts,
     Family,
     Tiny,
     always,
     class_needs,
+    scaled_as_x,
 )
 from ..folder import Config
 from ..prompts import Encoder, Prompts, clips
@@ -47,6 +50,18 @@ def usual_size(call: Call) -> tuple[float, ...]:
 def needs(config: Config) -> tuple[str, ...]:
     added = ("pooled",) if config.get("addition_embed_type") == "text_time" else ()
     return ("text", *added, *class_needs(config))
+
+
+def beside(family: Family, facts: Facts) -> Beside:
+    """Inpainting sees mask and picture scaled as x; instruct-pix2pix the picture's latents as they are,
+    but for CosXL's edit network."""
+    edits = facts.pipeline in ("", "StableDiffusionInstructPix2PixPipeline") or (
+        facts.pipeline == "StableDiffusionXLInstructPix2PixPipeline"
+        and not facts.index.get("is_cosxl_edit")
+    )
+    if edits and family.concat_channels(facts.config) == family.latent_channels(facts.config):
+        return Beside(factor=1.0)
+    return scaled_as_x(family, facts)
 
 
 def sd(
@@ -85,13 +100,21 @@ FAMILY = Family(
     supported=dict(
         addition_embed_type=(None, "text_time"), encoder_hid_dim_type=(None,), time_cond_proj_dim=(None,)
     ),
-    prompts=prompts, previews=SD_PREVIEWS,
+    beside=beside, prompts=prompts, previews=SD_PREVIEWS,
     tiny={
         "sd": Tiny(UNET, ("PNDMScheduler", BETAS | dict(steps_offset=1)), SIZE, TEXT, "AutoencoderKL"),
         "sd2-v": Tiny(UNET, ("DDIMScheduler", BETAS | ZERO_SNR), SIZE, TEXT, "AutoencoderKL"),
         "sdxl": Tiny(SDXL, EULER, SIZE, BOTH, "AutoencoderKL"),
         "sdxl-refiner": Tiny(
             SDXL | dict(projection_class_embeddings_input_dim=44), EULER, SIZE, BOTH, "AutoencoderKL"
+        ),
+        "sd-inpaint": Tiny(
+            UNET | dict(in_channels=9), EULER, SIZE, (*TEXT, ("concat", (5, 8, 12))), "AutoencoderKL",
+            "StableDiffusionInpaintPipeline",
+        ),
+        "instruct-pix2pix": Tiny(
+            UNET | dict(in_channels=8), EULER, SIZE, (*TEXT, ("concat", (4, 8, 12))), "AutoencoderKL",
+            "StableDiffusionInstructPix2PixPipeline",
         ),
         "edm": Tiny(UNET, ("EDMEulerScheduler", {}), SIZE, TEXT),
     },
