@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...schedulers.denoiser.diffusers import Vae, load_vae
+from ...schedulers.denoiser.diffusers import Vae, load_vae, read_latents
+from ...schedulers.denoiser.diffusers.vae import require_known
 from ...schedulers.denoiser.latent import Blocks
 from ...schedulers.measure import DTYPES
 from ..host import io, loaded, patcher
 from ..ui.file_names import refusal
-from .folders import folder_input, open_folder, resolve, stamp
+from .folders import folder_input, open_folder, stamp
 
 CATEGORY = "Sampling Kit/denoiser"
 
@@ -134,6 +135,16 @@ class FolderVae:
             return getattr(vae, method)(x)
 
 
+def look_into_vae(name: str) -> None:
+    """Raises ValueError where loading would for what vae/config.json says."""
+    found = open_folder(name)
+    try:
+        require_known(found.part("vae"))
+        read_latents(found.part("vae"))
+    except ValueError as error:
+        raise ValueError(f"folder = {name!r}: {error}") from None
+
+
 class DiffusersVAE(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> Any:
@@ -158,7 +169,7 @@ class DiffusersVAE(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, folder: str = "") -> bool | str:
-        return True if folder is None else refusal(lambda: resolve(folder))
+        return True if folder is None else refusal(lambda: look_into_vae(folder))
 
     @classmethod
     def fingerprint_inputs(cls, folder: str = "", **kwargs: Any) -> Any:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ...schedulers.denoiser.diffusers import Folder, Weights, read_file, read_folder
-from ...schedulers.denoiser.diffusers.folder import NETWORKS
+from ...schedulers.denoiser.diffusers import Folder, Weights, check, read_file, read_folder
+from ...schedulers.denoiser.diffusers.folder import NETWORKS, reach_of
 from ..host import ABSOLUTE_FOLDERS, io, model_folders
 
 KIND = "diffusers"
@@ -60,7 +60,7 @@ def resolve(name: str, input: str = "folder") -> tuple[Path, Path]:
     if ABSOLUTE_FOLDERS and given.is_absolute():
         if not given.is_dir():
             raise ValueError(f"{said} is not a folder: give the one that holds model_index.json")
-        return given, given.resolve()
+        return given, reach_of(given.resolve())
     outside = False
     for root in (*roots, SHIPPED):
         path = root / given
@@ -83,6 +83,15 @@ def open_folder(
         return read_folder(path, root, variant.strip() or None, network)
     except ValueError as error:
         raise ValueError(f"{input} = {name!r}: {error}") from None
+
+
+def look_into(name: str, variant: str = "", network: str | None = None) -> None:
+    """Raises ValueError where a run would for what the configs say; reads no weights."""
+    folder = open_folder(name, variant, network)
+    try:
+        check(folder)
+    except ValueError as error:
+        raise ValueError(f"folder = {name!r}: {error}") from None
 
 
 def stamp(name: str) -> list[Any]:

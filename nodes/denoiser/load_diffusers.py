@@ -18,7 +18,7 @@ from ..host.diffusers_conditioning import SOURCES
 from ..host.latent_layout import layout_of
 from ..ui.file_names import refusal
 from ..ui.wire_types import NoiseScheduleType
-from .folders import OWN, file_names, folder_input, open_file, open_folder, resolve, stamp
+from .folders import OWN, file_names, folder_input, look_into, open_file, open_folder, stamp
 
 CATEGORY = "Sampling Kit/denoiser"
 AUTO = "auto"
@@ -69,10 +69,19 @@ class LoadDiffusersDenoiser(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(cls, folder: str = "", weights: str = OWN) -> bool | str:
-        """ComfyUI then leaves both combos to us: a folder that is gone is named as such."""
-        looks = lambda: (folder is None or resolve(folder), weights is None or open_file(weights))  # noqa: E731
-        return refusal(looks)
+    def validate_inputs(
+        cls, folder: str | None = "", weights: str | None = OWN, network: str | None = AUTO, variant: str | None = ""
+    ) -> bool | str:  # fmt: skip
+        """ComfyUI then leaves the combos to us: a folder that is gone is named as such. Reads the configs."""
+
+        def look() -> None:
+            if weights is not None:
+                open_file(weights)
+            part = None if network is None else sub_folder(network)
+            if folder is not None and network is not None:
+                look_into(folder, variant or "", part)
+
+        return refusal(look)
 
     @classmethod
     def fingerprint_inputs(cls, folder: str = "", weights: str = OWN, **kwargs: Any) -> Any:
@@ -84,9 +93,7 @@ class LoadDiffusersDenoiser(io.ComfyNode):
     def execute(
         cls, folder: str, dtype: str = AUTO, network: str = AUTO, variant: str = "", weights: str = OWN
     ) -> Any:  # fmt: skip
-        if network not in (AUTO, *NETWORKS):
-            raise ValueError(f"network = {network!r}: choose one of {', '.join((AUTO, *NETWORKS))}")
-        part = None if network == AUTO else network
+        part = sub_folder(network)
 
         def loaded() -> tuple[DiffusersDenoiser, str]:
             found = open_folder(folder, variant, part)
@@ -96,6 +103,13 @@ class LoadDiffusersDenoiser(io.ComfyNode):
         model = make_diffusers(denoiser, vae, loaded)
         text = about(denoiser, open_folder(folder, variant, part))
         return io.NodeOutput(model, denoiser.noise_schedule, text, ui={"text": [text]})
+
+
+def sub_folder(network: str) -> str | None:
+    """The sub-folder of a choice; None: the only one there is."""
+    if network not in (AUTO, *NETWORKS):
+        raise ValueError(f"network = {network!r}: choose one of {', '.join((AUTO, *NETWORKS))}")
+    return None if network == AUTO else network
 
 
 def _load(folder: Folder, asked: str, where: str, file: str = OWN) -> DiffusersDenoiser:

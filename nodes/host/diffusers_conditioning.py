@@ -10,6 +10,7 @@ labels    the tensor: [B, 1, K] one class of K, or [B, 1, 1] the class's number 
 image     "clip_vision_output" (CLIP Vision)       fps       "frame_rate" (LTXVConditioning)
 size      "width", "height", "crop_w", "crop_h", "target_width", "target_height", or "aesthetic_score"
           (CLIPTextEncodeSDXL and …Refiner)
+aesthetic "aesthetic_score", where no size is given
 concat    "noise_concat" in the network's space, or "concat_latent_image" with "concat_mask"
 ========  ====================================================================================
 """
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor
 
 from ...schedulers.denoiser.diffusers import DiffusersDenoiser
+from ...schedulers.denoiser.diffusers.families.unet_condition import is_refiner
 from .conditioning import KEYS
 
 Extra = Mapping[str, Any]
@@ -38,7 +40,13 @@ def from_conditioning(
     network: DiffusersDenoiser, text: Tensor | None, extra: Extra, where: str = "conditioning"
 ) -> dict[str, Tensor]:
     """The engine's tensors for a network from one CONDITIONING. ValueError if one is missing or misshapen."""
+    if network.dims == 3 and "concat" not in network.needs and "concat_latent_image" in extra:
+        raise ValueError(
+            f"{where}: this {network.kind} makes videos from text only, and sees no picture (Wan's TI2V would need a time "
+            "for every token): remove the image-to-video conditioning"
+        )
     out = {}
+    extra = {**extra, "branch": where}
     for name in (*network.needs, *network.may):
         source = SOURCES[name]
         try:
@@ -151,6 +159,15 @@ def _size(network: DiffusersDenoiser, text: Tensor | None, extra: Extra) -> Tens
     return torch.tensor([[float(extra.get(key, usual.get(key))) for key in keys]])
 
 
+def _aesthetic(network: DiffusersDenoiser, text: Tensor | None, extra: Extra) -> Tensor | None:
+    """The refiner's score where no node said one: 6, and 2.5 for the negative, as in its pipeline."""
+    pooled = extra.get(KEYS["pooled"])
+    sized = network.config.get("addition_embed_type") == "text_time" and pooled is not None
+    if not sized or not is_refiner(network.config, pooled):
+        return None
+    return _number(extra.get("aesthetic_score", 2.5 if extra["branch"] == "negative" else 6.0))
+
+
 def _concat(network: DiffusersDenoiser, text: Tensor | None, extra: Extra) -> Tensor | None:
     if extra.get("noise_concat") is not None:
         return extra["noise_concat"]
@@ -187,6 +204,7 @@ SOURCES: dict[str, Source] = {
     ),
     "fps": Source(_fps, "a frame rate (frame_rate)", "connect LTXVConditioning"),
     "size": Source(_size, "picture sizes", "connect CLIPTextEncodeSDXL"),
+    "aesthetic": Source(_aesthetic, "an aesthetic score (SDXL's refiner)", "connect CLIPTextEncodeSDXLRefiner"),
     "concat": Source(
         _concat, "a picture's latents (concat_latent_image)",
         "connect InpaintModelConditioning, InstructPixToPixConditioning (a picture to edit or to animate) or "

@@ -13,6 +13,7 @@ concat    [B, C', …] channels after x        fps       [B] frames per second
 size      [B, 6] height, width of the original, top, left of the crop, height, width of the target
           (pixels), for SDXL's refiner an aesthetic score in place of the last two; [B, 2] height and
           width for PixArt
+aesthetic [B] the refiner's score, where no size is given
 ========  =============================================================================
 """
 
@@ -89,6 +90,10 @@ def always(value: Any) -> Callable[[Config], Any]:
     return lambda config: value
 
 
+def nothing(family: Family, config: Config) -> str:
+    return ""
+
+
 def square_patch(config: Config) -> tuple[int, ...]:
     return (int(config.get("patch_size") or 1),) * 2
 
@@ -109,12 +114,14 @@ class Family:
 
     ``patch``: latent sizes must be multiples of it. ``packed``: channels the network sees per latent
     channel. ``time``: factor on diffusers' timestep. ``trained``: the dtype it must not go below in
-    range (bfloat16), or None. ``supported``: config keys with the only values supported.
+    range (bfloat16), or None. ``supported``: config keys with the only values supported; ``refuses``: why
+    a config cannot be used, "" if it can.
     ``exact_time``: a submodule that is to get diffusers' timestep in float32, where the network would
     round it. ``beside``: what it sees after x. ``pixels``, ``frames``: picture rows per latent row and frames per latent frame, where no
     VAE says it. ``leads``: its pipeline puts frames in front to fill the patch (``lead.py``).
     ``square``: takes H = W only. ``prompts``: how prompts are encoded, by network config
-    and pipeline class. ``previews``: (latent channels, VAE scale or None for any, ComfyUI's latent
+    and pipeline class. ``legacy``: (older class, config key, its value) that mean this class.
+    ``previews``: (latent channels, VAE scale or None for any, ComfyUI's latent
     format with the same latents). ``tiny``: configs of small random folders, for tests.
     """
 
@@ -129,6 +136,7 @@ class Family:
     packed: int = 1
     trained: Callable[[Config], torch.dtype | None] = always(None)
     supported: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    refuses: Callable[[Family, Config], str] = nothing
     exact_time: str = ""
     beside: Callable[[Family, Facts], Beside] = scaled_as_x
     pixels: int = 8
@@ -136,6 +144,7 @@ class Family:
     leads: bool = False
     square: bool = False
     prompts: Callable[[Config, str], Prompts] | None = None
+    legacy: tuple[tuple[str, str, str], ...] = ()
     previews: tuple[tuple[int, float | None, str], ...] = ()
     tiny: Mapping[str, Tiny] = field(default_factory=dict, repr=False)
 
@@ -157,6 +166,9 @@ class Family:
                 f"{where}: out_channels = {outputs} must be in_channels = {inputs}, fewer, or (with a learned "
                 "variance) twice as many"
             )
+        reason = self.refuses(self, config)
+        if reason:
+            raise ValueError(f"{where}: {reason}")
 
     def latent_channels(self, config: Config) -> int:
         """Channels of x: those the network predicts; the rest of its input is ``concat``."""

@@ -49,12 +49,16 @@ Encode = Callable[[Sequence[Encoder], Sequence[str], int, Config], dict[str, Ten
 
 @dataclass(frozen=True)
 class Prompts:
-    """How to encode, with how many encoders (of which some may be missing), how many T5 tokens."""
+    """How to encode, with how many encoders (of which some may be missing), how many T5 tokens.
+
+    ``clean``: what the pipeline does to a prompt before it is read.
+    """
 
     encode: Encode
     encoders: int = 1
     length: int = 0
     optional: int = 0
+    clean: Callable[[str], str] = str
 
 
 def t5_alone(

@@ -46,11 +46,12 @@ class TextEncoder:
 
         ``second``: what the second encoder reads in place of the prompts (the pipelines' prompt_2).
         """
-        encoders = list(self.encoders)
+        encoders, clean = list(self.encoders), self.row.clean
+        prompts = tuple(clean(prompt) for prompt in prompts)
         if second:
             if len(encoders) < 2:
                 raise ValueError("a second prompt needs a folder with a second text encoder")
-            encoders[1] = replace(encoders[1], instead=second)
+            encoders[1] = replace(encoders[1], instead=clean(second))
         with torch.inference_mode():
             out = self.row.encode(encoders, prompts, length or self.row.length, self.config)
         return {k: v.float() if v.is_floating_point() else v for k, v in out.items()}

@@ -89,6 +89,7 @@ def _ltx(patch: str, usual: int) -> Callable[[Config], int]:
 
 VAES: dict[str, VaeKind] = {
     "AutoencoderKL": VaeKind(2, _blocks("block_out_channels"), scale=0.18215),
+    "AsymmetricAutoencoderKL": VaeKind(2, _blocks("down_block_out_channels"), scale=0.18215),
     "AutoencoderDC": VaeKind(2, _blocks("encoder_block_out_channels")),
     "AutoencoderKLCogVideoX": VaeKind(
         3, _blocks("block_out_channels"), _or("temporal_compression_ratio", 4), scale=1.15258426, pairs=True
@@ -103,12 +104,22 @@ VAES: dict[str, VaeKind] = {
 }  # fmt: skip
 
 
+#: A class that is not known: what its config may say about its latents.
+UNKNOWN = VaeKind(
+    2,
+    _or("spatial_compression_ratio", _or("scale_factor_spatial", _blocks("block_out_channels"))),
+    _or("temporal_compression_ratio", _or("scale_factor_temporal", 1)),
+)
+
+
 def _kind(part: Component) -> VaeKind:
-    if part.kind not in VAES:
+    """The row of a class; one that is not known must say its factor itself."""
+    if part.kind not in VAES and part.config.get("scaling_factor") is None:
         raise ValueError(
-            f"{part.path}/config.json: the VAE class {part.kind} is not known; known: {', '.join(VAES)}"
+            f"{part.path}/config.json: the VAE class {part.kind} is not known, and there is no scaling_factor, without "
+            f"which its latents cannot be read; known: {', '.join(VAES)}"
         )
-    return VAES[part.kind]
+    return VAES.get(part.kind, UNKNOWN)
 
 
 def read_latents(part: Component) -> Latents:
@@ -130,9 +141,16 @@ def read_latents(part: Component) -> Latents:
 
 
 def latents_of(folder: Folder) -> Latents | None:
-    """Latents of the folder's VAE; None without one (a network on pixels) or with one of an unknown class."""
-    part = folder.part("vae") if folder.has("vae") else None
-    return read_latents(part) if part and part.kind in VAES else None
+    """Latents of the folder's VAE; None without one (a network on pixels)."""
+    return read_latents(folder.part("vae")) if folder.has("vae") else None
+
+
+def require_known(part: Component) -> None:
+    """Raises ValueError for a VAE class that cannot be loaded."""
+    if part.kind not in VAES:
+        raise ValueError(
+            f"{part.path}/config.json: the VAE class {part.kind} is not known; known: {', '.join(VAES)}"
+        )
 
 
 def load_vae(folder: Folder, dtype: torch.dtype | None = None, device: str = "cpu") -> Vae:
@@ -141,6 +159,7 @@ def load_vae(folder: Folder, dtype: torch.dtype | None = None, device: str = "cp
     float16 is not chosen: many VAEs (SDXL's) overflow in it.
     """
     part = folder.part("vae")
+    require_known(part)
     latents = read_latents(part)
     weights = folder.weights(part)
     if dtype is None:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from dataclasses import replace
+from pathlib import Path
 
+from .. import folder
 from ..family import Family
+from ..folder import Component, Folder
+from ..training import read_training
 
 
 def _read() -> dict[str, Family]:
@@ -25,3 +30,27 @@ def family_of(kind: str, where: str = "network config") -> Family:
             f"{where}: the network class {kind} is not known; known: {', '.join(FAMILIES)}"
         )
     return FAMILIES[kind]
+
+
+def renamed(part: Component) -> Component:
+    """A network under its present class name: published DiT and PixArt folders have an older one."""
+    for family in FAMILIES.values():
+        for kind, key, value in family.legacy:
+            if part.kind == kind and part.config.get(key) == value:
+                return replace(part, kind=family.kind)
+    return part
+
+
+def read_folder(
+    path: str | Path, root: str | Path | None = None, variant: str | None = None, network: str | None = None
+) -> Folder:  # fmt: skip
+    """:func:`folder.read_folder`, the network under its present class name."""
+    read = folder.read_folder(path, root, variant, network)
+    return replace(read, network=renamed(read.network))
+
+
+def check(read: Folder) -> None:
+    """Raises ValueError for a folder whose configs, read without its weights, name what is not supported."""
+    where = f"{read.network.path}/config.json"
+    family_of(read.network.kind, where).check(read.network.config, where)
+    read_training(read.scheduler)

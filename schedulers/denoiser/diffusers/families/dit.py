@@ -13,7 +13,7 @@ def arguments(call: Call) -> dict[str, Any]:
 
 FAMILY = Family(
     "DiTTransformer2DModel", arguments, always(("labels",)), square=True,
-    previews=((4, 0.18215, "SD15"),),
+    legacy=(("Transformer2DModel", "norm_type", "ada_norm_zero"),), previews=((4, 0.18215, "SD15"),),
     tiny={
         "dit": Tiny(
             TINY_BLOCKS | dict(in_channels=4, out_channels=8, sample_size=8, num_embeds_ada_norm=10),

@@ -39,8 +39,13 @@ def takes_sizes(config: Config) -> bool:
     return config.get("sample_size") == 128 if said is None else bool(said)
 
 
+def clean(prompt: str) -> str:
+    return prompt.lower().strip()
+
+
 def prompts(config: Config, pipeline: str) -> Prompts:
-    return Prompts(t5_with_mask, 1, 120 if pipeline == "PixArtAlphaPipeline" else 300)
+    length = 120 if pipeline == "PixArtAlphaPipeline" else 300
+    return Prompts(t5_with_mask, 1, length, clean=clean)
 
 
 SMALL = TINY_BLOCKS | dict(
@@ -50,7 +55,7 @@ DPM = ("DPMSolverMultistepScheduler", {})
 
 FAMILY = Family(
     "PixArtTransformer2DModel", arguments, always(("text",)), ("mask", "size"),
-    prompts=prompts, previews=SD_PREVIEWS,
+    prompts=prompts, legacy=(("Transformer2DModel", "norm_type", "ada_norm_single"),), previews=SD_PREVIEWS,
     tiny={
         "pixart-alpha": Tiny(
             SMALL | dict(use_additional_conditions=True, attention_head_dim=12, cross_attention_dim=24),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..family import (
@@ -19,7 +20,6 @@ from ..family import (
     Family,
     Tiny,
     always,
-    class_needs,
     scaled_as_x,
 )
 from ..folder import Config
@@ -27,29 +27,52 @@ from ..prompts import Encoder, Prompts, clips
 
 
 def arguments(call: Call) -> dict[str, Any]:
-    labels = {"class_labels": call.cond["labels"]} if "labels" in call.cond else {}
-    args = dict(sample=call.x, timestep=call.t, encoder_hidden_states=call.cond["text"], **labels)
+    args: dict[str, Any] = dict(
+        sample=call.x, timestep=call.t, encoder_hidden_states=call.cond["text"]
+    )
     if call.config.get("addition_embed_type") == "text_time":
         size = call.cond.get("size")
-        if size is None:
-            size = call.t.new_tensor([usual_size(call)]).expand(len(call.t), -1)
-        size = size.to(call.t)
+        size = usual_size(call) if size is None else size.to(call.t)
         args["added_cond_kwargs"] = dict(text_embeds=call.cond["pooled"], time_ids=size)
     return args
 
 
-def usual_size(call: Call) -> tuple[float, ...]:
-    """Whole picture, no crop, at its own size; for the refiner, which takes 5 numbers, aesthetic score 6."""
+def usual_size(call: Call) -> Tensor:
+    """[B, 6] the whole picture, no crop, at its own size; [B, 5] for the refiner, with an aesthetic score."""
     height, width = call.pixels
-    wide = call.config["projection_class_embeddings_input_dim"] - call.cond["pooled"].shape[-1]
-    if wide // call.config["addition_time_embed_dim"] == 5:
-        return (height, width, 0, 0, 6.0)
-    return (height, width, 0, 0, height, width)
+    rows = call.t.new_tensor([height, width, 0, 0]).expand(len(call.t), -1)
+    if is_refiner(call.config, call.cond["pooled"]):
+        score = call.cond.get("aesthetic")
+        score = call.filled(6.0) if score is None else score.to(call.t)
+        return torch.cat([rows, score[:, None]], 1)
+    return torch.cat([rows, rows[:, :2]], 1)
+
+
+def is_refiner(config: Config, pooled: Tensor) -> bool:
+    """Whether it takes 5 numbers beside the pooled text, not 6."""
+    wide = config["projection_class_embeddings_input_dim"] - pooled.shape[-1]
+    return wide // config["addition_time_embed_dim"] == 5
 
 
 def needs(config: Config) -> tuple[str, ...]:
-    added = ("pooled",) if config.get("addition_embed_type") == "text_time" else ()
-    return ("text", *added, *class_needs(config))
+    return ("text", "pooled") if config.get("addition_embed_type") == "text_time" else ("text",)
+
+
+def refuses(family: Family, config: Config) -> str:
+    """Networks that see what no CONDITIONING can carry."""
+    label = next((k for k in ("class_embed_type", "num_class_embeds") if config.get(k)), "")
+    if label:
+        return (
+            f"{label} = {config[label]!r}: it is told a class, a noise level or a picture's embedding beside the text "
+            "(x4 upscalers, unCLIP), for which a CONDITIONING has no place: use the folder's own pipeline"
+        )
+    more, own = family.concat_channels(config), family.latent_channels(config)
+    if more not in (0, own, own + 1):
+        return (
+            f"in_channels = {config['in_channels']}: it sees {more} channels beside x, which is neither a picture ({own}) "
+            f"nor a mask and a picture ({own + 1}): use the folder's own pipeline"
+        )
+    return ""
 
 
 def beside(family: Family, facts: Facts) -> Beside:
@@ -96,11 +119,11 @@ EULER = ("EulerDiscreteScheduler", BETAS)
 SIZE, TEXT, BOTH = (4, 8, 12), (TINY_TEXT,), (TINY_TEXT, TINY_POOLED)
 
 FAMILY = Family(
-    "UNet2DConditionModel", arguments, needs, ("size",), patch=always((1, 1)),
+    "UNet2DConditionModel", arguments, needs, ("size", "aesthetic"), patch=always((1, 1)),
     supported=dict(
         addition_embed_type=(None, "text_time"), encoder_hid_dim_type=(None,), time_cond_proj_dim=(None,)
     ),
-    beside=beside, prompts=prompts, previews=SD_PREVIEWS,
+    refuses=refuses, beside=beside, prompts=prompts, previews=SD_PREVIEWS,
     tiny={
         "sd": Tiny(UNET, ("PNDMScheduler", BETAS | dict(steps_offset=1)), SIZE, TEXT, "AutoencoderKL"),
         "sd2-v": Tiny(UNET, ("DDIMScheduler", BETAS | ZERO_SNR), SIZE, TEXT, "AutoencoderKL"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import html
+import importlib.util
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -59,10 +62,19 @@ UNIPC = (
     dict(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0),
 )
 
+
+def clean(prompt: str) -> str:
+    """Mended where ftfy is installed, as the pipeline does; entities read, blanks made one."""
+    if importlib.util.find_spec("ftfy"):
+        prompt = importlib.import_module("ftfy").fix_text(prompt)
+    prompt = html.unescape(html.unescape(prompt)).strip()
+    return re.sub(r"\s+", " ", prompt)
+
+
 FAMILY = Family(
     "WanTransformer3DModel", arguments, needs, dims=3, patch=patch, beside=beside,
     trained=always(torch.bfloat16),
-    prompts=lambda config, pipeline: Prompts(encode, 1, 512), previews=((16, None, "Wan21"), (48, None, "Wan22")),
+    prompts=lambda config, pipeline: Prompts(encode, 1, 512, clean=clean), previews=((16, None, "Wan21"), (48, None, "Wan22")),
     tiny={
         "wan": Tiny(SMALL, UNIPC, (4, 3, 4, 6), (TINY_TEXT,), "AutoencoderKLWan"),
         "wan-i2v": Tiny(
