@@ -83,11 +83,11 @@ def test_a_hub_s_snapshot_opens_by_its_path(tmp_path, ours):
     assert torch.equal(kit.load(kit.read_folder(snapshot))(x, 0.5), ours("ddpm")(x, 0.5))
     assert node_folders.resolve(str(snapshot))[1] == repository.resolve()
     shutil.move(blobs, tmp_path / "blobs")
-    with pytest.raises(ValueError, match="is missing|outside"):
+    with pytest.raises(ValueError, match=r"is missing|outside"):
         kit.load(kit.read_folder(snapshot))
     (snapshot / "unet/config.json").unlink()
     (snapshot / "unet/config.json").symlink_to(tmp_path / "blobs/0")
-    with pytest.raises(ValueError, match="outside .*give a hub's folder as models--owner--name/snapshots"):  # fmt: skip
+    with pytest.raises(ValueError, match=r"outside .*give a hub's folder as models--owner--name/snapshots"):  # fmt: skip
         kit.read_folder(snapshot)
 
 
