@@ -145,9 +145,10 @@ def flow_x0(name, out, sigma, x):
     return s.step(out, s.timesteps[0], x).prev_sample
 
 
-def error(a, b, x):
-    """Largest difference, relative to the largest of b and x."""
-    return float((a - b).abs().max() / max(1, b.abs().max(), x.abs().max()))
+def error(a, b, x=None):
+    """Largest difference, relative to the largest of b and, if it is there, x."""
+    size = 0 if x is None else x.abs().max()
+    return float((a - b).abs().max() / max(1, b.abs().max(), size))
 
 
 def edit(file, **changes):

@@ -152,3 +152,14 @@ def test_a_lead_is_noise_of_its_own_and_none_where_there_is_none():
     quiet = lead.start(torch.zeros_like(noise), latent, 1, seed=9)[0]
     assert not quiet.any()
     assert lead.without(more, 1).shape == noise.shape
+
+
+@pytest.mark.parametrize(("name", "parts"), [("cogvideox-2b", [3, 2]), ("wan", [1] * 5)])
+def test_decoding_tells_every_batch_of_frames(name, parts, models):
+    vae = kit.load_vae(kit.read_folder(models / "diffusers" / name))
+    told = []
+    with vae.watched(told.append):
+        vae.decode(torch.zeros(1, 4, 5, 4, 4))
+    assert told == parts
+    vae.decode(torch.zeros(1, 4, 5, 4, 4))
+    assert told == parts

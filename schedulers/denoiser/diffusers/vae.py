@@ -245,6 +245,19 @@ class Vae(nn.Module):
             extra = dict(temb=torch.zeros(len(z), device=z.device))
         return self._finite(self.module.decode(z, **extra).sample.float(), "latents")  # type: ignore[operator]
 
+    @contextmanager
+    def watched(self, tell: Callable[[int], None]) -> Iterator[None]:
+        """In this block ``tell`` is called after each part of a video that is decoded, with its latent frames."""
+        decoder = getattr(self.module, "decoder", None)
+        if self.dims != 3 or not isinstance(decoder, nn.Module):
+            yield
+            return
+        hook = decoder.register_forward_hook(lambda module, args, out: tell(args[0].shape[2]))
+        try:
+            yield
+        finally:
+            hook.remove()
+
     def _finite(self, out: Tensor, given: str) -> Tensor:
         if bool(torch.isfinite(out).all()):
             return out
