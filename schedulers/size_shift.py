@@ -7,9 +7,10 @@ and the shift e^μ, or μ itself (``linear``).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .noise_schedule import RectifiedFlowSchedule
+from .settings import knob
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,6 @@ class SizeShift:
             )
         return shift
 
-    def flow(self, shape: tuple[int, ...], patch: tuple[int, ...]) -> RectifiedFlowSchedule:
-        """The schedule for a latent of ``shape`` [C, (F,) H, W], of which one token covers ``patch``."""
-        return RectifiedFlowSchedule(self.at(tokens_of(shape, patch)))
-
 
 def tokens_of(shape: tuple[int, ...], patch: tuple[int, ...]) -> int:
     """Tokens of a latent [C, (F,) H, W]; what does not fill a patch is padded to one."""
@@ -59,9 +56,14 @@ def tokens_of(shape: tuple[int, ...], patch: tuple[int, ...]) -> int:
 class SizedFlow(RectifiedFlowSchedule):
     """Rectified flow with the shift for the rule's n₁ tokens, until it is told a size."""
 
-    rule: SizeShift = field(default=SizeShift())
-    patch: tuple[int, ...] = ()
+    shift: float = knob(1.0, "Time shift s.", low=0.01, high=1e6)
+    rule: SizeShift = field(default=SizeShift(), repr=False)
+    patch: tuple[int, ...] = field(default=(), repr=False)
 
-    def for_latent(self, shape: tuple[int, ...]) -> RectifiedFlowSchedule:
-        """The schedule for a latent of ``shape`` [C, (F,) H, W]."""
-        return self.rule.flow(shape, self.patch)
+    def for_tokens(self, tokens: int) -> SizedFlow:
+        """The schedule with the shift for ``tokens`` tokens."""
+        return replace(self, shift=self.rule.at(tokens))
+
+    def for_latent(self, shape: tuple[int, ...]) -> SizedFlow:
+        """The schedule for a latent of ``shape`` [C, (F,) H, W], of which one token covers ``patch``."""
+        return self.for_tokens(tokens_of(shape, self.patch))

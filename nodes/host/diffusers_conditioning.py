@@ -162,8 +162,9 @@ def _size(network: DiffusersDenoiser, text: Tensor | None, extra: Extra) -> Tens
 def _aesthetic(network: DiffusersDenoiser, text: Tensor | None, extra: Extra) -> Tensor | None:
     """The refiner's score where no node said one: 6, and 2.5 for the negative, as in its pipeline."""
     pooled = extra.get(KEYS["pooled"])
-    sized = network.config.get("addition_embed_type") == "text_time" and pooled is not None
-    if not sized or not is_refiner(network.config, pooled):
+    if pooled is None or network.config.get("addition_embed_type") != "text_time":
+        return None
+    if not is_refiner(network.config, pooled):
         return None
     return _number(extra.get("aesthetic_score", 2.5 if extra["branch"] == "negative" else 6.0))
 

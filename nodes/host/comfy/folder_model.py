@@ -321,6 +321,7 @@ def _sized_as(noise: Tensor, picture: Tensor, mask: Tensor | None) -> dict[str, 
         return x if same else comfy.utils.common_upscale(x, columns, rows, "bilinear", "center")
 
     if mask is not None:
+        mask = mask[:, :1] if mask.ndim == noise.ndim else mask
         mask = mask.reshape(
             -1, 1, *mask.shape[-(noise.ndim - 2 if mask.ndim == noise.ndim else 2) :]
         )

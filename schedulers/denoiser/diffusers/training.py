@@ -105,7 +105,7 @@ class Training:
         schedule = self.noise_schedule
         if not isinstance(schedule, SizedFlow):
             return self
-        return replace(self, noise_schedule=RectifiedFlowSchedule(schedule.rule.at(tokens)))
+        return replace(self, noise_schedule=schedule.for_tokens(tokens))
 
     def seen_in(self, patch: tuple[int, ...]) -> Training:
         """The same for a network one of whose tokens covers ``patch`` latents."""

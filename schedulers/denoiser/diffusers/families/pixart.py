@@ -51,7 +51,7 @@ def prompts(config: Config, pipeline: str) -> Prompts:
 SMALL = TINY_BLOCKS | dict(
     sample_size=8, in_channels=4, out_channels=8, patch_size=2, cross_attention_dim=16, caption_channels=16
 )  # fmt: skip
-DPM = ("DPMSolverMultistepScheduler", {})
+DPM: tuple[str, Config] = ("DPMSolverMultistepScheduler", {})
 
 FAMILY = Family(
     "PixArtTransformer2DModel", arguments, always(("text",)), ("mask", "size"),
