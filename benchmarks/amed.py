@@ -19,7 +19,9 @@ from torch import Tensor
 
 from sampling_kit.embedded import fits, trained
 from sampling_kit.schedulers.denoiser.network import Network, load
-from sampling_kit.schedulers.fit import amed, predictor
+from sampling_kit.schedulers.fit import amed_fit, predictor
+from sampling_kit.schedulers.fit.amed_predictors import Bottleneck, Constants, middle_of
+from sampling_kit.schedulers.fit.learned_amed import LearnedAMED
 from sampling_kit.schedulers.fit.problem import Problem, summary
 from sampling_kit.schedulers.path import VE
 from sampling_kit.schedulers.points import Points
@@ -65,13 +67,13 @@ def measured(steps: int, train: int, held: int, rounds: int) -> dict[str, dict[s
     levels = [80.0 * (LOW / 80.0) ** (i / (steps - 1)) for i in range(steps)]
     points = Points(VE(), (*levels, 0.0))
     net = load(trained.file("network"), VE(), Network)
-    middle, task = amed.middle_of(net), problem(net, levels, train, held)
+    middle, task = middle_of(net), problem(net, levels, train, held)
     assert middle is not None
-    constants = amed.Constants(steps - 1)
-    amed.train(task, points, constants, rate=0.02, rounds=rounds)
-    errors = {"AMED, constants": predictor.run_errors(task, points, amed.LearnedAMED(constants))}
+    constants = Constants(steps - 1)
+    amed_fit.train(task, points, constants, rate=0.02, rounds=rounds)
+    errors = {"AMED, constants": predictor.run_errors(task, points, LearnedAMED(constants))}
     blind = predictor.learn(task, points, rounds=rounds)
-    with amed.Bottleneck(middle) as features:
+    with Bottleneck(middle) as features:
         seeing = predictor.learn(task, points, rounds=rounds, features=features)
     errors |= {
         "DPM-Solver-2": blind.before,

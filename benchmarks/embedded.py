@@ -41,7 +41,6 @@ from torch import Tensor
 from sampling_kit.embedded import postcards, trained
 from sampling_kit.embedded.train import RECIPES, Batch, losses
 from sampling_kit.nodes.denoiser.embedded import Patches
-from sampling_kit.nodes.image.images import sheet
 from sampling_kit.schedulers import noise_schedule as schedules
 from sampling_kit.schedulers.denoiser import Denoiser, network
 from sampling_kit.schedulers.guidance import (
@@ -63,6 +62,7 @@ from sampling_kit.schedulers.measure.metrics import (
 from sampling_kit.schedulers.noise import PerImageNoise
 from sampling_kit.schedulers.path import VE
 from sampling_kit.schedulers.sample import sample
+from sampling_kit.schedulers.show.contact_sheet import tiles
 from sampling_kit.schedulers.solver import DPMSolverMultistep
 from sampling_kit.schedulers.solver.run import Run
 from sampling_kit.schedulers.spacing import Karras, space
@@ -297,7 +297,7 @@ def write_sheet(file: File, name: str, per_class: int = 8, scale: int = 2) -> No
 
     images = model(name).draw(per_class * CLASSES, 1).unflatten(0, (per_class, CLASSES))
     rows = (images.transpose(0, 1).flatten(0, 1).permute(0, 2, 3, 1) + 1) / 2
-    tiled = sheet([rows], per_class, scale, 2)[0]
+    tiled = tiles([rows], per_class, scale, 2)[0]
     Image.fromarray((tiled * 255).round().byte().numpy()).save(file, optimize=True)
 
 

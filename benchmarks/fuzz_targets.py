@@ -158,22 +158,22 @@ def pictures() -> list[bytes]:
 
 
 def run_fit(data: bytes) -> None:
-    from sampling_kit.nodes.fit.fit_solver import card_text
+    from sampling_kit.nodes.fit.kept import card_text
     from sampling_kit.schedulers import split
     from sampling_kit.schedulers.denoiser import network
-    from sampling_kit.schedulers.fit import predictor, store
+    from sampling_kit.schedulers.fit import fit_files, forward, predictor
     from sampling_kit.schedulers.path import VE, VP, Flow
     from sampling_kit.schedulers.points import Points
 
     file = as_file("file.safetensors", data)
     with promised(ValueError):
-        for fit in store.load(file).fits:
+        for fit in fit_files.load(file).fits:
             for path in (VE(), VP(), Flow()):
                 points = fit.points(path)
             assert card_text(fit) and fit.plan(points).stages
-            store.differences(fit.card, model="a", guidance="CFG 2")
+            fit_files.differences(fit.card, model="a", guidance="CFG 2")
     with promised(ValueError):
-        assert store.load_state(file).after
+        assert forward.load(file).after
     with promised(ValueError):
         predictor.load(file)
     with promised(ValueError):
@@ -194,8 +194,9 @@ def tensor_files() -> list[bytes]:
 
     from sampling_kit.schedulers import split
     from sampling_kit.schedulers.denoiser import network
-    from sampling_kit.schedulers.fit import amed, predictor, store
-    from sampling_kit.schedulers.fit.forward import Record, State
+    from sampling_kit.schedulers.fit import fit_files, predictor
+    from sampling_kit.schedulers.fit.amed_predictors import FeaturePredictor
+    from sampling_kit.schedulers.fit.forward import Forward, ForwardState, Move
     from sampling_kit.schedulers.path import VE
     from sampling_kit.schedulers.points import Points
     from sampling_kit.schedulers.solver import DPMSolverMultistep, HeunEDM
@@ -210,12 +211,14 @@ def tensor_files() -> list[bytes]:
     bands = Mix((0.0, 0.5), np.zeros((1, 2, 2, 2)), np.ones((1, 2, 2, 2)))
     mixed = replace(table, mix=(bands, *[None] * (table.nfe - 1)))
     card = {"model": "a", "guidance": "CFG 2", "seeds": [[0, 3], [4, 5]], "before": {"rmse": 0.1}}
-    store.save(folder / "fit", [FittedSolver(mixed, card)])
-    predictor.save(folder / "predictor", amed.FeaturePredictor(), {"text": "a"})
+    fit_files.save(folder / "fit", [FittedSolver(mixed, card)])
+    predictor.save(folder / "predictor", FeaturePredictor(), {"text": "a"})
     numbers = np.linspace(0.1, 0.2, 3)
-    records = (Record("a", 3, 0.1, 0.1, 1e-3, True),)
-    state = State(table, table, numbers, numbers, numbers, np.eye(3), numbers, records=records)
-    store.save_state(folder / "state", state)
+    records = (Move("a", 3, 0.1, 0.1, 1e-3, True),)
+    state = ForwardState(
+        table, table, numbers, numbers, numbers, np.eye(3), numbers, records=records
+    )
+    Forward().save(folder / "state", state)
     x = torch.ones(1, 2, 3, 3)
     run = RunState((x,), (x, x), 2, 1, y=x)
     solver = DPMSolverMultistep()
@@ -279,5 +282,5 @@ def import_all() -> None:
     import sampling_kit.headless.settings_flags
     import sampling_kit.nodes
     import sampling_kit.nodes.ui.live_route
-    import sampling_kit.schedulers.fit.store
+    import sampling_kit.schedulers.fit.fit_files
     import sampling_kit.schedulers.split  # noqa: F401

@@ -30,16 +30,16 @@ from torch import Tensor
 
 from sampling_kit.embedded import postcards, trained
 from sampling_kit.schedulers import noise_schedule as schedules
-from sampling_kit.schedulers.denoiser.network import write
 from sampling_kit.schedulers.noise import PerImageNoise
 from sampling_kit.schedulers.path import VE
 from sampling_kit.schedulers.solver import GaussianAdams
 from sampling_kit.schedulers.solver.run import Run
+from sampling_kit.schedulers.store import Format
 
 from .problems import Problem, rmse
 
 FILE = trained.FOLDER / "reference.safetensors"
-HEADER = "sampling_kit_reference"
+FORMAT = Format("sampling_kit_reference", "set of reference ends")
 BATCH, CHECKED, CHECK_STEPS = 8, 4, 100
 SCALES = {"cond": 1.0, "cfg2": 2.0}
 
@@ -108,7 +108,7 @@ def make(file: File, count: int, steps: int) -> dict[str, Any]:
         "unit": unit,
         "rounding": unit / math.sqrt(12),
     }
-    write(file, {k: (t / unit).round().short() for k, t in ends.items()}, facts, HEADER)
+    FORMAT.write(file, {k: (t / unit).round().short() for k, t in ends.items()}, facts)
     return facts
 
 
@@ -118,7 +118,7 @@ def read(file: File = FILE) -> tuple[dict[str, Any], dict[str, Tensor]]:
     from safetensors import safe_open
 
     with safe_open(file, "pt") as opened:
-        facts = json.loads(opened.metadata()[HEADER])
+        facts = json.loads(opened.metadata()[FORMAT.header])
         ends = {name: opened.get_tensor(name).double() * facts["unit"] for name in SCALES}
     if facts["weights"] != digest(trained.file("network")):
         raise ValueError(f"{file} is of other weights: run python -m benchmarks.reference")

@@ -28,15 +28,19 @@ from torch import Tensor, nn
 
 from ..schedulers import noise_schedule as schedules
 from ..schedulers import spacing as spacings
-from ..schedulers.denoiser.network import Attention, Network, Residual, load, preconditioned, write
-from ..schedulers.fit import ends, forward, store
+from ..schedulers.denoiser.network import Attention, Network, Residual, load, preconditioned
+from ..schedulers.fit import ends, fit_files
 from ..schedulers.fit.ends import Ends
+from ..schedulers.fit.fingerprint import fingerprint
+from ..schedulers.fit.forward import Forward, ForwardState
 from ..schedulers.fit.problem import Field, Problem, summary
-from ..schedulers.fit.trajectories import fingerprint
+from ..schedulers.fit.run_fit import run_fit
+from ..schedulers.fit.table_numbers import mean
 from ..schedulers.noise import PerImageNoise
 from ..schedulers.path import VE
 from ..schedulers.solver import DEIS, AdamsBashforth, GradientEstimation, Run, Solver, UniPC
 from ..schedulers.solver.fitted import FittedSolver
+from ..schedulers.store import Format
 from . import postcards, trained
 
 FOLDER = File(__file__).parent / "solvers"
@@ -47,6 +51,7 @@ FIRST_SEED = 1_000_000
 START = 80.0
 #: Ends 0.001 (RMSE; median 0.0003) from the ODE's end with CFG 2.
 TEACHER, TEACHER_STEPS = UniPC(max_order=3), 30
+TEACHERS_ENDS = Format("sampling_kit_teacher", "set of a teacher's ends")
 #: As nodes say it; they warn where a run has other guidance.
 WORDS = {"cond": "no guidance", "cfg2": "CFG 2"}
 
@@ -60,22 +65,20 @@ class Effort:
     held: int
     few: int
     search: int
-    settings: forward.Forward
+    settings: Forward
 
 
 EFFORTS = {
-    "best": Effort(
-        512, 128, 12, 16, forward.Forward(numbers=3, images=32, budget=10**9, memory=0.7)
-    ),
-    "forward": Effort(40, 32, 8, 0, forward.Forward()),
+    "best": Effort(512, 128, 12, 16, Forward(numbers=3, images=32, budget=10**9, memory=0.7)),
+    "forward": Effort(40, 32, 8, 0, Forward()),
 }
 
 
-def ready(guidance: str, effort: str = "best", folder: File = FOLDER) -> store.Family:
+def ready(guidance: str, effort: str = "best", folder: File = FOLDER) -> fit_files.Family:
     """The shipped fits for "cond" or "cfg2", "best" or "forward". Raises ValueError if there is none."""
     if guidance not in GUIDANCE or effort not in EFFORTS:
         raise ValueError(f"there are fits for {', '.join(GUIDANCE)}: {' and '.join(EFFORTS)}")
-    return store.load(file(guidance, effort, folder))
+    return fit_files.load(file(guidance, effort, folder))
 
 
 def file(guidance: str, effort: str, folder: File = FOLDER) -> File:
@@ -159,7 +162,7 @@ def problem(
     if kept is None or not kept.exists():
         end = teacher(field(net, seeds, GUIDANCE[guidance]), x)
         if kept is not None:
-            write(kept, {"end": end}, {}, "teacher")
+            TEACHERS_ENDS.write(kept, {"end": end}, {})
     else:
         end = load_file(kept)["end"]
     rows = torch.arange(len(seeds))
@@ -221,20 +224,18 @@ def fitted(
     """A start, then all moves of the forward fit. ``work``: where both are kept, to go on from."""
     kept = [work.with_suffix(f".{name}.safetensors") for name in ("start", "state")] if work else []
     if kept and kept[0].exists():
-        start = store.load(kept[0]).fits[0]
+        start = fit_files.load(kept[0]).fits[0]
     else:
         start = begun(task, nfe, effort)
         if kept:
-            store.save(kept[0], [start])
+            fit_files.save(kept[0], [start])
     say(f"{nfe} evaluations, start {start.card['start']}")
 
-    def progress(state: forward.State) -> None:
-        if kept:
-            store.save_state(kept[1], state)
+    def progress(state: ForwardState) -> None:
         say(f"{state.evaluations} spent, {shown(state.before)} → {shown(state.after)}")
 
-    state = store.load_state(kept[1]) if kept and kept[1].exists() else None
-    state = forward.fit(task, start.table, effort.settings, progress, state)
+    file = kept[1] if kept else None
+    state = run_fit(task, start.table, effort.settings, progress, file=file)
     found = dict(before=state.before, after=state.after, evaluations=state.evaluations)
     return FittedSolver(state.table, dict(method="forward", start=start.card["start"]) | found)
 
@@ -282,7 +283,7 @@ def make(guidance: str, nfes: tuple[int, ...], weights: File, folder: File, work
 def best_of(task: Problem, long: FittedSolver, short: FittedSolver) -> FittedSolver:
     """Of a long fit, a short one and their mean, that with the best mark on the held-out trajectories of the long one."""
     names = "{0}", "{1}", "mean of fits from {0} and {1}"
-    tables = long.table, short.table, forward.mean(long.table, short.table)
+    tables = long.table, short.table, mean(long.table, short.table)
     errors = [task.errors(table, task.held) for table in tables]
     i = min(range(len(tables)), key=lambda i: ends.mark(errors[i]))
     spent = long.card["evaluations"] + short.card["evaluations"]
@@ -293,8 +294,8 @@ def best_of(task: Problem, long: FittedSolver, short: FittedSolver) -> FittedSol
 def add(target: File, fit: FittedSolver) -> None:
     """Put a fit into a family, in place of the one with as many evaluations."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    others = store.load(target).fits if target.exists() else ()
-    store.save(target, [*(f for f in others if f.table.nfe != fit.table.nfe), fit])
+    others = fit_files.load(target).fits if target.exists() else ()
+    fit_files.save(target, [*(f for f in others if f.table.nfe != fit.table.nfe), fit])
 
 
 def main() -> None:

@@ -101,21 +101,19 @@ def contact_sheet(
     per_class: int = 12, size: int = 64, first_seed: int = 0, zoom: int = 1, gap: int = 4
 ) -> Image.Image:
     """A white sheet: a row per class, consecutive seeds, each pixel shown zoom x zoom."""
+    import torch
     from PIL import Image
+
+    from ..schedulers.show.contact_sheet import tiles
 
     if per_class < 1 or zoom < 1 or gap < 0:
         raise ValueError(
             f"need per_class >= 1, zoom >= 1, gap >= 0; got {per_class}, {zoom}, {gap}"
         )
-    step = size * zoom + gap
-    sheet = Image.new("RGB", (per_class * step + gap, len(CLASSES) * step + gap), "white")
-    for row in range(len(CLASSES)):
-        for column, picture in enumerate(
-            scenes(row, range(first_seed, first_seed + per_class), size)
-        ):
-            tile = Image.fromarray(picture.repeat(zoom, 0).repeat(zoom, 1))
-            sheet.paste(tile, (gap + column * step, gap + row * step))
-    return sheet
+    seeds = range(first_seed, first_seed + per_class)
+    batches = [torch.from_numpy(scenes(row, seeds, size) / 255) for row in range(len(CLASSES))]
+    page = tiles(batches, per_class, zoom, gap)[0]
+    return Image.fromarray((page * 255).round().byte().numpy())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -33,15 +33,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..schedulers.denoiser.network import KINDS, Classifier, Config, Network, save, write
-from ..schedulers.files import whole
+from ..schedulers.denoiser.network import KINDS, Classifier, Config, Network, save
 from ..schedulers.noise import mix
 from ..schedulers.path import VE
+from ..schedulers.store import Format
+from ..schedulers.whole_file import write_whole
 from . import postcards
 
 SIGMA_DATA = 0.56  # standard deviation of the postcards in [−1, 1]
-HEADER = "sampling_kit_training"
-VERSION = 1
+CHECKPOINT = Format("sampling_kit_training", "checkpoint of a training", infinity=True)
 BINS = 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0  # σ between the bins of the log
 
 
@@ -235,25 +235,23 @@ class Run:
                 tensors[f"adam.{part}.{name}"] = t
         loss = None if math.isnan(self.loss) else self.loss
         progress = {"step": self.step, "minutes": self.minutes, "loss": loss}
-        write(file, tensors, self.identity() | progress, HEADER)
+        CHECKPOINT.write(file, tensors, self.identity() | progress)
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must share with the run that goes on from it."""
-        return {"version": VERSION, "recipe": asdict(self.recipe), "seed": self.seed}
+        return {"recipe": asdict(self.recipe), "seed": self.seed}
 
     def resume(self, file: File) -> None:
         """Go on from a checkpoint. Raises ValueError if it belongs to another run."""
-        from safetensors import safe_open
-
-        with safe_open(file, "pt", device=str(self.device)) as opened:
-            facts = json.loads((opened.metadata() or {}).get(HEADER, "{}"))
+        with CHECKPOINT.opened(file) as stored:
+            facts = stored.facts
             mine = json.loads(json.dumps(self.identity()))
             other = [k for k, v in mine.items() if facts.get(k) != v]
             if other:
                 raise ValueError(
-                    f"{file} is of a run with another {', '.join(other)}: choose another --folder"
+                    f"it is of a run with another {', '.join(other)}: choose another --folder"
                 )
-            tensors = {n: opened.get_tensor(n) for n in opened.keys()}  # noqa: SIM118
+            tensors = stored.tensors()
         for prefix, module in (("model.", self.model), ("average.", self.average)):
             module.load_state_dict(
                 {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
@@ -284,8 +282,7 @@ def keep_log(file: File, step: int) -> None:
     """Drop lines after ``step``, and one that was cut short: what a kill left behind."""
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-    with whole(file) as part:
-        part.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    write_whole(file, "".join(f"{line}\n" for line in kept))
 
 
 def train(

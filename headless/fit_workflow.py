@@ -10,11 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..nodes.fit import fit_solver as nodes
-from ..nodes.fit import fitted_solver as fitted
+from ..nodes.fit.fit_solver import fitted
+from ..nodes.fit.fitted_solver import reported
+from ..nodes.fit.record_trajectories import TEACHER, recorded
 from ..nodes.host.alone import io
 from ..schedulers.fit.compare import Comparison
-from ..schedulers.settings import Settings
+from ..schedulers.fit.run_fit import Fit
 from ..schedulers.solver.fitted import FittedSolver
 from .context import Context, use
 from .graph import check, execute
@@ -104,7 +105,7 @@ def fit_source(
     source: Source,
     folder: Path,
     nfes: Sequence[int],
-    settings: Settings,
+    settings: Fit[Any],
     *,
     seeds: range,
     held: int,
@@ -118,20 +119,20 @@ def fit_source(
 ) -> tuple[list[FittedSolver], Comparison]:
     """Record in ``folder``, fit every NFE, compare. ``say`` gets finished lines, tell(what) a bar's report."""
     guider, latent = source
-    recording = nodes.recorded(
-        (guider,), latent, folder, nodes.TEACHER,
+    recording = recorded(
+        (guider,), latent, folder, TEACHER,
         seed=seeds.start, count=len(seeds), levels=levels, substeps=substeps, batch=batch,
         tell=tell(f"recording {len(seeds)} trajectories"),
     )  # fmt: skip
     say(recording.describe())
     fits = []
     for nfe in nfes:
-        fit = nodes.fitted(recording, settings, nfe, held, starts=starts, tell=tell(f"NFE {nfe}"))
+        fit = fitted(recording, settings, nfe, held, starts=starts, tell=tell(f"NFE {nfe}"))
         before, after = fit.card["before"], fit.card["after"]
         say(
             f"NFE {nfe}: held-out RMSE {before['rmse']:.4g} ({fit.card['start']}) → {after['rmse']:.4g}, "
             f"median {before['median']:.4g} → {after['median']:.4g}, {fit.card['evaluations']} evaluations"
         )
         fits.append(fit)
-    comparison = fitted.reported(recording, fits, held, against, tell=tell("comparing"))
+    comparison = reported(recording, fits, held, against, tell=tell("comparing"))
     return fits, comparison

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from ..schedulers.files import parse_json
+from ..schedulers.strict_json import parse_json
 from .context import Context
 from .prompt import SEEDS
 from .workflow import Prompt

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, PngImagePlugin
 
 from ..nodes.ui.file_names import fill_in, next_number, split_prefix
-from ..schedulers.files import whole
+from ..schedulers.whole_file import whole
 from .context import Context
 from .provenance import CHUNK, facts, pixel_digest
 

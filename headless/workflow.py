@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..schedulers.files import parse_json, refuse
+from ..schedulers.strict_json import parse_json, refuse
 from .png_text import PngError, is_png, read_text_chunks
 
 Prompt = dict[str, dict[str, Any]]

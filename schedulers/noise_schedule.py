@@ -2,7 +2,7 @@
 
 What ComfyUI calls ``model_sampling`` and diffusers hides in a scheduler's constructor. A schedule
 says which noise levels exist and what a network calls them; which of them a run visits is decided
-by a spacing (``spacing.py``). All values are float64 numpy arrays; κ = σ/α as in ``path.py``.
+by a spacing (``spacing/``). All values are float64 numpy arrays; κ = σ/α as in ``path.py``.
 """
 
 from __future__ import annotations

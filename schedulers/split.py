@@ -7,7 +7,6 @@ stream do, and those are in a :class:`Stopped`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path as File
@@ -16,14 +15,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .files import read_tensors, whole
 from .path import Path
 from .points import Points
 from .solver import Progress, Run, Solver, State, drive
 from .solver.base import host_plan
 from .solver.run import DrawNoise, Program
+from .store import Format
 
-HEADER, VERSION = "sampling_kit_state", 1
+FORMAT = Format(
+    "sampling_kit_state",
+    "sampler state",
+    advice="Save State writes such files",
+    diverged="the run that made it diverged",
+)
 SAME = 1e-5  # of the largest value: more than a host's scaling there and back rounds, less than an edit
 
 
@@ -265,47 +269,27 @@ def mapped(stopped: Stopped, change: Callable[[Tensor], Tensor]) -> Stopped:
 
 
 def save(stopped: Stopped, file: File, latent: Mapping[str, Tensor]) -> None:
-    """Write a state and the host's ``latent`` as safetensors; the file appears whole or not at all.
-
-    Raises ValueError if a tensor holds NaN or infinity.
-    """
-    from safetensors.torch import save_file
-
+    """Write a state and the host's ``latent``. Raises ValueError if a tensor holds NaN or infinity."""
     tensors = _tensors(stopped) | {f"latent.{name}": t for name, t in latent.items()}
-    _require_finite(tensors, "the state")
     facts = {name: getattr(stopped, name) for name in ("solver", "path", "sigmas", "level", "seed")}
     state = {name: getattr(stopped.state, name) for name in ("stage", "draws", "lift")}
-    text = json.dumps({"version": VERSION, **facts, **state}, allow_nan=False)
-    unshared = {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
-    with whole(file) as part:
-        save_file(unshared, part, {HEADER: text})
+    FORMAT.write(file, tensors, facts | state)
 
 
 def load(file: File) -> tuple[Stopped, dict[str, Tensor]]:
-    """(state, latent) of a file that :func:`save` wrote. Raises ValueError saying what is wrong with it."""
-    facts, tensors = read_tensors(file, HEADER, "sampler state; Save State writes such files")
-    try:
-        version = int(facts["version"])
-        stopped = _from_facts(facts) if version <= VERSION else None
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{file.name}: its description is damaged ({type(error).__name__}: {error})"
-        ) from None
-    if stopped is None:
-        raise ValueError(
-            f"{file.name} has format version {version}, this Sampling Kit reads up to {VERSION}: update it"
-        )
-    latent = {n.removeprefix("latent."): t for n, t in tensors.items() if n.startswith("latent.")}
-    tensors = {n: t for n, t in tensors.items() if not n.startswith("latent.")}
-    _require_finite(tensors, file.name)
-    stopped = _with_tensors(stopped, tensors)
-    inner = [t for name, t in _tensors(stopped).items() if not name.startswith("extra.")]
-    if (
-        not stopped.state.anchors
-        or any(t.shape != inner[0].shape for t in inner)
-        or "samples" not in latent
-    ):
-        raise ValueError(f"{file.name}: tensors are missing or differ in shape")
+    """(state, latent) of a file that :func:`save` wrote. Raises BadFile saying what is wrong with it."""
+    with FORMAT.opened(file) as stored:
+        tensors, latent = stored.tensors(), {}
+        for name in [name for name in tensors if name.startswith("latent.")]:
+            latent[name.removeprefix("latent.")] = tensors.pop(name)
+        stopped = _with_tensors(_from_facts(stored.facts), tensors)
+        inner = [t for name, t in _tensors(stopped).items() if not name.startswith("extra.")]
+        if (
+            not stopped.state.anchors
+            or any(t.shape != inner[0].shape for t in inner)
+            or "samples" not in latent
+        ):
+            raise ValueError("tensors are missing or differ in shape")
     return stopped, latent
 
 
@@ -342,14 +326,6 @@ def _with_tensors(stopped: Stopped, tensors: Mapping[str, Tensor]) -> Stopped:
     )
     extra = {n.removeprefix("extra."): t for n, t in tensors.items() if n.startswith("extra.")}
     return replace(stopped, state=state, extra=extra)
-
-
-def _require_finite(tensors: Mapping[str, Tensor], where: str) -> None:
-    for name, t in tensors.items():
-        if not t.isfinite().all():
-            raise ValueError(
-                f"{where} holds NaN or infinity ({name}); the run that made it diverged"
-            )
 
 
 def _span(sigmas: Sequence[float]) -> str:

@@ -27,5 +27,5 @@ def _cell(value: Any) -> str:
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A Markdown table, every line ended. Values stand as ``str`` writes them."""
-    lines = [" | ".join(header), "---|" * len(header), *(" | ".join(map(str, r)) for r in rows)]
-    return "".join(f"| {line.rstrip('|')} |\n" for line in lines)
+    lines = [f"| {' | '.join(map(str, cells))} |\n" for cells in (header, *rows)]
+    return "".join((lines[0], "|" + "---|" * len(header) + "\n", *lines[1:]))

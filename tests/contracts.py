@@ -6,7 +6,7 @@ A new solver promises everything and a new rule is off at scale 0; an entry is n
 from collections.abc import Callable
 from typing import Any
 
-from sampling_kit.schedulers.fit.amed import LearnedAMED
+from sampling_kit.schedulers.fit.learned_amed import LearnedAMED
 from sampling_kit.schedulers.guidance import (
     CFGPlusPlus,
     Compose,

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from product import each
 from scipy.integrate import solve_ivp
 
 from sampling_kit.schedulers.denoiser import Gaussian, Mixture
@@ -62,9 +63,7 @@ def exact_mixture(path, points, x):
     return points[-1].alpha * torch.tensor(end.reshape(-1, 2))
 
 
-@pytest.mark.parametrize("path", [VP(), VE(), Flow()], ids=lambda p: p.name)
-@pytest.mark.parametrize("data", ["gaussian", "mixture"])
-@every_pair
+@each(method=PAIRS, path=[VP(), VE(), Flow()], data=["gaussian", "mixture"])
 def test_the_error_falls_with_the_tolerance(method, data, path):
     """A hundredth of the tolerance: between 1/8 and 1/3000 of the error, and never more than 30 tolerances."""
     points = Points(path, (20.0, 0.05))
@@ -90,8 +89,7 @@ def test_the_error_falls_with_the_tolerance(method, data, path):
     assert 8 < errors[0] / errors[1] < 3000
 
 
-@pytest.mark.parametrize("control", GAINS)
-@every_pair
+@each(method=PAIRS, control=GAINS)
 def test_reported_evaluations_are_those_made(method, control):
     points = Points(VE(), (20.0, 1.0, 0.05, 0.0))
     oracle, levels = counting(Gaussian(VE(), MEAN, STD))
@@ -236,8 +234,7 @@ def test_one_level_and_0_is_d(method):
     assert levels == [3.0]
 
 
-@on_hosts
-@every_pair
+@each(method=PAIRS, path=[VE(), Flow()])
 def test_up_and_down_again(method, path):
     """Inversion, on flow up to pure noise."""
     top = math.inf if path == Flow() else 20.0
@@ -252,8 +249,7 @@ def test_up_and_down_again(method, path):
 # ------------------------------------------------------------------------------- batches and callers
 
 
-@pytest.mark.parametrize("shape", [(7,), (3, 4, 4), (2, 3, 4, 4)])
-@every_pair
+@each(method=PAIRS, shape=[(7,), (3, 4, 4), (2, 3, 4, 4)])
 def test_every_image_has_its_own_steps(method, shape):
     """In float32, images of very different size; each bit-equal to a run of its own."""
     points = Points(VE(), (20.0, 0.05, 0.0))
@@ -291,8 +287,7 @@ def test_together_the_worst_image_sets_the_steps(method):
     assert torch.allclose(report.x, transported(points, x), atol=0.02)
 
 
-@pytest.mark.parametrize("together", [False, True])
-@every_pair
+@each(method=PAIRS, together=[False, True])
 def test_callback_once_per_accepted_step_and_progress_by_levels_passed(method, together):
     points = Points(VE(), (20.0, 5.0, 2.0, 1.0, 0.5, 0.05, 0.0))
     oracle, seen, checks = Gaussian(VE(), MEAN, STD), [], []
@@ -336,8 +331,7 @@ def test_a_run_logs_what_it_took(caplog):
 # --------------------------------------------------------------------------------------------- errors
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-@every_pair
+@each(method=PAIRS, bad=[math.nan, math.inf])
 def test_a_non_finite_prediction_is_named(method, bad):
     points = Points(VE(), (20.0, 0.05))
 

@@ -12,7 +12,13 @@ from torch import nn
 
 from sampling_kit.nodes.fit.train_predictor import levels
 from sampling_kit.schedulers import noise_schedule as schedules
-from sampling_kit.schedulers.fit import amed, predictor
+from sampling_kit.schedulers.fit import predictor
+from sampling_kit.schedulers.fit.amed_predictors import (
+    Bottleneck,
+    FeaturePredictor,
+    middle_of,
+    pooled,
+)
 
 __all__ = ["folders"]  # a fixture
 SETTINGS = dict(steps=3, held_out=HELD, rounds=3)
@@ -95,18 +101,18 @@ def test_features_are_the_mean_of_the_branches():
     net = nn.Sequential()
     net.add_module("middle_block", nn.Identity())
     h = torch.randn(6, 5, 8, 8)
-    with amed.Bottleneck(amed.middle_of(net)) as features:
+    with Bottleneck(middle_of(net)) as features:
         net(h)  # CFG in one call
         together = features(3)
         net(h[:3]), net(h[3:])  # and in two
         assert torch.equal(together, features(3))
         assert features(3) is None
-    assert torch.allclose(together, (amed.pooled(h[:3]) + amed.pooled(h[3:])) / 2)
-    assert amed.middle_of(nn.Linear(2, 2)) is None
+    assert torch.allclose(together, (pooled(h[:3]) + pooled(h[3:])) / 2)
+    assert middle_of(nn.Linear(2, 2)) is None
 
 
 def test_a_file_that_is_none(tmp_path):
-    good, bad = amed.FeaturePredictor(), tmp_path / "bad.safetensors"
+    good, bad = FeaturePredictor(), tmp_path / "bad.safetensors"
     nn.init.normal_(good.out.weight)
     predictor.save(tmp_path / "a.safetensors", good, {"text": "x"})
     again, facts = predictor.load(tmp_path / "a.safetensors")
@@ -119,7 +125,7 @@ def test_a_file_that_is_none(tmp_path):
         (state | {"out.bias": torch.zeros(4)}, '{"version": 1}'),
         ({"x": torch.zeros(1)}, '{"version": 1}'),
     ):
-        save_file(tensors, bad, {predictor.HEADER: header})
+        save_file(tensors, bad, {predictor.FORMAT.header: header})
         with pytest.raises(ValueError, match=r"bad\.safetensors: not a usable AMED predictor"):
             predictor.load(bad)
     bad.write_bytes(b"junk")

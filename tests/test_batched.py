@@ -11,8 +11,9 @@ from diffusers_folders import save
 from test_parts import Fake
 
 from sampling_kit.embedded import trained
+from sampling_kit.nodes import host
 from sampling_kit.nodes.denoiser.embedded import class_rows, scenes
-from sampling_kit.nodes.host.alone import guider as host
+from sampling_kit.nodes.host.alone import places
 from sampling_kit.nodes.host.alone.fit_field import field_of
 from sampling_kit.nodes.host.conditioning import class_conditioning, named_conditioning
 from sampling_kit.schedulers.denoiser import Denoiser, ImageSet, LocalScore, Mixture
@@ -154,7 +155,7 @@ def test_every_network_has_one_forward_pass(model, monkeypatch):
 @pytest.mark.parametrize("limit", [1, 3, 5])
 def test_a_limit_counts_the_images_of_a_call(model, limit, monkeypatch):
     whole = guided(model, Guidance((CFG(2.0),)))
-    monkeypatch.setattr(host, "_at_once", limit)
+    monkeypatch.setattr(places, "_at_once", limit)
     with Watched(model.inner) as seen:
         assert close(guided(model, Guidance((CFG(2.0),))), whole)
     assert max(seen) == limit and sum(seen) == 8

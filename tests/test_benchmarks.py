@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from needs import missing
 
 from sampling_kit.benchmarks import batched, overhead, peers, problems, quality
 from sampling_kit.schedulers.path import VE, Flow
@@ -90,7 +91,7 @@ def test_behind_lists_the_rows_a_peer_wins():
 @pytest.mark.host
 def test_comfy_is_measured_where_there_is_one():
     if peers.comfy_root() is None:
-        pytest.skip("no ComfyUI: set COMFYUI_PATH, or install one in ~/comfy/ComfyUI")
+        missing("host", "no ComfyUI: set COMFYUI_PATH, or install one in ~/comfy/ComfyUI")
     results = peers.comfy_results(
         {"mixture": problems.answer("mixture", 2).end},
         budgets=(5,),

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from product import each
 
 from sampling_kit.nodes.denoiser.embedded import Patches, painted
 from sampling_kit.schedulers.denoiser import Gaussian, ImageSet, LocalScore, Mixture, analytic
@@ -45,8 +46,7 @@ def log_density(d, x, alpha, sigma):
     return torch.logsumexp(torch.stack(terms), 0)
 
 
-@on_every_path
-@pytest.mark.parametrize("kappa", [0.05, 0.7, 4.0, 50.0])
+@each(path=[p() for p in PATHS], kappa=[0.05, 0.7, 4.0, 50.0])
 def test_mixture_obeys_tweedie(path, kappa):
     """α·D = x + σ²·∇log p(x), with the density written out independently."""
     d, point = mixture(path), path.at(kappa)
@@ -63,7 +63,9 @@ def test_gaussian_is_its_closed_form(path):
     x = random(6, 3, seed=2)
     gain = point.alpha * std**2 / (point.alpha**2 * std**2 + point.sigma**2)
     expected = mean + gain * (x - point.alpha * mean)
-    assert torch.allclose(Gaussian(path, mean, std)(x, point.sigma), expected)
+    gaussian = Gaussian(path, mean, std)
+    assert torch.allclose(gaussian(x, point.sigma), expected)
+    assert torch.allclose(Mixture.forward(gaussian, x, point.sigma), expected)  # of one component
 
 
 def test_gaussian_transport_is_the_flow_of_its_denoiser():
@@ -75,8 +77,7 @@ def test_gaussian_transport_is_the_flow_of_its_denoiser():
     assert torch.allclose(y, g.transport(x, (1, 10.0), (1, 0.1)), atol=1e-3)
 
 
-@on_every_path
-@pytest.mark.parametrize("kappa", [0.1, 1.0, 20.0])
+@each(path=[p() for p in PATHS], kappa=[0.1, 1.0, 20.0])
 def test_image_set_is_the_posterior_mean(path, kappa):
     images, point = random(2, 5, 3, 4, 4), path.at(kappa)
     x = point.alpha * images[0, :2] + point.sigma * random(2, 3, 4, 4, seed=1)
@@ -208,10 +209,10 @@ every_model = pytest.mark.parametrize(
 )
 
 
-@every_model
-@on_every_path
-def test_a_denoiser_is_the_same_function_on_every_path(make, shape, path):
+@each(model=MODELS, path=[p() for p in PATHS])
+def test_a_denoiser_is_the_same_function_on_every_path(model, path):
     """D depends on x/α and κ only."""
+    _, make, shape = model
     y = random(3, *shape, seed=5)
     for kappa in (0.1, 1.0, 30.0):
         p = path.at(kappa)
@@ -220,9 +221,9 @@ def test_a_denoiser_is_the_same_function_on_every_path(make, shape, path):
         )
 
 
-@every_model
-@on_every_path
-def test_sigma_may_be_a_float_or_one_number_per_image(make, shape, path):
+@each(model=MODELS, path=[p() for p in PATHS])
+def test_sigma_may_be_a_float_or_one_number_per_image(model, path):
+    _, make, shape = model
     model, x = make(path), random(2, *shape, seed=5)
     sigmas = [path.at(0.3).sigma, path.at(2.0).sigma]
     together = model(x, torch.tensor(sigmas, dtype=torch.float64))

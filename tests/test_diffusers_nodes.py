@@ -14,9 +14,8 @@ from diffusers_folders import TINY, conditioning, save
 from sampling_kit.headless.cli import main
 from sampling_kit.headless.context import Context, use
 from sampling_kit.headless.core import sampling as core
-from sampling_kit.nodes import NODES
+from sampling_kit.nodes import NODES, host
 from sampling_kit.nodes.denoiser import folders as diffusers_folders
-from sampling_kit.nodes.host.alone import guider as host
 from sampling_kit.nodes.host.latent_layout import LatentLayout
 from sampling_kit.schedulers.denoiser import diffusers as kit
 from sampling_kit.schedulers.noise import PerImageNoise

@@ -40,9 +40,9 @@ def test_the_worked_row_is_right():
     assert f"{row['D[0]']:.6f}" == "0.122209"
 
 
-@pytest.mark.parametrize("node", NODES, ids=lambda n: n.define_schema().node_id)
-def test_the_readme_lists_every_node(node):
-    assert f"| {node.define_schema().display_name} |" in README
+def test_the_readme_lists_every_node():
+    names = [node.define_schema().display_name for node in NODES]
+    assert not [name for name in names if f"| {name} |" not in README]
 
 
 def test_the_readme_tables_are_in_step():
@@ -85,11 +85,11 @@ def test_every_example_has_both_forms_and_a_thumbnail():
         assert any(node["type"].startswith("SamplingKit") for node in nodes)
 
 
-@pytest.mark.parametrize("node", NODES, ids=lambda n: n.define_schema().node_id)
-def test_the_help_page_is_in_step(node):
+def test_the_help_pages_are_in_step():
     """Written by ``python -m sampling_kit.dev.sync``."""
-    path = ROOT / "web" / "docs" / f"{node.define_schema().node_id}.md"
-    assert path.read_text(encoding="utf-8") == page(node)
+    for node in NODES:
+        path = ROOT / "web" / "docs" / f"{node.define_schema().node_id}.md"
+        assert path.read_text(encoding="utf-8") == page(node)
 
 
 def test_no_help_page_is_left_over():

@@ -1,10 +1,12 @@
 """Equality with other implementations, where those are right: diffusers, and EDM's algorithm."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
+from product import each
 
 from sampling_kit.schedulers import spacing as spacings
 from sampling_kit.schedulers.denoiser import Gaussian
@@ -59,14 +61,17 @@ def network_output(oracle, schedule, x, t, kind):
     return {"epsilon": eps, "sample": x0, "v_prediction": p.alpha * eps - p.sigma * x0}[kind]
 
 
-@pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
-@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize(
-    ("n", "spacing"), [(50, "trailing"), (50, "leading"), (20, "leading"), (1000, "leading")]
+@each(
+    case=itertools.product(
+        [(50, "trailing"), (50, "leading"), (20, "leading"), (1000, "leading")],
+        ["epsilon", "sample", "v_prediction"],
+    ),
+    eta=[0.0, 0.5, 1.0],
 )
-def test_ddim_equals_diffusers_step_for_step(n, spacing, eta, kind):
+def test_ddim_equals_diffusers_step_for_step(case, eta):
     from diffusers import DDIMScheduler
 
+    (n, spacing), kind = case
     schedule, oracle = LinearVP(), Gaussian(VP(), MEAN, STD)
     theirs = in_double(
         DDIMScheduler(timestep_spacing=spacing, prediction_type=kind, clip_sample=False),
@@ -85,13 +90,15 @@ def test_ddim_equals_diffusers_step_for_step(n, spacing, eta, kind):
 VARIANCES = {"small": "fixed_small", "large": "fixed_large", "interpolated": "learned_range"}
 
 
-@pytest.mark.parametrize("clip", [0.0, 1.0])
-@pytest.mark.parametrize("variance", VARIANCES)
-@pytest.mark.parametrize(("n", "spacing"), [(50, "trailing"), (50, "leading"), (1000, "leading")])
-def test_ddpm_equals_diffusers_step_for_step(n, spacing, variance, clip, monkeypatch):
+@each(
+    case=itertools.product([(50, "trailing"), (50, "leading"), (1000, "leading")], VARIANCES),
+    clip=[0.0, 1.0],
+)
+def test_ddpm_equals_diffusers_step_for_step(case, clip, monkeypatch):
     from diffusers import DDPMScheduler
     from diffusers.schedulers import scheduling_ddpm
 
+    (n, spacing), variance = case
     schedule, oracle, mix = LinearVP(), Gaussian(VP(), MEAN, STD), 0.3
     theirs = in_double(
         DDPMScheduler(
@@ -155,10 +162,11 @@ def edm_sampler(denoise, x, levels, churn, low, high, size, draws, correct):
     return x
 
 
-@pytest.mark.parametrize("churn", [0.0, 5.0, 40.0])
-@pytest.mark.parametrize(("solver", "correct"), [(Euler, False), (HeunEDM, True)])
-@pytest.mark.parametrize("n", [1, 2, 7, 18])
-def test_euler_and_heun_equal_the_edm_algorithm(solver, correct, churn, n):
+@each(
+    case=itertools.product([1, 2, 7, 18], [(Euler, False), (HeunEDM, True)]), churn=[0.0, 5.0, 40.0]
+)
+def test_euler_and_heun_equal_the_edm_algorithm(case, churn):
+    n, (solver, correct) = case
     points = space(EDM(), n, spacings.Karras())
     oracle, x = Gaussian(VE(), MEAN, STD), 80 * X
     ours = solver(churn=churn, churn_from=0.05, churn_to=50.0, noise=1.003)

@@ -13,6 +13,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from product import each
 
 from sampling_kit.schedulers.denoiser import Gaussian
 from sampling_kit.schedulers.path import VE, VP, Flow
@@ -47,8 +48,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:__array:DeprecationWarning"),  # numpy 2
     pytest.mark.filterwarnings("ignore:`algorithm_types=dpmsolver`:FutureWarning"),
 ]
-on_vp_and_flow = pytest.mark.parametrize("path", [VP(), Flow()], ids=lambda p: p.name)
-lowered_or_not = pytest.mark.parametrize("lower", [False, True], ids=["full", "lowered"])
+ON, ENDS, LOWERED = [VP(), Flow()], ["0", "open"], [False, True]
+on_vp_and_flow = pytest.mark.parametrize("path", ON, ids=lambda p: p.name)
 N = 11
 
 
@@ -152,11 +153,9 @@ def dpm_multistep(monkeypatch, points, end, lower=False, **options):
     )
 
 
-@lowered_or_not
-@pytest.mark.parametrize("end", ["0", "open"])
-@pytest.mark.parametrize("order", [1, 2, 3])
-@on_vp_and_flow
-def test_dpm_multistep_equals_diffusers(path, order, end, lower, monkeypatch):
+@each(case=itertools.product([1, 2, 3], ENDS, LOWERED), path=ON)
+def test_dpm_multistep_equals_diffusers(case, path, monkeypatch):
+    order, end, lower = case
     points = grid(path, end)
     theirs = dpm_multistep(monkeypatch, points, end, lower, solver_order=order)
     ours = DPMSolverMultistep(order, "published", lower_order_final=lower)
@@ -170,14 +169,15 @@ def test_dpm_multistep_heun_is_our_exact_second_order(path, monkeypatch):
     assert_equal(our_states(DPMSolverMultistep(2, "exact"), points), their_states(theirs, points))
 
 
-@lowered_or_not
-@pytest.mark.parametrize("end", ["0", "open"])
-@pytest.mark.parametrize(
-    ("order", "weights", "kind"),
-    [(1, "published", "midpoint"), (2, "published", "midpoint"), (2, "exact", "heun")],
+@each(
+    case=itertools.product(
+        [(1, "published", "midpoint"), (2, "published", "midpoint"), (2, "exact", "heun")], ENDS
+    ),
+    lower=LOWERED,
+    path=ON,
 )
-@on_vp_and_flow
-def test_sde_dpm_multistep_equals_diffusers(path, order, weights, kind, end, lower, monkeypatch):
+def test_sde_dpm_multistep_equals_diffusers(case, lower, path, monkeypatch):
+    (order, weights, kind), end = case
     points = grid(path, end)
     options = dict(algorithm_type="sde-dpmsolver++", solver_order=order, solver_type=kind)
     theirs = dpm_multistep(monkeypatch, points, end, lower, **options)
@@ -238,14 +238,16 @@ def dpm_singlestep(monkeypatch, points, end, order, form):
     return theirs
 
 
-@pytest.mark.parametrize(
-    ("order", "form", "end"),
-    [(o, "++", e) for o in (1, 2, 3) for e in ("0", "open")]
-    + [(o, "original", "open") for o in (1, 2, 3)],  # theirs refuses 0 here
+@each(
+    case=[  # theirs refuses 0 in the original form
+        *itertools.product([1, 2, 3], ["++"], ENDS),
+        *itertools.product([1, 2, 3], ["original"], ["open"]),
+    ],
+    path=ON,
 )
-@on_vp_and_flow
-def test_dpm_singlestep_equals_diffusers(path, order, form, end, monkeypatch):
+def test_dpm_singlestep_equals_diffusers(case, path, monkeypatch):
     """Stages too. At order 3 theirs takes 2S's rule for its second stage; the paper's is its 'heun' one."""
+    order, form, end = case
     points, cut = interleaved(path, order, end)
     theirs = dpm_singlestep(monkeypatch, cut, end, order, form)
     ours = our_states(DPMSolver(order, form), points)
@@ -271,14 +273,14 @@ def test_single_step_dpm_is_one_method_by_two_names(path, order):
 # --------------------------------------------------------------------------------------------- UniPC
 
 
-@pytest.mark.parametrize("corrector", [True, False])
-@pytest.mark.parametrize("variant", ["bh1", "bh2"])
-@pytest.mark.parametrize(
-    ("end", "lower"), [("0", True), ("open", False), ("open", True)], ids=["0", "open", "lowered"]
+@each(
+    case=itertools.product([1, 2, 3], [("0", True), ("open", False), ("open", True)]),
+    variant=["bh1", "bh2"],
+    corrector=[True, False],
+    path=ON,
 )
-@pytest.mark.parametrize("order", [1, 2, 3])
-@on_vp_and_flow
-def test_unipc_equals_diffusers(path, order, end, lower, variant, corrector):
+def test_unipc_equals_diffusers(case, path, variant, corrector):
+    order, (end, lower) = case
     points = grid(path, end)
     theirs = loaded(unipc(points, order, variant, corrector, lower), points)
     ours = UniPC(order, variant, corrector, lower_order_final=lower)
@@ -372,11 +374,10 @@ def test_euler_ancestral_equals_diffusers(monkeypatch):
 # ----------------------------------------------------------------------------------- DEIS, SA-Solver
 
 
-@lowered_or_not
-@pytest.mark.parametrize("order", [1, 2, 3])
-@on_vp_and_flow
-def test_deis_equals_diffusers(path, order, lower):
+@each(case=itertools.product([1, 2, 3], LOWERED), path=ON)
+def test_deis_equals_diffusers(case, path):
     """logrho is the polynomial in λ. Its table cannot end at 0: log 0 would make it NaN."""
+    order, lower = case
     points = grid(path, "open")
     theirs = diffusers.DEISMultistepScheduler(
         prediction_type="sample",
@@ -419,13 +420,13 @@ def without_its_second_order(theirs, monkeypatch):
     return theirs
 
 
-@lowered_or_not
-@pytest.mark.parametrize("tau", [0.0, 0.6, 1.0])
-@pytest.mark.parametrize(
-    ("predictor", "corrector"), [(1, 1), (2, 1), (1, 2), (2, 2), (3, 3), (3, 4)]
+@each(
+    case=itertools.product([(1, 1), (2, 1), (1, 2), (2, 2), (3, 3), (3, 4)], [0.0, 0.6, 1.0]),
+    lower=LOWERED,
+    path=ON,
 )
-@on_vp_and_flow
-def test_sa_solver_equals_diffusers(path, predictor, corrector, tau, lower, monkeypatch):
+def test_sa_solver_equals_diffusers(case, path, lower, monkeypatch):
+    (predictor, corrector), tau = case
     points = grid(path, "open")
     ours = our_states(SASolver(predictor, corrector, tau, lower_order_final=lower), points)
     theirs = sa_solver(monkeypatch, points, predictor, corrector, tau, lower)

@@ -1,10 +1,11 @@
 """ER-SDE against the paper's algorithm 3, with its integrals by SciPy's adaptive quadrature."""
 
+import itertools
 import math
 from itertools import pairwise
 
-import pytest
 import torch
+from product import each
 from scipy.integrate import quad
 
 from sampling_kit.schedulers.path import VE, Flow
@@ -44,10 +45,9 @@ def algorithm_3(phi, order, y):
     return y
 
 
-@pytest.mark.parametrize("path", [VE(), Flow()], ids=["VE", "flow"])
-@pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("order", [1, 2, 3])
-def test_every_order_is_the_paper_s(path, scale, order):
+@each(case=itertools.product([1, 2, 3], SCALES), path=[VE(), Flow()])
+def test_every_order_is_the_paper_s(case, path):
+    order, scale = case
     y = torch.linspace(-3, 3, 7).double()
     points = Points(path, KAPPAS)
     first, last = points[0], points[-1]

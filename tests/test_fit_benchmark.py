@@ -115,7 +115,7 @@ def test_making_fits_goes_on_where_it_was(tmp_path):
     )
     fits.add(tmp_path / "family.safetensors", made[0])
     fits.add(tmp_path / "family.safetensors", made[1])
-    assert fits.store.load(tmp_path / "family.safetensors").nfes == (3,)
+    assert fits.fit_files.load(tmp_path / "family.safetensors").nfes == (3,)
 
 
 def test_shipped_fits_say_what_they_are_of():

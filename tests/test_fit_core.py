@@ -7,11 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from product import each
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from sampling_kit.schedulers.denoiser.analytic import Gaussian
-from sampling_kit.schedulers.fit import store
+from sampling_kit.schedulers.fit import fit_files
 from sampling_kit.schedulers.fit.problem import Problem
 from sampling_kit.schedulers.measure.run_levels import plan_record
 from sampling_kit.schedulers.path import VE, VP, Flow, rescale
@@ -80,8 +81,7 @@ def two_m(n=5):
 # ---- tables
 
 
-@PATHS
-@pytest.mark.parametrize("solver", STILL, ids=repr)
+@each(solver=STILL, path=[VP(), VE(), Flow()])
 def test_every_deterministic_plan_is_a_table(solver, path):
     points, x = levels(path), normal(2, 3, 2, 2) * path.at(20.0).sigma
     plan, d = solver.plan(points), oracle(path, (3, 2, 2))
@@ -371,22 +371,22 @@ def file(tmp_path):
         FittedSolver(channels_mixed(two_m(5)), {"guidance": "CFG 2", "model": "abc"}),
         FittedSolver(table_of(HeunEDM().plan(levels(VE(), 4))), {"guidance": "none"}),
     ]
-    store.save(tmp_path / "fit.safetensors", fits)
+    fit_files.save(tmp_path / "fit.safetensors", fits)
     return tmp_path / "fit.safetensors", fits
 
 
 def changed(file, tensors=None, facts=None):
     with safe_open(file, "pt") as opened:
         kept = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        header = json.loads(opened.metadata()[store.HEADER])
+        header = json.loads(opened.metadata()[fit_files.FORMAT.header])
     for name, change in (tensors or {}).items():
         kept[name] = change(kept[name])
-    save_file(kept, file, {store.HEADER: json.dumps(header | (facts or {}))})
+    save_file(kept, file, {fit_files.FORMAT.header: json.dumps(header | (facts or {}))})
 
 
 def test_a_family_comes_back_as_it_was(file):
     path, fits = file
-    family = store.load(path)
+    family = fit_files.load(path)
     assert family.nfes == (5, 7)
     for fit in fits:
         found = family.at(fit.table.nfe)
@@ -395,7 +395,7 @@ def test_a_family_comes_back_as_it_was(file):
     with pytest.raises(ValueError, match="the file holds 5, 7"):
         family.at(6)
     with pytest.raises(ValueError, match="one fit per number"):
-        store.save(path, [fits[0], fits[0]])
+        fit_files.save(path, [fits[0], fits[0]])
 
 
 def nan(t):
@@ -420,7 +420,7 @@ def nan(t):
 def test_a_damaged_file_is_refused(file, change, reason):
     changed(file[0], **change)
     with pytest.raises(ValueError, match=reason) as caught:
-        store.load(file[0])
+        fit_files.load(file[0])
     assert "fit.safetensors" in str(caught.value)
 
 
@@ -428,14 +428,16 @@ def test_what_is_no_fit_is_refused(tmp_path):
     for name, content in (("cut", b"\x10\0\0"), ("text", b"{" * 100)):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=name):
-            store.load(tmp_path / name)
+            fit_files.load(tmp_path / name)
     save_file({"a": torch.zeros(1)}, tmp_path / "other")
-    with pytest.raises(ValueError, match="holds no fitted solver"):
-        store.load(tmp_path / "other")
+    with pytest.raises(
+        ValueError, match="not a usable fitted solver: it holds none; Save Fitted Solver"
+    ):
+        fit_files.load(tmp_path / "other")
 
 
 def test_another_model_is_noticed(file):
-    card = store.load(file[0]).at(5).card
-    assert store.differences(card, model="abc", guidance="CFG 2", path=None) == []
-    found = store.differences(card, model="def", guidance="CFG 3")
+    card = fit_files.load(file[0]).at(5).card
+    assert fit_files.differences(card, model="abc", guidance="CFG 2", path=None) == []
+    found = fit_files.differences(card, model="def", guidance="CFG 3")
     assert [("abc" in s, "def" in s) for s in found] == [(True, True), (False, False)]

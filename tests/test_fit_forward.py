@@ -10,10 +10,14 @@ import torch
 
 from sampling_kit.benchmarks import problems
 from sampling_kit.schedulers.denoiser.analytic import Gaussian
-from sampling_kit.schedulers.fit import bands, forward, store
+from sampling_kit.schedulers.fit import bands, forward
 from sampling_kit.schedulers.fit.ends import from_noise
-from sampling_kit.schedulers.fit.forward import Forward, Name, fit, moved, names
+from sampling_kit.schedulers.fit.forward import Forward
+from sampling_kit.schedulers.fit.jacobian import columns
 from sampling_kit.schedulers.fit.problem import Problem, choose
+from sampling_kit.schedulers.fit.run_fit import run_fit
+from sampling_kit.schedulers.fit.table_numbers import Name, mean, moved, names
+from sampling_kit.schedulers.fit.track import tracked
 from sampling_kit.schedulers.noise_schedule import EDM
 from sampling_kit.schedulers.path import VE, VP, Flow, rescale
 from sampling_kit.schedulers.points import Points
@@ -79,7 +83,8 @@ def pictures(teacher, n=12):
 def test_the_start_is_the_solver_itself():
     problem = vectors()
     table = start()
-    states = list(forward.states(problem, table, dataclasses.replace(QUICK, numbers=0)))
+    states = []
+    run_fit(problem, table, dataclasses.replace(QUICK, numbers=0), states.append)
     assert [s.table for s in states] == [table]
     assert moved(table, 4, np.zeros(len(names(table, 4)))) == table
     assert states[0].before == states[0].after
@@ -107,12 +112,12 @@ def test_every_number_of_a_row_enters_where_it_says():
     """Columns of the Jacobian against whole runs, of a table told a first level below its start."""
     problem, table = vectors(), from_noise(start(4, top=40.0), 80.0)
     rows, window = torch.arange(3), 3
-    course = forward.whole(problem, table, rows)
+    course = tracked(problem, table, rows)
     assert torch.allclose(course.y[-1], problem.run(table, rows), rtol=0, atol=1e-12)
     zero = np.zeros(len(names(table, window)))
     settings = Forward(window=window, probe=1e-4)
-    columns = forward.columns(problem, table, zero, rows, course, settings)
-    for i, found in enumerate(columns):
+    slopes = columns(problem, table, zero, rows, course, settings.window, settings.probe)
+    for i, found in enumerate(slopes):
         step = zero.copy()
         step[i] = 1e-5
         ends = [problem.run(moved(table, window, sign * step), rows) for sign in (1, -1)]
@@ -128,10 +133,10 @@ def test_perturbed_runs_share_their_calls():
         problem, calls = vectors(), []
         problem.batch, field = batch, problem.field
         problem.field = lambda x, s, r, f=field, c=calls: (c.append(r.tolist()), f(x, s, r))[1]
-        course = forward.whole(problem, table, rows)
+        course = tracked(problem, table, rows)
         zero = np.zeros(len(names(table, 3)))
-        columns = forward.columns(problem, table, zero, rows, course, settings)
-        answers.append((columns, len(calls), problem.evaluations))
+        slopes = columns(problem, table, zero, rows, course, settings.window, settings.probe)
+        answers.append((slopes, len(calls), problem.evaluations))
         assert all(call == rows.tolist() * (len(call) // 3) for call in calls)
         assert max(map(len, calls)) == batch
     (alone, many, spent), (together, few, same) = answers
@@ -143,7 +148,7 @@ def test_perturbed_runs_share_their_calls():
 def test_the_first_level_is_fitted_too():
     """Down, by as much as it gains; not above the start, and not where it is pure noise."""
     problem = vectors()
-    state = fit(problem, start(3), QUICK)
+    state = run_fit(problem, start(3), QUICK)
     assert state.table.start == 80 and state.table.levels[0] < 60
     higher = [0.5 if name == Name("level", 0) else 0.0 for name in names(start(), 4)]
     assert moved(start(), 4, np.array(higher)) == start()
@@ -156,21 +161,21 @@ def test_the_mean_of_two_fits():
     a = from_noise(start(4, top=40.0), 80.0)
     change = 0.1 * normal(len(names(a, 4)), seed=2).numpy()
     b = moved(a, 4, change)
-    found, half = forward.mean(a, b), moved(a, 4, change / 2)
+    found, half = mean(a, b), moved(a, 4, change / 2)
     assert found.levels == pytest.approx(half.levels) and found.x == pytest.approx(half.x)
     for row, wanted in zip(found.d, half.d, strict=True):
         assert row == pytest.approx(wanted, abs=1e-12)
-    assert forward.mean(a, a) == a
+    assert mean(a, a) == a
     eye = np.tile(np.eye(3), (1, 2, 1, 1))
     mixed = dataclasses.replace(a, mix=(Mix((0.0, 1.0), eye[:0], eye), None, None, None))
-    assert np.array_equal(forward.mean(a, mixed).mix[0].d, eye / 2)
+    assert np.array_equal(mean(a, mixed).mix[0].d, eye / 2)
     with pytest.raises(ValueError, match="different starts"):
-        forward.mean(a, start(4, top=40.0))
+        mean(a, start(4, top=40.0))
 
 
 def test_a_larger_delta_lets_outliers_count():
     errors = np.array([0.1, 0.1, 0.1, 2.0])
-    state = forward.begin(vectors(), start(), QUICK)
+    state = QUICK.begin(vectors(), start())
     state = dataclasses.replace(state, errors=errors)
     small, large = (forward.delta(state, Forward(huber=h)) for h in (1.0, 100.0))
     assert small == pytest.approx(0.1) and large == pytest.approx(10.0)
@@ -183,7 +188,7 @@ def test_a_known_solver_is_found_again():
     true = start(4)
     wrong = moved(true, 2, np.array([0 if n.kind == "level" else 0.05 for n in names(true, 2)]))
     problem = vectors(teacher=true)
-    state = fit(problem, wrong, dataclasses.replace(QUICK, numbers=8, window=2))
+    state = run_fit(problem, wrong, dataclasses.replace(QUICK, numbers=8, window=2))
     assert state.after["rmse"] < 1e-3 * state.before["rmse"]
 
 
@@ -192,7 +197,7 @@ def test_the_last_row_is_exact_in_one_move():
     true = start(3)
     d = [*true.d[:-1], (true.d[-1][0] + 0.2, 0.1)]
     problem = vectors(teacher=true)
-    state = fit(
+    state = run_fit(
         problem, dataclasses.replace(true, d=tuple(d)), dataclasses.replace(QUICK, numbers=4)
     )
     assert state.after["rmse"] < 1e-2 * state.before["rmse"]
@@ -203,7 +208,7 @@ def test_the_path_does_not_matter(path):
     here, there = vectors(), vectors(path)
     c = rescale(VE().at(80.0), path)[1]
     there.start, there.end = here.start * c, here.end
-    a, b = (fit(p, start(), dataclasses.replace(QUICK, numbers=2)) for p in (here, there))
+    a, b = (run_fit(p, start(), dataclasses.replace(QUICK, numbers=2)) for p in (here, there))
     assert b.table.levels == pytest.approx(a.table.levels, rel=1e-5)
     assert b.table.x == pytest.approx(a.table.x, rel=1e-5, abs=1e-6)
     assert b.after["rmse"] == pytest.approx(a.after["rmse"], rel=1e-5)
@@ -214,7 +219,7 @@ def test_the_path_does_not_matter(path):
 )
 def test_any_deterministic_solver_is_a_start(solver):
     problem = vectors(n=12)
-    state = fit(problem, start(3, solver), dataclasses.replace(QUICK, numbers=1))
+    state = run_fit(problem, start(3, solver), dataclasses.replace(QUICK, numbers=1))
     assert state.after["rmse"] <= state.before["rmse"]
 
 
@@ -240,7 +245,7 @@ def test_on_the_mixture_it_beats_dpm_solver():
     problem = hard_mixture()
     table = table_of(DPMSolverMultistep().plan(space(EDM(sigma_min=0.01), 5, Karras(7.0)).on(VE())))
     problem.evaluations = 96 * 20  # as if by a teacher of 20 evaluations
-    state = fit(problem, table, Forward(numbers=12))
+    state = run_fit(problem, table, Forward(numbers=12))
     others = torch.arange(96, 160)
     assert near(problem, table, others) <= 0.05
     assert near(problem, state.table, others) >= 0.6
@@ -277,7 +282,7 @@ def test_bands_of_the_last_row_are_found_again():
     d = 0.1 * normal(2, 5, 3, 3, seed=4).numpy()
     mixed = dataclasses.replace(true, mix=(None, None, Mix(bands.KNOTS, np.zeros((0, 5, 3, 3)), d)))
     problem = pictures(mixed)
-    state = fit(problem, true, Forward(numbers=0, bands=3, images=4))
+    state = run_fit(problem, true, Forward(numbers=0, bands=3, images=4))
     assert state.after["rmse"] < 0.1 * state.before["rmse"]
 
 
@@ -285,9 +290,9 @@ def test_bands_gain_where_frequencies_differ():
     """Against the exact solution: what numbers alone reach, bands go below."""
     problem = pictures(start(60))
     table = start(4, AdamsBashforth(max_order=2, weights="constant"))
-    plain = fit(problem, table, Forward(numbers=4, bands=0, images=6, budget=10**6))
+    plain = run_fit(problem, table, Forward(numbers=4, bands=0, images=6, budget=10**6))
     problem.evaluations = 0
-    both = fit(problem, table, Forward(numbers=4, bands=2, images=6, budget=10**6))
+    both = run_fit(problem, table, Forward(numbers=4, bands=2, images=6, budget=10**6))
     assert both.records[:4] == plain.records
     assert both.after["rmse"] < 0.7 * plain.after["rmse"]
     assert any(both.table.mix)
@@ -299,7 +304,7 @@ def test_bands_gain_where_frequencies_differ():
 def test_it_never_loses_and_reports_what_it_did():
     problem = vectors()
     seen = []
-    state = fit(problem, start(), QUICK, progress=seen.append)
+    state = run_fit(problem, start(), QUICK, progress=seen.append)
     assert seen[-1] is state and len(seen) == 1 + len(state.records)
     errors = [s.after["rmse"] for s in seen]
     assert max(errors) == errors[0]
@@ -310,14 +315,14 @@ def test_it_never_loses_and_reports_what_it_did():
 
 def test_a_perfect_start_stays_and_stops_early():
     problem = vectors(teacher=start())
-    state = fit(problem, start(), dataclasses.replace(QUICK, numbers=20))
+    state = run_fit(problem, start(), dataclasses.replace(QUICK, numbers=20))
     assert state.table == start() and len(state.records) == 3
 
 
 def test_the_budget_is_kept():
     for budget in (700, 1500, 3000):
         problem = vectors()
-        state = fit(problem, start(), dataclasses.replace(QUICK, numbers=9, budget=budget))
+        state = run_fit(problem, start(), dataclasses.replace(QUICK, numbers=9, budget=budget))
         assert state.evaluations <= max(budget, 40)
         assert problem.evaluations == state.evaluations
 
@@ -325,17 +330,17 @@ def test_the_budget_is_kept():
 def test_images_are_those_that_the_budget_pays_for():
     for budget in (2000, 4000):
         problem = vectors(n=90)
-        state = fit(problem, start(), Forward(numbers=2, budget=budget))
+        state = run_fit(problem, start(), Forward(numbers=2, budget=budget))
         assert len(state.records) == 2 and 0.85 * budget < state.evaluations <= budget
     problem = vectors(n=90)
     few = Forward(numbers=2, budget=100)
-    assert forward.affordable(problem, forward.begin(problem, start(), few), few) == forward.LEAST
+    assert forward.affordable(problem, few.begin(problem, start()), few) == forward.LEAST
 
 
 def test_cost_is_what_a_move_costs():
     for kind, problem in (("numbers", vectors()), ("bands", pictures(start(40)))):
         settings = dataclasses.replace(QUICK, images=3)
-        state = forward.begin(problem, start(), settings)
+        state = settings.begin(problem, start())
         expected = forward.cost(kind, problem, state.table, settings)
         forward.MOVES[kind](problem, state, settings)
         assert problem.evaluations - state.evaluations == expected
@@ -349,29 +354,29 @@ class Stopped(Exception):
 def test_a_stopped_fit_goes_on_bit_for_bit(kept, tmp_path):
     settings = Forward(numbers=3, bands=2, images=4, budget=10**6)
     make = lambda: pictures(start(40))  # noqa: E731
-    whole = fit(make(), start(4), settings)
+    whole = run_fit(make(), start(4), settings)
     file = tmp_path / "state.safetensors"
 
     def progress(state):
-        store.save_state(file, state)
+        forward.save(file, state)
         if len(state.records) == kept:
             raise Stopped
 
     with pytest.raises(Stopped):
-        fit(make(), start(4), settings, progress)
-    state = store.load_state(file)
+        run_fit(make(), start(4), settings, progress)
+    state = forward.load(file)
     assert len(state.records) == kept
-    again = fit(make(), start(4), settings, state=state)
+    again = run_fit(make(), start(4), settings, state=state)
     assert again.table == whole.table and again.records == whole.records
     assert np.array_equal(again.errors, whole.errors)
 
 
 def test_a_move_that_failed_is_kept_and_read(tmp_path):
     """Its error is infinite, which JSON has no number for."""
-    state = forward.begin(pictures(start(40)), start(4), Forward())
-    failed = forward.Record("numbers", 9, np.inf, np.inf, 0.1, False)
-    store.save_state(tmp_path / "state", replace(state, records=(failed,)))
-    assert store.load_state(tmp_path / "state").records == (failed,)
+    state = Forward().begin(pictures(start(40)), start(4))
+    failed = forward.Move("numbers", 9, np.inf, np.inf, 0.1, False)
+    forward.save(tmp_path / "state", replace(state, records=(failed,)))
+    assert forward.load(tmp_path / "state").records == (failed,)
 
 
 def test_it_stops_in_the_middle_of_a_move():
@@ -386,7 +391,7 @@ def test_it_stops_in_the_middle_of_a_move():
     problem = vectors()
     problem.check = check
     with pytest.raises(Stopped):
-        fit(problem, start(), QUICK)
+        run_fit(problem, start(), QUICK)
     assert calls == 21
 
 
@@ -395,7 +400,7 @@ def test_it_is_the_same_twice_and_in_any_batches():
     for batch in (64, 64, 5):
         problem = vectors()
         problem.batch = batch
-        tables.append(fit(problem, start(), dataclasses.replace(QUICK, numbers=2)).table)
+        tables.append(run_fit(problem, start(), dataclasses.replace(QUICK, numbers=2)).table)
     assert tables[0] == tables[1]
     assert tables[2].x == pytest.approx(tables[0].x, rel=1e-6, abs=1e-9)
 
@@ -404,7 +409,7 @@ def test_a_start_that_fails_is_refused():
     problem = vectors()
     problem.field = lambda x, s, rows: x * math.nan
     with pytest.raises(ValueError, match="from another solver"):
-        fit(problem, start(), QUICK)
+        run_fit(problem, start(), QUICK)
 
 
 def test_a_candidate_that_fails_is_passed_over():
@@ -413,7 +418,7 @@ def test_a_candidate_that_fails_is_passed_over():
     field, limit = problem.field, 1.05 * float(problem.start.abs().max())
     problem.field = lambda x, s, rows: field(x, s, rows) if x.abs().max() < limit else x * math.nan
     wild = dataclasses.replace(QUICK, probe=0.4)
-    state = fit(problem, start(), wild)
+    state = run_fit(problem, start(), wild)
     assert math.isfinite(state.after["rmse"]) and np.isfinite(state.matrix).all()
 
 
@@ -422,7 +427,7 @@ def test_one_outlier_does_not_rule():
     problem = vectors()
     problem.end = problem.end.clone()
     problem.end[[2, 20]] += 30.0
-    state = fit(problem, start(), QUICK)
+    state = run_fit(problem, start(), QUICK)
     assert state.after["median"] < 0.5 * state.before["median"]
 
 
@@ -432,7 +437,7 @@ def test_video_latents():
     flat = problem.field
     problem.field = lambda x, s, rows: video(flat(x.reshape(-1, 3, 8, 8), s, rows))
     problem.start, problem.end = video(problem.start), video(problem.end)
-    state = fit(problem, start(3), Forward(numbers=1, bands=1, images=4))
+    state = run_fit(problem, start(3), Forward(numbers=1, bands=1, images=4))
     assert [r.kind for r in state.records] == ["numbers", "bands"]
     assert state.after["rmse"] < state.before["rmse"]
     fitted = FittedSolver(state.table)

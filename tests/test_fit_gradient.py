@@ -13,7 +13,10 @@ from torch.utils._pytree import tree_map
 
 from sampling_kit.schedulers.denoiser.network import Config, Network
 from sampling_kit.schedulers.fit import gradient
-from sampling_kit.schedulers.fit.problem import Problem
+from sampling_kit.schedulers.fit.corrections import Corrections, table_from
+from sampling_kit.schedulers.fit.problem import Problem, summary
+from sampling_kit.schedulers.fit.run_fit import run_fit
+from sampling_kit.schedulers.fit.run_through import run_through
 from sampling_kit.schedulers.noise import PerImageNoise
 from sampling_kit.schedulers.path import VE, VP, Flow, rescale
 from sampling_kit.schedulers.points import Points
@@ -58,15 +61,15 @@ def settings(**changes: object) -> gradient.Gradient:
 
 @pytest.fixture(scope="module")
 def state(problem, start):
-    return gradient.fit(problem, start, settings())
+    return run_fit(problem, start, settings())
 
 
 def test_iteration_0_is_the_start(problem, start):
-    state = gradient.begin(problem, start, settings())
-    assert gradient.table_from(state) is start
-    numbers = gradient.Numbers(start, state.numbers, state.factors)
+    state = settings().begin(problem, start)
+    assert table_from(state.corrections) is start
+    numbers = Corrections(start, state.numbers, state.factors)
     torch.testing.assert_close(
-        gradient.run(problem, numbers, problem.held), problem.run(start, problem.held)
+        run_through(problem, numbers, problem.held), problem.run(start, problem.held)
     )
 
 
@@ -74,17 +77,17 @@ def test_a_fit_is_better_and_is_what_its_table_does(problem, start, state):
     assert state.after["rmse"] < 0.5 * state.before["rmse"]
     assert state.after["median"] < 0.5 * state.before["median"]
     errors = problem.errors(state.table, problem.held)
-    assert gradient.summary(errors)["rmse"] == pytest.approx(state.after["rmse"], rel=1e-9)
-    numbers = gradient.Numbers(start, state.numbers, state.factors)
-    made = gradient.table_from(state)
+    assert summary(errors)["rmse"] == pytest.approx(state.after["rmse"], rel=1e-9)
+    numbers = Corrections(start, state.numbers, state.factors)
+    made = table_from(state.corrections)
     torch.testing.assert_close(
-        gradient.run(problem, numbers, problem.held), problem.run(made, problem.held)
+        run_through(problem, numbers, problem.held), problem.run(made, problem.held)
     )
     assert made.levels != start.levels and any(mix for mix in made.mix)
 
 
 def test_gradients_are_those_of_differences(problem, start):
-    state = gradient.begin(problem, start, settings())
+    state = settings().begin(problem, start)
     generator = torch.Generator().manual_seed(1)
     state = replace(
         state,
@@ -93,16 +96,17 @@ def test_gradients_are_those_of_differences(problem, start):
             for n, t in state.numbers.items()
         },
     )
-    rows, delta = problem.train[:4], 0.05
+    rows = problem.train[:4]
+    delta = settings().huber * state.before["median"]
 
     def loss(name: str, index: tuple[int, ...], by: float) -> float:
         values = {n: t.clone() for n, t in state.numbers.items()}
         values[name][index] += by
-        ends = gradient.run(problem, gradient.Numbers(start, values, state.factors), rows)
+        ends = run_through(problem, Corrections(start, values, state.factors), rows)
         q = (ends - problem.target(rows)).flatten(1).square().mean(1)
         return float((2 * delta * ((q + delta**2).sqrt() - delta)).mean())
 
-    found = gradient.gradient(problem, state, rows, delta, settings())
+    found = gradient.gradient(problem, state, rows, settings())
     for name, index in (
         ("levels", (0,)), ("levels", (2,)), ("x", (0,)), ("weights.0", (1,)), ("weights.3", (0,)),
         ("bands.1", (0, 1, 2)), ("bands.3", (3, 0, 7)),
@@ -114,7 +118,7 @@ def test_gradients_are_those_of_differences(problem, start):
 def test_a_look_that_failed_is_kept_and_read(start, state, tmp_path):
     """Its error is infinite, which JSON has no number for."""
     file = tmp_path / "state.safetensors"
-    failed = gradient.Record("gradient", 10, 100, float("inf"), float("inf"), False)
+    failed = gradient.Look("gradient", 10, 100, float("inf"), float("inf"), False)
     gradient.save(file, replace(state, records=(*state.records, failed)), settings())
     assert gradient.load(file, start, settings()).records == (*state.records, failed)
 
@@ -122,16 +126,16 @@ def test_a_look_that_failed_is_kept_and_read(start, state, tmp_path):
 def test_an_interrupted_fit_goes_on_bit_for_bit(problem, start, state, tmp_path):
     file = tmp_path / "state.safetensors"
 
-    def stop(at: gradient.State) -> None:
+    def stop(at: gradient.GradientState) -> None:
         gradient.save(file, at, settings())
         if at.iteration == 15:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        gradient.fit(problem, start, settings(), stop)
+        run_fit(problem, start, settings(), stop)
     begun = gradient.load(file, start, settings())
     assert begun.iteration == 15
-    went_on = gradient.fit(problem, start, settings(), state=begun)
+    went_on = run_fit(problem, start, settings(), state=begun)
     assert went_on.table == state.table
     with pytest.raises(ValueError, match="other settings"):
         gradient.load(file, start, settings(batch=4))
@@ -143,7 +147,7 @@ def test_an_interrupted_fit_goes_on_bit_for_bit(problem, start, state, tmp_path)
 def test_it_is_never_worse_than_the_start(problem, start):
     """A rate that ruins everything returns the start itself, and stops early."""
     wild = settings(level_rate=1.0, weight_rate=10.0, band_rate=10.0, patience=2, iterations=100)
-    state = gradient.fit(problem, start, wild)
+    state = run_fit(problem, start, wild)
     assert state.table is start and state.after == state.before
     assert state.iteration == 10
 
@@ -151,18 +155,18 @@ def test_it_is_never_worse_than_the_start(problem, start):
 def test_a_model_without_gradients_is_refused(problem, start):
     blind = replace(problem, field=lambda x, s, rows: toy(x, s, rows).detach())
     with pytest.raises(ValueError, match=r"cannot be differentiated .* forward only"):
-        gradient.fit(blind, start, settings())
+        run_fit(blind, start, settings())
     with torch.inference_mode():
         weight = torch.ones(1).double()
     quantised = replace(problem, field=lambda x, s, rows: toy(x, s, rows) * weight)
     with pytest.raises(ValueError, match="cannot be differentiated"), torch.inference_mode():
-        gradient.fit(quantised, start, settings())
+        run_fit(quantised, start, settings())
 
 
 def test_it_runs_inside_inference_mode(problem, start):
     with torch.inference_mode():
         inside = replace(problem, start=problem.start.clone(), end=problem.end.clone())
-        state = gradient.fit(inside, start, settings(iterations=5))
+        state = run_fit(inside, start, settings(iterations=5))
     assert state.after["rmse"] < state.before["rmse"]
 
 
@@ -170,7 +174,7 @@ def test_levels_stay_where_the_field_has_no_slope_in_them(problem, start):
     by_table = replace(
         problem, field=lambda x, s, rows: toy(x, s.item() if isinstance(s, Tensor) else s, rows)
     )
-    state = gradient.fit(by_table, start, settings(iterations=5))
+    state = run_fit(by_table, start, settings(iterations=5))
     assert state.table.levels == start.levels and state.after["rmse"] < state.before["rmse"]
 
 
@@ -181,7 +185,7 @@ def test_features_count(problem, start):
         seen.append(len(x))
         return x.mean((2, 3))
 
-    state = gradient.fit(problem, start, settings(iterations=5), features=features)
+    state = run_fit(replace(problem, features=features), start, settings(iterations=5))
     assert seen and state.after["rmse"] < state.before["rmse"]
 
 
@@ -196,9 +200,9 @@ def test_one_fit_on_every_path(problem, start, path):
 
     c = rescale(VE().at(20.0), path)[1]
     other = replace(problem, path=path, field=field, start=problem.start * c)
-    states = [gradient.begin(p, start, settings()) for p in (problem, other)]
+    states = [settings().begin(p, start) for p in (problem, other)]
     a, b = (
-        gradient.gradient(p, s, p.train[:4], 0.05, settings())
+        gradient.gradient(p, s, p.train[:4], settings())
         for p, s in zip((problem, other), states, strict=True)
     )
     for name in a:
@@ -212,17 +216,17 @@ def test_three_dimensions_have_no_bands_and_five_have(problem, start):
         start=problem.start.flatten(2),
         end=problem.end.flatten(2),
     )
-    assert not any(gradient.fit(flat, start, settings(iterations=5)).table.mix)
+    assert not any(run_fit(flat, start, settings(iterations=5)).table.mix)
     video = replace(
         problem,
         field=lambda x, s, rows: toy(x[:, :, 0], s, rows)[:, :, None],
         start=problem.start[:, :, None],
         end=problem.end[:, :, None],
     )
-    found = gradient.fit(video, start, settings(iterations=5))
+    found = run_fit(video, start, settings(iterations=5))
     assert all(found.table.mix)
     assert found.after["rmse"] == pytest.approx(
-        gradient.fit(problem, start, settings(iterations=5)).after["rmse"], rel=1e-6
+        run_fit(problem, start, settings(iterations=5)).after["rmse"], rel=1e-6
     )
 
 
@@ -278,7 +282,7 @@ def test_the_peak_is_that_of_one_evaluation():
     problem = Problem(VE(), field, 20.0, x, x / 20, torch.arange(8), torch.arange(8))
     for kappas in (KAPPAS, (20.0, 12.0, 8.0, 5.0, 3.0, 1.5, 0.8, 0.4, 0.1, 0.0)):
         table = table_of(DDIM().plan(Points(VE(), kappas)))
-        state = gradient.begin(problem, table, settings())
+        state = settings().begin(problem, table)
         with Peak() as whole:
-            gradient.gradient(problem, state, torch.arange(8), 0.1, settings())
+            gradient.gradient(problem, state, torch.arange(8), settings())
         assert whole.most <= 1.3 * one.most, (table.nfe, whole.most / one.most)

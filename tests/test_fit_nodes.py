@@ -15,10 +15,11 @@ from PIL import Image
 from sampling_kit.headless.cli import main
 from sampling_kit.headless.context import Context, use
 from sampling_kit.headless.registry import registry
-from sampling_kit.nodes.fit import fit_solver as nodes
 from sampling_kit.nodes.fit import fitted_solver as fitted
+from sampling_kit.nodes.fit import recording as recordings
+from sampling_kit.nodes.fit.fit_solver import fitted as fitted_for
 from sampling_kit.nodes.host.alone import fit_field as host
-from sampling_kit.schedulers.fit import compare, grid, store
+from sampling_kit.schedulers.fit import compare, fit_files, grid
 from sampling_kit.schedulers.fit.forward import Forward
 from sampling_kit.schedulers.path import VE
 from sampling_kit.schedulers.solver import DDIM, AdamsBashforth, DPMSolverMultistep
@@ -200,18 +201,18 @@ def test_an_interrupted_fit_goes_on_and_a_done_one_is_read():
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        nodes.fitted(recording, settings, 4, HELD, tell=stop)
+        fitted_for(recording, settings, 4, HELD, tell=stop)
     assert "held-out error" in told[0]
     found = calls(guider)
-    rest = nodes.fitted(recording, settings, 4, HELD)
+    rest = fitted_for(recording, settings, 4, HELD)
     spent = len(found)
     elsewhere = recording_of(guider, folder="other")
     found.clear()
-    whole = nodes.fitted(elsewhere, settings, 4, HELD)
+    whole = fitted_for(elsewhere, settings, 4, HELD)
     assert len(found) > 1.3 * spent
     assert rest.table == whole.table
     found.clear()
-    again = nodes.fitted(recording, settings, 4, HELD)
+    again = fitted_for(recording, settings, 4, HELD)
     assert (
         not found and again.table == rest.table and dict(again.card)["after"] == rest.card["after"]
     )
@@ -231,7 +232,7 @@ def fits(tmp_path_factory):
         few(patch)
         recording = recording_of(guider_of())
         settings = Forward(numbers=1, bands=0, images=4)
-        return [nodes.fitted(recording, settings, n, HELD) for n in (4, 5)]
+        return [fitted_for(recording, settings, n, HELD) for n in (4, 5)]
 
 
 def test_one_file_holds_a_family(fits, folders):
@@ -240,7 +241,7 @@ def test_one_file_holds_a_family(fits, folders):
     assert (
         name == "mine/a.safetensors" and (folders / "models/solvers/mine/a.safetensors").is_file()
     )
-    assert "mine/a.safetensors" in fitted.fit_files()
+    assert "mine/a.safetensors" in fitted.fit_names()
     for fit in fits:
         loaded, about = node("LoadFittedSolver", file=name, nfe=fit.table.nfe)
         assert loaded.table == fit.table and "CFG 2" in about
@@ -345,13 +346,13 @@ def test_guidance_that_remembers_is_refused():
 
 def test_gradients_refused_where_the_model_has_none(monkeypatch):
     recording = recording_of(guider_of())
-    real = nodes.with_field
+    real = recordings.with_field
 
     def quantised(*args):
         *most, then = args
         return real(*most, lambda ready: then(replace(ready, refusal="its weights are quantised")))
 
-    monkeypatch.setattr(nodes, "with_field", quantised)
+    monkeypatch.setattr(recordings, "with_field", quantised)
     with pytest.raises(
         ValueError,
         match="Gradient needs gradients through the MODEL, but its weights are quantised; use forward",
@@ -396,7 +397,7 @@ def test_the_command_does_the_whole_of_it(tmp_path):
     result = invoke("--embedded", "gaussian", "--cfg", 2, "--output", file, *ARGUMENTS)
     assert result.exit_code == 0, result.output
     assert "NFE 4: held-out RMSE" in result.output and "training-free pair" in result.output
-    family = store.load(file.with_suffix(".safetensors"))
+    family = fit_files.load(file.with_suffix(".safetensors"))
     assert family.nfes == (4, 5)
     assert Image.open(file.with_suffix(".png")).size == (960, 540)
     again = invoke("--embedded", "gaussian", "--cfg", 2, "--output", file, "--json", *ARGUMENTS)
@@ -426,7 +427,7 @@ def test_the_command_takes_the_guider_of_a_workflow(tmp_path):
     file.write_text(json.dumps(graph))
     result = invoke(file, "--output", tmp_path / "fit", *ARGUMENTS[2:], "--nfe", 4)
     assert result.exit_code == 0, result.output
-    assert store.load(tmp_path / "fit.safetensors").at(4).card["guidance"] == "CFG 1.5"
+    assert fit_files.load(tmp_path / "fit.safetensors").at(4).card["guidance"] == "CFG 1.5"
     del graph["r"]
     file.write_text(json.dumps(graph))
     result = invoke(file, "--output", tmp_path / "fit", *ARGUMENTS)

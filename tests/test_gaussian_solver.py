@@ -1,10 +1,12 @@
 """Gaussian Adams: exact for that Gaussian, and known solvers at both ends of the prior."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
+from product import each
 
 from sampling_kit.schedulers.denoiser import Gaussian, Mixture
 from sampling_kit.schedulers.path import VE, VP, Flow, SubVP
@@ -36,10 +38,12 @@ def ends(points, prior, mean):
     return start, end, oracle
 
 
-@on_every_path
-@pytest.mark.parametrize("coordinate", ["lambda", "log_sigma", "sigma", "index"])
-@pytest.mark.parametrize("residual", ["mean", "network"])
-def test_exact_for_its_gaussian_in_any_number_of_steps(path, residual, coordinate):
+@each(
+    case=itertools.product(["lambda", "log_sigma", "sigma", "index"], ["mean", "network"]),
+    path=[VP(), VE(), Flow(), SubVP()],
+)
+def test_exact_for_its_gaussian_in_any_number_of_steps(case, path):
+    coordinate, residual = case
     mean = torch.tensor([0.3, -1.0, 2.0]).double() * (residual == "mean")
     for prior in (0.3, 2.0):
         for n in (1, 2, 5):

@@ -12,9 +12,9 @@ from typing import ClassVar
 import pytest
 import torch
 from contracts import off
+from product import each
 
-from sampling_kit.nodes import NODES
-from sampling_kit.nodes.host.alone import guider as host
+from sampling_kit.nodes import NODES, host
 from sampling_kit.nodes.host.conditioning import class_conditioning
 from sampling_kit.schedulers.denoiser import Denoiser, Gaussian, Mixture
 from sampling_kit.schedulers.guidance import (
@@ -125,8 +125,7 @@ def state(batch=3, shape=SHAPE):
 every_rule = pytest.mark.parametrize("cls", ALL, ids=lambda c: c.__name__)
 
 
-@every_rule
-@pytest.mark.parametrize("path", [VE(), Flow()], ids=lambda p: p.name)
+@each(cls=ALL, path=[VE(), Flow()])
 def test_a_neutral_rule_is_off_bit_for_bit_and_costs_nothing(cls, path):
     world, y = World(path), state()
     bare = world.run(Guidance(), y)
@@ -184,8 +183,7 @@ def test_the_scale_means_the_same_on_every_path(cls):
     assert torch.allclose(on_ve, on_flow, rtol=1e-9, atol=1e-9)
 
 
-@every_rule
-@pytest.mark.parametrize("shape", [(2, 6), (3, 4, 4), (3, 2, 4, 4), (1, 24)], ids=str)
+@each(cls=ALL, shape=[(2, 6), (3, 4, 4), (3, 2, 4, 4), (1, 24)])
 def test_audio_pictures_video_and_packed_latents(cls, shape):
     """3-, 4- and 5-D; [B, 1, N] is how ComfyUI packs video with audio."""
     world, y = World(VE(), shape), state(2, shape)
@@ -229,8 +227,7 @@ def test_what_is_read_is_what_is_announced(cls):
     assert set(world.calls[0]) == run.branches(1.4) <= {COND} | rule.reads
 
 
-@every_rule
-@pytest.mark.parametrize("kind", ["eps", "v", "flow", "edm"])
+@each(cls=ALL, kind=["eps", "v", "flow", "edm"])
 def test_the_scale_does_not_depend_on_the_network_s_prediction(cls, kind):
     """D from a network of any kind is the same D, so the same guided D; papers differ on this."""
     world, y = World(VE()), state()

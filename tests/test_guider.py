@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from sampling_kit.nodes import NODES
-from sampling_kit.nodes.host.alone import guider as host
+from sampling_kit.nodes import NODES, host
 from sampling_kit.nodes.host.guidance_wire import brought_by, fit_mask, placed
 from sampling_kit.schedulers.guidance import (
     CFG,

@@ -1,16 +1,17 @@
 """Looking at models: prediction type, dtypes, precision, misfits, both loss conventions; no ComfyUI."""
 
+import itertools
 import json
 import math
 
 import numpy as np
 import pytest
 import torch
+from product import each
 
 from sampling_kit.benchmarks import v_identity
-from sampling_kit.nodes import NODES
+from sampling_kit.nodes import NODES, host
 from sampling_kit.nodes.denoiser.embedded import scenes
-from sampling_kit.nodes.host.alone import guider as host
 from sampling_kit.nodes.inspect import difference as inspect
 from sampling_kit.schedulers.denoiser.analytic import Gaussian, ImageSet, Mixture
 from sampling_kit.schedulers.denoiser.wrap import InDtype, Relabelled
@@ -56,10 +57,9 @@ def normal(seed, *shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("path", [VP(), VE(), Flow()], ids=lambda p: p.name)
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("kappa", [0.05, 1.0, 12.0])
-def test_the_target_is_what_a_perfect_network_outputs(kind, path, kappa):
+@each(path_and_kind=itertools.product([VP(), VE(), Flow()], KINDS), kappa=[0.05, 1.0, 12.0])
+def test_the_target_is_what_a_perfect_network_outputs(path_and_kind, kappa):
+    path, kind = path_and_kind
     if kind == "v" and path != VP():
         return
     p, prediction = path.at(kappa), Prediction(kind, 0.7)
@@ -72,8 +72,7 @@ def test_the_target_is_what_a_perfect_network_outputs(kind, path, kappa):
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("kappa", [0.05, 1.0, 12.0])
+@each(kind=KINDS, kappa=[0.05, 1.0, 12.0])
 def test_the_two_loss_conventions_differ_by_a_weight(kind, kappa):
     """‖x0(out) − x0‖² = b²·‖out − target‖², with b² = σ² for v and κ² for eps."""
     p, prediction = VP().at(kappa), Prediction(kind)
@@ -220,8 +219,7 @@ def test_any_number_of_dimensions(shape):
 # ------------------------------------------------------------------------------------ relabelled
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
-@pytest.mark.parametrize("kind", KINDS)
+@each(kind=KINDS, schedule=SCHEDULES.values())
 def test_a_network_read_as_what_it_is_is_the_denoiser(schedule, kind):
     denoiser, x0 = data("mixture", schedule.path.host)
     same = Relabelled(denoiser, Prediction(kind), schedule, Prediction(kind), schedule)

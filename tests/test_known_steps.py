@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from product import each
 from scipy.integrate import quad
 
 from sampling_kit.schedulers.denoiser import Gaussian
@@ -98,8 +99,7 @@ def test_tableaux_meet_the_order_conditions(name):
             assert value == pytest.approx(wanted, abs=1e-12), order
 
 
-@pytest.mark.parametrize("h", [0.01, 0.7, 4.0])
-@pytest.mark.parametrize("name", EXPONENTIAL)
+@each(name=EXPONENTIAL, h=[0.01, 0.7, 4.0])
 def test_exponential_methods_meet_the_order_conditions(name, h):
     """Σ b = ∫₀ʰ e^{u−h} du, and Σ b·c = ∫₀ʰ e^{u−h}·u/h du but for DPM-Solver-2, whose order is not stiff
     (Hochbruck & Ostermann 2005, table 2); every stage begins with the exact ∫₀^{ch}."""

@@ -1,9 +1,11 @@
 """Langevin predictor–corrector: the move against the paper and diffusers, marginals, order of draws."""
 
+import itertools
 import math
 
 import pytest
 import torch
+from product import each
 
 from sampling_kit.schedulers.denoiser import Gaussian
 from sampling_kit.schedulers.noise import PerImageNoise
@@ -40,8 +42,7 @@ def variance(p):
 # ------------------------------------------------------------------------------------------ the move
 
 
-@pytest.mark.parametrize("shape", [(7,), (3, 4, 4), (2, 3, 4, 4)])
-@on_every_path
+@each(path=PATHS, shape=[(7,), (3, 4, 4), (2, 3, 4, 4)])
 def test_the_move_is_the_paper_s(path, shape):
     """ε = 2(r‖z‖/‖g‖)², x + εg + √(2ε)z with the score g (alg. 4, α = 1), for each image by itself."""
     at, r = path.at(1.5), 0.2
@@ -119,13 +120,15 @@ def test_marginals_of_many_steps(path):
         assert float(end.square().mean()) == pytest.approx(expected, rel=0.06), solver
 
 
-@pytest.mark.parametrize(
-    ("predictor", "plain"),
-    [("reverse_sde", EulerMaruyama()), ("ancestral", DDPM()), ("ddim", DDIM())],
+@each(
+    case=itertools.product(
+        [("reverse_sde", EulerMaruyama()), ("ancestral", DDPM()), ("ddim", DDIM())],
+        [dict(corrector_steps=0), dict(snr=0.0)],
+    ),
+    path=PATHS,
 )
-@pytest.mark.parametrize("none", [dict(corrector_steps=0), dict(snr=0.0)], ids=str)
-@on_every_path
-def test_without_a_corrector_it_is_its_predictor(predictor, plain, none, path):
+def test_without_a_corrector_it_is_its_predictor(case, path):
+    (predictor, plain), none = case
     points = Points(path, (*levels(path, 6).kappas, 0.0))
     oracle, x = gaussian(path, (5,)), 20 * noise(2, 5)
     solver, seen = Langevin(predictor, **none), []

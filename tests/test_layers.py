@@ -14,7 +14,6 @@ CODE = [
     for p in sorted((ROOT / d).rglob("*.py"))
 ]
 CODE += [ROOT / "__init__.py"]
-named = dict(ids=lambda p: str(p.relative_to(ROOT)))
 
 
 def imports(path, top_level=False):
@@ -28,53 +27,68 @@ def imports(path, top_level=False):
             yield node.module or "", node.level
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in CODE if p.is_relative_to(ROOT / "schedulers")], **named
-)
-def test_the_engine_imports_torch_and_numpy_only(path):
-    depth = len(path.relative_to(ROOT / "schedulers").parts)
-    for module, level in imports(path, top_level=True):
-        if level == 0:
-            assert module.split(".")[0] in {*sys.stdlib_module_names, "torch", "numpy"}
-    for module, level in imports(path):
-        assert level <= depth, f"{path} imports upward: {'.' * level}{module}"
-        assert not module.startswith("comfy")
+def inside(*parts):
+    """The files under a folder of the repository."""
+    return [p for p in CODE if p.is_relative_to(ROOT.joinpath(*parts))]
 
 
-@pytest.mark.parametrize("path", CODE, **named)
-def test_only_the_comfy_files_import_the_host(path):
-    if path.parent != ROOT / "nodes" / "host" / "comfy":
-        assert not [
-            m
-            for m, level in imports(path)
-            if level == 0
-            and m.split(".")[0].startswith(("comfy", "folder_paths"))
-            and m.split(".")[0] != "comfy_cli"  # a tool of its own, which converts workflows
-        ]
+def importing(paths, wrong, **how):
+    """What ``wrong(module, level)`` says no to, as "file: module"."""
+    return [
+        f"{p.relative_to(ROOT)}: {'.' * level}{module}"
+        for p in paths
+        for module, level in imports(p, **how)
+        if wrong(module, level)
+    ]
 
 
-@pytest.mark.parametrize("path", [p for p in CODE if p.is_relative_to(ROOT / "nodes")], **named)
-def test_nodes_do_not_import_the_runner(path):
-    assert not [m for m, level in imports(path) if level and m.startswith("headless")]
+def root_of(module):
+    return module.split(".")[0]
 
 
-@pytest.mark.parametrize("path", CODE, **named)
-def test_only_show_imports_matplotlib(path):
-    if not path.is_relative_to(ROOT / "schedulers" / "show"):
-        assert not [m for m, _ in imports(path) if m.split(".")[0] == "matplotlib"]
+def test_the_engine_imports_torch_and_numpy_only():
+    engine = inside("schedulers")
+    known = {*sys.stdlib_module_names, "torch", "numpy"}
+    assert len(engine) > 50
+    assert not importing(engine, lambda m, level: not level and root_of(m) not in known, top_level=True)  # fmt: skip
+    assert not importing(engine, lambda m, level: m.startswith("comfy"))
+    for path in engine:
+        depth = len(path.relative_to(ROOT / "schedulers").parts)
+        assert not importing([path], lambda m, level, depth=depth: level > depth), "imports upward"
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in CODE if p.is_relative_to(ROOT / "schedulers" / "measure")], **named
-)
-def test_what_measures_does_not_draw(path):
-    assert not [m for m, level in imports(path) if level and m.split(".")[0] == "show"]
+def test_only_the_comfy_files_import_the_host():
+    """comfy_cli is a tool of its own, which converts workflows."""
+    comfy = inside("nodes", "host", "comfy")
+
+    def host(module, level):
+        root = root_of(module)
+        return not level and root.startswith(("comfy", "folder_paths")) and root != "comfy_cli"
+
+    assert importing(comfy, host)
+    assert not importing([p for p in CODE if p not in comfy], host)
+
+
+def test_nodes_do_not_import_the_runner():
+    assert not importing(inside("nodes"), lambda m, level: level and m.startswith("headless"))
+
+
+def test_only_show_imports_matplotlib():
+    show = inside("schedulers", "show")
+    others = [p for p in CODE if p not in show]
+    assert importing(show, lambda m, level: root_of(m) == "matplotlib")
+    assert not importing(others, lambda m, level: root_of(m) == "matplotlib")
+
+
+def test_what_measures_does_not_draw():
+    measure = inside("schedulers", "measure")
+    assert measure and not importing(measure, lambda m, level: level and root_of(m) == "show")
 
 
 #: File names that a tree still holds twice.
 TWINS = {
-    "schedulers": {"amed.py", "base.py"},
-    "nodes": {"fit_field.py", "guider.py", "traced.py"},
+    "schedulers": {"base.py"},
+    "nodes": {"fit_field.py", "guider.py", "model.py", "places.py", "sampler.py", "traced.py"},
     "headless": {"run.py"},
 }
 

@@ -202,9 +202,10 @@ def broken(name, tensors, facts):
 )
 def test_a_file_that_does_not_fit_is_refused(stored, name):
     _, file = stored
-    facts, tensors = module._read(file)
+    with module.FORMAT.opened(file) as stored_file:
+        facts, tensors = stored_file.facts, stored_file.tensors()
     broken(name, tensors, facts)
-    save_file(tensors, file, {module.HEADER: json.dumps(facts)})
+    save_file(tensors, file, {module.FORMAT.header: json.dumps(facts)})
     with pytest.raises(ValueError, match=r"net\.safetensors.*sampling_kit\.embedded\.train"):
         load(file, VE(), Network)
 
@@ -219,7 +220,7 @@ def test_what_is_no_network_file_is_refused(stored, tmp_path):
     with pytest.raises(ValueError, match="missing"):
         load(tmp_path / "none.safetensors", VE(), Network)
     save_file({"a": torch.zeros(1)}, file)
-    with pytest.raises(ValueError, match="no network of the Sampling Kit"):
+    with pytest.raises(ValueError, match="not a usable network of the Sampling Kit: it holds none"):
         load(file, VE(), Network)
 
 

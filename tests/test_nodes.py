@@ -15,8 +15,8 @@ from sampling_kit.headless.cli import main
 from sampling_kit.headless.registry import registry
 from sampling_kit.nodes import NODES
 from sampling_kit.nodes.host.alone import io
-from sampling_kit.nodes.image.images import sheet
 from sampling_kit.schedulers.guidance import ALL as RULES
+from sampling_kit.schedulers.show.contact_sheet import tiles
 from sampling_kit.schedulers.solver import ALL as SOLVERS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -340,16 +340,16 @@ def test_video_latents_become_frames_and_latents_of_other_models_are_refused():
 
 def test_sheets_put_every_picture_in_its_place():
     a, b = torch.zeros(3, 2, 2, 3), torch.full((1, 2, 2, 3), 0.5)
-    out = sheet([a, b], columns=2, scale=3, gap=1)
+    out = tiles([a, b], columns=2, scale=3, gap=1)
     assert out.shape == (1, 3 * 7 + 1, 2 * 7 + 1, 3)
     assert out[0, 1:7, 1:7].max() == 0
     assert out[0, 8:14, 8:14].min() == 1  # the empty place beside the third picture
     assert torch.all(out[0, 15:21, 1:7] == 0.5)
     with pytest.raises(ValueError, match="one size"):
-        sheet([a, torch.zeros(1, 4, 4, 3)], 2, 1, 0)
+        tiles([a, torch.zeros(1, 4, 4, 3)], 2, 1, 0)
 
 
-@pytest.mark.parametrize("node", NODES, ids=lambda node: node.define_schema().node_id)
-def test_a_node_lies_in_the_room_of_its_menu_folder(node):
-    room = node.__module__.split(".nodes.")[1].split(".")[0]
-    assert node.define_schema().category.split("/")[1] == room
+def test_a_node_lies_in_the_room_of_its_menu_folder():
+    rooms = {name: n.__module__.split(".nodes.")[1].split(".")[0] for name, n in BY_ID.items()}
+    folders = {name: n.define_schema().category.split("/")[1] for name, n in BY_ID.items()}
+    assert rooms == folders

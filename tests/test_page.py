@@ -4,7 +4,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
+from needs import missing
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -14,13 +14,17 @@ def ran(*command: str) -> None:
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
 
 
+def node() -> str:
+    if (path := shutil.which("node")) is None:
+        missing("eslint", "no node: install Node.js 20 or later")
+    return path
+
+
 def test_the_unit_tests_pass() -> None:
-    if (node := shutil.which("node")) is None:
-        pytest.skip("no node: install Node.js 20 or later")
-    ran(node, "--test", *map(str, sorted((ROOT / "tests" / "js").glob("*.test.mjs"))))
+    ran(node(), "--test", *map(str, sorted((ROOT / "tests" / "js").glob("*.test.mjs"))))
 
 
 def test_eslint_finds_nothing() -> None:
-    if not (eslint := ROOT / "node_modules" / ".bin" / "eslint").exists():
-        pytest.skip("no eslint: npm install")
-    ran(str(eslint), ".")
+    if not (eslint := ROOT / "node_modules" / "eslint" / "bin" / "eslint.js").exists():
+        missing("eslint", "no eslint: npm install")
+    ran(node(), str(eslint), ".")

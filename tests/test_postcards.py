@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from product import each
 
 from sampling_kit.embedded import postcards
 
@@ -66,11 +67,12 @@ def test_name_and_index_are_the_same_class() -> None:
         np.testing.assert_array_equal(a, postcards.scene(name, 1, 24))
 
 
-@pytest.mark.parametrize("label", postcards.CLASSES)
-@pytest.mark.parametrize(
-    ("size", "width"), [(24, None), (33, None), (50, 51), (128, None), (64, 100), (32, 480)]
+@each(
+    label=postcards.CLASSES,
+    shape=[(24, None), (33, None), (50, 51), (128, None), (64, 100), (32, 480)],
 )
-def test_shapes(label: str, size: int, width: int | None) -> None:
+def test_shapes(label: str, shape: tuple[int, int | None]) -> None:
+    size, width = shape
     picture = postcards.scene(label, 4, size, width)
     assert picture.shape == (size, width or size, 3)
     assert picture.dtype == np.uint8

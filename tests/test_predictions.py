@@ -1,10 +1,12 @@
 """Predictions: the six kinds, their inverses, and the v identity."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
+from product import each
 
 from sampling_kit.schedulers.noise_schedule import LinearVP, ScaledLinearVP
 from sampling_kit.schedulers.path import PATHS, VP, Flow
@@ -23,10 +25,9 @@ DEFINITION = {
 }
 
 
-@pytest.mark.parametrize("path", [p() for p in PATHS], ids=lambda p: p.name)
-@pytest.mark.parametrize("kind", DEFINITION)
-@pytest.mark.parametrize("kappa", [0.01, 1.0, 80.0])
-def test_every_kind_gives_back_x0(path, kind, kappa):
+@each(case=itertools.product([p() for p in PATHS], DEFINITION), kappa=[0.01, 1.0, 80.0])
+def test_every_kind_gives_back_x0(case, kappa):
+    path, kind = case
     p = path.at(kappa)
     x, out = p.alpha * X0 + p.sigma * EPS, DEFINITION[kind](p.alpha, p.sigma)
     if kind == "v" and not isinstance(path, VP):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from product import each
 from scipy.interpolate import PchipInterpolator
 
 from sampling_kit.nodes import NODES
@@ -20,7 +21,8 @@ from sampling_kit.schedulers.path import VE
 from sampling_kit.schedulers.points import Points
 from sampling_kit.schedulers.show.schedule_plot import plot
 from sampling_kit.schedulers.solver import ALL as SOLVERS
-from sampling_kit.schedulers.spacing import Drawn, Karras, Linspace, Trailing, monotone_cubic, space
+from sampling_kit.schedulers.spacing import Drawn, Karras, Linspace, Trailing, space
+from sampling_kit.schedulers.spacing.written import monotone_cubic
 
 BY_ID = {node.define_schema().node_id: node for node in NODES}
 
@@ -352,8 +354,7 @@ def test_a_straight_line_is_linspace_and_in_log_sigma_exponential():
     np.testing.assert_allclose(even, even[0])
 
 
-@pytest.mark.parametrize("scale", ["timestep", "sigma", "log_sigma"])
-@pytest.mark.parametrize("name", SCHEDULES)
+@each(name=SCHEDULES, scale=["timestep", "sigma", "log_sigma"])
 def test_drawn_levels_fall_from_the_height_of_the_first_point(name, scale):
     schedule = SCHEDULES[name]()
     for n in (1, 2, 3, 20, 500):

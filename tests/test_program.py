@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from product import each
 
 from sampling_kit.schedulers.denoiser.analytic import Gaussian
 from sampling_kit.schedulers.noise import PerImageNoise
@@ -22,8 +23,6 @@ from sampling_kit.schedulers.solver.selection import variants
 
 PLANNED = [s for cls in ALL if cls.planned for s in variants(cls)]
 MEAN, STD = torch.tensor([0.5, -1.0, 2.0]).double(), torch.tensor([0.6, 0.8, 0.7]).double()
-solvers = pytest.mark.parametrize("solver", PLANNED, ids=repr)
-hosts = pytest.mark.parametrize("host", [VE(), Flow()], ids=lambda p: p.name)
 
 
 def levels(path, n, top=20.0, bottom=0.05):
@@ -47,8 +46,7 @@ def by_the_table(plan, denoise, x, noise):
     return anchors[0]
 
 
-@solvers
-@hosts
+@each(by=type, solver=PLANNED, host=[VE(), Flow()])
 def test_the_moves_are_the_table(solver, host):
     points = levels(host, 9)
     plan, oracle, noise = host_plan(solver, points), Gaussian(host, MEAN, STD), PerImageNoise(3)
@@ -58,7 +56,21 @@ def test_the_moves_are_the_table(solver, host):
     assert torch.allclose(plan.solve(Run(oracle, noise), x), table, rtol=1e-10, atol=1e-10)
 
 
-@solvers
+@each(by=type, solver=PLANNED)
+def test_a_run_split_anywhere_is_bit_equal(solver):
+    """Stopped before any stage: the state holds all that the rest needs, and the start is not changed."""
+    points = levels(Flow(), 5)
+    oracle, plan, noise = Gaussian(Flow(), MEAN, STD), solver.plan(points), PerImageNoise(5)
+    x = points[0].alpha * MEAN + points[0].sigma * noise(0, torch.empty(2, 3)).double()
+    before = x.clone()
+    whole = plan.solve(Run(oracle, noise), x)
+    for cut in range(len(plan.stages) + 1):
+        state = plan.advance(Run(oracle, noise), State((x,)), until=cut)
+        assert torch.equal(plan.advance(Run(oracle, noise), state).anchors[0], whole)
+    assert torch.equal(x, before)
+
+
+@each(by=type, solver=PLANNED)
 def test_a_run_in_parts_is_the_run(solver):
     """Stopped at any level and gone on with: the same bits, and x belongs to that level."""
     points = levels(Flow(), 5, 9.0)
@@ -155,7 +167,7 @@ def test_a_non_finite_prediction_is_found_soon(broken, named):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@solvers
+@each(by=type, solver=PLANNED)
 def test_no_synchronisation_inside_a_run(solver):
     points = levels(VP(), 8).host
     plan = host_plan(solver, points)

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from product import each
 
-from sampling_kit.nodes.host.alone import guider as host
+from sampling_kit.nodes import host
 from sampling_kit.schedulers.denoiser import Gaussian, ImageSet, Mixture
 from sampling_kit.schedulers.guidance import (
     CFG,
@@ -135,11 +136,9 @@ def run_at(rule, denoiser, x, path, kappa):
     return run(x, sigma, lambda y, s, names: {n: denoiser(y, s) for n in names})
 
 
-@operators
-@paths
-@pytest.mark.parametrize("kappa", [0.05, 1.0, 20.0])
-@pytest.mark.parametrize("sigma_y", [0.0, 0.3])
-def test_pigdm_is_exact_for_gaussian_data(a, path, kappa, sigma_y):
+@each(case=itertools.product(CASES, [VE(), Flow()]), kappa=[0.05, 1.0, 20.0], sigma_y=[0.0, 0.3])
+def test_pigdm_is_exact_for_gaussian_data(case, kappa, sigma_y):
+    a, path = case
     x, denoiser, posterior, measured = known(a, path, kappa, 0.6, sigma_y)
     ours = run_at(PiGDM(1.0, measured, 0.6), denoiser, x, path, kappa)
     assert torch.allclose(ours, posterior, atol=1e-7)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from product import each
 from scipy import special, stats
 
 from sampling_kit.schedulers import noise_schedule as schedules
@@ -12,7 +13,8 @@ from sampling_kit.schedulers import spacing as spacings
 from sampling_kit.schedulers.noise_schedule import EDM, LinearVP, RectifiedFlowSchedule
 from sampling_kit.schedulers.path import PATHS, VE, VP, Flow, SubVP, coefficients, rescale
 from sampling_kit.schedulers.points import LARGEST_KAPPA, Points
-from sampling_kit.schedulers.spacing import beta_quantile, space
+from sampling_kit.schedulers.spacing import space
+from sampling_kit.schedulers.spacing.in_time import beta_quantile
 
 KAPPAS = (0.0, 1e-6, 0.01, 0.5, 1.0, 3.0, 80.0, 4500.0)
 RELATION = {
@@ -28,8 +30,7 @@ by_name = pytest.mark.parametrize(
 )
 
 
-@pytest.mark.parametrize("path", [p() for p in PATHS], ids=lambda p: p.name)
-@pytest.mark.parametrize("kappa", KAPPAS)
+@each(kappa=KAPPAS, path=[p() for p in PATHS])
 def test_a_path_meets_every_ratio_once(path, kappa):
     point = path.at(kappa)
     assert abs(RELATION[type(path)](point.alpha, point.sigma)) < 1e-12
@@ -139,9 +140,8 @@ def test_a_shift_moves_lambda_and_composes(shift):
 # ------------------------------------------------------------------------------------------ spacings
 
 
-@by_name
-@pytest.mark.parametrize("kind", [k for k in spacings.ALL if k != "explicit"])
-def test_every_spacing_gives_exactly_n_falling_steps(name, schedule, kind):
+@each(kind=[k for k in spacings.ALL if k != "explicit"], schedule=[s for _, s in EVERY_SCHEDULE])
+def test_every_spacing_gives_exactly_n_falling_steps(schedule, kind):
     for n in (*range(1, 13), 50):
         for final in spacings.FINAL:
             points = space(schedule, n, spacings.ALL[kind](), final=final)
@@ -154,8 +154,7 @@ def test_every_spacing_gives_exactly_n_falling_steps(name, schedule, kind):
             assert (sigmas[1:] < sigmas[:-1]).all()
 
 
-@pytest.mark.parametrize("kind", ["leading", "trailing", "linspace"])
-@pytest.mark.parametrize("n", [1, 2, 3, 7, 20, 50, 333, 1000])
+@each(n=[1, 2, 3, 7, 20, 50, 333, 1000], kind=["leading", "trailing", "linspace"])
 def test_timesteps_equal_diffusers(kind, n):
     from diffusers import DDIMScheduler
 

@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from sampling_kit.schedulers.denoiser.analytic import Gaussian
-from sampling_kit.schedulers.fit import forward, gradient
+from sampling_kit.schedulers.fit import forward
+from sampling_kit.schedulers.fit.amed_fit import Amed
 from sampling_kit.schedulers.fit.compare import training_free
 from sampling_kit.schedulers.fit.forward import Forward
 from sampling_kit.schedulers.fit.gradient import Gradient
 from sampling_kit.schedulers.fit.problem import Problem
+from sampling_kit.schedulers.fit.run_fit import run_fit
 from sampling_kit.schedulers.noise_schedule import EDM
 from sampling_kit.schedulers.path import VE
 from sampling_kit.schedulers.points import Points
@@ -67,14 +69,14 @@ def tempted(state, gains, loses):
 def test_forward_is_never_worse_than_its_start_even_if_most_images_gain():
     """One end lies far behind the start: what brings seven images nearer takes the RMSE up."""
     task = with_outlier(problem(), 1.0, -100.0)
-    state = forward.fit(task, START, Forward(numbers=3, bands=0, images=16, budget=10**6))
+    state = run_fit(task, START, Forward(numbers=3, bands=0, images=16, budget=10**6))
     assert tempted(state, "median", "rmse")
     assert state.after["rmse"] <= state.before["rmse"]
 
 
 def test_forward_gains_where_it_may():
     """The same without the outlier, so that the test above does not pass by standing still."""
-    state = forward.fit(problem(), START, Forward(numbers=3, bands=0, images=16, budget=10**6))
+    state = run_fit(problem(), START, Forward(numbers=3, bands=0, images=16, budget=10**6))
     assert state.after["rmse"] < 0.8 * state.before["rmse"]
 
 
@@ -88,7 +90,7 @@ def test_gradient_is_never_worse_than_its_start_in_rmse_and_in_median(
 ):
     task = with_outlier(problem(), others, outlier)
     settings = Gradient(iterations=20, batch=16, every=5, level_rate=0.02, weight_rate=0.01)
-    state = gradient.fit(task, START, settings)
+    state = run_fit(task, START, settings)
     assert tempted(state, gains, loses)
     assert not_worse(state)
 
@@ -119,3 +121,32 @@ def test_the_best_pair_survives_a_first_round_that_misleads():
     assert (first[0].name, found[0]) == (third.name, whole[0])
     assert found[0].name != third.name
     assert len(whole) > len(found) == max(12, len(whole) // 4)
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        Forward(numbers=3, bands=0, images=8, budget=10**6),
+        Gradient(iterations=12, batch=8, every=3, level_rate=0.02, weight_rate=0.01),
+        Amed(iterations=12, batch=8, every=3, rounds=0),
+    ],
+    ids=lambda way: way.title,
+)
+def test_a_fit_that_was_stopped_goes_on_from_its_file(way, tmp_path):
+    """Any way to fit, bit for bit, without doing anything twice; and what it spent is counted."""
+    file, states = tmp_path / "state.safetensors", []
+
+    def stop(state):
+        states.append(state)
+        if len(states) == 3:
+            raise KeyboardInterrupt
+
+    whole, parts = problem(), problem()
+    expected = run_fit(whole, START, way)
+    with pytest.raises(KeyboardInterrupt):
+        run_fit(parts, START, way, stop, file=file)
+    after = []
+    end = run_fit(problem(), START, way, after.append, file=file)
+    assert end.table == expected.table and end.records == expected.records
+    assert len(states) + len(after) == len(expected.records) - isinstance(way, Amed)
+    assert whole.evaluations >= expected.evaluations > states[0].evaluations

@@ -49,13 +49,13 @@ def test_a_sample_of_the_measured_numbers(name):
             assert float(now) == pytest.approx(float(cell), rel=0.1)
 
 
-@pytest.mark.parametrize("name", made.read(PAGE))
-def test_what_was_measured_bears_out_the_claim(name):
+def test_what_was_measured_bears_out_the_claims():
     """Deterministic solvers: within 0.25, as in test_solvers (and half a unit of rounding)."""
-    solver, cells = SOLVERS[name], made.read(PAGE)[name]
-    if not solver.stochastic:
-        orders = [float(c) for c in cells[: len(made.PATHS)] if c != made.NONE]
-        assert orders == pytest.approx([solver.order] * len(orders), abs=0.3)
+    measured = made.read(PAGE)
+    for name in set(measured) - set(NOISY):
+        orders = [float(c) for c in measured[name][: len(made.PATHS)] if c != made.NONE]
+        claim = [SOLVERS[name].order] * len(orders)
+        assert orders == pytest.approx(claim, abs=0.3), name
 
 
 @pytest.mark.parametrize("path", [VP(), VE(), Flow()], ids=lambda p: p.name)

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 from contracts import exact_for_constant, path_invariant, shift_invariant, starts_at_pure_noise
+from product import each
 from scipy.integrate import solve_ivp
 
+from sampling_kit.benchmarks.solver_table import curved
 from sampling_kit.schedulers import noise_schedule as schedules
 from sampling_kit.schedulers import spacing as spacings
 from sampling_kit.schedulers.denoiser import Gaussian, Mixture
@@ -121,22 +123,17 @@ def exact_end():
 
 #: Numbers of steps at which each order is past its start and above round-off.
 PAIRS = {1: (96, 192), 2: (96, 192), 3: (384, 768), 4: (64, 128), 5: (48, 96)}
-#: (solver, path): one path for those that are the same on each (test_path_invariance), three for the others.
-ORDERS = [
-    (solver, path)
-    for i, solver in enumerate(ODE)
-    for path in ([PATHS[i % 3]] if path_invariant(solver) else PATHS[:3])
-]
 
 
-@pytest.mark.parametrize(
-    ("solver", "path"), ORDERS, ids=lambda p: getattr(p, "name", None) or repr(p)
-)
+@each(solver=ODE, path=PATHS[:3])
 def test_order_of_convergence(solver, path, exact_end):
-    d, errors = Mixture(path, *CURVED), []
+    def denoise(x, sigma):
+        return torch.from_numpy(curved(x.numpy(), sigma, path.on(sigma).alpha))
+
+    errors = []
     for n in PAIRS[solver.order]:
         points = uneven(path, n)
-        y = solver.plan(points).solve(Run(d), points[0].alpha * FROM) / points[-1].alpha
+        y = solver.plan(points).solve(Run(denoise), points[0].alpha * FROM) / points[-1].alpha
         errors.append((y - exact_end).square().mean().sqrt().item())
     assert math.log2(errors[0] / errors[1]) == pytest.approx(solver.order, abs=0.25)
 
@@ -149,8 +146,7 @@ def test_low_step_error(solver, limit):
     assert error(solver, geometric(VE(), 80.0, 0.05, 80)) < limit
 
 
-@on_every_path
-@pytest.mark.parametrize("solver", STILL, **ids)
+@each(solver=STILL, path=PATHS)
 def test_constant_prediction_is_solved_exactly_in_any_number_of_steps(solver, path):
     """x = α·x0 + σ·ε with fixed x0 and ε is the trajectory; every plan must stay on it."""
     x0, eps = MEAN, torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
@@ -198,8 +194,7 @@ EXACT_FOR_A_POINT = [
 ]
 
 
-@on_every_path
-@pytest.mark.parametrize("solver", EXACT_FOR_A_POINT, **ids)
+@each(solver=EXACT_FOR_A_POINT, path=PATHS)
 def test_a_point_mass_keeps_its_exact_deviation_at_every_step(solver, path):
     """For data at one point the noise of the state must be exactly σ' after each step, at any N."""
     for n in (1, 3, 10):
@@ -207,8 +202,7 @@ def test_a_point_mass_keeps_its_exact_deviation_at_every_step(solver, path):
             assert variance == pytest.approx(sigma**2, rel=1e-9)
 
 
-@pytest.mark.parametrize("path", [VP(), Flow()], ids=lambda p: p.name)
-@pytest.mark.parametrize("solver", [s for s in EXACT_FOR_A_POINT if starts_at_pure_noise(s)], **ids)
+@each(solver=[s for s in EXACT_FOR_A_POINT if starts_at_pure_noise(s)], path=[VP(), Flow()])
 def test_a_point_mass_keeps_its_deviation_from_pure_noise_too(solver, path):
     points = Points(path, (math.inf, 5.0, 1.0, 0.2, 0.05))
     for sigma, variance in spread(solver, points, 0.0, every_step=True):
@@ -231,8 +225,7 @@ def test_large_variance_is_exact_for_white_noise_on_vp():
         assert variance == pytest.approx(1.0, rel=1e-9)
 
 
-@on_every_path
-@pytest.mark.parametrize("solver", SDE, **ids)
+@each(solver=SDE, path=PATHS)
 def test_stochastic_marginals_converge(solver, path):
     """For Gaussian data the variance tends to α²c² + σ² like 1/N; small and large err on either side."""
     points = [geometric(path, 80.0, 0.05, n) for n in (100, 200)]
@@ -274,15 +267,14 @@ def test_eta_to_zero_is_continuous():
 
 # ------------------------------------------------------------------------------- ends and finiteness
 
-EVERY = [
-    (n, schedules.ALL[n]()) for n in ("vp_scaled_linear", "sub_vp", "ve_edm", "rectified_flow")
+SCHEDULES = [
+    *(schedules.ALL[n]() for n in ("vp_scaled_linear", "sub_vp", "ve_edm", "rectified_flow")),
+    schedules.LinearVP(zero_snr=True),
 ]
-EVERY += [("zero_snr", schedules.LinearVP(zero_snr=True))]
 
 
-@pytest.mark.parametrize(("name", "schedule"), EVERY, ids=[n for n, _ in EVERY])
-@pytest.mark.parametrize("solver", EVERY_VARIANT, **ids)
-def test_every_small_run_is_finite_and_ends_at_a_prediction(solver, name, schedule):
+@each(solver=EVERY_VARIANT, schedule=SCHEDULES)
+def test_every_small_run_is_finite_and_ends_at_a_prediction(solver, schedule):
     """As ComfyUI runs it: float32, levels through SIGMAS, in host coordinates."""
     host = schedule.path.host
     oracle = Gaussian(host, MEAN.float(), STD.float())
@@ -310,7 +302,7 @@ def test_every_small_run_is_finite_and_ends_at_a_prediction(solver, name, schedu
             assert plan.nfe == solver.nfe(n) or isinstance(solver, Restart)
 
 
-@pytest.mark.parametrize("solver", STEPPING, **ids)
+@each(by=type, solver=STEPPING)
 def test_float32_follows_float64_from_a_very_high_level(solver):
     """σ from 4518 (zero terminal SNR as ComfyUI writes it) in many steps: no blow-up, no cancellation."""
     schedule = schedules.ScaledLinearVP(zero_snr=True)
@@ -324,7 +316,7 @@ def test_float32_follows_float64_from_a_very_high_level(solver):
     assert (ends[0] - ends[1]).abs().max() < 0.02
 
 
-@pytest.mark.parametrize("solver", EVERY_VARIANT, **ids)
+@each(by=type, solver=EVERY_VARIANT)
 def test_a_run_may_start_at_pure_noise_where_alpha_is_zero(solver):
     points = spacings.space(schedules.LinearVP(zero_snr=True), 5, spacings.Trailing())
     assert points[0].alpha == 0
@@ -348,7 +340,7 @@ PLAIN = [
 ]
 
 
-@pytest.mark.parametrize("solver", PLAIN, **ids)
+@each(by=type, solver=PLAIN)
 def test_path_invariance(solver):
     """Same κ, same noise: y = x/α is the same on every path, or on all whose SIGMAS are κ."""
     same = PATHS if path_invariant(solver) else [VE(), VP(), SubVP()]
@@ -363,8 +355,7 @@ def test_path_invariance(solver):
         assert torch.allclose(ends[0], other, rtol=limit, atol=limit / 10)
 
 
-@pytest.mark.parametrize("solver", PLANNED, **ids)
-@on_every_path
+@each(solver=PLANNED, path=PATHS)
 def test_a_plan_means_the_same_in_other_coordinates(solver, path):
     points = geometric(path, 60.0, 0.05, 6)
     plan = solver.plan(points)
@@ -395,7 +386,7 @@ def test_prediction_invariance(kind):
         assert torch.allclose(a, b, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("solver", EVERY_VARIANT, **ids)
+@each(by=type, solver=EVERY_VARIANT)
 def test_an_image_does_not_depend_on_its_batch(solver):
     points = geometric(VE(), 20.0, 0.05, 8)
     oracle, noise = Gaussian(VE(), MEAN.float(), STD.float()), PerImageNoise(7)
@@ -407,24 +398,10 @@ def test_an_image_does_not_depend_on_its_batch(solver):
     assert torch.equal(whole, solver.solve(points, Run(oracle, noise), x))
 
 
-@pytest.mark.parametrize("solver", PLANNED, **ids)
-def test_a_run_split_anywhere_is_bit_equal(solver):
-    points = geometric(Flow(), 20.0, 0.05, 5)
-    oracle, plan, noise = Gaussian(Flow(), MEAN, STD), solver.plan(points), PerImageNoise(5)
-    x = start(points, 2)
-    before = x.clone()
-    whole = plan.solve(Run(oracle, noise), x)
-    for cut in range(len(plan.stages) + 1):
-        state = plan.advance(Run(oracle, noise), State((x,)), until=cut)
-        assert torch.equal(plan.advance(Run(oracle, noise), state).anchors[0], whole)
-    assert torch.equal(x, before)
-
-
 # -------------------------------------------------------------------------------------- plans as data
 
 
-@pytest.mark.parametrize("solver", [s for s in PLANNED if shift_invariant(s)], **ids)
-@on_every_path
+@each(by=type, solver=[s for s in PLANNED if shift_invariant(s)], path=PATHS)
 def test_weights_reproduce_noise_free_data(solver, path):
     """If x = α·x0 and D = x0 everywhere, every stage must form α'·x0: Σ w_x·α + Σ w_D = α'."""
     plan = solver.plan(geometric(path, 60.0, 0.05, 4))
@@ -438,7 +415,7 @@ def test_weights_reproduce_noise_free_data(solver, path):
         history = [1.0, *history] if stage.evaluate else history
 
 
-@pytest.mark.parametrize("solver", STEPPING, **ids)
+@each(by=type, solver=STEPPING)
 def test_callback_once_per_step_and_check_before_every_evaluation(solver):
     points = geometric(VE(), 20.0, 0.05, 6)
     steps, checks, calls = [], [], []
@@ -530,7 +507,7 @@ def test_bad_runs_are_refused_with_a_way_out():
         HeunEDM().plan(Points(VP(), (math.inf, 1.0, 0.0)))
 
 
-@pytest.mark.parametrize("solver", STILL, **ids)
+@each(by=type, solver=STILL)
 def test_deterministic_solvers_run_upwards_and_back(solver):
     down = geometric(VE(), 20.0, 0.05, 100)
     up = Points(VE(), tuple(reversed(down.kappas)))

@@ -320,11 +320,14 @@ def rewritten(file, **changes):
     [
         (lambda f: f.write_bytes(f.read_bytes()[:-100]), "damaged"),
         (lambda f: f.write_bytes(b"\0" * 5), "not a safetensors file"),
-        (lambda f: save_file({"a": torch.zeros(1)}, f), "holds no sampler state"),
+        (
+            lambda f: save_file({"a": torch.zeros(1)}, f),
+            "not a usable sampler state: it holds none; Save State",
+        ),
         (lambda f: rewritten(f, version=99), "version 99.*update"),
-        (lambda f: rewritten(f, version="x"), "damaged"),
-        (lambda f: rewritten(f, sigmas=None), "description is damaged"),
-        (lambda f: rewritten(f, level=12), "description is damaged"),
+        (lambda f: rewritten(f, version="x"), "not a usable sampler state"),
+        (lambda f: rewritten(f, sigmas=None), "'sigmas' is missing"),
+        (lambda f: rewritten(f, level=12), "level 12 of"),
         (lambda f: rewritten(f, **{"latent.samples": None}), "tensors are missing"),
         (lambda f: rewritten(f, **{"history.0": torch.zeros(2)}), "differ in shape"),
         (lambda f: rewritten(f, **{"history.0": torch.full((3, 3, 24, 24), torch.nan)}), "NaN"),

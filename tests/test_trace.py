@@ -14,7 +14,8 @@ from sampling_kit.headless.context import Context, use
 from sampling_kit.headless.registry import registry
 from sampling_kit.nodes.host.trace_watch import Watch
 from sampling_kit.schedulers.measure.error import doubled, embedded, rms
-from sampling_kit.schedulers.measure.trace import MEASURES, MEBI, Recorder, Trace, View, angle
+from sampling_kit.schedulers.measure.recorder import Recorder, angle
+from sampling_kit.schedulers.measure.trace import MEASURES, MEBI, Trace, View
 from sampling_kit.schedulers.noise import PerImageNoise
 from sampling_kit.schedulers.noise_schedule import EDM, RectifiedFlowSchedule
 from sampling_kit.schedulers.path import VE, Flow

@@ -11,10 +11,10 @@ import torch
 from safetensors import safe_open
 
 from sampling_kit.schedulers.denoiser import Mixture
+from sampling_kit.schedulers.fit.fingerprint import fingerprint
 from sampling_kit.schedulers.fit.trajectories import (
     Origin,
     Trajectories,
-    fingerprint,
     record,
     run_teacher,
     teacher_points,

@@ -211,12 +211,13 @@ def _write_fits(output: Path, fits: Sequence[Any], comparison: Any) -> list[str]
     from PIL import Image
 
     from ...nodes.fit.fitted_solver import SUFFIX, saved
+    from ...schedulers.show import fit_plot
 
     file = output if output.suffix == SUFFIX else output.with_name(output.name + SUFFIX)
     for fit in fits:
         saved(fit, file)
     files = [str(file.resolve())]
-    picture = comparison.plot()
+    picture = fit_plot.plot(comparison)
     plot = file.with_suffix(".png")
     Image.fromarray((picture[0] * 255).round().byte().cpu().numpy()).save(plot)
     return [*files, str(plot.resolve())]

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ...schedulers.files import whole
+from ...schedulers.whole_file import whole
 from ..bars import bar, on_terminal
 from ..queue import Done, Watcher
 

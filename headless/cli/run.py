@@ -63,7 +63,7 @@ def run_workflow(
     """Run WORKFLOW: API-format JSON, or a PNG that ComfyUI or this tool saved."""
     plan = options.seeds_to_run(seed, seeds)
     with errors_reported(debug):
-        from ...nodes.host.alone import guider
+        from ...nodes.host.alone import places
         from ..registry import registry
         from ..settings_flags import with_seed, with_settings
         from .prepare import context_of, refuse_mistakes
@@ -73,7 +73,7 @@ def run_workflow(
 
             be_deterministic(threads=1)
         nodes = registry()
-        guider.set_images_at_once(at_once)
+        places.set_images_at_once(at_once)
         loaded = with_settings(load(workflow), nodes, settings)
         device = options.set_device(device)
         context = context_of(loaded, output_dir, input_dir, models_dir, device)

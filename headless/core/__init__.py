@@ -1,13 +1,13 @@
 """Stand-ins for the few core nodes a sampling graph needs: ComfyUI's ids, inputs and meaning.
 
-They exist only without ComfyUI, where the host is ``nodes/host/alone/guider.py``; inside ComfyUI its own
+They exist only without ComfyUI, where the host is ``nodes/host/alone/``; inside ComfyUI its own
 nodes run.
 """
 
 from __future__ import annotations
 
 from ...nodes.host.alone.fit_field import set_progress
-from ...nodes.host.alone.guider import set_folders
+from ...nodes.host.alone.places import set_folders
 from ..context import current
 from .conditioning import (
     ConditioningZeroOut,

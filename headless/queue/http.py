@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 
-from ...schedulers.files import whole
+from ...schedulers.whole_file import whole
 from ..workflow import WorkflowError
 from .jobs import Job
 from .protocol import address, refused

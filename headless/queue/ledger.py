@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...schedulers.files import whole
+from ...schedulers.whole_file import whole
 from .jobs import Done
 
 LEDGER = "queue.jsonl"

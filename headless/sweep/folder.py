@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ...schedulers.files import whole
+from ...schedulers.whole_file import whole
 from ..workflow import WorkflowError
 from .items import Item
 from .table import SHEET, caption, sheet, table

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
 
+from ...schedulers.show.contact_sheet import Row
+from ...schedulers.show.contact_sheet import sheet as contact_sheet
 from ...schedulers.text_table import markdown_table
 from .worker import Record
 
 SHEET = 100  # pictures on the contact sheet
+LETTER, LETTERS = 12, 24  # pixels of a caption's letters, and how many fit above a picture
 SHOWN = "nfe", "network_calls", "seconds"
 PLAIN = {"index", "texts", "files", *SHOWN}
 
@@ -37,31 +43,24 @@ def table(records: Sequence[Record]) -> str:
 def sheet(pictures: Sequence[tuple[str, Path]], tile: int = 160) -> bytes:
     """A PNG of captioned pictures, each fitted into a square of ``tile`` pixels."""
     columns = min(len(pictures), max(1, round((1.6 * len(pictures)) ** 0.5)))
-    rows, font, room = -(-len(pictures) // columns), ImageFont.load_default(12), 30
-    page = Image.new("RGB", (columns * (tile + 8) + 8, rows * (tile + room + 8) + 8), "white")
-    draw = ImageDraw.Draw(page)
-    for i, (text, file) in enumerate(pictures):
-        x, y = 8 + i % columns * (tile + 8), 8 + i // columns * (tile + room + 8)
-        with Image.open(file) as opened:
-            image = opened.convert("RGB")
-        scale = tile / max(image.size)
-        size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-        how = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS
-        page.paste(image.resize(size, how), (x, y))
-        for line, part in enumerate(wrapped(text, font, draw, tile)[:2]):
-            draw.text((x, y + tile + 2 + 14 * line), part, "black", font)
+    rows = []
+    for i in range(0, len(pictures), columns):
+        part = pictures[i : i + columns]
+        captions = [textwrap.shorten(text, 2 * LETTERS, placeholder="…") for text, _ in part]
+        captions = ["\n".join(textwrap.wrap(caption, LETTERS)) for caption in captions]
+        rows.append(Row([squared(file) for _, file in part], captions=captions))
     out = io.BytesIO()
-    page.save(out, "PNG")
+    page = (contact_sheet(rows, tile, size=LETTER)[0] * 255).round().byte().numpy()
+    Image.fromarray(page).save(out, "PNG")
     return out.getvalue()
 
 
-def wrapped(text: str, font: Any, draw: Any, width: int) -> list[str]:
-    """``text`` in lines of at most ``width`` pixels."""
-    lines = [""]
-    for word in text.split(" "):
-        longer = f"{lines[-1]} {word}".strip()
-        if draw.textlength(longer, font) <= width or not lines[-1]:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    return lines
+def squared(file: Path) -> Tensor:
+    """The picture in a file as [H, H, 3] in [0, 1], on white where it is no square."""
+    with Image.open(file) as opened:
+        image = opened.convert("RGB")
+    image.thumbnail((640, 640))  # a hundred large ones would not fit into memory
+    side = max(image.size)
+    page = Image.new("RGB", (side, side), "white")
+    page.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return torch.from_numpy(np.asarray(page, np.float32) / 255)

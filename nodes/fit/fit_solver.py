@@ -1,348 +1,38 @@
-"""Nodes that fit a solver to a model: record, fit steps, fit weights. What becomes of a fit is in ``fitted.py``."""
+"""Fit Solver: noise levels and weights fitted to a model. What becomes of a fit is in ``fitted_solver.py``."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...schedulers import spacing
-from ...schedulers.fit import amed, compare, ends, forward, gradient, grid, store
+from ...schedulers.fit import compare, ends, fit_files
+from ...schedulers.fit.amed_fit import Amed
+from ...schedulers.fit.forward import Forward
+from ...schedulers.fit.gradient import Gradient
 from ...schedulers.fit.problem import Problem
-from ...schedulers.fit.trajectories import DTYPES, Origin, Trajectories, record, teacher_points
-from ...schedulers.measure import plain
-from ...schedulers.noise_schedule import NoiseSchedule
+from ...schedulers.fit.run_fit import Fit, run_fit
 from ...schedulers.points import Points
-from ...schedulers.sample import noised
-from ...schedulers.settings import Settings
-from ...schedulers.solver import DPMSolverMultistep, Solver
+from ...schedulers.solver import Solver
 from ...schedulers.solver.fitted import FittedSolver, Table, table_of
-from ..host import (
-    facts_of_guider,
-    folder,
-    io,
-    latent_shape,
-    noise_scale_of_guider,
-    progress,
-    schedule_of_guider,
-    with_field,
-)
-from ..host.guider_field import Facts, Ready
+from ..host import io, progress
+from ..host.guider_field import Ready
 from ..solver.state import plain_solver
-from ..ui.file_names import refusal, split_prefix
 from ..ui.inputs import choice, chosen
 from ..ui.wire_types import SolverFitType, TrajectoriesType
+from .kept import PARTS, Kept, card_text
+from .recording import CATEGORY, Recording, checked, teacher_cost
 
-CATEGORY = "Sampling Kit/fit"
-SUFFIX = ".safetensors"
-TEACHER = DPMSolverMultistep(3, weights="exact")
-T = TypeVar("T")
-
-
-# ---------------------------------------------------------------------------------------- recording
-
-
-@dataclass(frozen=True)
-class Recording:
-    """TRAJECTORIES: recorded rows, and the GUIDERs they are of, which a fit evaluates again."""
-
-    trajectories: Trajectories
-    guiders: tuple[Any, ...]
-    schedule: NoiseSchedule
-    facts: Facts
-
-    def ready(self, then: Callable[[Ready], T]) -> T:
-        """``then`` while the guiders can be asked."""
-        recorded = self.trajectories
-        origin = recorded.origin
-        return with_field(self.guiders, origin.shape, recorded.batch, origin.seed, then)
-
-    def problem(self, ready: Ready, held: int) -> Problem:
-        """The last ``held`` rows judge, the others are fitted."""
-        count, batch = self.trajectories.count, self.trajectories.batch
-        if not 0 < held < count:
-            raise ValueError(
-                f"held_out = {held}: of {count} recorded trajectories, between 1 and {count - 1} can judge the fit"
-            )
-        return self.trajectories.problem(ready.field, count - held, held, batch, ready.check)
-
-    def describe(self) -> str:
-        o, facts = self.trajectories.origin, self.facts
-        shape = "×".join(map(str, o.shape))
-        return (
-            f"{self.trajectories.count} trajectories of {shape}, {len(o.kappas)} levels, in {self.trajectories.folder}\n"
-            f"model {facts.model} ({facts.prediction}, {o.path}), {facts.guidance}\n"
-            f"teacher {o.teacher}, {o.substeps} steps between levels; seeds {o.seed} to {o.seed + self.trajectories.count - 1}"
-        )
-
-
-class RecordTrajectories(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> Any:
-        grow = io.Autogrow
-        return io.Schema(
-            node_id="SamplingKitRecordTrajectories",
-            display_name="Record Trajectories",
-            category=CATEGORY,
-            description="Runs a fine solver (the teacher) on your MODEL with your prompts, guidance and LoRAs, and keeps what it "
-            "passes through, in files: what fits compare with. A recording that is interrupted goes on where it stopped, one "
-            "that is there is only read, and another prompt, model or setting gets a folder of its own. Cost: count × (levels × "
-            "substeps) evaluations, CFG twice that in network calls.",
-            search_aliases=["fit solver", "teacher", "distill", "calibration", "trajectory", "AMED", "GITS"],
-            is_output_node=True,
-            inputs=[
-                io.Guider.Input("guider", tooltip="The model as you use it: CFGGuider, BasicGuider, the kit's Guider, …"),
-                io.Latent.Input("latent", tooltip="An empty latent of the size you draw. The batch size does not matter."),
-                io.Int.Input("seed", default=1000, min=0, max=0xFFFFFFFF, tooltip="Of the first trajectory; row i has seed + i."),
-                io.Int.Input("count", default=64, min=2, max=100000, tooltip="Trajectories: to fit and to judge by. 24 will do, 64 are good."),
-                io.Int.Input("levels", default=24, min=2, max=1000, tooltip="Noise levels that are kept, even in log-SNR."),
-                io.Int.Input("substeps", default=2, min=1, max=100, tooltip="Steps of the teacher from one level to the next."),
-                io.Int.Input("batch", default=8, min=1, max=4096, tooltip="Images in one evaluation, and in one file."),
-                io.String.Input(
-                    "folder", default="SamplingKit/trajectories",
-                    tooltip="Below the output folder; each recording gets a sub-folder there.",
-                ),
-                io.Sampler.Input(
-                    "teacher", optional=True,
-                    tooltip="A deterministic solver of the kit, Adaptive Step Size included. Default: DPM-Solver++ of order 3.",
-                ),
-                io.Sigmas.Input("sigmas", optional=True, tooltip="The levels to keep, in place of `levels`; from the largest down."),
-                io.Combo.Input("dtype", options=list(DTYPES), default="float32", optional=True, advanced=True, tooltip="Of the teacher's state."),
-                grow.Input(
-                    "more", optional=True,
-                    template=grow.TemplatePrefix(io.Guider.Input("guider", tooltip="The same MODEL with another prompt."), prefix="guider", min=0, max=30),
-                    tooltip="Further prompts: trajectories take turns, so that the solver is fitted to all of them.",
-                ),
-            ],
-            outputs=[
-                TrajectoriesType.Output(display_name="trajectories", tooltip="For Fit Steps and Fit Solver."),
-                io.String.Output(display_name="text", tooltip="What was recorded, and where."),
-            ],
-        )  # fmt: skip
-
-    @classmethod
-    def validate_inputs(
-        cls, folder: str = "SamplingKit/trajectories", more: Any = None
-    ) -> bool | str:
-        """``more``: ComfyUI hands growing inputs to every validate_inputs."""
-        return True if folder is None else refusal(lambda: place(folder))
-
-    @classmethod
-    def execute(
-        cls, guider: Any, latent: dict[str, Any], seed: int, count: int, levels: int, substeps: int, batch: int,
-        folder: str, teacher: Any = None, sigmas: Tensor | None = None, dtype: str = "float32",
-        more: Mapping[str, Any] | None = None,
-    ) -> Any:  # fmt: skip
-        others = [value for value in (more or {}).values() if value is not None]
-        solver = TEACHER if teacher is None else plain_solver(teacher, "teacher")
-        values: dict[str, Any] = dict(
-            seed=seed, count=count, levels=levels, substeps=substeps, batch=batch, dtype=dtype
-        )
-        found = recorded((guider, *others), latent, place(folder), solver, sigmas, **values)
-        return io.NodeOutput(found, found.describe(), ui={"text": [found.describe()]})
-
-
-def place(name: str) -> Path:
-    """The folder of recordings below the output folder. Raises ValueError if it leads out of it."""
-    root = folder("output")
-    try:
-        subfolder, stem = split_prefix(name, root)
-    except ValueError:
-        raise ValueError(
-            f"folder = {name!r}: give a name inside of the output folder {root}"
-        ) from None
-    return root / subfolder / stem
-
-
-def recorded(
-    guiders: tuple[Any, ...], latent: Mapping[str, Any], where: Path, solver: Solver, sigmas: Any = None, *,
-    seed: int, count: int, levels: int, substeps: int, batch: int, dtype: str = "float32",
-    tell: Callable[[int, str], None] | None = None,
-) -> Recording:  # fmt: skip
-    """Record, or go on, or open. One description decides the sub-folder."""
-    samples = latent["samples"]
-    if torch.is_tensor(samples) and bool(samples.count_nonzero()):
-        raise ValueError(
-            "latent: it holds a picture; trajectories start from pure noise: connect an empty latent"
-        )
-    shape, schedule = latent_shape(guiders[0], samples), schedule_of_guider(guiders[0])
-    everyone = [facts_of_guider(g) for g in guiders]
-    facts = everyone[0]
-    for i, other in enumerate(everyone[1:]):
-        if (other.model, other.guidance) != (facts.model, facts.guidance):
-            raise ValueError(
-                f"more.guider{i}: another MODEL or guidance ({other.guidance}) than guider ({facts.guidance}); "
-                "all must be the same but for the prompts"
-            )
-    points = kept_levels(schedule, levels, sigmas)
-    top = points.kappas[0]
-    full = math.isinf(top) or top >= schedule.kappa_max * (1 - 1e-5)
-    one = torch.ones(1, dtype=torch.float64)
-    sigma = points.sigmas()[0]
-    scale = float(
-        noised(points.path, sigma, 0 * one, one * noise_scale_of_guider(guiders[0]), full)
-    )
-    conditions = "+".join(f.condition for f in everyone)
-    origin = Origin(
-        points.path.name, tuple(Points.from_sigmas(points.path, points.sigmas()).kappas), shape, seed, scale,
-        repr(solver), substeps, schedule.kappa_min, dtype, facts.model, facts.prediction, facts.guidance, conditions,
-    )  # fmt: skip
-    if tell is None:
-        told = progress(count)
-        tell = lambda done, text="": told(done, f"{done} of {count} trajectories")  # noqa: E731
-
-    def run(ready: Ready) -> Trajectories:
-        return record(
-            where / origin.digest(), origin, solver, ready.field, count, batch=batch, check=ready.check,
-            report=lambda done, total: tell(done, ""),
-        )  # fmt: skip
-
-    tell(0, "")
-    trajectories = with_field(guiders, shape, batch, seed, run)
-    return Recording(trajectories, guiders, schedule, facts)
-
-
-def kept_levels(schedule: NoiseSchedule, count: int, sigmas: Any) -> Points:
-    """The levels of a recording, in the host's coordinates."""
-    if sigmas is None:
-        return spacing.space(schedule, count, spacing.UniformLambda()).host
-    levels = [float(s) for s in sigmas]
-    if len(levels) < 2 or levels[0] < levels[-1]:
-        raise ValueError(
-            f"sigmas: {len(levels)} levels; a recording needs two or more, the largest first"
-        )
-    return Points.from_sigmas(schedule.path, levels).host
-
-
-# ---------------------------------------------------------------------------------------- fit steps
-
-
-class FitSteps(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> Any:
-        return io.Schema(
-            node_id="SamplingKitFitSteps",
-            display_name="Fit Steps",
-            category=CATEGORY,
-            description="Noise levels for this model, this solver and this number of evaluations: proposed from the recorded "
-            "trajectories (GITS and OSS dynamic programming, quantiles of curvature, a search with the solver itself), compared on "
-            "held-out trajectories with every fixed spacing of the kit, and the best of all is returned.",
-            search_aliases=["GITS", "OSS", "optimal steps", "scheduler", "sigmas", "align your steps", "AYS"],
-            is_output_node=True,
-            inputs=[
-                TrajectoriesType.Input("trajectories", tooltip="From Record Trajectories."),
-                io.Sampler.Input("sampler", tooltip="The kit's solver that will run on these steps."),
-                io.Int.Input("nfe", default=8, min=1, max=1000, tooltip="Evaluations of the run; a solver that needs two per step gets half as many steps."),
-                io.Int.Input("held_out", default=16, min=1, max=100000, tooltip="Trajectories that are not fitted but judge the result."),
-                io.Combo.Input("method", options=["all", *grid.METHODS], default="all", optional=True, tooltip="Who may propose; fixed spacings always take part."),
-                io.Int.Input(
-                    "budget", default=4000, min=0, max=10000000, optional=True, advanced=True,
-                    tooltip="One-image evaluations that the search may spend.",
-                ),
-            ],
-            outputs=[
-                io.Sigmas.Output(display_name="sigmas", tooltip="For SamplerCustomAdvanced, with the same solver."),
-                io.String.Output(display_name="text", tooltip="Who won, and the errors of all."),
-                io.String.Output(display_name="json", tooltip="The same for programs; null where a number is not finite."),
-            ],
-        )  # fmt: skip
-
-    @classmethod
-    def execute(
-        cls, trajectories: Any, sampler: Any, nfe: int, held_out: int, method: str = "all", budget: int = 4000
-    ) -> Any:  # fmt: skip
-        recording, solver = checked(trajectories), plain_solver(sampler)
-        methods = grid.METHODS if method == "all" else (method,)
-        total = len(grid.FIXED) + 10
-        told, done = progress(total), 0
-
-        def report(name: str, best: float) -> None:
-            nonlocal done
-            done += 1
-            told(min(done, total - 1), f"held-out error {best:.4g} ({name})")
-
-        def fit(ready: Ready) -> grid.FittedSteps:
-            problem = recording.problem(ready, held_out)
-            return grid.fit_steps(
-                problem, recording.trajectories, solver, nfe, recording.schedule,
-                methods=methods, budget=budget, report=report,
-            )  # fmt: skip
-
-        result = recording.ready(fit)
-        told(total, f"held-out error {result.best.rmse:.4g} ({result.best.name})")
-        sigmas = torch.tensor(result.best.points.sigmas(), dtype=torch.float32)
-        facts = json.dumps(plain(result.payload()), allow_nan=False)
-        return io.NodeOutput(sigmas, result.text(), facts, ui={"text": [result.text()]})
-
-
-def checked(trajectories: Any) -> Recording:
-    if not isinstance(trajectories, Recording):
-        raise TypeError(f"trajectories: expected TRAJECTORIES, got {type(trajectories).__name__}")
-    return trajectories
-
-
-# --------------------------------------------------------------------------------------- fit solver
-
-
-Run = Callable[[Problem, Table, Any, Callable[[Any], None], Path], Any]
-
-
-@dataclass(frozen=True)
-class Method:
-    """``run(problem, table, settings, progress, file)`` → its last state, which has table, before and after;
-    what it needs to go on after an interruption is in ``file``. ``gradients``: through the model."""
-
-    run: Run
-    gradients: bool = False
-
-
-def run_forward(
-    problem: Problem, table: Table, settings: forward.Forward, progress: Callable[[Any], None], file: Path
-) -> forward.State:  # fmt: skip
-    def keep(state: forward.State) -> None:
-        store.save_state(file, state)
-        progress(state)
-
-    state = store.load_state(file) if file.exists() else None
-    return forward.fit(problem, table, settings, keep, state)
-
-
-def run_gradient(
-    problem: Problem, table: Table, settings: gradient.Gradient, progress: Callable[[Any], None], file: Path
-) -> gradient.State:  # fmt: skip
-    def keep(state: gradient.State) -> None:
-        gradient.save(file, state, settings)
-        progress(state)
-
-    if not file.exists():
-        state = None
-    elif isinstance(settings, amed.Amed):
-        state = gradient.load(file, amed.beginning(problem, table, settings), settings)
-    else:
-        state = gradient.load(file, table, settings)
-    fit: Any = amed.fit if isinstance(settings, amed.Amed) else gradient.fit
-    return fit(problem, table, settings, keep, state)
-
-
-#: Ways to fit, by the choice in the node; and what runs them.
-METHODS: dict[str, type[Settings]] = {
-    "forward": forward.Forward,
-    "gradient": gradient.Gradient,
-    "amed": amed.Amed,
+#: Ways to fit, by the choice in the node.
+METHODS: dict[str, type[Fit[Any]]] = {
+    "forward": Forward,
+    "gradient": Gradient,
+    "amed": Amed,
 }
-FITS: dict[type[Settings], Method] = {
-    forward.Forward: Method(run_forward),
-    gradient.Gradient: Method(run_gradient, gradients=True),
-    amed.Amed: Method(run_gradient, gradients=True),
-}
-PARTS = 1000  # of a progress bar
 
 
 class FitSolver(io.ComfyNode):
@@ -392,7 +82,7 @@ class FitSolver(io.ComfyNode):
 
 def fitted(
     recording: Recording,
-    settings: Settings,
+    settings: Fit[Any],
     nfe: int,
     held: int,
     *,
@@ -405,8 +95,8 @@ def fitted(
     origin, count = recording.trajectories.origin, recording.trajectories.count
     kept = Kept(recording, (repr(settings), nfe, held, count, starts, repr(begin)))
     if kept.done.is_file():
-        return store.load(kept.done).at(nfe)
-    method, first = FITS[type(settings)], count - held
+        return fit_files.load(kept.done).at(nfe)
+    first = count - held
     card = dict(
         model=origin.model, path=origin.path, prediction=origin.prediction, guidance=origin.guidance,
         shape=list(origin.shape), dtype=origin.dtype, method=f"{settings!r}",
@@ -415,7 +105,7 @@ def fitted(
     )  # fmt: skip
 
     def run(ready: Ready) -> FittedSolver:
-        if method.gradients and ready.refusal:
+        if settings.gradients and ready.refusal:
             raise ValueError(
                 f"method: {settings.title} needs gradients through the MODEL, but {ready.refusal}; use forward, "
                 "which needs none"
@@ -425,11 +115,7 @@ def fitted(
         found: list[tuple[float, FittedSolver]] = []
 
         def report(state: Any) -> None:
-            if isinstance(settings, forward.Forward):
-                spent = problem.evaluations
-                share = spent / max(settings.allowed(nfe), spent + 1)
-            else:
-                share = getattr(state, "iteration", 0) / max(getattr(settings, "iterations", 1), 1)
+            share = settings.share(problem, state)
             least = min(state.after["rmse"], *(rmse for rmse, _ in found), math.inf)
             told(
                 int(PARTS * share), f"held-out error {least:.4g}, before {state.before['rmse']:.4g}"
@@ -438,13 +124,13 @@ def fitted(
         for i, start in enumerate(
             kept.starts(lambda: start_tables(problem, recording, nfe, starts, begin))
         ):
-            state = method.run(problem, start.table, settings, report, kept.file(f"state-{i}"))
+            state = run_fit(problem, start.table, settings, report, file=kept.file(f"state-{i}"))
             facts = dict(start=start.card["start"], before=state.before, after=state.after)
             found.append((state.after["rmse"], FittedSolver(state.table, card | facts)))
         best = min(found, key=lambda entry: entry[0])[1]
         return FittedSolver(best.table, {**best.card, "evaluations": problem.evaluations})
 
-    with torch.inference_mode(not method.gradients):
+    with torch.inference_mode(not settings.gradients):
         fit = recording.ready(run)
     kept.finish(fit)
     told(
@@ -452,43 +138,6 @@ def fitted(
         f"held-out error {fit.card['after']['rmse']:.4g}, before {fit.card['before']['rmse']:.4g}",
     )
     return fit
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A fit in the folder of its recording: its starts and states while it runs, the result later."""
-
-    recording: Recording
-    key: tuple[Any, ...]
-
-    def file(self, what: str) -> Path:
-        digest = hashlib.sha256(repr(self.key).encode()).hexdigest()[:16]
-        return self.recording.trajectories.folder / f"fit-{digest}-{what}{SUFFIX}"
-
-    @property
-    def done(self) -> Path:
-        return self.file("done")
-
-    def starts(self, make: Callable[[], Mapping[str, Table]]) -> list[FittedSolver]:
-        """The tables to start from, each with its name on its card; made once."""
-        files = sorted(self.recording.trajectories.folder.glob(self.file("start-*").name))
-        if not files:
-            for i, (name, table) in enumerate(make().items()):
-                files.append(self.file(f"start-{i:02}"))
-                store.save(files[-1], [FittedSolver(table, {"start": name})])
-        return [store.load(file).fits[0] for file in files]
-
-    def finish(self, fit: FittedSolver) -> None:
-        store.save(self.done, [fit])
-        for name in ("start-*", "state-*"):
-            for file in self.recording.trajectories.folder.glob(self.file(name).name):
-                file.unlink()
-
-
-def teacher_cost(recording: Recording) -> int:
-    """One-image evaluations of the recording."""
-    points, _ = teacher_points(recording.trajectories.origin)
-    return recording.trajectories.count * (len(points) - 1)
 
 
 def start_tables(
@@ -534,10 +183,4 @@ def own_ends(problem: Problem, pair: compare.Pair, nfe: int) -> tuple[str, Table
     return name, best
 
 
-def card_text(fit: FittedSolver) -> str:
-    """The card for people."""
-    rows = {"evaluations per run": fit.table.nfe, "window": fit.table.window, **fit.card}
-    return "\n".join(f"{k}: {v}" for k, v in rows.items() if v is not None)
-
-
-NODES: tuple[type[Any], ...] = (RecordTrajectories, FitSteps, FitSolver)
+NODES: tuple[type[Any], ...] = (FitSolver,)

@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
-from ...schedulers.fit import compare, store
+from ...schedulers.fit import compare, fit_files
 from ...schedulers.measure import plain
 from ...schedulers.noise_schedule import NoiseSchedule
+from ...schedulers.show import fit_plot
 from ...schedulers.solver import Solver
 from ...schedulers.solver.fitted import FittedSolver
 from ..host import (
@@ -29,7 +30,8 @@ from ..host import (
 from ..host.guider_field import Facts, Ready
 from ..ui.file_names import refusal, split_prefix, stamp
 from ..ui.wire_types import SolverFitType, TrajectoriesType
-from .fit_solver import CATEGORY, PARTS, SUFFIX, Recording, card_text, checked
+from .kept import PARTS, SUFFIX, card_text
+from .recording import CATEGORY, Recording, checked
 
 KIND = "solvers"
 SHIPPED = Path(__file__).resolve().parents[2] / "embedded" / "solvers"
@@ -48,7 +50,7 @@ def solver_folders() -> list[Path]:
     return [*model_folders(KIND), *own, SHIPPED]
 
 
-def fit_files() -> list[str]:
+def fit_names() -> list[str]:
     """The files there are, for a combo."""
     found = (
         f.relative_to(r).as_posix()
@@ -72,7 +74,7 @@ def fit_file(name: str) -> Path:
         if path.resolve().is_relative_to(root.resolve()) and path.is_file():
             return path
     raise ValueError(
-        f"{said}: there is no such file in {places}. Found: {', '.join(fit_files()) or 'none'}"
+        f"{said}: there is no such file in {places}. Found: {', '.join(fit_names()) or 'none'}"
     )
 
 
@@ -120,16 +122,16 @@ def saved(fit: FittedSolver, file: Path) -> str:
     """Write ``fit``, beside those for other numbers of evaluations that the file has. What the file holds now."""
     others: list[FittedSolver] = []
     if file.is_file():
-        others = [f for f in store.load(file).fits if f.table.nfe != fit.table.nfe]
+        others = [f for f in fit_files.load(file).fits if f.table.nfe != fit.table.nfe]
         for other in others:
-            if wrong := store.differences(
+            if wrong := fit_files.differences(
                 other.card, model=fit.card.get("model"), guidance=fit.card.get("guidance")
             ):
                 raise ValueError(
                     f"name: {file.name} holds fits of something else ({wrong[0]}); give another name"
                 )
     file.parent.mkdir(parents=True, exist_ok=True)
-    store.save(file, [*others, fit])
+    fit_files.save(file, [*others, fit])
     return (
         f"fits for {', '.join(map(str, sorted([f.table.nfe for f in (*others, fit)])))} evaluations"
     )
@@ -145,7 +147,7 @@ class LoadFittedSolver(io.ComfyNode):
             description="A fitted solver from models/solvers, from solvers in the output folder, or one that ships with the kit.",
             search_aliases=["load solver", "AMED", "EPD", "safetensors", "loader"],
             inputs=[
-                io.Combo.Input("file", options=fit_files(), tooltip="What Save Fitted Solver wrote, or somebody gave you."),
+                io.Combo.Input("file", options=fit_names(), tooltip="What Save Fitted Solver wrote, or somebody gave you."),
                 io.Int.Input("nfe", default=6, min=1, max=1000, tooltip="Evaluations of a run; the file has a fit for some numbers, the error lists them."),
             ],
             outputs=[
@@ -164,7 +166,7 @@ class LoadFittedSolver(io.ComfyNode):
 
     @classmethod
     def execute(cls, file: str, nfe: int) -> Any:
-        family = store.load(fit_file(file))
+        family = fit_files.load(fit_file(file))
         try:
             fit = family.at(nfe)
         except ValueError as error:
@@ -213,7 +215,7 @@ class UseFittedSolver(io.ComfyNode):
 
 def misfits(fit: FittedSolver, facts: Facts, schedule: NoiseSchedule) -> list[str]:
     """What the fit was made for and this run is not."""
-    found = store.differences(fit.card, model=facts.model, guidance=facts.guidance)
+    found = fit_files.differences(fit.card, model=facts.model, guidance=facts.guidance)
     top, own = fit.table.start, schedule.kappa_max
     if not (math.isinf(top) and own > 1000) and not math.isclose(top, own, rel_tol=1e-3):
         found.append(
@@ -268,7 +270,7 @@ class SolverReport(io.ComfyNode):
             raise ValueError("fits: connect at least one SOLVER_FIT")
         found = reported(recording, given, held_out, against)
         facts = json.dumps(plain(found.payload()), allow_nan=False)
-        return io.NodeOutput(found.plot(), found.text(), facts, ui={"text": [found.text()]})
+        return io.NodeOutput(fit_plot.plot(found), found.text(), facts, ui={"text": [found.text()]})
 
 
 AGAINST: dict[str, Callable[[], tuple[Solver, ...]]] = {
@@ -295,7 +297,7 @@ def reported(
     warnings = [
         w
         for fit in fits
-        for w in store.differences(fit.card, model=origin.model, guidance=origin.guidance)
+        for w in fit_files.differences(fit.card, model=origin.model, guidance=origin.guidance)
     ]
     about = dict(
         guidance=origin.guidance, model=origin.model, path=origin.path, teacher=origin.teacher,

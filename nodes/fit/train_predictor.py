@@ -11,7 +11,8 @@ from torch import Tensor
 from ...schedulers import noise_schedule as schedules
 from ...schedulers import spacing
 from ...schedulers.fit import predictor
-from ...schedulers.fit.amed import Bottleneck, LearnedAMED, middle_of
+from ...schedulers.fit.amed_predictors import Bottleneck, middle_of
+from ...schedulers.fit.learned_amed import LearnedAMED
 from ...schedulers.fit.problem import summary
 from ...schedulers.noise_schedule import NoiseSchedule
 from ...schedulers.points import Points
@@ -20,7 +21,8 @@ from ..host import io, make_sampler, network_of_guider, progress
 from ..host.guider_field import Ready
 from ..solver.state import plain_solver
 from ..ui.wire_types import TrajectoriesType
-from .fit_solver import CATEGORY, PARTS, Kept, Recording, checked, teacher_cost
+from .kept import PARTS, Kept
+from .recording import CATEGORY, Recording, checked, teacher_cost
 
 TOP = 80.0  # σ/α from where runs start on models whose first level is pure noise, or nearly
 

@@ -12,6 +12,7 @@ import importlib.util
 PRESENT = importlib.util.find_spec("comfy_api") is not None
 
 if PRESENT:
+    from .comfy.api import ComfyExtension, io
     from .comfy.fit_field import (
         facts_of_guider,
         latent_shape,
@@ -27,32 +28,30 @@ if PRESENT:
         make_diffusers,
         sized_flow,
     )
-    from .comfy.guider import (
-        ABSOLUTE_FOLDERS,
-        ComfyExtension,
+    from .comfy.guider import make_guider, probed
+    from .comfy.model import (
         compute_choice,
         facts_of,
-        folder,
         in_dtype,
-        io,
         latent_space,
-        loaded,
-        make_guider,
-        make_model,
-        make_sampler,
-        model_folders,
         model_of,
         noise_scale,
-        patcher,
         probe,
-        probed,
         raw_output,
         relabelled,
         schedule_of,
+    )
+    from .comfy.native_model import make_model
+    from .comfy.places import (
+        ABSOLUTE_FOLDERS,
+        folder,
+        loaded,
+        model_folders,
+        patcher,
         set_device,
-        solver_of,
     )
     from .comfy.route import add_route  # pyright: ignore
+    from .comfy.sampler import make_sampler, solver_of
     from .comfy.traced import as_latent, path_of, run_sampler, sampler_name, traced
 else:
     from .alone import io
@@ -65,35 +64,33 @@ else:
         schedule_of_guider,
         with_field,
     )
-    from .alone.guider import (
-        ABSOLUTE_FOLDERS,
-        ComfyExtension,
-        add_route,
+    from .alone.guider import make_guider, model_of, probe, probed
+    from .alone.model import (
         compute_choice,
-        compute_device,
         facts_of,
-        folder,
         in_dtype,
         latent_layout,
         latent_space,
-        loaded,
         make_diffusers,
-        make_guider,
         make_model,
-        make_sampler,
-        model_folders,
-        model_of,
         noise_scale,
-        patcher,
-        probe,
-        probed,
         raw_output,
         relabelled,
         schedule_of,
-        set_device,
         sized_flow,
-        solver_of,
     )
+    from .alone.places import (
+        ABSOLUTE_FOLDERS,
+        ComfyExtension,
+        add_route,
+        compute_device,
+        folder,
+        loaded,
+        model_folders,
+        patcher,
+        set_device,
+    )
+    from .alone.sampler import make_sampler, solver_of
     from .alone.traced import as_latent, path_of, run_sampler, sampler_name, traced
 
 __all__ = [

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ...schedulers.measure.trace import Recorder, Trace
+from ...schedulers.measure.recorder import Recorder
+from ...schedulers.measure.trace import Trace
 from ...schedulers.path import Path
 from ...schedulers.solver import Adaptive, Solver
 from ...schedulers.split import Part, Stepped

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from ...schedulers.show.contact_sheet import tiles
 from ..host import io
 
 CATEGORY = "Sampling Kit/image"
@@ -125,25 +125,7 @@ class ImageSheet(io.ComfyNode):
         images_2: Tensor | None = None, images_3: Tensor | None = None, images_4: Tensor | None = None,
     ) -> Any:  # fmt: skip
         batches = [batch for batch in (images, images_2, images_3, images_4) if batch is not None]
-        return io.NodeOutput(sheet(batches, columns, scale, gap))
-
-
-def sheet(batches: list[Tensor], columns: int, scale: int, gap: int) -> Tensor:
-    """One IMAGE [1, H, W, C] from batches [B, h, w, C] of equal picture size, on white."""
-    sizes = {tuple(batch.shape[1:]) for batch in batches}
-    if len(sizes) > 1:
-        raise ValueError(f"images: a sheet needs pictures of one size, got {sorted(sizes)}")
-    (height, width, channels) = sizes.pop()
-    height, width = height * scale, width * scale
-    rows = [row for batch in batches for row in batch.split(columns)]
-    wide = max(len(row) for row in rows)
-    canvas = torch.ones(len(rows) * (height + gap) + gap, wide * (width + gap) + gap, channels)
-    for i, row in enumerate(rows):
-        for j, picture in enumerate(row.cpu()):
-            top, left = gap + i * (height + gap), gap + j * (width + gap)
-            big = F.interpolate(picture.movedim(-1, 0)[None], scale_factor=scale, mode="nearest")[0]
-            canvas[top : top + height, left : left + width] = big.movedim(0, -1)
-    return canvas[None]
+        return io.NodeOutput(tiles(batches, columns, scale, gap))
 
 
 NODES = (EmptyPixelLatent, LatentToImage, ImageToLatent, ImageSheet)

@@ -97,10 +97,11 @@ class Mixture(Denoiser):
         logits = logits + log_prior(self.weights, self.labels, classes, x.shape[0])
         gamma = torch.softmax(logits, 1)
         gain_iso = alpha * self.floor**2 / s_iso
-        gain_in = trailing(alpha, 3) * (self.variances + self.floor[:, None] ** 2) / s_in
-        gain_in = gain_in - gain_iso[..., None]
         mean = gamma @ self.means + torch.einsum("bk,bkd->bd", gamma * gain_iso, r)
-        mean = mean + torch.einsum("bk,bkr,krd->bd", gamma, gain_in * inside, self.basis)
+        if self.basis.shape[1]:
+            gain_in = trailing(alpha, 3) * (self.variances + self.floor[:, None] ** 2) / s_in
+            gain_in = gain_in - gain_iso[..., None]
+            mean = mean + torch.einsum("bk,bkr,krd->bd", gamma, gain_in * inside, self.basis)
         return mean.reshape(x.shape)
 
     def class_logits(self, x: Tensor, sigma: float | Tensor) -> Tensor:
@@ -116,12 +117,16 @@ class Mixture(Denoiser):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """r [B, K, d], Ur [B, K, R], s² outside and inside the basis, log N(x; …) [B, K] up to a number."""
         r = x.flatten(1)[:, None] - trailing(alpha, 3) * self.means
-        inside = torch.einsum("bkd,krd->bkr", r, self.basis)
         iso = self.floor**2
         a2, s2 = alpha * alpha, sigma * sigma
         s_iso = a2 * iso + s2
-        s_in = trailing(a2, 3) * (self.variances + iso[:, None]) + trailing(s2, 3)
         d, rank = self.means.shape[1], self.variances.shape[1]
+        if not rank:
+            nothing = r[..., :0]
+            log_p = (r * r).sum(-1) / s_iso + d * torch.log(torch.as_tensor(s_iso))
+            return r, nothing, s_iso, nothing, -0.5 * log_p
+        inside = torch.einsum("bkd,krd->bkr", r, self.basis)
+        s_in = trailing(a2, 3) * (self.variances + iso[:, None]) + trailing(s2, 3)
         quad = ((r * r).sum(-1) - (inside**2).sum(-1)) / s_iso + (inside**2 / s_in).sum(-1)
         log_det = (d - rank) * torch.log(torch.as_tensor(s_iso)) + s_in.log().sum(-1)
         return r, inside, s_iso, s_in, -0.5 * (quad + log_det)
@@ -194,6 +199,13 @@ class Gaussian(Mixture):
 
     mean: Tensor
     std: Tensor
+
+    def forward(self, x: Tensor, sigma: float | Tensor, classes: Tensor | None = None) -> Tensor:
+        self.check(x)
+        alpha, sigma = coefficients(self.path, sigma, x)
+        variance = self.std * self.std
+        gain = alpha * variance / (alpha * alpha * variance + sigma * sigma)
+        return self.mean + gain * (x - alpha * self.mean)
 
     def transport(self, x: Tensor, start: tuple[float, float], end: tuple[float, float]) -> Tensor:
         """Where the ODE takes x from (α, σ) = start to end: each coordinate scales with its deviation."""

@@ -18,7 +18,6 @@ Files are safetensors in fp16 with the configuration in the header; :func:`load`
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -29,16 +28,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..files import read_tensors, whole
 from ..path import Path, coefficients
+from ..store import Format
 from .base import Denoiser
 
 #: Noise-to-data ratios that networks are trained for; κ outside is held at the ends.
 KAPPA = 0.002, 80.0
 #: Cycles per unit of ln κ / 4 in the noise embedding.
 CYCLES = 0.05, 1.0
-HEADER = "sampling_kit_network"
-VERSION = 1
+FORMAT = Format(
+    "sampling_kit_network",
+    "network of the Sampling Kit",
+    advice="fetch the pack again, or make it with python -m sampling_kit.embedded.train",
+)
 
 
 @dataclass(frozen=True)
@@ -326,78 +328,45 @@ def preconditioned(
 T = TypeVar("T", Network, Classifier)
 
 
-def write(
-    file: File, tensors: Mapping[str, Tensor], facts: Mapping[str, object], header: str = HEADER
-) -> None:
-    """A safetensors file with ``facts`` as JSON in its header; it appears whole or not at all."""
-    from safetensors.torch import save as serialised
-
-    plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    with whole(file) as part:
-        part.write_bytes(serialised(plain, {header: json.dumps(facts, allow_nan=False)}))
-
-
 def save(model: Network | Classifier, file: File, card: Mapping[str, object]) -> None:
     """Write the weights in fp16. ``card`` says how they were made (steps, seed, data, loss …)."""
     tensors = {name: t.half() for name, t in model.state_dict().items()}
     for name, t in tensors.items():
         if not t.isfinite().all():
             raise ValueError(f"{name} holds values that fp16 cannot: the training diverged")
-    facts = {"version": VERSION, "config": dataclasses.asdict(model.config), "card": dict(card)}
-    write(file, tensors, facts)
+    FORMAT.write(file, tensors, {"config": dataclasses.asdict(model.config), "card": dict(card)})
 
 
 def load(file: File, path: Path, kind: type[T]) -> T:
     """The network in ``file`` with float32 weights, in evaluation mode, on ``path``.
 
-    Raises ValueError saying what is wrong with the file and how to make a new one.
+    Raises BadFile saying what is wrong with the file and how to make a new one.
     """
-    facts, tensors = _read(file)
-    wrong = "; make it anew with python -m sampling_kit.embedded.train"
-    try:
-        if int(facts["version"]) > VERSION:
-            raise ValueError(
-                f"format {facts['version']} is newer than this Sampling Kit: update it"
-            )
-        config = Config.read(facts["config"])
+    with FORMAT.opened(file) as stored:
+        config = Config.read(stored.facts["config"])
         if KINDS[config.kind] is not kind:
             raise ValueError(f"it holds a {config.kind}")
+        tensors = {name: t.float() for name, t in stored.tensors().items()}
         if config.blocks * len(config.multiples) > len(tensors):  # before they are built
             raise ValueError(f"{config.blocks} blocks per level, but only {len(tensors)} tensors")
         with torch.device("meta"):
             model = kind(path, config)
-        problem = next(_misfits(model.state_dict(), tensors), None)
-        if problem:
-            raise ValueError(problem)
-    except (KeyError, TypeError, ValueError) as error:
-        detail = f"no {error}" if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"{file}: not a usable network ({detail}){wrong}") from None
+        if misfit := next(_misfits(model.state_dict(), tensors), None):
+            raise ValueError(misfit)
     model.load_state_dict(tensors, assign=True)
     return model.eval().requires_grad_(False)
 
 
 def card(file: File) -> dict[str, Any]:
     """What the header says about how the weights were made; errors as in :func:`load`."""
-    told = _read(file)[0].get("card")
-    return told if isinstance(told, dict) else {}
+    with FORMAT.opened(file) as stored:
+        card = stored.facts.get("card")
+    return card if isinstance(card, dict) else {}
 
 
-def _read(file: File) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """(facts, tensors in float32)."""
-    try:
-        facts, tensors = read_tensors(file, HEADER, "network of the Sampling Kit")
-    except ValueError as error:
-        raise ValueError(
-            f"{error}; fetch the pack again, or make it with python -m sampling_kit.embedded.train"
-        ) from None
-    return facts, {name: t.float() for name, t in tensors.items()}
-
-
-def _misfits(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Iterator[str]:
-    for name in sorted(expected.keys() ^ found.keys()):
+def _misfits(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Iterator[str]:
+    for name in sorted(expected.keys() ^ tensors.keys()):
         yield f"tensor {name} is {'missing' if name in expected else 'not part of the network'}"
-    for name, t in found.items():
+    for name, t in tensors.items():
         if t.shape != expected[name].shape:
             yield f"{name} has shape {tuple(t.shape)}, expected {tuple(expected[name].shape)}"
-        if not t.isfinite().all():
-            yield f"{name} holds NaN or infinity"

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ..noise_schedule import NoiseSchedule
 from ..points import Points
-from ..show.style import new_figure, pixels
 from ..solver import (
     ALL,
     DDIM,
@@ -201,27 +200,6 @@ class Comparison:
         """The same as JSON."""
         ratio = {str(row["nfe"]): row["ratio"] for row in self.rows}
         return dict(ratio=ratio, rows=self.rows, held=self.held, about=dict(self.about))
-
-    def plot(self, width: int = 960, height: int = 540) -> Tensor:
-        """Error against evaluations as IMAGE [1, H, W, 3]."""
-        figure = new_figure(width, height)
-        axes, at = figure.subplots(), [row["nfe"] for row in self.rows]
-        for key, label, colour, style in (
-            ("training_free", "best training-free pair", "#7f7f7f", "o-"),
-            ("training_free_median", "its median", "#7f7f7f", "o:"),
-            ("fitted", "fitted", "#1f77b4", "o-"),
-            ("fitted_median", "its median", "#1f77b4", "o:"),
-        ):
-            axes.plot(at, [row[key] for row in self.rows], style, color=colour, label=label)
-        axes.set_yscale("log")
-        axes.set_xticks(at, [f"{row['nfe']}\n×{row['ratio']:.2f}" for row in self.rows])
-        axes.set_xlabel("denoiser evaluations (NFE), and RMSE fitted/training-free", fontsize=13)
-        axes.set_ylabel("RMSE to the teacher's end", fontsize=13)
-        axes.tick_params(labelsize=12)
-        axes.grid(alpha=0.3, which="both")
-        axes.legend(fontsize=12)
-        figure.suptitle(str(self.about.get("guidance", "")), fontsize=13)
-        return pixels(figure)
 
 
 def compare(

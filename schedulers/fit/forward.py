@@ -4,10 +4,7 @@ Works wherever the model runs (fp8, GGUF, offloaded weights). Two kinds of move,
 trajectories and taken only if it is better there:
 
 *numbers*: levels, weights of x and of the D's of every row at once. A column of the Jacobian is one number
-moved a little and the run repeated from the row it enters. The numbers are those of DDIM's exact step with
-corrections, so moving a level moves a step and not only a label:
-
-    κ_i = κ_i°·e^{u_i} ,   x_i = DDIM(κ_{i−1}, κ_i).x + … ,   d_{i0} = DDIM(κ_{i−1}, κ_i).d + …
+moved a little and the run repeated from the row it enters. Which numbers: ``table_numbers.py``.
 
 *bands*: one C×C matrix per frequency band and term of every row (``solver/band_mix.py``), hundreds of numbers
 at once. Their Jacobian is not measured but modelled: a change δy_i of row i's state changes the end by
@@ -24,21 +21,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path as File
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from ..settings import Settings, knob
-from ..solver.band_mix import Mix, Spectra, band_weights
-from ..solver.fitted import Table, ddim
-from ..solver.run import Ask, Program, Run, drive_together
+from ..measure import plain
+from ..settings import knob
+from ..solver.band_mix import band_weights
+from ..solver.fitted import Table
+from ..store import Format
 from .bands import KNOTS, Rings, added, answer, equations
-from .problem import Problem, rmse, summary
-
-Array = NDArray[np.float64]
+from .fit_files import arrays_of, table_in, tensors_of
+from .jacobian import columns
+from .problem import Problem, error_from, rmse, summary
+from .run_fit import Array, Fit, best_trial, start_errors, tried
+from .table_numbers import moved, names
+from .track import tracked, walk, walked
 
 #: What a number may be expected to change by: ln κ, a weight of x, a weight of D.
 SPREAD = {"level": 0.5, "x": 0.1, "d": 0.3}
@@ -53,7 +54,7 @@ BAND_WINDOW, BAND_DAMPINGS = 3, (1e-3, 1e-2, 1e-1)
 
 
 @dataclass(frozen=True)
-class Forward(Settings):
+class Forward(Fit["ForwardState"]):
     """Gauss–Newton on the end point, from evaluations alone: works on any model that can be sampled."""
 
     title: ClassVar[str] = "Forward"
@@ -94,8 +95,34 @@ class Forward(Settings):
         """Evaluations a fit for ``nfe`` may use; the columns of its Jacobian cost about nfe²."""
         return self.budget or int(10_000 * max(1.0, nfe / 6) ** 2)
 
+    def begin(self, problem: Problem, table: Table) -> ForwardState:
+        errors, none = start_errors(problem, table), np.zeros(0)
+        spent = problem.evaluations
+        state = ForwardState(table, table, errors, errors, none, none, none, evaluations=spent)
+        return restarted(state, self)
 
-class Record(NamedTuple):
+    def moves(self, problem: Problem, state: ForwardState) -> Iterator[ForwardState]:
+        while True:
+            images = self.images or affordable(problem, state, self)
+            afforded = replace(self, images=images)
+            kind = next_move(problem, state, afforded)
+            if kind is None:
+                return
+            state = MOVES[kind](problem, state, afforded)
+            yield state
+
+    def share(self, problem: Problem, state: ForwardState) -> float:
+        spent = problem.evaluations
+        return spent / max(self.allowed(state.table.nfe), spent + 1)
+
+    def save(self, file: File, state: ForwardState) -> None:
+        save(file, state)
+
+    def load(self, file: File, problem: Problem, table: Table) -> ForwardState:
+        return load(file)
+
+
+class Move(NamedTuple):
     """One move: errors on the held-out trajectories after it, whether it was taken."""
 
     kind: str
@@ -107,8 +134,8 @@ class Record(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class State:
-    """A fit between two moves; ``step`` goes on from it.
+class ForwardState:
+    """A fit between two moves; :meth:`Forward.moves` goes on from it.
 
     ``start`` is the table that ``change`` [P] counts from, ``table`` the best so far, ``errors`` its RMSE per
     held-out trajectory. ``matrix`` and ``vector`` are the normal equations kept from moves before.
@@ -123,7 +150,7 @@ class State:
     vector: Array
     damping: float = 3e-3
     evaluations: int = 0
-    records: tuple[Record, ...] = ()
+    records: tuple[Move, ...] = ()
 
     @property
     def before(self) -> dict[str, float]:
@@ -137,21 +164,7 @@ class State:
 # ---------------------------------------------------------------------------------------- the loop
 
 
-def begin(problem: Problem, table: Table, settings: Forward) -> State:
-    """The state before the first move, which is exactly ``table``."""
-    errors = problem.errors(table, problem.held).cpu().double().numpy()
-    if not np.isfinite(errors).all():
-        raise ValueError(
-            "the start ends in NaN or infinity on the held-out trajectories: fit from another solver"
-        )
-    empty = np.zeros(0)
-    state = State(
-        table, table, errors, errors, empty, empty, empty, evaluations=problem.evaluations
-    )
-    return restarted(state, settings)
-
-
-def restarted(state: State, settings: Forward) -> State:
+def restarted(state: ForwardState, settings: Forward) -> ForwardState:
     """With the best table as the one that changes count from."""
     size = len(names(state.table, settings.window))
     return replace(
@@ -163,7 +176,7 @@ def restarted(state: State, settings: Forward) -> State:
     )
 
 
-def next_move(problem: Problem, state: State, settings: Forward) -> str | None:
+def next_move(problem: Problem, state: ForwardState, settings: Forward) -> str | None:
     """The kind of the next move, None at the end: first numbers, then bands.
 
     A kind ends after its most moves, or when three in a row gained nothing; numbers leave enough of the
@@ -182,44 +195,7 @@ def next_move(problem: Problem, state: State, settings: Forward) -> str | None:
     return None
 
 
-def fit(
-    problem: Problem,
-    table: Table,
-    settings: Forward | None = None,
-    progress: Callable[[State], None] | None = None,
-    state: State | None = None,
-) -> State:
-    """The best table found from ``table`` on, or from a ``state`` on that an earlier call has reached.
-
-    ``progress`` sees every state; it may raise to stop, and what it saw last can go on. The result is never
-    worse than the start on the held-out trajectories (RMSE).
-    """
-    settings = settings or Forward()
-    for state in states(problem, table, settings, state):  # noqa: B020
-        if progress is not None:
-            progress(state)
-    assert state is not None
-    return state
-
-
-def states(
-    problem: Problem, table: Table, settings: Forward, state: State | None = None
-) -> Iterator[State]:
-    """The start (unless a state is given) and the state after every move."""
-    if state is None:
-        state = begin(problem, table, settings)
-        yield state
-    problem.evaluations = max(problem.evaluations, state.evaluations)
-    while True:
-        afforded = replace(settings, images=settings.images or affordable(problem, state, settings))
-        kind = next_move(problem, state, afforded)
-        if kind is None:
-            return
-        state = MOVES[kind](problem, state, afforded)
-        yield state
-
-
-def affordable(problem: Problem, state: State, settings: Forward) -> int:
+def affordable(problem: Problem, state: ForwardState, settings: Forward) -> int:
     """Trajectories per Jacobian that the budget pays for in all moves that are left."""
     left, slope = settings.allowed(state.table.nfe) - problem.evaluations, 0
     for kind, most in kinds(problem, settings).items():
@@ -253,38 +229,34 @@ DAMPINGS = (0.1, 1.0, 10.0)
 
 def judged(
     problem: Problem,
-    state: State,
+    state: ForwardState,
     settings: Forward,
     kind: str,
     candidates: Sequence[tuple[float, Table | None, Array]],
-) -> State:
+) -> ForwardState:
     """The state with the best candidate (damping, table, change) if it is better than what there is."""
     scale = delta(state, settings)
-    limit = state.before["rmse"]
-    best, found = score(state.errors, scale), None
-    tried = []
-    for damping, table, change in candidates:
-        if table is None:
-            continue
-        errors = problem.errors(table, problem.held).cpu().double().numpy()
-        value = score(errors, scale)
-        tried.append((value, damping, errors))
-        if value < best and summary(errors)["rmse"] <= limit:
-            best, found = value, (damping, table, change, errors)
-    shown = min(tried, key=lambda t: t[0], default=(math.inf, state.damping, state.errors))
-    if found is None:
+    possible = [
+        (damping, table, change) for damping, table, change in candidates if table is not None
+    ]
+    trials = tried(problem, [table for _, table, _ in possible], lambda e: score(e, scale))
+    best = best_trial(trials, score(state.errors, scale), state.before["rmse"])
+    shown, damping = state.errors, state.damping
+    if trials:
+        nearest = min(range(len(trials)), key=lambda i: trials[i].mark)
+        shown, damping = trials[nearest].errors, possible[nearest][0]
+    if best is None:
         after = replace(state, damping=state.damping * 10)
     else:
-        damping, table, change, errors = found
-        after = replace(state, table=table, change=change, errors=errors, damping=damping)
-    seen = summary(shown[2])
-    record = Record(
-        kind, problem.evaluations, seen["rmse"], seen["median"], shown[1], found is not None
-    )
-    return replace(after, evaluations=problem.evaluations, records=(*state.records, record))
+        factor, table, change = possible[best]
+        errors = trials[best].errors
+        after = replace(state, table=table, change=change, errors=errors, damping=factor)
+    taken = best is not None
+    move = Move(kind, problem.evaluations, **summary(shown), damping=damping, taken=taken)
+    return replace(after, evaluations=problem.evaluations, records=(*state.records, move))
 
 
-def delta(state: State, settings: Forward) -> float:
+def delta(state: ForwardState, settings: Forward) -> float:
     """The error from which on an image counts in proportion to it."""
     return settings.huber * (state.after["median"] or 1.0)
 
@@ -300,7 +272,7 @@ def trusted(errors: Tensor, scale: float) -> Tensor:
     return 1 / (1 + (errors / scale) ** 2).sqrt()
 
 
-def chosen(problem: Problem, state: State, settings: Forward) -> Tensor:
+def chosen(problem: Problem, state: ForwardState, settings: Forward) -> Tensor:
     """The trajectories of one move."""
     generator = torch.Generator().manual_seed(settings.seed + 1000 * len(state.records))
     order = torch.randperm(len(problem.train), generator=generator)
@@ -310,179 +282,7 @@ def chosen(problem: Problem, state: State, settings: Forward) -> Tensor:
 # ----------------------------------------------------------------------------------------- numbers
 
 
-class Name(NamedTuple):
-    """One number: ``kind`` level, x or d of ``row``, with ``back`` for a D; ``enters``: the first state it changes."""
-
-    kind: str
-    row: int
-    back: int = 0
-
-    @property
-    def enters(self) -> int:
-        return self.row + (self.kind == "d")
-
-
-def names(table: Table, window: int) -> list[Name]:
-    """The numbers that are fitted. The first level is one of them unless it is pure noise: a run may be told a
-    lower one than it starts from, and the weight of x_start follows it."""
-    k = table.nfe
-    lowest = 0 if math.isfinite(table.levels[0]) else 1
-    inner = [Name("level", i) for i in range(lowest, k)] + [Name("x", i) for i in range(1, k + 1)]
-    known = [max(len(row), min(window, i + 1)) for i, row in enumerate(table.d)]
-    return inner + [Name("d", i, j) for i, count in enumerate(known) for j in range(count)]
-
-
-def moved(table: Table, window: int, change: Array) -> Table | None:
-    """The table with its numbers changed, the first level at most its start; None if levels no longer fall."""
-    given = dict(zip(names(table, window), map(float, change), strict=True))
-    levels = [k * math.exp(given.get(Name("level", i), 0.0)) for i, k in enumerate(table.levels)]
-    levels[0] = min(levels[0], max(table.levels[0], table.start))
-    old, new = ((table.start, *ks, table.end) for ks in (table.levels, levels))
-    x, d = list(table.x), [dict(enumerate(row)) for row in table.d]
-    for i in range(len(x)):
-        (x0, d0), (x1, d1) = ddim(*old[i : i + 2]), ddim(*new[i : i + 2])
-        x[i] += x1 - x0
-        if i:
-            d[i - 1][0] = d[i - 1].get(0, 0.0) + (d1 - d0)
-    for name, v in given.items():
-        if name.kind == "x":
-            x[name.row] += v
-        elif name.kind == "d":
-            d[name.row][name.back] = d[name.row].get(name.back, 0.0) + v
-    rows = [[row.get(j, 0.0) for j in range(max(row) + 1)] for row in d]
-    try:
-        return replace(table, levels=tuple(levels), x=tuple(x), d=tuple(map(tuple, rows)))
-    except ValueError:
-        return None
-
-
-def mean(a: Table, b: Table) -> Table:
-    """Half way from a to b, fits with as many evaluations from the same start: in ln κ, in what their weights differ
-    from DDIM's by, and in bands (which must have the same knots)."""
-    fitted = names(a, a.nfe)
-    levels = [math.log(q / p) for p, q in zip(a.levels, b.levels, strict=True)]
-    far = np.array([levels[n.row] if n.kind == "level" else 0.0 for n in fitted])
-    there = moved(a, a.nfe, far)
-    if a.start != b.start or there is None:
-        raise ValueError("the tables have different starts, or levels that cross")
-    for i, n in enumerate(fitted):
-        if n.kind == "x":
-            far[i] = b.x[n.row] - there.x[n.row]
-        elif n.kind == "d":
-            p, q = ((*t.d[n.row], *[0.0] * t.nfe)[n.back] for t in (there, b))
-            far[i] = q - p
-    found = moved(a, a.nfe, far / 2)
-    assert found is not None
-    return replace(found, mix=tuple(halfway(p, q) for p, q in zip(a.mix, b.mix, strict=True)))
-
-
-def halfway(a: Mix | None, b: Mix | None) -> Mix | None:
-    """The mean of a row's bands, where none are zeros."""
-    if a is None or b is None:
-        one = a or b
-        return one and replace(one, x=one.x / 2, d=one.d / 2)
-    if a.knots != b.knots:
-        raise ValueError(f"bands with different knots: {a.knots} and {b.knots}")
-
-    def both(p: Array, q: Array) -> Array:
-        total = np.zeros((max(len(p), len(q)), *p.shape[1:]))
-        total[: len(p)] += p / 2
-        total[: len(q)] += q / 2
-        return total
-
-    return Mix(a.knots, both(a.x, b.x), both(a.d, b.d))
-
-
-class Course(NamedTuple):
-    """A run's states y_0 … y_K and predictions D_0 … D_{K−1}, on VP."""
-
-    y: list[Tensor]
-    d: list[Tensor]
-
-
-def formed(problem: Problem, table: Table, rows: Tensor, i: int, course: Course) -> Tensor:
-    """y_i from what ``course`` has before it."""
-    if i == 0:
-        return table.x[0] * problem.begin(rows)
-    state, known = course.y[i - 1], course.d[i - 1 :: -1]
-    out = table.x[i] * state
-    for w, d in zip(table.d[i - 1], known, strict=False):
-        out = out + w * d
-    mix = table.mix[i - 1]
-    return out if mix is None else out + mix.apply([state], known, Spectra())
-
-
-def walk(
-    problem: Problem, table: Table, rows: Tensor, course: Course, i: int, y: Tensor
-) -> Program[Course]:
-    """The questions of a run from state y_i = y on, with what ``course`` has before it. Levels are κ."""
-    new = Course([*course.y[:i], y], course.d[:i])
-    for row in range(i, table.nfe):
-        new.d.append((yield new.y[row], Ask(table.levels[row], row, table.nfe)))
-        new.y.append(formed(problem, table, rows, row + 1, new))
-    return new
-
-
-def walked(problem: Problem, rows: Tensor, programs: Sequence[Program[Course]]) -> list[Course]:
-    """Where runs of the same rows lead. As many at once as ``problem.batch`` has room for share their
-    calls, so the numbers do not depend on anything else."""
-
-    def denoise(y: Tensor, kappa: float) -> Tensor:
-        return problem.denoise(y, kappa, rows.repeat(len(y) // len(rows)))
-
-    run, size = Run(denoise, finite=False), max(1, problem.batch // len(rows))
-    parts = [programs[i : i + size] for i in range(0, len(programs), size)]
-    return [course for part in parts for course in drive_together(part, run)]
-
-
-def whole(problem: Problem, table: Table, rows: Tensor) -> Course:
-    """The run of a table from the rows' starts."""
-    none = Course([], [])
-    start = formed(problem, table, rows, 0, none)
-    return walked(problem, rows, [walk(problem, table, rows, none, 0, start)])[0]
-
-
-def columns(
-    problem: Problem, table: Table, change: Array, rows: Tensor, course: Course, settings: Forward
-) -> list[Tensor]:
-    """∂(end)/∂(every number), each [n, …], by one difference; exact for the last row."""
-    end = course.y[-1]
-    found: dict[int, Tensor] = {}
-    sizes: dict[int, float] = {}
-    programs: list[Program[Course]] = []
-    fitted = names(table, settings.window)
-    for index, name in enumerate(fitted):
-        if name.enters == table.nfe:
-            found[index] = course.y[-2] if name.kind == "x" else course.d[-1 - name.back]
-            continue
-        other, size = probed(table, change, index, name, settings)
-        if other is None:
-            found[index] = torch.zeros_like(end)
-            continue
-        y = formed(problem, other, rows, name.enters, course)
-        programs.append(walk(problem, other, rows, course, name.enters, y))
-        sizes[index] = size
-    moves = walked(problem, rows, programs)
-    for (index, size), move in zip(sizes.items(), moves, strict=True):
-        found[index] = (move.y[-1] - end) / size
-    return [found[index] for index in range(len(fitted))]
-
-
-def probed(
-    table: Table, change: Array, index: int, name: Name, settings: Forward
-) -> tuple[Table | None, float]:
-    """The table with one number moved a little, and by how much; None where levels are too close to move."""
-    size = settings.probe * (-3 if name.kind == "level" else 1)  # down: the first has a limit
-    for step in (size, -size):  # if the levels are closer than that, the other way
-        probe = change.copy()
-        probe[index] += step
-        other = moved(table, settings.window, probe)
-        if other is not None:
-            return other, step
-    return None, size
-
-
-def numbers(problem: Problem, state: State, settings: Forward) -> State:
+def numbers(problem: Problem, state: ForwardState, settings: Forward) -> ForwardState:
     """One Gauss–Newton move of levels and weights."""
     table, v, window = state.start, state.change, settings.window
     fitted = names(table, window)
@@ -493,10 +293,10 @@ def numbers(problem: Problem, state: State, settings: Forward) -> State:
     matrix = np.zeros((len(fitted), len(fitted)))
     slope, square = np.zeros(len(fitted)), 0.0
     for some in rows.split(problem.batch):
-        course = whole(problem, here, some)
-        r = course.y[-1] - problem.target(some)
+        track = tracked(problem, here, some)
+        r = track.y[-1] - problem.target(some)
         w = (trusted(rmse(r), scale) / r[0].numel()).sqrt().reshape(-1, *[1] * (r.ndim - 1))
-        slopes = columns(problem, table, v, some, course, settings)
+        slopes = columns(problem, table, v, some, track, window, settings.probe)
         # off the device, which may lack float64; a run that failed (NaN) says nothing
         j, flat = (
             torch.stack([(w * t).flatten().cpu() for t in ts]).double().nan_to_num(0, 0, 0)
@@ -529,7 +329,7 @@ def numbers(problem: Problem, state: State, settings: Forward) -> State:
 # ------------------------------------------------------------------------------------------- bands
 
 
-def bands(problem: Problem, state: State, settings: Forward) -> State:
+def bands(problem: Problem, state: ForwardState, settings: Forward) -> ForwardState:
     """One move of the frequency bands of all rows."""
     table, k = state.table, state.table.nfe
     first = chosen(problem, state, settings)
@@ -544,28 +344,28 @@ def bands(problem: Problem, state: State, settings: Forward) -> State:
     for some in (*first.split(problem.batch), *rest.split(problem.batch)):
         if not len(some):
             continue
-        course = whole(problem, table, some)
-        r = course.y[-1] - problem.target(some)
+        track = tracked(problem, table, some)
+        r = track.y[-1] - problem.target(some)
         w = trusted(rmse(r), scale).sqrt().reshape(-1, *[1] * (r.ndim - 1))
         square += float((w * r).square().sum())
-        terms = torch.cat([rings.spectrum(w * t) for t in (*course.d, r)])
+        terms = torch.cat([rings.spectrum(w * t) for t in (*track.d, r)])
         products = products + rings.products(terms)
         if torch.isin(some, first).all():
-            changes = [shaken(d, settings.probe, generator) for d in course.d[:-1]]
+            changes = [shaken(d, settings.probe, generator) for d in track.d[:-1]]
             programs = [
-                walk(problem, table, some, course, i, course.y[i] + change)
+                walk(problem, table, some, track, i, track.y[i] + change)
                 for i, change in enumerate(changes, 1)
             ]
             moves = walked(problem, some, programs)
             for i, (change, move) in enumerate(zip(changes, moves, strict=True), 1):
-                pair = [rings.spectrum(t) for t in (change, move.y[-1] - course.y[-1])]
+                pair = [rings.spectrum(t) for t in (change, move.y[-1] - track.y[-1])]
                 probes[i] += rings.products(torch.cat(pair))
     answers = [answer(rings, p, channels) for p in probes[1:]]
     answers.append(np.broadcast_to(np.eye(channels), (len(rings.slices), channels, channels)))
-    found = equations(rings, np.asarray(products), answers, BAND_WINDOW)
+    system = equations(rings, np.asarray(products), answers, BAND_WINDOW)
     candidates: list[tuple[float, Table | None, Array]] = []
     for damping in BAND_DAMPINGS:
-        rows = found.solve(damping * square / SPREAD["d"] ** 2)
+        rows = system.solve(damping * square / SPREAD["d"] ** 2)
         mix = [added(m, d) for m, d in zip(table.mix, rows, strict=True)]
         candidates.append((damping, replace(table, mix=tuple(mix)), state.change))
     after = judged(problem, state, settings, "bands", candidates)
@@ -581,7 +381,42 @@ def shaken(x: Tensor, size: float, generator: torch.Generator) -> Tensor:
     return torch.fft.irfft2(torch.fft.rfft2(five) * gain, s=x.shape[-2:]).reshape(x.shape)
 
 
-MOVES: Mapping[str, Callable[[Problem, State, Forward], State]] = {
+MOVES: Mapping[str, Callable[[Problem, ForwardState, Forward], ForwardState]] = {
     "numbers": numbers,
     "bands": bands,
 }
+
+
+# ------------------------------------------------------------------------------------------ files
+
+ARRAYS = ("errors", "first", "change", "matrix", "vector")
+FORMAT = Format(
+    "sampling_kit_fit_state",
+    "unfinished fit",
+    advice="delete {file} to fit from the start",
+    infinity=True,
+)
+
+
+def save(file: File, state: ForwardState) -> None:
+    """Write a fit that is not finished. The error of a run that failed, ∞, is null in the header."""
+    tensors = tensors_of("start", state.start) | tensors_of("table", state.table)
+    tensors |= {name: torch.from_numpy(np.array(getattr(state, name))) for name in ARRAYS}
+    records = [plain(record._asdict()) for record in state.records]
+    facts = dict(damping=state.damping, evaluations=state.evaluations, records=records)
+    FORMAT.write(file, tensors, facts)
+
+
+def load(file: File) -> ForwardState:
+    """Read a fit that is not finished. Raises BadFile saying what is wrong with the file."""
+    with FORMAT.opened(file) as stored:
+        arrays, facts = arrays_of(stored), stored.facts
+        records = ({name: error_from(value) for name, value in r.items()} for r in facts["records"])
+        return ForwardState(
+            table_in("start", arrays),
+            table_in("table", arrays),
+            **{name: arrays[name] for name in ARRAYS},
+            damping=float(facts["damping"]),
+            evaluations=int(facts["evaluations"]),
+            records=tuple(Move(**record) for record in records),
+        )

@@ -10,16 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..denoiser.network import write
-from ..files import read_tensors
 from ..path import VP, rescale
 from ..points import Points
 from ..solver.base import Solver
 from ..solver.run import Run
-from .amed import FeaturePredictor, Features, LearnedAMED, train
-from .problem import Problem, rmse
+from ..store import Format
+from .amed_fit import train
+from .amed_predictors import FeaturePredictor, Features
+from .learned_amed import LearnedAMED
+from .problem import Problem, rmse, summary
 
-HEADER, VERSION = "sampling_kit_amed", 1
+FORMAT = Format("sampling_kit_amed", "AMED predictor", diverged="its training diverged")
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def learn(
         rate=rate, batch=batch, rounds=rounds, features=features, seed=seed, report=report,
     )  # fmt: skip
     after = ends(trained)
-    if bool(after.square().mean() < before.square().mean()):
+    if summary(after)["rmse"] < summary(before)["rmse"]:
         return Learned(trained, before, after)
     return Learned(fresh, before, before)
 
@@ -74,32 +75,24 @@ def run_errors(problem: Problem, points: Points, solver: LearnedAMED) -> Tensor:
         )
     ratio = VP().at(first).sigma / VP().at(problem.kappa).sigma
     lift = rescale(VP().at(first), problem.path)[1]
-    found = []
+    errors = []
     with torch.no_grad():
         for row in problem.held.split(1):
             x = problem.begin(row) * ratio * lift
             call = lambda y, sigma, row=row: problem.call(y, sigma, row)  # noqa: E731
             end = solver.solve(points.on(problem.path), Run(call), x)
-            found.append(rmse(end - problem.target(row)))
-    return torch.cat(found)
+            errors.append(rmse(end - problem.target(row)))
+    return torch.cat(errors)
 
 
 def save(file: File, predictor: FeaturePredictor, facts: Mapping[str, Any]) -> None:
-    """The weights as safetensors with ``facts`` as JSON; the file appears whole or not at all."""
-    write(file, predictor.state_dict(), {"version": VERSION, **facts}, HEADER)
+    """Write the weights and ``facts``. Raises ValueError for weights that are not finite."""
+    FORMAT.write(file, predictor.state_dict(), facts)
 
 
 def load(file: File) -> tuple[FeaturePredictor, dict[str, Any]]:
-    """(predictor, facts). Raises ValueError saying what is wrong with the file."""
-    facts, tensors = read_tensors(file, HEADER, "AMED predictor")
+    """(predictor, facts). Raises BadFile saying what is wrong with the file."""
     predictor = FeaturePredictor()
-    try:
-        if int(facts["version"]) > VERSION:
-            raise ValueError(f"format version {facts['version']}: update the Sampling Kit")
-        if not all(bool(t.isfinite().all()) for t in tensors.values()):
-            raise ValueError("it holds NaN or infinity")
-        predictor.load_state_dict(tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
-        text = " ".join(str(error).split())
-        raise ValueError(f"{file.name}: not a usable AMED predictor ({text})") from None
-    return predictor, facts
+    with FORMAT.opened(file) as stored:
+        predictor.load_state_dict(stored.tensors())
+        return predictor, stored.facts

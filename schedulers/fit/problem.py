@@ -31,7 +31,7 @@ class Problem:
     teacher ends, at noise level 0. ``states(κ, rows)``: the teacher's x on the VP path at κ, for the rows; None if
     it was not kept. ``batch``: the most images in one call of the field. ``check`` is called before every
     call (raise there to stop). ``evaluations`` counts what was spent, one image = 1; set it to what the
-    teacher has cost.
+    teacher has cost. ``features`` of pictures [B, …], where ends are compared in them too (by gradients).
     """
 
     path: Path
@@ -45,6 +45,7 @@ class Problem:
     batch: int = 64
     check: Callable[[], None] | None = None
     evaluations: int = 0
+    features: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
         if self.start.shape != self.end.shape:
@@ -70,7 +71,7 @@ class Problem:
         return self.end[rows]
 
     def denoise(self, x: Tensor, kappa: float, rows: Tensor) -> Tensor:
-        """D of x [B, …] on VP, told the level κ."""
+        """D of x [B, …] on VP at the level κ."""
         at, scale = rescale(VP().at(kappa), self.path)
         return self.call(x * scale, at.sigma, rows)
 

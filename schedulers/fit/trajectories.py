@@ -20,25 +20,36 @@ import hashlib
 import json
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path as File
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..files import whole
 from ..noise import PerImageNoise
 from ..path import VE, VP, Flow, Path, rescale
 from ..points import Points
 from ..solver import Run, Solver, State
+from ..store import BadFile, Format
+from ..strict_json import parse_json
+from ..whole_file import write_whole
 from .problem import Field, Problem
 
 VERSION = 1
 NAME = "recording.json"
+#: The most bytes of a description.
+LONGEST = 2**20
+#: Some rows: ``x`` and ``d`` [levels, rows, …], ``origin`` the digest of what they are of.
+ROWS = Format(
+    "sampling_kit_trajectories",
+    "part of recorded trajectories",
+    diverged="use a finer teacher or another dtype",
+    largest=2**44,  # read a level at a time
+    loose=("origin", "rows"),
+)
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -163,7 +174,7 @@ def record(
         file = _file(folder, first)
         if _rows_in(file, origin) < len(rows):
             x, d = run_teacher(origin, solver, field, rows, device, check)
-            _write(file, {"x": x, "d": d}, {"origin": origin.digest(), "rows": str(len(rows))})
+            ROWS.write(file, {"x": x, "d": d}, {"origin": origin.digest(), "rows": len(rows)})
         if report is not None:
             report(int(rows[-1]) + 1, count)
     return Trajectories(folder, origin, count, batch)
@@ -218,14 +229,15 @@ def _begin(folder: File, origin: Origin, batch: int) -> int:
             )
         return batch
     facts = {"version": VERSION, "batch": batch, "origin": dataclasses.asdict(origin)}
-    with whole(file) as part:  # strict JSON but for Infinity, which json reads
-        part.write_text(json.dumps(facts, indent=1))
+    write_whole(file, json.dumps(facts, indent=1))  # strict JSON but for Infinity
     return batch
 
 
 def _description(file: File) -> tuple[Origin, int]:
     try:
-        facts = json.loads(file.read_text())
+        if file.stat().st_size > LONGEST:
+            raise ValueError(f"it has more than {LONGEST >> 20} MB")
+        facts = parse_json(file.read_text(), float)
         version = int(facts["version"])
         if version > VERSION:
             raise ValueError(f"format version {version}, this Sampling Kit reads up to {VERSION}")
@@ -243,27 +255,12 @@ def _file(folder: File, first: int) -> File:
 
 def _rows_in(file: File, origin: Origin) -> int:
     """Rows in a file of this recording; 0 if it is not there, damaged or of another."""
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(file, "pt") as opened:
-            facts = opened.metadata() or {}
-    except (SafetensorError, OSError):
+        with ROWS.opened(file) as stored:
+            same = stored.facts["origin"] == origin.digest()
+            return int(stored.facts["rows"]) if same else 0
+    except BadFile:
         return 0
-    return int(facts.get("rows", 0)) if facts.get("origin") == origin.digest() else 0
-
-
-def _write(file: File, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
-    """The file appears whole or not at all. Raises ValueError for NaN or infinity."""
-    from safetensors.torch import save_file
-
-    for name, t in tensors.items():
-        if not t.isfinite().all():
-            raise ValueError(
-                f"the teacher's {name} holds NaN or infinity: use a finer teacher or another dtype"
-            )
-    with whole(file) as part:
-        save_file({n: t.contiguous() for n, t in tensors.items()}, part, header)
 
 
 # ------------------------------------------------------------------------------------------ reading
@@ -349,17 +346,15 @@ class Trajectories:
         return Problem(self.path, field, top, start, end, *parts, states, batch, check)
 
     def _read(self, name: str, level: int, rows: Tensor | None) -> Tensor:
-        from safetensors import safe_open
-
-        wanted = torch.arange(self.count) if rows is None else rows.cpu()
-        if len(wanted) and (int(wanted.min()) < 0 or int(wanted.max()) >= self.count):
-            raise IndexError(f"rows {wanted.tolist()}: recorded are 0 to {self.count - 1}")
+        picked = torch.arange(self.count) if rows is None else rows.cpu()
+        if len(picked) and (int(picked.min()) < 0 or int(picked.max()) >= self.count):
+            raise IndexError(f"rows {picked.tolist()}: recorded are 0 to {self.count - 1}")
         level %= len(self.origin.kappas)
-        out = torch.empty(len(wanted), *self.origin.shape, dtype=DTYPES[self.origin.dtype])
-        for first in sorted({r - r % self.batch for r in wanted.tolist()}):
-            mine = (wanted >= first) & (wanted < first + self.batch)
-            with safe_open(_file(self.folder, first), "pt") as opened:
-                out[mine] = opened.get_slice(name)[level][wanted[mine] - first]
+        out = torch.empty(len(picked), *self.origin.shape, dtype=DTYPES[self.origin.dtype])
+        for first in sorted({r - r % self.batch for r in picked.tolist()}):
+            here = (picked >= first) & (picked < first + self.batch)
+            with ROWS.opened(_file(self.folder, first)) as stored:
+                out[here] = stored.part(name, level)[picked[here] - first]
         return out
 
 
@@ -411,49 +406,3 @@ def _factors(kappa: float) -> tuple[float, float]:
         return 0.0, 1.0
     c = 1 / math.hypot(1, kappa)
     return c, (1 + kappa) * c
-
-
-# -------------------------------------------------------------------------------------- fingerprint
-
-
-def fingerprint(
-    tensors: Iterable[tuple[str, Tensor]], more: Sequence[Any] = (), values: int = 8
-) -> str:
-    """16 hex digits that tell a model's weights: names and shapes of all, ``values`` of each of 64 of them.
-
-    ``more``: what else belongs to it, by repr, such as patches. A tensor whose values cannot be read
-    (quantised, on no device) counts by name and shape. Cheap: reads at most about 128·``values`` numbers.
-    """
-    named = sorted(tensors, key=lambda item: item[0])
-    digest = hashlib.sha256()
-    every = max(len(named) // 64, 1)
-    for i, (name, t) in enumerate(named):
-        digest.update(f"{name}{tuple(t.shape)}".encode())
-        if i % every == 0 and t.numel() and t.device.type != "meta":
-            try:
-                at = torch.linspace(0, t.numel() - 1, values, dtype=torch.float64).long()
-                picked = t.detach().reshape(-1)[at.to(t.device)].float().cpu()
-                digest.update(np.asarray(picked, np.float32).tobytes())
-            except (RuntimeError, NotImplementedError, TypeError):
-                pass
-    digest.update(repr(list(more)).encode())
-    return digest.hexdigest()[:16]
-
-
-def contents(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """(name, tensor) for all tensors in nested dicts, lists, tuples and objects with ``weights``; numbers and
-    text are names of empty tensors. For the fingerprint of conditions and patches."""
-    if isinstance(value, Tensor):
-        yield name, value
-    elif isinstance(value, Mapping):
-        for key in sorted(value, key=str):
-            if key != "uuid":  # drawn anew each time
-                yield from contents(value[key], f"{name}.{key}")
-    elif isinstance(value, list | tuple):
-        for i, item in enumerate(value):
-            yield from contents(item, f"{name}.{i}")
-    elif hasattr(value, "weights"):
-        yield from contents(value.weights, f"{name}.{type(value).__name__}")
-    else:
-        plain = value is None or isinstance(value, bool | int | float | str)
-        yield f"{name}={value if plain else type(value).__name__}", torch.empty(0)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -15,9 +16,9 @@ from .style import new_figure, pixels
 
 @dataclass(frozen=True)
 class Row:
-    """Pictures [n, H, W, 3] side by side; ``label`` stands left of them, ``captions`` above, one each."""
+    """Pictures [H, W, 3] side by side; ``label`` stands left of them, ``captions`` above, one each."""
 
-    pictures: Tensor
+    pictures: Tensor | Sequence[Tensor]
     label: str = ""
     captions: Sequence[str] = ()
     colour: str = "black"
@@ -31,7 +32,7 @@ def sheet(rows: Sequence[Row], cell: int = 160, size: int = 17, gap: int = 8) ->
     left += 2 * gap if left else gap
     tops, top = [], gap
     for row in rows:
-        top += (size + 6) if row.captions else 0
+        top += max((caption.count("\n") + 1 for caption in row.captions), default=0) * (size + 6)
         tops.append(top)
         top += cell + gap
     width = left + max(sum(p.shape[1] + gap for p in line) for line in pictures)
@@ -58,6 +59,25 @@ def sheet(rows: Sequence[Row], cell: int = 160, size: int = 17, gap: int = 8) ->
     return canvas
 
 
+def tiles(batches: Sequence[Tensor], columns: int, scale: int, gap: int) -> Tensor:
+    """IMAGE [1, H, W, C] from batches [B, h, w, C] of equal picture size, on white, batches below each other: ``columns``
+    pictures a row, each pixel a square of ``scale``, ``gap`` pixels around each."""
+    sizes = {tuple(batch.shape[1:]) for batch in batches}
+    if len(sizes) > 1:
+        raise ValueError(f"images: a sheet needs pictures of one size, got {sorted(sizes)}")
+    (height, width, channels) = sizes.pop()
+    height, width = height * scale, width * scale
+    rows = [row for batch in batches for row in batch.split(columns)]
+    wide = max(len(row) for row in rows)
+    canvas = torch.ones(len(rows) * (height + gap) + gap, wide * (width + gap) + gap, channels)
+    for i, row in enumerate(rows):
+        for j, picture in enumerate(row.cpu()):
+            top, left = gap + i * (height + gap), gap + j * (width + gap)
+            big = F.interpolate(picture.movedim(-1, 0)[None], scale_factor=scale, mode="nearest")[0]
+            canvas[top : top + height, left : left + width] = big.movedim(0, -1)
+    return canvas[None]
+
+
 def _wide(text: str, size: int) -> int:
     """Pixels that a line of text takes at most, about."""
     return math.ceil(len(text) * size * 0.6)
@@ -65,11 +85,11 @@ def _wide(text: str, size: int) -> int:
 
 def fitted(picture: Tensor, height: int) -> Tensor:
     """[H, W, 3] at that height: whole pixels enlarged as squares, larger pictures averaged."""
-    own = picture.shape[0]
+    rows = picture.shape[0]
     x = picture.movedim(-1, 0)[None]
-    wide = max(1, round(picture.shape[1] * height / own))
-    if own * 2 <= height:
-        times = math.ceil(height / own)
+    wide = max(1, round(picture.shape[1] * height / rows))
+    if rows * 2 <= height:
+        times = math.ceil(height / rows)
         x = F.interpolate(x, scale_factor=times, mode="nearest")
     x = F.interpolate(x, (height, wide), mode="bilinear", antialias=True)
     return x[0].movedim(0, -1).clamp(0, 1)

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from ..path import Path, Point, rescale
+from ..text_table import markdown_table
 from .band_mix import Mix, Spectra
 from .kernels import ANCHOR, DATA, Move, moves
 from .run import Ask, DrawNoise, Run, drive
@@ -202,11 +203,10 @@ class Plan:
 
     def table(self, digits: int = 6) -> str:
         """The plan as a Markdown table."""
-        rows, order = list(self.rows()), self.columns()
-        cell = lambda v: f"{v:.{digits}f}" if isinstance(v, float) else str(v)  # noqa: E731
-        lines = ["| " + " | ".join(order) + " |", "|" + "---|" * len(order)]
-        lines += ["| " + " | ".join(cell(row.get(n, "")) for n in order) + " |" for row in rows]
-        return "\n".join(lines)
+        order = self.columns()
+        cell = lambda v: f"{v:.{digits}f}" if isinstance(v, float) else v  # noqa: E731
+        rows = ([cell(row.get(name, "")) for name in order] for row in self.rows())
+        return markdown_table(order, rows).rstrip("\n")
 
 
 def form(

@@ -1,8 +1,9 @@
 // Subgraph blueprints: samplers that look like one node and open into the four parts, made and checked by the real frontend.
 //
-//   node tests/browser/blueprints.mjs [--url http://127.0.0.1:8188] [--write] [--only classic|nodes2]
+//   node tests/browser/blueprints.mjs [--url http://127.0.0.1:8188] [--write] [--only classic|nodes2] [--turns]
 //     (nothing)  check: each blueprint is found by the page's search, arrives as one node with the values of its parts,
 //                makes their prompt closed and unpacked, and a picture when it is queued
+//     --turns    check each in one renderer, one after the other, not in both
 //     --write    first write subgraphs/<name>.json (restart the server to check them: it reads them at its start)
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -11,7 +12,7 @@ import { parseArgs } from "node:util";
 import { PACK, launch, open } from "./page.mjs";
 
 const root = fileURLToPath(new URL("../../", import.meta.url));
-const { values: options } = parseArgs({ options: { url: { type: "string", default: "http://127.0.0.1:8188" }, write: { type: "boolean" }, only: { type: "string" } } });
+const { values: options } = parseArgs({ options: { url: { type: "string", default: "http://127.0.0.1:8188" }, write: { type: "boolean" }, turns: { type: "boolean" }, only: { type: "string" } } });
 const version = /^version = "(.+)"/m.exec(readFileSync(path.join(root, "pyproject.toml"), "utf8"))[1];
 const edm = { churn: 0, churn_from: 0, churn_to: 100000, noise: 1 };
 
@@ -198,8 +199,11 @@ try {
   // Each is built on a page of its own: the frontend remembers widgets' values by node id beyond the graph they were in.
   if (options.write) for (const name of Object.keys(BLUEPRINTS)) await onPage(false, (page) => build(page, name));
   else
-    for (const renderer of Object.keys(RENDERERS).filter((r) => (options.only ?? r) === r))
-      await onPage(RENDERERS[renderer], async (page) => { for (const name of Object.keys(BLUEPRINTS)) failures += await check(page, name, renderer); });
+    for (const [k, renderer] of Object.keys(RENDERERS).entries()) {
+      const names = Object.keys(BLUEPRINTS).filter((_, i) => !options.turns || i % 2 === k);
+      if ((options.only ?? renderer) === renderer)
+        await onPage(RENDERERS[renderer], async (page) => { for (const name of names) failures += await check(page, name, renderer); });
+    }
 } finally {
   await browser.close();
 }

@@ -1,6 +1,7 @@
 // Opens every example in the real ComfyUI frontend.
 //   node tests/browser/examples.mjs [--url http://127.0.0.1:8188] [options] [stem ...]
 //     (nothing)        check: the UI graph makes the same prompt as its API twin, in both renderers, without a complaint
+//     --turns          each in one renderer, one after the other, not in both
 //     --write          first make example_workflows/<stem>.json from the API twins
 //     --run DIR        queue every example from the page, save the pictures to DIR
 //     --thumbnails     with --run: write example_workflows/<stem>.jpg
@@ -20,6 +21,7 @@ const { values: options, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     url: { type: "string", default: "http://127.0.0.1:8188" },
+    turns: { type: "boolean" },
     write: { type: "boolean" },
     thumbnails: { type: "boolean" },
     run: { type: "string" },
@@ -158,6 +160,8 @@ async function templates() {
   report(`templates: ${listed.length} listed`, problems);
 }
 
+// The examples that are opened in renderer k of two.
+const turn = (k) => stems.filter((_, i) => !options.turns || i % 2 === k);
 const browser = await launch();
 try {
   const page = await open(browser, options.url);
@@ -166,7 +170,7 @@ try {
       const saved = await page.evaluate(inPage.build, { api: twin(stem), stem, note: notes[stem], pack: PACK, version });
       writeFileSync(file(stem), `${JSON.stringify(saved, null, 1)}\n`);
     }
-  for (const stem of stems) {
+  for (const stem of turn(0)) {
     await check(page, stem, "classic");
     if (options.run) await run(page, stem);
   }
@@ -174,7 +178,7 @@ try {
   await page.context().close();
 
   const vue = await open(browser, options.url, { nodes2: true });
-  for (const stem of stems) await check(vue, stem, "nodes2");
+  for (const stem of turn(1)) await check(vue, stem, "nodes2");
   await templates();
 } finally {
   await browser.close();

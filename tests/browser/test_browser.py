@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from host_server import PACK, PATIENCE, Comfy, free_port, linked, start
+from needs import missing
 
 TOOL = Path(__file__).with_name("examples.mjs")
 PLAYWRIGHT = "import(process.argv[1]).then(m => m.playwright())"
@@ -27,18 +28,21 @@ NO_FRONTEND = (
 
 pytestmark = pytest.mark.host
 Node = Callable[..., str]
+Renderers = tuple[tuple[str, ...], int]
 
 
 @pytest.fixture(scope="module")
 def node() -> str:
     """A node that finds playwright-core and a browser, or the reason why not."""
     if (node := shutil.which("node")) is None:
-        pytest.skip("no node: install Node.js 20 or later")
+        missing("browser", "no node: install Node.js 20 or later")
     page = TOOL.with_name("page.mjs").as_uri()
     if subprocess.run([node, "-e", PLAYWRIGHT, page], capture_output=True).returncode:
-        pytest.skip("no playwright-core: npm install it and set PLAYWRIGHT_CORE to its folder")
+        missing(
+            "browser", "no playwright-core: npm install it and set PLAYWRIGHT_CORE to its folder"
+        )
     if not os.environ.get("CHROMIUM") and not any(map(shutil.which, BROWSERS)):
-        pytest.skip("no chromium: install it, or set CHROMIUM to a browser's path")
+        missing("browser", "no chromium: install it, or set CHROMIUM to a browser's path")
     return node
 
 
@@ -79,6 +83,12 @@ def url_of_frontend(
 
 
 @pytest.fixture(scope="module")
+def renderers(request: pytest.FixtureRequest) -> Renderers:
+    """(options of a script, in how many renderers it then opens each file): one in turn, or with --full both."""
+    return ((), 2) if request.config.getoption("full") else (("--turns",), 1)
+
+
+@pytest.fixture(scope="module")
 def examples(node: str, url: str) -> Node:
     """Runs examples.mjs, or the script named first, against the server and passes its report on."""
     return runner(node, url)
@@ -103,11 +113,12 @@ def sampling_kit(*arguments: str) -> str:
     return done.stdout
 
 
-def test_every_example_opens_as_its_api_twin(examples: Node) -> None:
+def test_every_example_opens_as_its_api_twin(examples: Node, renderers: Renderers) -> None:
     """Same prompt, same titles, no overlap, no complaint; classic canvas and Nodes 2.0; templates."""
-    report = examples()
+    options, times = renderers
+    report = examples(*options)
     twins = list((PACK / "example_workflows" / "api").glob("*.json"))
-    assert twins and report.count("\nok") + report.startswith("ok") == 2 * len(twins) + 1, report
+    assert twins and report.count("ok  ") == times * len(twins) + 1, report
 
 
 def test_pictures_carry_their_graph_both_ways(examples: Node, tmp_path: Path) -> None:
@@ -121,7 +132,7 @@ def test_pictures_carry_their_graph_both_ways(examples: Node, tmp_path: Path) ->
     assert "12 nodes" in sampling_kit("check", str(theirs))
 
 
-@pytest.mark.parametrize("renderer", ["classic", "nodes2"])
+@pytest.mark.parametrize("renderer", ["classic", pytest.param("nodes2", marks=pytest.mark.full)])
 def test_the_widgets_work(examples: Node, tmp_path: Path, renderer: str) -> None:
     """Drawn before a run, follow their inputs, drag, keyboard, undo, copy, reload, a traced run."""
     shots = os.environ.get("SAMPLING_KIT_SHOTS") or str(tmp_path)
@@ -129,7 +140,7 @@ def test_the_widgets_work(examples: Node, tmp_path: Path, renderer: str) -> None
     assert "FAIL" not in report and report.count("\nok") + report.startswith("ok") >= 10, report
 
 
-@pytest.mark.parametrize("renderer", ["classic", "nodes2"])
+@pytest.mark.parametrize("renderer", [pytest.param("classic", marks=pytest.mark.full), "nodes2"])
 def test_the_panels_obey_after_undo(
     node: str, url_of_frontend: str, tmp_path: Path, renderer: str
 ) -> None:
@@ -139,11 +150,11 @@ def test_the_panels_obey_after_undo(
     assert "FAIL" not in report and report.count("ok  ") == 7, report
 
 
-@pytest.mark.parametrize("renderer", ["classic", "nodes2"])
 def test_the_blueprints_run_and_open_into_their_parts(
-    node: str, url_of_frontend: str, renderer: str
+    node: str, url_of_frontend: str, renderers: Renderers
 ) -> None:
     """Found by the page's search, the values of their parts, a picture, the same prompt closed and unpacked."""
-    report = runner(node, url_of_frontend)("--only", renderer, script="blueprints.mjs")
+    options, times = renderers
+    report = runner(node, url_of_frontend)(*options, script="blueprints.mjs")
     count = len(list((PACK / "subgraphs").glob("*.json")))
-    assert count and report.count("ok  ") == count and "FAIL" not in report, report
+    assert count and report.count("ok  ") == times * count and "FAIL" not in report, report

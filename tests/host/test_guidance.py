@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from product import each
 
 from sampling_kit.nodes import NODES
 from sampling_kit.schedulers.guidance import ALL
@@ -42,8 +43,7 @@ def measured(ended: Any) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------ every rule
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("rule", RULES)
+@each(rule=RULES, kind=KINDS)
 def test_every_rule_on_native_models(measured, kind, rule):
     """Batch 3, after CFG: it acts, images do not see one another, and what other nodes patch counts.
 
@@ -165,8 +165,7 @@ def alone() -> dict[str, torch.Tensor]:
         return cases.pictures(kit, draw, RULES)
 
 
-@pytest.mark.parametrize("schedule", cases.SCHEDULES)
-@pytest.mark.parametrize("rule", [rule for rule in RULES if rule not in cases.PERTURBED])
+@each(rule=[rule for rule in RULES if rule not in cases.PERTURBED], schedule=cases.SCHEDULES)
 def test_without_comfyui_every_rule_gives_the_same(ended, alone, schedule, rule):
     name = f"{rule} on {schedule}"
     theirs, ours = ended[1][name], alone[name]

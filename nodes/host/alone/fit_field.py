@@ -7,11 +7,14 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
+from ....schedulers.fit.fingerprint import contents, fingerprint
 from ....schedulers.fit.problem import Field
-from ....schedulers.fit.trajectories import contents, fingerprint
+from ....schedulers.noise_schedule import NoiseSchedule
 from ..guidance_wire import placed
 from ..guider_field import Facts, Ready, dealt, in_words, prepared, refuse_memory
-from . import guider as host
+from . import places
+from .guider import Guider
+from .model import noise_scale
 
 T = TypeVar("T")
 Report = Callable[[int, int], None]
@@ -39,14 +42,14 @@ def progress(total: int) -> Callable[[int, str], None]:
     return tell
 
 
-def latent_shape(guider: host.Guider, latent: Tensor) -> tuple[int, ...]:
+def latent_shape(guider: Guider, latent: Tensor) -> tuple[int, ...]:
     """Of one image, as the model sees it."""
     return tuple(guider.model.latents.from_vae(latent[:1].float()).shape[1:])
 
 
-def facts_of_guider(guider: host.Guider) -> Facts:
+def facts_of_guider(guider: Guider) -> Facts:
     """Raises TypeError for a foreign GUIDER."""
-    if not isinstance(guider, host.Guider):
+    if not isinstance(guider, Guider):
         raise TypeError(f"guider: expected a GUIDER, got {type(guider).__name__}")
     models = {"": guider.model} | ({"weak.": guider.weak_model} if guider.weak_model else {})
     tensors = [
@@ -62,26 +65,26 @@ def facts_of_guider(guider: host.Guider) -> Facts:
     )
 
 
-def network_of_guider(guider: host.Guider) -> nn.Module:
+def network_of_guider(guider: Guider) -> nn.Module:
     return guider.model.inner
 
 
-def schedule_of_guider(guider: host.Guider) -> host.NoiseSchedule:
+def schedule_of_guider(guider: Guider) -> NoiseSchedule:
     return guider.model.schedule
 
 
-def noise_scale_of_guider(guider: host.Guider) -> float:
-    return host.noise_scale(guider.model)
+def noise_scale_of_guider(guider: Guider) -> float:
+    return noise_scale(guider.model)
 
 
 def with_field(
-    guiders: Sequence[host.Guider], shape: Sequence[int], batch: int, seed: int, then: Callable[[Ready], T]
+    guiders: Sequence[Guider], shape: Sequence[int], batch: int, seed: int, then: Callable[[Ready], T]
 ) -> T:  # fmt: skip
     """``then`` with D(x, σ, rows) of the guiders in turn; rows count around within a guider's conditions."""
     return then(Ready(dealt([field_of(guider) for guider in guiders])))
 
 
-def field_of(guider: host.Guider) -> Field:
+def field_of(guider: Guider) -> Field:
     run = guider.guidance.begin(guider.model.schedule.path)
     run.keep_graph = True
     branches = guider.branches(None)
@@ -89,7 +92,7 @@ def field_of(guider: host.Guider) -> Field:
     begun: list[bool] = []
 
     def field(x: Tensor, sigma: float | Tensor, rows: Tensor) -> Tensor:
-        y, level, told = prepared(x, sigma, host._device)
+        y, level, told = prepared(x, sigma, places.device())
         if not begun:
             run.guidance = placed(guider.guidance, y)
             begun.append(True)

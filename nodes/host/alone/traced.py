@@ -14,7 +14,8 @@ from ....schedulers.path import Path
 from ....schedulers.solver import Solver
 from ....schedulers.split import Stepped
 from ..trace_watch import StandIn, Watch, label, stochastic, together
-from .guider import Callback, Guider, Sampler, solver_of
+from .guider import Guider
+from .sampler import Callback, Sampler, solver_of
 
 
 class Asked(StandIn):

@@ -21,14 +21,17 @@ import torch
 from comfy_execution.utils import get_executing_context
 from torch import Tensor
 
+from ....schedulers.fit.fingerprint import contents, fingerprint
 from ....schedulers.fit.problem import Field
-from ....schedulers.fit.trajectories import contents, fingerprint
 from ....schedulers.guidance import differentiable, ordinary
 from ....schedulers.noise_schedule import NoiseSchedule
 from ....schedulers.points import Points
 from ..guider_field import Facts, Ready, cfg_in_words, dealt, in_words, prepared, refuse_memory
-from . import guider as host
+from .conditions import image_rows, readable
+from .guider import Guider
 from .model import facts_of, noise_scale, schedule_of, state_for
+from .native_model import Network
+from .sampler import noted
 
 T = TypeVar("T")
 
@@ -71,7 +74,7 @@ def facts_of_guider(guider: Any) -> Facts:
     models = {"": patcher} | ({"weak.": weak} if weak is not None else {})
     tensors = [(f"{key}{n}", t) for key, m in models.items() for n, t in weights_of(m)]
     found = facts_of(patcher)
-    own = isinstance(guider, host.Guider)
+    own = isinstance(guider, Guider)
     words = in_words(guider.guidance) if own else cfg_in_words(float(getattr(guider, "cfg", 1.0)))
     if type(guider).__name__ not in ("Guider", "Guider_Basic", "CFGGuider"):
         words = f"{type(guider).__name__}, {words}"
@@ -87,7 +90,7 @@ def weights_of(patcher: Any) -> Iterator[tuple[str, Tensor]]:
     """Weights as they are without patches, and the patches. A patched weight counts by its shape: whether
     the patch is already in it depends on what is loaded."""
     net, prefix = patcher.model.diffusion_model, "diffusion_model."
-    if isinstance(net, host.Network):  # ours: the same fingerprint as without ComfyUI
+    if isinstance(net, Network):  # ours: the same fingerprint as without ComfyUI
         net, prefix = net.denoiser, f"{prefix}denoiser."
     patched = {key.removeprefix(prefix) for key in patcher.patches}
     for name, t in (*net.named_parameters(), *net.named_buffers()):
@@ -151,7 +154,7 @@ def field_of(guider: Any, model: Any, extra: dict[str, Any]) -> Field:
     whole, patcher = guider.conds, guider.model_patcher
     sampling = patcher.get_model_object("model_sampling")
     single = all(most_rows(cond) == 1 for conds in whole.values() for cond in conds)
-    own = guider if isinstance(guider, host.Guider) else None
+    own = guider if isinstance(guider, Guider) else None
     if own is not None and own.run is not None:
         own.run.keep_graph = True
 
@@ -163,7 +166,7 @@ def field_of(guider: Any, model: Any, extra: dict[str, Any]) -> Field:
         try:
             with with_gradients(guider, y) as known:
                 at = y.new_full((len(y),), level) if told is None else told.contiguous()
-                d = model(y, host.noted(at, level), **known(extra))
+                d = model(y, noted(at, level), **known(extra))
         finally:
             guider.conds = whole
         if own is not None and own.run is not None:
@@ -182,7 +185,7 @@ def with_gradients(guider: Any, y: Tensor) -> Iterator[Callable[[Any], Any]]:
         return
     loaded = [getattr(patcher, "model", patcher) for patcher in guider.loaded_models]
     before = guider.conds
-    guider.conds = {k: host.readable(conds, True) for k, conds in before.items()}
+    guider.conds = {k: readable(conds, True) for k, conds in before.items()}
     try:
         with differentiable(guider.inner_model, *loaded):
             yield ordinary
@@ -203,7 +206,7 @@ def why_not_differentiable(guider: Any) -> str:
 
 def most_rows(cond: dict[str, Any]) -> int:
     """The most images that a part of the condition holds."""
-    return max((len(t) for _, t in host.image_rows(cond)), default=1)
+    return max((len(t) for _, t in image_rows(cond)), default=1)
 
 
 def of_rows(cond: dict[str, Any], rows: Tensor) -> dict[str, Any]:

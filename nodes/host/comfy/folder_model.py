@@ -30,8 +30,8 @@ from ....schedulers.path import VE, Flow
 from ....schedulers.size_shift import SizedFlow
 from ..diffusers_conditioning import from_conditioning
 from ..latent_layout import LatentLayout, dtypes_of, layout_of, sized_flow_of
-from .guider import FractionalTable, ModelType, PixelSpace, ms
 from .model import sampling_for
+from .native_model import FractionalTable, ModelType, PixelSpace, ms
 
 formats, manual_cast = comfy.latent_formats, comfy.ops.manual_cast
 Load = Callable[[], tuple[DiffusersDenoiser, str]]

@@ -1,39 +1,19 @@
-"""The host's part inside ComfyUI: native MODEL, GUIDER and SAMPLER.
-
-Only the files of this folder import comfy.
-
-Nothing of the host is patched or copied: a model is a BaseModel around a module, a guider a subclass
-of CFGGuider, a sampler a KSAMPLER with our function. See DESIGN §5.
-"""
+"""A guidance chain as GUIDER: a subclass of CFGGuider, so that the host's hooks are respected."""
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar
 
-import comfy.conds
-import comfy.latent_formats
-import comfy.model_base
-import comfy.model_management
-import comfy.model_patcher
 import comfy.model_sampling
-import comfy.patcher_extension
 import comfy.samplers
-import comfy.supported_models_base
-import comfy.utils
-import folder_paths
 import torch
-from comfy_api.latest import ComfyExtension, io
-from torch import Tensor, nn
+from torch import Tensor
 
-from ....schedulers.denoiser import Denoiser, latent
-from ....schedulers.denoiser.wrap import call_in, input_scale
 from ....schedulers.guidance import (
     CFG,
     COND,
@@ -46,291 +26,15 @@ from ....schedulers.guidance import (
     differentiable,
     ordinary,
 )
-from ....schedulers.noise import PerImageNoise
-from ....schedulers.noise_schedule import NoiseSchedule
 from ....schedulers.path import VE, Flow
-from ....schedulers.points import LARGEST_KAPPA
-from ....schedulers.prediction import Prediction, usual
-from ....schedulers.sample import require_latent, sample
-from ....schedulers.solver import Progress, Run, Solver
-from ....schedulers.solver.run import DrawNoise
-from ....schedulers.split import Part, Stepped
-from ..conditioning import Conditioning, class_weights
+from ..conditioning import Conditioning
 from ..guidance_wire import Holder, conclude, one_condition, placed
-from .model import (
-    compute_choice,
-    facts_of,
-    in_dtype,
-    is_flow,
-    latent_space,
-    model_of,
-    names,
-    noise_scale,
-    probe,
-    raw_output,
-    relabelled,
-    sampling_for,
-    schedule_of,
-    state_for,
-    wants_vp,
-)
+from .conditions import image_rows, readable
+from .model import is_flow, names, wants_vp
 from .perturb import perturbed
-
-__all__ = [
-    "ABSOLUTE_FOLDERS",
-    "ComfyExtension",
-    "compute_choice",
-    "facts_of",
-    "folder",
-    "in_dtype",
-    "io",
-    "latent_space",
-    "loaded",
-    "make_guider",
-    "make_model",
-    "make_sampler",
-    "model_folders",
-    "model_of",
-    "noise_scale",
-    "patcher",
-    "probe",
-    "probed",
-    "raw_output",
-    "relabelled",
-    "schedule_of",
-    "set_device",
-    "solver_of",
-]
+from .sampler import level_of
 
 ms = comfy.model_sampling
-ModelType = comfy.model_base.ModelType
-
-
-def set_device(name: str) -> str:
-    """ComfyUI chooses its own device."""
-    raise RuntimeError("inside ComfyUI the device is set on ComfyUI's command line")
-
-
-def folder(kind: str) -> Path:
-    """ComfyUI's folder "input" or "output"."""
-    return Path(folder_paths.get_directory_by_type(kind))
-
-
-ABSOLUTE_FOLDERS = False  # workflows come from anywhere: only models folders may be opened
-
-
-def model_folders(kind: str) -> list[Path]:
-    """ComfyUI's folders for models of a kind."""
-    return [Path(path) for path in folder_paths.get_folder_paths(kind)]
-
-
-# ----------------------------------------------------------------- modules beside the MODEL: VAE, text
-
-
-def patcher(module: nn.Module, kind: str, keep: bool = True) -> Any:
-    """A ModelPatcher by which ComfyUI moves ``module`` as it moves its own "vae" or "text_encoder".
-
-    Without ``keep`` the weights are gone (on the device "meta") once it is moved off its device, by /free
-    or to make room. The module itself must live on: ComfyUI counts its models while it unloads them.
-    """
-    mm = comfy.model_management
-    device, offload = getattr(mm, f"{kind}_device")(), getattr(mm, f"{kind}_offload_device")()
-    made = comfy.model_patcher.ModelPatcher(module, load_device=device, offload_device=offload)
-    if not keep:
-        event = comfy.patcher_extension.CallbacksMP.ON_DETACH
-        made.add_callback(event, lambda owner, whole: owner.model.to("meta") if whole else None)
-    return made
-
-
-@contextmanager
-def loaded(patcher: Any, memory: int = 0) -> Iterator[torch.device]:
-    """The module on its device, with room for ``memory`` bytes besides; yields the device."""
-    mm = comfy.model_management
-    mm.load_models_gpu([patcher], memory_required=memory, force_full_load=True)
-    with mm.cuda_device_context(patcher.load_device):
-        yield patcher.load_device
-
-
-# ---------------------------------------------------------------------------- our MODEL, natively
-
-
-class PixelSpace(comfy.latent_formats.LatentFormat):
-    """Latents that are RGB pictures in [−1, 1]."""
-
-    latent_channels = 3
-    spacial_downscale_ratio = 1
-    latent_rgb_factors: ClassVar = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
-
-
-class BlockSpace(comfy.latent_formats.LatentFormat):
-    """The latents of ``schedulers/denoiser/latent.py``; a preview shows the blocks' average colours."""
-
-    latent_channels = latent.CHANNELS
-    spacial_downscale_ratio = latent.RATIO
-    latent_rgb_factors: ClassVar = [list(row) for row in latent.PREVIEW]
-
-
-class PixelModel(comfy.supported_models_base.BASE):
-    """ComfyUI's configuration object for a model that we build ourselves."""
-
-    latent_format = PixelSpace
-    memory_usage_factor = 0.1
-
-
-class FractionalTable(ms.ModelSamplingDiscrete):
-    """A training table whose timesteps are interpolated instead of rounded, so that σ survives the trip."""
-
-    def timestep(self, sigma: Tensor) -> Tensor:
-        table = self.log_sigmas.to(sigma.device)
-        at = sigma.float().log().clamp(table[0], table[-1])
-        # zero terminal SNR: the steps' stand-in for infinity may be smaller than the table's
-        pure = (at > math.log(LARGEST_KAPPA) - 1e-5) & (at > table[-2])
-        at = torch.where(pure, table[-1], at)
-        high = torch.searchsorted(table, at).clamp(1, len(table) - 1)
-        low, up = table[high - 1], table[high]
-        return (high - 1) + (at - low) / (up - low)
-
-
-class Network(nn.Module):
-    """A denoiser in the clothes of a network: takes ComfyUI's input and time, returns the prediction.
-
-    It computes in the dtype of its input.
-    """
-
-    dtype = torch.float32
-    sampling_kit_casts = True
-
-    def __init__(
-        self, denoiser: Denoiser, prediction: Prediction, sigma_of: Callable[[Tensor], Tensor]
-    ) -> None:
-        super().__init__()
-        self.denoiser, self.prediction, self.sigma_of = denoiser, prediction, sigma_of
-
-    def forward(
-        self, x: Tensor, timesteps: Tensor, context: Tensor | None = None, control: Any = None,
-        transformer_options: Any = None, **kwargs: Any,
-    ) -> Tensor:  # fmt: skip
-        self.denoiser.to(x.device)
-        dtype, host, sigma = x.dtype, self.denoiser.path, self.sigma_of(timesteps.float())
-        level = sigma.reshape(-1, *(1,) * (x.ndim - 1))
-        x = x.float() / input_scale(host, self.prediction, level)
-        inputs = x, sigma, class_weights(context, self.denoiser.classes)
-        if dtype == torch.float32:
-            d = self.denoiser(*inputs)
-        else:
-            d = call_in(dtype, self.denoiser, *inputs)
-        return self.prediction.write(d, x, host, sigma)
-
-
-def _table() -> nn.Module:
-    """The blank of VP and sub-VP: a table with interpolated timesteps."""
-
-    class Sampling(FractionalTable, ms.EPS):
-        pass
-
-    return Sampling()
-
-
-def make_model(
-    build: Callable[[Any], Denoiser], schedule: NoiseSchedule, prediction: Prediction | None = None
-) -> Any:
-    """Native MODEL from ``build(path)`` → denoiser, outputting ``prediction`` (default: the usual one)."""
-    prediction = prediction or usual(schedule.path)
-    kind = {Flow: ModelType.FLOW, VE: ModelType.EDM}.get(type(schedule.path), ModelType.EPS)
-    sampling = sampling_for(schedule, prediction, _table() if kind is ModelType.EPS else None)
-    sigma_of = sampling.sigma  # except on flow, where it would shift what timestep() did not
-    if kind is ModelType.FLOW:
-        sigma_of = partial(torch.div, other=sampling.multiplier)
-    denoiser = build(schedule.path.host)
-    config = PixelModel({"disable_unet_model_creation": True})
-    if isinstance(denoiser, latent.InLatents):
-        config.latent_format = BlockSpace()
-    offload = comfy.model_management.unet_offload_device()
-    base = comfy.model_base.BaseModel(config, model_type=kind, device=offload)
-    base.model_sampling = sampling
-    base.diffusion_model = Network(denoiser, prediction, sigma_of).eval().requires_grad_(False)
-    return comfy.model_patcher.CoreModelPatcher(
-        base, load_device=comfy.model_management.get_torch_device(), offload_device=offload
-    )
-
-
-# --------------------------------------------------------------------------------------- SAMPLER
-
-
-def solve(
-    model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None,
-    callback: Any = None, disable: bool | None = None, *, solver: Solver | Part | Stepped,
-) -> Tensor:  # fmt: skip
-    """A k-diffusion style sampler function around one of our solvers, or a part of its run."""
-    extra = extra_args or {}
-    path = schedule_of(model.inner_model.model_patcher).path
-    levels = sigmas.tolist()
-    require_latent(path, levels)
-    bar = comfy.utils.model_trange(len(levels) - 1, disable=disable)
-    seed = extra.get("seed") or 0
-    size = noise_scale(model.inner_model.model_patcher)
-    sampling = model.inner_model.model_patcher.get_model_object("model_sampling")
-    if wants_vp(sampling) and extra.get("denoise_mask") is not None:
-        raise ValueError(
-            "latent_image: a noise mask does not work with this MODEL's V_PREDICTION_DDPM; put a Denoiser Settings "
-            "node with prediction v before the sampler"
-        )
-
-    def noise(seed: int) -> DrawNoise:
-        draw = PerImageNoise(seed)
-        return lambda position, like: draw(position, like) * size
-
-    def denoise(y: Tensor, sigma: float) -> Tensor:
-        y = state_for(sampling, y, sigma)
-        return model(y, noted(y.new_full((y.shape[0],), sigma), sigma), **extra)
-
-    def report(p: Progress) -> None:
-        if callback is not None:
-            level = p.x.new_full((), p.sigma)
-            callback(
-                {"x": p.x, "i": p.step, "sigma": level, "sigma_hat": level, "denoised": p.denoised}
-            )
-        bar.update(p.step + 1 - bar.n)  # a solver that chooses its steps passes levels unevenly
-
-    check = comfy.model_management.throw_exception_if_processing_interrupted
-    with bar:
-        if isinstance(solver, Solver):
-            with solver.watching(model.inner_model.model_patcher.model.diffusion_model) as ready:
-                return sample(ready, path, Run(denoise, noise(seed), report, check), x, levels)
-        masked = extra.get("denoise_mask") is not None
-        # under a mask the picture and its noise belong to the run: a later part has neither
-        mine = {"picture": model.latent_image, "noise": model.noise} if masked else {}
-        start = solver.begin(path, x, levels, seed, bool(model.noise.any()), mine)
-        if masked and start.extra:
-            model.latent_image, model.noise = start.extra["picture"], start.extra["noise"]
-        return solver.run(start, path, Run(denoise, noise(start.seed), report, check), levels)
-
-
-def make_sampler(solver: Solver | Part | Stepped) -> Any:
-    """SAMPLER around a solver; masks, previews and noise scaling are KSAMPLER's."""
-    return comfy.samplers.KSAMPLER(solve, {"solver": solver})
-
-
-def noted(timestep: Tensor, sigma: float) -> Tensor:
-    """``timestep`` [B] with its level written on it, so that our Guider need not read it from the device."""
-    timestep.sampling_kit_sigma = sigma  # type: ignore[attr-defined]
-    return timestep
-
-
-def level_of(timestep: Tensor) -> float:
-    """σ of a step: as :func:`noted`, else (other samplers) read back."""
-    known: float | None = getattr(timestep, "sampling_kit_sigma", None)
-    return float(timestep.flatten()[0]) if known is None else known
-
-
-def solver_of(sampler: Any) -> Solver | Part | Stepped | None:
-    """What :func:`make_sampler` was given; None for any other SAMPLER."""
-    if getattr(sampler, "sampler_function", None) is not solve:
-        return None
-    return sampler.extra_options["solver"]
-
-
-# ---------------------------------------------------------------------------------------- GUIDER
 
 
 @dataclass(frozen=True)
@@ -606,34 +310,6 @@ class Guider(comfy.samplers.CFGGuider):
 def on_one_device(options: dict[str, Any]) -> dict[str, Any]:
     """Model options without the clones on other GPUs, which the host runs without a graph."""
     return {key: value for key, value in options.items() if key != "multigpu_clones"}
-
-
-def image_rows(cond: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
-    """(what, tensor [B, …]) of a condition's parts that may differ from image to image."""
-    for what, held in cond["model_conds"].items():
-        if not isinstance(held, comfy.conds.CONDConstant):
-            found = held.cond if isinstance(held.cond, list) else [held.cond]
-            yield from ((what, t) for t in found if isinstance(t, Tensor) and t.ndim)
-    if isinstance(cond.get("mask"), Tensor):
-        yield "mask", cond["mask"]
-    control = cond.get("control")
-    while control is not None:
-        hint = getattr(control, "cond_hint_original", None)
-        if isinstance(hint, Tensor):
-            yield "control", hint
-        control = getattr(control, "previous_controlnet", None)
-
-
-def readable(conds: list[dict[str, Any]], gradient: bool) -> list[dict[str, Any]]:
-    """Conditions whose tensors a graph can hold, if there is to be one."""
-    return [_readable(cond) for cond in conds] if gradient else conds
-
-
-def _readable(cond: dict[str, Any]) -> dict[str, Any]:
-    held = {key: copy.copy(value) for key, value in cond["model_conds"].items()}
-    for value in held.values():
-        value.cond = ordinary(value.cond)
-    return ordinary(cond) | {"model_conds": held}
 
 
 def make_guider(

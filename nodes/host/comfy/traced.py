@@ -24,8 +24,9 @@ from ....schedulers.solver import Solver
 from ....schedulers.solver.run import Denoise
 from ....schedulers.split import Stepped
 from ..trace_watch import StandIn, Watch, label, stochastic, together
-from .guider import Guider, level_of, make_sampler, noted, solver_of
+from .guider import Guider
 from .model import is_flow, state_for
+from .sampler import level_of, make_sampler, noted, solver_of
 
 AFTER_CFG = "sampler_post_cfg_function"
 

@@ -7,8 +7,7 @@ zeros beyond a row's length), ``N.steps`` [N], ``N.ends`` [2], and for rows with
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path as File
 from typing import Any
@@ -17,19 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..denoiser.network import write
-from ..files import read_tensors
-from ..measure import plain
 from ..solver.band_mix import Mix
 from ..solver.fitted import FittedSolver, Table
-from .forward import Record, State
-from .problem import error_from
+from ..store import Format, Stored
 
-HEADER, STATE_HEADER = "sampling_kit_fit", "sampling_kit_fit_state"
-VERSION = 1
-
-ARRAYS = ("errors", "first", "change", "matrix", "vector")
-
+FORMAT = Format(
+    "sampling_kit_fit",
+    "fitted solver",
+    advice="Save Fitted Solver writes such files",
+    infinity=True,
+)
 #: What a card says; a fit may add more. ``None`` where it is not known.
 CARD: dict[str, str] = {
     "model": "fingerprint of the model that was fitted",
@@ -79,74 +75,32 @@ def family(fits: Iterable[FittedSolver]) -> Family:
 
 
 def save(file: File, fits: Iterable[FittedSolver]) -> None:
-    """Write a family; the file appears whole or not at all."""
+    """Write a family."""
     group = family(fits)
     tensors: dict[str, Tensor] = {}
     for fit in group.fits:
-        tensors |= _tensors(str(fit.table.nfe), fit.table)
+        tensors |= tensors_of(str(fit.table.nfe), fit.table)
     cards = {
         str(f.table.nfe): {k: v for k, v in f.card.items() if k != "family"} for f in group.fits
     }
-    write(file, tensors, {"version": VERSION, "fits": cards}, HEADER)
+    FORMAT.write(file, tensors, {"fits": cards})
 
 
 def load(file: File) -> Family:
-    """Read a family. Raises ValueError saying what is wrong with the file."""
-    arrays, facts = _read(file, HEADER, "fitted solver; Save Fitted Solver writes such files")
-    with _complaint(file, "fit"):
-        return family(
-            FittedSolver(_table(nfe, arrays), dict(card)) for nfe, card in facts["fits"].items()
-        )
+    """Read a family. Raises BadFile saying what is wrong with the file."""
+    with FORMAT.opened(file) as stored:
+        arrays = arrays_of(stored)
+        cards = stored.facts["fits"].items()
+        return family(FittedSolver(table_in(nfe, arrays), dict(card)) for nfe, card in cards)
 
 
-def save_state(file: File, state: State) -> None:
-    """Write a fit that is not finished. The error of a run that failed, ∞, is null in the header."""
-    tensors = _tensors("start", state.start) | _tensors("table", state.table)
-    tensors |= {name: torch.from_numpy(np.array(getattr(state, name))) for name in ARRAYS}
-    records = [plain(record._asdict()) for record in state.records]
-    facts = dict(damping=state.damping, evaluations=state.evaluations, records=records)
-    write(file, tensors, {"version": VERSION, **facts}, STATE_HEADER)
-
-
-def load_state(file: File) -> State:
-    """Read a fit that is not finished. Raises ValueError saying what is wrong with the file."""
-    arrays, facts = _read(file, STATE_HEADER, "unfinished fit")
-    with _complaint(file, "unfinished fit"):
-        return State(
-            _table("start", arrays),
-            _table("table", arrays),
-            **{name: arrays[name] for name in ARRAYS},
-            damping=float(facts["damping"]),
-            evaluations=int(facts["evaluations"]),
-            records=tuple(
-                Record(**{k: error_from(v) for k, v in record.items()})
-                for record in facts["records"]
-            ),
-        )
-
-
-def _read(file: File, header: str, what: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(arrays, header) of a file of ours; ValueError for any other, and for a newer version."""
-    facts, tensors = read_tensors(file, header, what)
-    with _complaint(file, what.split(";")[0]):
-        if int(facts["version"]) > VERSION:
-            raise ValueError(
-                f"format version {facts['version']}, but this Sampling Kit reads up to {VERSION}: update it"
-            )
-        for name, t in tensors.items():
-            if t.dtype != torch.float64:
-                raise ValueError(f"{name} holds {t.dtype}, expected float64")
-    return {name: t.numpy() for name, t in tensors.items()}, facts
-
-
-@contextmanager
-def _complaint(file: File, what: str) -> Iterator[None]:
-    """What is wrong inside becomes a ValueError that names the file."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
-        detail = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"{file.name}: not a usable {what}: {detail}") from None
+def arrays_of(stored: Stored) -> dict[str, Any]:
+    """The tensors of a file as arrays. Raises ValueError for other numbers than float64."""
+    tensors = stored.tensors()
+    for name, t in tensors.items():
+        if t.dtype != torch.float64:
+            raise ValueError(f"{name} holds {t.dtype}, expected float64")
+    return {name: t.numpy() for name, t in tensors.items()}
 
 
 def differences(card: Mapping[str, Any], **now: Any) -> list[str]:
@@ -158,8 +112,8 @@ def differences(card: Mapping[str, Any], **now: Any) -> list[str]:
     ]
 
 
-def _tensors(prefix: str, table: Table) -> dict[str, Tensor]:
-    """A table's numbers by their names in a file; ``_table`` is the inverse."""
+def tensors_of(prefix: str, table: Table) -> dict[str, Tensor]:
+    """A table's numbers by their names in a file; ``table_in`` is the inverse."""
     n = table.nfe
     named: dict[str, Any] = dict(
         levels=table.levels,
@@ -175,16 +129,14 @@ def _tensors(prefix: str, table: Table) -> dict[str, Tensor]:
     return {f"{prefix}.{name}": tensor(value) for name, value in named.items()}
 
 
-def _table(prefix: str, arrays: Mapping[str, Any]) -> Table:
+def table_in(prefix: str, arrays: Mapping[str, Any]) -> Table:
     """Raises ValueError or KeyError for tensors that make no table."""
 
     def of(name: str, *shape: int) -> Any:
-        found = arrays[f"{prefix}.{name}"]
-        if shape and found.shape != shape:
-            raise ValueError(f"{prefix}.{name} has shape {found.shape}, expected {shape}")
-        if np.isnan(found).any():
-            raise ValueError(f"{prefix}.{name} holds NaN")
-        return found
+        array = arrays[f"{prefix}.{name}"]
+        if shape and array.shape != shape:
+            raise ValueError(f"{prefix}.{name} has shape {array.shape}, expected {shape}")
+        return array
 
     def mix(i: int) -> Mix | None:
         if f"{prefix}.mix.{i}.d" not in arrays:

@@ -1,0 +1,73 @@
+"""SAMPLER without ComfyUI: a solver, a part of its run, or a run that shows its states."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ....schedulers.noise import PerImageNoise
+from ....schedulers.points import Points
+from ....schedulers.sample import noised, require_latent, sample
+from ....schedulers.solver import Progress, Run, Solver
+from ....schedulers.split import Part, Stepped
+from . import places
+
+if TYPE_CHECKING:
+    from .guider import Guider
+
+Callback = Callable[[int, Tensor, Tensor, int], None]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """SAMPLER: a solver, a part of its run, or a run that shows its states."""
+
+    solver: Solver | Part | Stepped
+
+    def sample(
+        self,
+        guider: Guider,
+        sigmas: list[float],
+        noise: Tensor,
+        latent: Tensor,
+        callback: Callback | None,
+        seed: int,
+    ) -> Tensor:
+        schedule = guider.model.schedule
+        require_latent(schedule.path, sigmas)
+        top = Points(schedule.path, (schedule.kappa_max,)).sigmas()[0]
+        from_pure_noise = sigmas[0] > top or math.isclose(sigmas[0], top, rel_tol=1e-5)
+        noise, latent = (t.to(places.device(), torch.float32) for t in (noise, latent))
+        x = noised(schedule.path, sigmas[0], latent, noise, from_pure_noise)
+
+        def report(p: Progress) -> None:
+            if callback is not None:
+                callback(p.step, p.denoised, p.x, p.steps)
+
+        path, solver = schedule.path, self.solver
+        with torch.no_grad():
+            denoise = guider.denoiser(len(x))
+            if isinstance(solver, Solver):
+                with solver.watching(guider.model.inner) as ready:
+                    run = Run(denoise, PerImageNoise(seed), report)
+                    out = sample(ready, path, run, x, sigmas)
+            else:
+                start = solver.begin(path, x, sigmas, seed, bool(noise.any()))
+                run = Run(denoise, PerImageNoise(start.seed), report)
+                out = solver.run(start, path, run, sigmas)
+        alpha = path.host.on(sigmas[-1]).alpha  # a flow LATENT is x/α
+        return (out if alpha == 1 else out / alpha).cpu()
+
+
+def make_sampler(solver: Solver | Part | Stepped) -> Sampler:
+    return Sampler(solver)
+
+
+def solver_of(sampler: Any) -> Solver | Part | Stepped | None:
+    """What :func:`make_sampler` was given; None for any other SAMPLER."""
+    return sampler.solver if isinstance(sampler, Sampler) else None

@@ -1,0 +1,126 @@
+"""What is run by default, and what in full: every value of every axis, and no test lost in silence."""
+
+import ast
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import needs
+import pytest
+from product import rows
+
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent
+
+
+def test_default_rows_hold_every_value_and_full_ones_every_combination():
+    for sizes in ((7,), (3, 7), (7, 3, 2), (4, 4), (160, 4, 3, 3)):
+        axes = [range(n) for n in sizes]
+        chosen = rows(axes, full=False)
+        assert len(chosen) == max(sizes)
+        assert [set(column) for column in zip(*chosen, strict=True)] == [set(a) for a in axes]
+        assert rows(axes, full=True) == list(itertools.product(*axes))
+
+
+def test_axes_that_repeat_together_still_meet():
+    """Orders 1, 2, 3 of one solver after another on three paths, two settings of three: each pair is met."""
+    orders = [1, 2, 3] * 9
+    chosen = rows([orders, "abc", "xyz"], full=False)
+    assert {row[:2] for row in chosen} == set(itertools.product((1, 2, 3), "abc"))
+    assert {row[1:] for row in chosen} == set(itertools.product("abc", "xyz"))
+
+
+LITTLE = """
+import pytest
+from product import each
+
+@each(a=[1, 2, 3], b="xy")
+def test_a_product(a, b):
+    assert (a, b) != (3, "x")
+
+@each(by=type, a=[1, 2, 3, 0.5], b="xy")
+def test_of_each_type(a, b, tmp_path):
+    assert a != 2
+
+@pytest.mark.full
+def test_that_takes_long():
+    pass
+"""
+
+
+def little(folder, *options):
+    """What pytest says about LITTLE, with the hooks of these tests."""
+    (folder / "test_little.py").write_text(LITTLE)
+    shutil.copy(TESTS / "conftest.py", folder)
+    command = [sys.executable, "-m", "pytest", "-q", "-rsf", "-p", "no:cacheprovider", *options]
+    command += ["--import-mode=importlib", "-o", "pythonpath=", "-c", os.devnull, "--rootdir"]
+    done = subprocess.run(
+        [*command, str(folder), str(folder)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), str(ROOT.parent)])},
+        capture_output=True, text=True, cwd=folder,
+    )  # fmt: skip
+    return done.stdout
+
+
+def test_by_default_axes_take_turns_and_items_are_few(tmp_path):
+    said = little(tmp_path)
+    assert "test_of_each_type[int]" in said and "it failed for {'a': 2, 'b': 'y'}" in said
+    assert "1 failed, 4 passed, 1 skipped" in said, said
+    assert "left out by default: pytest --full" in said
+
+
+def test_in_full_every_combination_is_an_item(tmp_path):
+    said = little(tmp_path, "--full")
+    assert "3 failed, 12 passed" in said, said
+    assert "test_a_product[3-x]" in said and "skipped" not in said
+
+
+# ------------------------------------------------------------------------- nothing is lost in silence
+
+
+def test_every_host_and_browser_test_is_collected():
+    """Without a ComfyUI too, and with the default options: those that there is none for skip, and say so."""
+    files = sorted([*(TESTS / "host").glob("test_*.py"), *(TESTS / "browser").glob("test_*.py")])
+    written = set()
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        assert "pytestmark = pytest.mark.host" in text, file
+        names = [n.name for n in ast.parse(text).body if isinstance(n, ast.FunctionDef)]
+        written |= {f"{file.relative_to(ROOT).as_posix()}::{n}" for n in names if n[:5] == "test_"}
+    said = pytest_on(*map(str, files), "--collect-only", COMFYUI_PATH=os.devnull)
+    collected = {line.split("[")[0] for line in said.splitlines() if "::" in line}
+    assert len(written) > 100 and collected == written
+
+
+def pytest_on(*arguments, **environment):
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-rs", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, *arguments], cwd=ROOT, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT.parent)} | environment,
+    )  # fmt: skip
+    return done.stdout
+
+
+LACKING = {
+    "host": ("tests/host/test_route.py", dict(COMFYUI_PATH=os.devnull)),
+    "browser": ("tests/browser/test_browser.py", dict(PATH="")),
+    "eslint": ("tests/test_page.py", dict(PATH="")),
+}
+
+
+@pytest.mark.parametrize("kind", needs.KINDS)
+def test_what_is_required_and_not_there_is_an_error(kind):
+    file, environment = LACKING[kind]
+    without = pytest_on(file, **environment, **{needs.VARIABLE: ""})
+    assert "failed" not in without and "error" not in without and "skipped" in without, without
+    required = pytest_on(file, **environment, **{needs.VARIABLE: f"{kind}"})
+    assert f"{needs.VARIABLE} asks for {kind}: no " in required, required
+
+
+def test_an_unknown_kind_is_named(monkeypatch):
+    monkeypatch.setenv(needs.VARIABLE, "host, browsers")
+    with pytest.raises(pytest.UsageError, match=r"'browsers'; kinds are host, browser, eslint"):
+        needs.required()
