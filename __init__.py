@@ -8,7 +8,9 @@ WEB_DIRECTORY = "./web"
 # Without ComfyUI this package is a library and a command line tool (see headless/cli/).
 if __package__ and find_spec("comfy_api"):
     from .nodes import NODES
-    from .nodes.host import ComfyExtension, add_route
+    from .nodes.host.comfy.api import ComfyExtension
+    from .nodes.host.comfy.missing import usable
+    from .nodes.host.comfy.route import add_route
     from .nodes.ui.live_route import MOST_BYTES, ROUTE, answer
 
     class SamplingKit(ComfyExtension):
@@ -18,7 +20,7 @@ if __package__ and find_spec("comfy_api"):
             add_route(ROUTE, answer, MOST_BYTES)
 
         async def get_node_list(self) -> list[type]:
-            return list(NODES)
+            return usable(NODES)
 
     async def comfy_entrypoint() -> ComfyExtension:
         return SamplingKit()

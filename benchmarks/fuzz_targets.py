@@ -196,7 +196,7 @@ def tensor_files() -> list[bytes]:
     from sampling_kit.schedulers.denoiser import network
     from sampling_kit.schedulers.fit import fit_files, predictor
     from sampling_kit.schedulers.fit.amed_predictors import FeaturePredictor
-    from sampling_kit.schedulers.fit.forward import Forward, ForwardState, Move
+    from sampling_kit.schedulers.fit.forward import Forward, ForwardState, MoveRecord
     from sampling_kit.schedulers.path import VE
     from sampling_kit.schedulers.points import Points
     from sampling_kit.schedulers.solver import DPMSolverMultistep, HeunEDM
@@ -214,7 +214,7 @@ def tensor_files() -> list[bytes]:
     fit_files.save(folder / "fit", [FittedSolver(mixed, card)])
     predictor.save(folder / "predictor", FeaturePredictor(), {"text": "a"})
     numbers = np.linspace(0.1, 0.2, 3)
-    records = (Move("a", 3, 0.1, 0.1, 1e-3, True),)
+    records = (MoveRecord("a", 3, 0.1, 0.1, 1e-3, True),)
     state = ForwardState(
         table, table, numbers, numbers, numbers, np.eye(3), numbers, records=records
     )

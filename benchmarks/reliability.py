@@ -1,6 +1,7 @@
 """Sweeps and queues under fire: killed at random and started again, results counted and compared.
 
-    python -m benchmarks.reliability [sweep] [speed] [queue] [soak] [server] [nodes] [--items 200] [--kills 10] [--json]
+    python -m benchmarks.reliability [sweep] [speed] [queue] [soak] [server] [nodes] [proxy] [several] [price] [load]
+        [--items 200] [--kills 10] [--workers 4] [--json]
 
 sweep   a sweep of ``--items`` on two workers, killed with SIGKILL ``--kills`` times at random moments and
         resumed each time, against an uninterrupted one on one worker: items, each once, equal hashes
@@ -9,6 +10,11 @@ queue   20 prompts on a real ComfyUI that is killed and started again in the mid
         ~/comfy/ComfyUI); skipped where there is none
 soak    ``--prompts`` small prompts in one process: the slope of its memory and open files after the warm-up
 server  ``--queued`` prompts through the queue of a real ComfyUI: results, and the slopes of the server
+proxy   ``--queued`` jobs through the queue client while a proxy injects faults at random (benchmarks/queue_load.py)
+several ``--queued`` jobs on two servers of which one is killed twice, by a client that is killed three times
+price   milliseconds that it takes to be sure of a picture, an item of a sweep, a record of the queue
+load    a sweep of ``--items`` on ``--workers``, hit ``--kills`` times: a worker, the command, or a power cut (the copy of
+        an ext4 device, where this is root); items, each once. The full size: load --items 10000 --kills 50
 nodes   a sweep of 8 items on a cluster of two Ray nodes, against one worker: equal hashes, both nodes at work
 """
 
@@ -27,6 +33,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from . import cuts
+from .queue_load import proxy, several
 
 PACK = Path(__file__).resolve().parents[1]
 
@@ -119,14 +128,15 @@ def speed(items: int, work: Path) -> dict[str, Any]:
         """(seconds from the first result to the last, mean seconds of the graph itself)."""
         workflow = Workflow(Path(name), prompt)
         listed = work_list(workflow, registry(), [], range(count))
-        folder, stamps, own = Folder(work / name, {}), [], []
+        stamps, own = list[float](), list[float]()
+        with Folder.opened(work / name, {}) as folder:
 
-        def finished(item: Item, record: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
-            folder.add(item, dict(record), dict(files))
-            stamps.append(time.perf_counter())
-            own.append(record["seconds"])
+            def finished(item: Item, record: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
+                folder.add(item, dict(record), dict(files))
+                stamps.append(time.perf_counter())
+                own.append(record["seconds"])
 
-        failed = Crew(workers, device="cpu").work(listed, finished)
+            failed = Crew(workers, device="cpu").work(listed, finished)
         assert not failed, failed
         warm = 2 * workers  # until every worker has its model
         return (stamps[-1] - stamps[warm - 1]) / (count - warm), sum(own[warm:]) / (count - warm)
@@ -252,7 +262,9 @@ def server(prompts: int, work: Path) -> dict[str, Any]:
 @contextmanager
 def two_nodes(cpus: int = 1) -> Iterator[str]:
     """The address of a Ray cluster of two nodes on this machine, each with its own raylet and store."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    from sampling_kit.headless.sweep.cluster import prepare
+
+    os.environ |= prepare(None)  # a token, and loopback alone
     from ray.cluster_utils import Cluster
 
     small = dict(num_cpus=cpus, object_store_memory=100 * 2**20, include_dashboard=False)
@@ -285,10 +297,22 @@ def on_two_nodes(work: Path, items: int = 8) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parts = "sweep", "speed", "queue", "soak", "server", "nodes"
+    parts = (
+        "sweep",
+        "speed",
+        "queue",
+        "soak",
+        "server",
+        "nodes",
+        "proxy",
+        "several",
+        "price",
+        "load",
+    )
     parser.add_argument("parts", nargs="*", choices=[*parts, []], default=list(parts))
     parser.add_argument("--items", type=int, default=200)
     parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--prompts", type=int, default=10_000)
     parser.add_argument("--queued", type=int, default=500)
     parser.add_argument("--json", action="store_true")
@@ -302,6 +326,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             soak=lambda work: soak(options.prompts, work),
             server=lambda work: server(options.queued, work),
             nodes=on_two_nodes,
+            proxy=lambda work: proxy(options.queued, work),
+            several=lambda work: several(options.queued, work),
+            price=lambda work: cuts.price(200, work),
+            load=lambda work: cuts.load(
+                options.items, options.kills, options.workers, graph(1, 24, "gaussian"), work
+            ),
         )
         for part in options.parts:
             work = Path(folder) / part

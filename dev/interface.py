@@ -132,7 +132,7 @@ def _changed(node: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Itera
             yield Change(node, path, "the input is gone", True)
         elif before[path] != after[path]:
             reason = _refused(before[path], after[path])
-            what = reason or f"{_said(before[path])} → {_said(after[path])}"
+            what = reason or _difference(before[path], after[path])
             yield Change(node, path, what, bool(reason))
     for path, (_, facts) in after.items():
         if path not in before:
@@ -172,8 +172,13 @@ def _level(path: str) -> str:
     return path[: len(path) - len(re.split(r"\.(?![^\[]*\])", path)[-1])]
 
 
-def _said(spec: Input) -> str:
-    return json.dumps(spec, ensure_ascii=False)
+def _difference(old: Input, new: Input) -> str:
+    """The new values of a combo where these are all that differs, else both in full."""
+    (kind, was), (now, facts) = old, new
+    added = [value for value in facts.get("options", ()) if value not in was.get("options", ())]
+    if added and (kind, {**was, "options": 0}) == (now, {**facts, "options": 0}):
+        return f"new values: {', '.join(map(str, added))}"
+    return " → ".join(json.dumps(spec, ensure_ascii=False) for spec in (old, new))
 
 
 def _refused(old: Input, new: Input) -> str:
@@ -236,6 +241,19 @@ def unnamed(since: list[Change], changelog: str, version: str) -> list[Change]:
 def _words(path: str) -> list[str]:
     """The last name of a path: what a reader would call the input."""
     return re.findall(r"\w+", path)[-1:]
+
+
+def with_additions(changelog: str, since: list[Change], version: str) -> str:
+    """CHANGELOG.md with a line for every change that it does not name and that breaks nothing, at the end of what stands
+    above the heading of ``version``. What breaks old workflows is named by hand, with how they are migrated."""
+    rows = [
+        f"- Interface: `{change.name}`: {change.text}.\n"
+        for change in unnamed(since, changelog, version)
+        if not change.breaks
+    ]
+    heading = re.search(rf"^## {re.escape(version)}\b", changelog, flags=re.MULTILINE)
+    end = heading.start() if heading else len(changelog)
+    return "".join((changelog[:end].rstrip("\n"), "\n", *rows, "\n", changelog[end:]))
 
 
 def freeze(version: str) -> None:

@@ -4,8 +4,9 @@ python -m sampling_kit.dev.sync                     # write
 python -m sampling_kit.dev.sync --check             # write nothing, say what is stale; exit code 1 if anything is
 python -m sampling_kit.dev.sync --check --release   # and what is not translated or not written yet
 
-Translations, help pages and their skeleton, README's tables, and the rows that docs/solvers.md lacks (rows it
-has are not measured again: ``python -m benchmarks.solver_table --write`` measures all).
+Translations, help pages and their skeleton, README's tables, the snapshot of the nodes' interface with the additions in
+CHANGELOG.md, and the rows that docs/solvers.md lacks (rows it has are not measured again:
+``python -m benchmarks.solver_table --write`` measures all).
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from pathlib import Path
 
 from ..benchmarks import solver_table
 from ..nodes import NODES
-from . import help_pages, locales
+from . import help_pages, interface, locales
 from .readme import README, readme
 from .translations import LANGUAGES, ROOT
 
 HELP = ROOT / "en" / "help.json"
+CHANGELOG = interface.ROOT / "CHANGELOG.md"
 
 
 def help_skeleton(text: str) -> str:
@@ -44,8 +46,20 @@ def generated() -> dict[Path, str]:
     return {
         HELP: help_skeleton(HELP.read_text(encoding="utf-8")),
         README: readme(README.read_text(encoding="utf-8")),
+        **interface_files(),
         **locales.files(),
         **help_pages.pages(),
+    }
+
+
+def interface_files() -> dict[Path, str]:
+    """The snapshot, and CHANGELOG.md with what came since the last frozen version."""
+    now, version = interface.interface(), interface.versions()[-1]
+    since = interface.changes(interface.frozen(version), now)
+    changelog = CHANGELOG.read_text(encoding="utf-8")
+    return {
+        interface.CURRENT: interface.text(now),
+        CHANGELOG: interface.with_additions(changelog, since, version),
     }
 
 

@@ -35,7 +35,7 @@ from ..schedulers.fit.fingerprint import fingerprint
 from ..schedulers.fit.forward import Forward, ForwardState
 from ..schedulers.fit.problem import Field, Problem, summary
 from ..schedulers.fit.run_fit import run_fit
-from ..schedulers.fit.table_numbers import mean
+from ..schedulers.fit.table_numbers import mean_table
 from ..schedulers.noise import PerImageNoise
 from ..schedulers.path import VE
 from ..schedulers.solver import DEIS, AdamsBashforth, GradientEstimation, Run, Solver, UniPC
@@ -283,7 +283,7 @@ def make(guidance: str, nfes: tuple[int, ...], weights: File, folder: File, work
 def best_of(task: Problem, long: FittedSolver, short: FittedSolver) -> FittedSolver:
     """Of a long fit, a short one and their mean, that with the best mark on the held-out trajectories of the long one."""
     names = "{0}", "{1}", "mean of fits from {0} and {1}"
-    tables = long.table, short.table, mean(long.table, short.table)
+    tables = long.table, short.table, mean_table(long.table, short.table)
     errors = [task.errors(table, task.held) for table in tables]
     i = min(range(len(tables)), key=lambda i: ends.mark(errors[i]))
     spent = long.card["evaluations"] + short.card["evaluations"]

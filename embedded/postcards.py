@@ -19,12 +19,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
     from PIL import Image
+from ..schedulers.whole_file import whole
 from .postcard_canvas import Canvas, Dice
 from .postcard_scenes import PAINTERS
 
@@ -119,14 +121,15 @@ def contact_sheet(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line: writes a contact sheet."""
     parser = argparse.ArgumentParser(description="Write a contact sheet of procedural postcards.")
-    parser.add_argument("--sheet", required=True, metavar="PATH", help="picture file to write")
+    parser.add_argument("--sheet", required=True, metavar="PATH", help="PNG to write")
     parser.add_argument("--per-class", type=int, default=12, metavar="N", help="scenes per class")
     parser.add_argument("--size", type=int, default=64, metavar="S", help="pixels, 24..128")
     parser.add_argument("--zoom", type=int, default=1, metavar="Z", help="whole-number enlargement")
     parser.add_argument("--first-seed", type=int, default=0, metavar="SEED")
     options = parser.parse_args(arguments)
     sheet = contact_sheet(options.per_class, options.size, options.first_seed, options.zoom)
-    sheet.save(options.sheet)
+    with whole(Path(options.sheet)) as part:
+        sheet.save(part, "PNG")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from ..schedulers.denoiser.network import KINDS, Classifier, Config, Network, sa
 from ..schedulers.noise import mix
 from ..schedulers.path import VE
 from ..schedulers.store import Format
-from ..schedulers.whole_file import write_whole
+from ..schedulers.whole_file import append_line, write_whole
 from . import postcards
 
 SIGMA_DATA = 0.56  # standard deviation of the postcards in [−1, 1]
@@ -345,8 +345,7 @@ def train(
         if run.step % every and not end:
             continue
         line = run.report()
-        with log.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(line) + "\n")
+        append_line(log, json.dumps(line))
         progress.update(round(100 * min(done(), 1.0) - progress.n, 1))
         progress.set_postfix(step=run.step, loss=f"{run.loss:.4f}")
         for percent in GUIDES:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..schedulers.whole_file import passing
 from .context import Context
 from .graph import execute
 from .png_text import is_png, read_text_chunks
@@ -55,7 +56,7 @@ def verify(png: Path, nodes: Registry, context: Context, check: Callable[[Any], 
     try:
         if isinstance(then.get("threads"), int) and 1 <= then["threads"] <= 1024:
             torch.set_num_threads(then["threads"])
-        with tempfile.TemporaryDirectory(prefix="sampling-kit-") as scratch:
+        with tempfile.TemporaryDirectory(prefix="sampling-kit-") as scratch, passing():
             here = Path(scratch)
             context = replace(
                 context, output=here / "output", temp=here / "temp", prompt=workflow.prompt

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +13,14 @@ import torch
 from PIL import Image, PngImagePlugin
 
 from ..nodes.ui.file_names import fill_in, next_number, split_prefix
-from ..schedulers.whole_file import whole
+from ..schedulers.whole_file import make_folder, passing, write_new
 from .context import Context
 from .provenance import CHUNK, facts, pixel_digest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+KINDS = {".png": "PNG", ".webp": "WEBP"}  # what Pillow calls them
 
 
 def run_metadata(run: Context) -> dict[str, Any]:
@@ -37,7 +40,8 @@ def save_images(
     """Write images [B,H,W,C], C in 1, 3, 4, values 0..1, as `folder/prefix_00001_.png` and so on.
 
     `prefix` may hold sub-folders and %width%, %height%, %year% ... %second%, %batch_num%. Each
-    metadata entry becomes a JSON text chunk. A file appears whole or not at all. Returns ComfyUI's
+    metadata entry becomes a JSON text chunk. A file appears whole or not at all, is on the
+    disk before this returns, and replaces none, whatever other processes write there. Returns ComfyUI's
     {"filename", "subfolder", "type"} per image. Raises ValueError for a prefix that leaves the
     folder, for a wrong shape and for values that are not finite.
     """
@@ -46,8 +50,8 @@ def save_images(
         fill_in(prefix, width=pixels.shape[2], height=pixels.shape[1]), folder
     )
     target = folder / subfolder
-    target.mkdir(parents=True, exist_ok=True)
-    first = next_number(target, stem)
+    make_folder(target)
+    number = next_number(target, stem) - 1
     saved = []
     for index, image in enumerate(pixels):
         chunks = PngImagePlugin.PngInfo()
@@ -55,8 +59,11 @@ def save_images(
             if keyword == CHUNK:
                 value = value | dict(image=index, pixels=pixel_digest(image))
             chunks.add_text(keyword, json.dumps(value, allow_nan=False))
-        name = f"{stem.replace('%batch_num%', str(index))}_{first + index:05}_.png"
-        _write(Image.fromarray(image), target / name, "PNG", pnginfo=chunks, compress_level=4)
+        start = stem.replace("%batch_num%", str(index))
+        picture, how = Image.fromarray(image), dict(pnginfo=chunks, compress_level=4)
+        with passing() if kind == "temp" else nullcontext():  # a preview need not last
+            number = _write(picture, target, start, ".png", number + 1, how)
+        name = f"{start}_{number:05}_.png"
         saved.append({"filename": name, "subfolder": subfolder, "type": kind})
     return saved
 
@@ -79,18 +86,18 @@ def save_animation(
         fill_in(prefix, width=pixels.shape[2], height=pixels.shape[1]), folder
     )
     target = folder / subfolder
-    target.mkdir(parents=True, exist_ok=True)
+    make_folder(target)
     frames = [Image.fromarray(frame) for frame in pixels]
     exif, others = frames[0].getexif(), 0x010F
     for keyword, value in metadata.items():
         tag = 0x0110 if keyword == "prompt" else others
         others -= keyword != "prompt"
         exif[tag] = f"{keyword}:{json.dumps(value, allow_nan=False)}"
-    name = f"{stem}_{next_number(target, stem):05}_.webp"
     duration = max(1, round(1000 / fps))  # milliseconds
     options = dict(save_all=True, append_images=frames[1:], duration=duration, exif=exif)
-    _write(frames[0], target / name, "WEBP", **options, **how)
-    return {"filename": name, "subfolder": subfolder, "type": "output"}
+    first = next_number(target, stem)
+    number = _write(frames[0], target, stem, ".webp", first, options | dict(how))
+    return {"filename": f"{stem}_{number:05}_.webp", "subfolder": subfolder, "type": "output"}
 
 
 def _to_pixels(images: torch.Tensor) -> NDArray[np.uint8]:
@@ -106,7 +113,13 @@ def _to_pixels(images: torch.Tensor) -> NDArray[np.uint8]:
     return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
 
 
-def _write(image: Image.Image, path: Path, kind: str, **options: Any) -> None:
-    """Write beside `path` and rename, so that an error or Ctrl-C leaves nothing half-written."""
-    with whole(path) as part, part.open("xb") as file:
-        image.save(file, kind, **options)
+def _write(
+    image: Image.Image, folder: Path, stem: str, kind: str, first: int, how: Mapping[str, Any]
+) -> int:
+    """Write ``folder/stem_00001_.kind`` under the first free number from ``first`` on, which is returned."""
+    return write_new(
+        folder,
+        lambda number: f"{stem}_{number:05}_{kind}",
+        first,
+        lambda part: image.save(part, KINDS[kind], **how),
+    )

@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from .prompt import SEEDS, Registry, slots, title
 from .workflow import Prompt, Workflow, WorkflowError
 
+#: Inputs of nodes that do nothing but hold or pass on a number.
+NUMBERS = {*SEEDS, "value", "int", "number"}
 Values = list[tuple[str, str, Any]]  # node id, input, value
 
 
@@ -64,23 +66,62 @@ def _parse_value(text: str) -> Any:
 
 
 def with_seed(workflow: Workflow, nodes: Registry, seed: int | None) -> Workflow:
-    """The workflow with every seed that is not linked set; WorkflowError if there is none."""
+    """The workflow with every seed set, those too that come from another node, such as PrimitiveInt.
+
+    Raises WorkflowError if there is none.
+    """
     if seed is None:
         return workflow
-    values: Values = []
-    for key, node in workflow.prompt.items():
-        node_class = nodes.get(node["class_type"])
-        if node_class is None:  # a server may know it
-            values += [(key, name, seed) for name in SEEDS if type(node["inputs"].get(name)) is int]
-            continue
-        for slot in slots(node_class.define_schema().inputs, node["inputs"]):
-            named = slot.id.split(".")[-1] in SEEDS
-            marked = slot.type == "INT" and (named or slot.options.get("control_after_generate"))
-            if marked and not isinstance(node["inputs"].get(slot.id), list):
-                values.append((key, slot.id, seed))
-    if not values:
+    places = dict.fromkeys(
+        place
+        for key, node in workflow.prompt.items()
+        for name in _seed_inputs(node, nodes)
+        if (place := _source(workflow.prompt, key, name)) is not None
+    )
+    if not places:
         raise WorkflowError("--seed: no node of this workflow has a seed")
-    return _with_values(workflow, values)
+    return _with_values(workflow, [(node, name, seed) for node, name in places])
+
+
+def _seed_inputs(node: Mapping[str, Any], nodes: Registry) -> Iterator[str]:
+    """Names of a node's inputs that take a seed."""
+    node_class = nodes.get(node["class_type"])
+    if node_class is None:  # a server may know it
+        yield from (name for name in SEEDS if name in node["inputs"])
+        return
+    for slot in slots(node_class.define_schema().inputs, node["inputs"]):
+        named = slot.id.split(".")[-1] in SEEDS
+        if slot.type == "INT" and (named or slot.options.get("control_after_generate")):
+            yield slot.id
+
+
+def _source(prompt: Prompt, node: str, name: str) -> tuple[str, str] | None:
+    """(node, input) that holds the number of a seed: the input itself, or that of the node it is linked to.
+
+    A node in between passes a number on if it has one such input (PrimitiveInt's value, a seed node's seed) and
+    nothing but seeds takes it. None where the number is computed, or is the number of something else too.
+    """
+    for _ in range(len(prompt)):
+        value = prompt[node]["inputs"].get(name)
+        if not isinstance(value, list):
+            return None if isinstance(value, str | bool | dict) else (node, name)
+        if len(value) != 2 or value[0] not in prompt:
+            return None
+        node = value[0]
+        takers = [
+            k
+            for n in prompt.values()
+            for k, v in n["inputs"].items()
+            if isinstance(v, list) and v[:1] == [node]
+        ]
+        if not {key.split(".")[-1] for key in takers} <= NUMBERS:
+            return None
+        inputs = prompt[node]["inputs"]
+        numbers = [key for key in inputs if key.split(".")[-1] in NUMBERS]
+        if len(numbers) != 1:
+            return None
+        name = numbers[0]
+    return None  # links in a circle
 
 
 def _with_values(workflow: Workflow, values: Values) -> Workflow:

@@ -12,6 +12,19 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
+from . import host
+
+if host.PRESENT:
+    from .host.comfy import models, places, runs
+
+    host.use(models, runs, places)
+else:
+    from .host.alone import models as models_alone
+    from .host.alone import places as places_alone
+    from .host.alone import runs as runs_alone
+
+    host.use(models_alone, runs_alone, places_alone)
+
 ROOMS = ("schedule", "denoiser", "guidance", "solver", "noise", "sample", "image", "inspect", "fit")
 
 

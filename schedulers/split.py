@@ -116,14 +116,14 @@ class Part:
             self._check_levels(start, levels)
             return start
         start = self.after.get("Resume State")
-        for what, kept, given in (
+        for what, kept, here in (
             ("solver", start.solver, repr(self.solver)),
             ("noise schedule", start.path, repr(path)),
             ("latent", tuple(start.state.x.shape), tuple(x.shape)),
         ):
-            if kept != given:
+            if kept != here:
                 raise ValueError(
-                    f"Resume State: the {what} of the state is {kept}, but that of this run is {given}; "
+                    f"Resume State: the {what} of the state is {kept}, but that of this run is {here}; "
                     "the two parts must agree"
                 )
         self._check_levels(start, levels)
@@ -176,8 +176,8 @@ class Part:
         """``state`` going on from x. Its own x, if x is that within rounding, or cannot show it (α = 0)."""
         if alpha == 0:
             return state
-        own = state.x
-        off, size = (x - own).abs().max().item(), own.abs().max().item()
+        kept = state.x
+        off, size = (x - kept).abs().max().item(), kept.abs().max().item()
         if off <= SAME * size:
             return state
         if not self.edited:

@@ -69,14 +69,14 @@ class Format:
             part.chmod(mode)
 
     @contextmanager
-    def opened(self, file: Path) -> Iterator[Stored]:
+    def opened(self, file: Path) -> Iterator[OpenFile]:
         """The file while it is open. What is wrong with it, or found wrong inside the block, becomes a BadFile."""
         from safetensors import SafetensorError, safe_open
 
         try:
             check_size(file, self.largest)
             with safe_open(file, "pt") as content:
-                yield Stored(self, content, self._facts(content.metadata() or {}), file)
+                yield OpenFile(self, content, self._facts(content.metadata() or {}), file)
                 return
         except (BadFile, torch.OutOfMemoryError):
             raise
@@ -113,7 +113,7 @@ class Format:
 
 
 @dataclass(frozen=True)
-class Stored:
+class OpenFile:
     """An open file and the facts in its header; tensors are read when they are asked for, and checked."""
 
     format: Format

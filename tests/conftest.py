@@ -4,6 +4,7 @@ One thread, since the tensors are tiny (or SAMPLING_KIT_TEST_THREADS).
 """
 
 import os
+import secrets
 
 import needs
 import product
@@ -11,6 +12,9 @@ import pytest
 import torch
 from host_server import NEEDED, PACK, Comfy, find_python, find_root
 
+# Ray reads these once in a process: one token, and loopback alone, for all tests of a process.
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 torch.set_num_threads(int(os.environ.get("SAMPLING_KIT_TEST_THREADS", "1")))
 
 

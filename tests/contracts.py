@@ -1,10 +1,14 @@
 """What each solver promises, and how each guidance rule is turned off: facts that only tests read.
 
 A new solver promises everything and a new rule is off at scale 0; an entry is needed for an exception.
+Every spacing has an entry in ``LEVELS``: its formula, written from its source and not from its code.
 """
 
 from collections.abc import Callable
 from typing import Any
+
+import numpy as np
+from scipy import special
 
 from sampling_kit.schedulers.fit.learned_amed import LearnedAMED
 from sampling_kit.schedulers.guidance import (
@@ -15,6 +19,8 @@ from sampling_kit.schedulers.guidance import (
     Rule,
 )
 from sampling_kit.schedulers.guidance.curve import Interval
+from sampling_kit.schedulers.noise_schedule import NoiseSchedule
+from sampling_kit.schedulers.path import Flow
 from sampling_kit.schedulers.solver import (
     AMED,
     DDPM,
@@ -125,3 +131,53 @@ OFF: dict[type[Rule], Rule] = {
 def off(rule: type[Rule]) -> Rule:
     """A setting of the rule that changes nothing."""
     return OFF.get(rule) or rule(scale=rule.neutral)
+
+
+Levels = Callable[[NoiseSchedule, int], np.ndarray]
+
+
+def in_time(formula: Callable[[float, float, int], np.ndarray]) -> Levels:
+    """κ at ``formula(t_max, t_min, n)`` times of the schedule."""
+    return lambda schedule, n: schedule.kappa(formula(schedule.t_max, schedule.t_min, n))
+
+
+def in_sigma(formula: Callable[[float, float, int], np.ndarray]) -> Levels:
+    """κ at ``formula(σ_max, σ_min, n)``, the σ of SIGMAS: κ, but κ/(1 + κ) on rectified flow."""
+
+    def levels(schedule: NoiseSchedule, n: int) -> np.ndarray:
+        flow = schedule.path == Flow()
+        ends = [1 / (1 + 1 / k) if flow else k for k in (schedule.kappa_max, schedule.kappa_min)]
+        sigma = formula(*ends, n)
+        with np.errstate(divide="ignore"):
+            return sigma / (1 - sigma) if flow else sigma
+
+    return levels
+
+
+def trailing(high: float, low: float, n: int) -> np.ndarray:
+    return high * np.arange(n, 0, -1) / n
+
+
+#: Levels of a spacing with its defaults, on schedules without a table of timesteps (with one they round,
+#: which is compared with diffusers).
+LEVELS: dict[str, Levels] = {
+    "trailing": in_time(trailing),
+    "leading": in_time(lambda high, low, n: low + (high - low) * np.arange(n - 1, -1, -1) / n),
+    "linspace": in_time(np.linspace),
+    "quadratic": in_time(lambda high, low, n: np.linspace(high**0.5, low**0.5, n) ** 2),
+    "beta": in_time(
+        lambda high, low, n: low + (high - low) * special.betaincinv(0.6, 0.6, np.arange(n, 0, -1) / n)
+    ),
+    "karras": in_sigma(lambda high, low, n: np.linspace(high ** (1 / 7), low ** (1 / 7), n) ** 7),
+    "exponential": in_sigma(np.geomspace),
+    "polyexponential": in_sigma(np.geomspace),
+    "kl_optimal": in_sigma(lambda high, low, n: np.tan(np.linspace(np.arctan(high), np.arctan(low), n))),
+    "uniform_lambda": lambda schedule, n: np.exp(
+        np.linspace(np.log(schedule.kappa_max), np.log(schedule.kappa_min), n)
+    ),
+    "flow_shift": lambda schedule, n: 3 * in_time(trailing)(schedule, n),
+    "explicit": lambda schedule, n: np.array(
+        [14.61, 6.47, 3.86, 2.69, 1.88, 1.39, 0.96, 0.65, 0.40, 0.15, 0.03]
+    ),
+    "drawn": in_time(np.linspace),
+}  # fmt: skip

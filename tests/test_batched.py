@@ -68,7 +68,7 @@ class Watched:
 
 @pytest.fixture(scope="module")
 def model():
-    return host.make_model(trained.network, EDM())
+    return host.models.make_model(trained.network, EDM())
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def one_by_one(monkeypatch):
 
 
 def guided(model, guidance, conds=CONDS, weak=None, x=None):
-    guider = host.make_guider(model, conds, guidance, weak=weak)
+    guider = host.runs.make_guider(model, conds, guidance, weak=weak)
     x = noise() if x is None else x
     guider.run = guider.new_run([SIGMA, 1.0, 0.0])
     with torch.no_grad():
@@ -130,17 +130,17 @@ def test_the_branches_of_a_level_are_one_forward_pass(model, rules, batches, mon
 def test_a_run_counts_branches_and_an_interval_saves_them(model):
     sigmas = torch.tensor([8.0, 4.0, 2.0, 1.0, 0.5, 0.0])
     guidance = Guidance((CFG(2.0, Interval(sigma_low=1.5, sigma_high=5.0)),))
-    guider = host.make_guider(model, CONDS, guidance)
+    guider = host.runs.make_guider(model, CONDS, guidance)
     zeros = torch.zeros(BATCH, 3, 32, 32)
     with Watched(model.inner) as seen:
-        guider.sample(noise(), zeros, host.make_sampler(Euler()), sigmas)
+        guider.sample(noise(), zeros, host.runs.make_sampler(Euler()), sigmas)
     assert seen == [4, 8, 8, 4, 4]
     report = guider.run.report()
     assert (report["network_calls"], report["saved_calls"], report["images"]) == (7, 3, 28)
 
 
 def test_every_network_has_one_forward_pass(model, monkeypatch):
-    weak = host.make_model(lambda path: trained.network(path, "network-small"), EDM())
+    weak = host.models.make_model(lambda path: trained.network(path, "network-small"), EDM())
     guidance = Guidance((CFG(2.0), Autoguidance(2.0)))
     with Watched(model.inner) as strong, Watched(weak.inner) as weaker:
         joined = guided(model, guidance, weak=weak)
@@ -190,10 +190,12 @@ def test_exact_denoisers_stay_exact(kind, path, images, monkeypatch):
         "latent": lambda path: InLatents(Mixture.fit(path, images, 4, 2)),
     }[kind]
     schedule = EDM() if isinstance(path, VE) else RectifiedFlowSchedule()
-    model = host.make_model(build, schedule)
+    model = host.models.make_model(build, schedule)
     x, sigma = noise(shape=(3, 24, 24)), 2.0 if isinstance(path, VE) else 0.6
     x = encode(x) if kind == "latent" else x
-    guider = host.make_guider(model, CONDS, Guidance((PerpNeg(), CFG(3.0), Compose(weights="1"))))
+    guider = host.runs.make_guider(
+        model, CONDS, Guidance((PerpNeg(), CFG(3.0), Compose(weights="1")))
+    )
     with Watched(model.inner) as seen, torch.no_grad():
         joined = guider.denoiser(BATCH)(x, sigma)
     assert seen == [16]
@@ -226,7 +228,7 @@ def test_read_as_another_prediction(model, monkeypatch):
 @pytest.fixture(scope="module")
 def transformer(tmp_path_factory):
     folder = save("pixart-alpha", tmp_path_factory.mktemp("pixart"))
-    return host.make_diffusers(kit.load(kit.read_folder(folder)), "", None)
+    return host.models.make_diffusers(kit.load(kit.read_folder(folder)), "", None)
 
 
 @pytest.mark.parametrize(
@@ -241,7 +243,7 @@ def test_texts_of_other_lengths_are_other_passes(transformer, tokens, batches, m
     guidance = Guidance((*((PerpNeg(),) if len(tokens) > 2 else ()), CFG(2.0)))
     network = transformer.inner
     x = noise(shape=(network.channels, 8, 8))
-    guider = host.make_guider(transformer, conds, guidance)
+    guider = host.runs.make_guider(transformer, conds, guidance)
     sigma = 0.7
     with Watched(network) as seen, torch.no_grad():
         joined = guider.denoiser(BATCH)(x, sigma)
@@ -274,7 +276,7 @@ def test_a_fit_s_field_takes_rows_levels_and_gradients(model, monkeypatch):
 
     def slopes():
         sigma = levels.clone().requires_grad_()
-        field = field_of(host.make_guider(model, CONDS, Guidance((CFG(2.0),))))
+        field = field_of(host.runs.make_guider(model, CONDS, Guidance((CFG(2.0),))))
         d = field(x, sigma, rows)
         return d.detach(), *torch.autograd.grad(d.square().sum(), sigma)
 

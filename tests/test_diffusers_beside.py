@@ -9,7 +9,7 @@ from diffusers_cases import edit, error
 from diffusers_folders import TINY, conditioning, save
 
 from sampling_kit.headless.core import conditioning as core
-from sampling_kit.nodes.denoiser.folder_vae import FolderVae
+from sampling_kit.nodes.denoiser.vae import FolderVae
 from sampling_kit.nodes.host.diffusers_conditioning import from_conditioning
 from sampling_kit.nodes.host.latent_layout import sized_flow_of
 from sampling_kit.schedulers.denoiser import diffusers as kit

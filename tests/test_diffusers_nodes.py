@@ -247,7 +247,7 @@ def test_empty_latents_have_the_model_s_shape(folder):
     with pytest.raises(ValueError, match="frames = 5"):
         empty("ddpm", 64, 48, 5, 1)
     shipped = node("EmbeddedDenoiser", kind={"kind": "gaussian", "size": 24, "scenes": 4, "rank": 2})[0]  # fmt: skip
-    assert host.latent_layout(shipped) == LatentLayout(3, spatial=1)
+    assert host.models.latent_layout(shipped) == LatentLayout(3, spatial=1)
 
 
 def test_too_small_is_said():
@@ -271,7 +271,7 @@ def test_dtype_and_why(folder, models):
     full = load("stored-bf16", dtype="fp32")
     a, b = (drawn("cogvideox-5b", m, full[1], latent)[1] for m in (settings, full[0]))
     assert error(a, b) < 1e-5
-    facts = host.facts_of(settings)
+    facts = host.models.facts_of(settings)
     assert facts.compute == torch.float32 and torch.float16 not in facts.family
 
 

@@ -21,8 +21,8 @@ from tolerance import assert_equal_up_to_rounding, rounding  # noqa: E402
 from sampling_kit.headless import graph  # noqa: E402
 from sampling_kit.headless.cli import main  # noqa: E402
 from sampling_kit.headless.registry import registry  # noqa: E402
-from sampling_kit.nodes.denoiser import folder_vae as diffusers_vae  # noqa: E402
 from sampling_kit.nodes.denoiser import text_encode as diffusers_text  # noqa: E402
+from sampling_kit.nodes.denoiser import vae as diffusers_vae  # noqa: E402
 from sampling_kit.nodes.denoiser.folder_vae import DiffusersVAE  # noqa: E402
 from sampling_kit.nodes.denoiser.folders import SHIPPED  # noqa: E402
 from sampling_kit.nodes.denoiser.text_encode import DiffusersTextEncode  # noqa: E402

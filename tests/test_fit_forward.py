@@ -16,7 +16,7 @@ from sampling_kit.schedulers.fit.forward import Forward
 from sampling_kit.schedulers.fit.jacobian import columns
 from sampling_kit.schedulers.fit.problem import Problem, choose
 from sampling_kit.schedulers.fit.run_fit import run_fit
-from sampling_kit.schedulers.fit.table_numbers import Name, mean, moved, names
+from sampling_kit.schedulers.fit.table_numbers import Name, mean_table, moved, names
 from sampling_kit.schedulers.fit.track import tracked
 from sampling_kit.schedulers.noise_schedule import EDM
 from sampling_kit.schedulers.path import VE, VP, Flow, rescale
@@ -161,16 +161,16 @@ def test_the_mean_of_two_fits():
     a = from_noise(start(4, top=40.0), 80.0)
     change = 0.1 * normal(len(names(a, 4)), seed=2).numpy()
     b = moved(a, 4, change)
-    found, half = mean(a, b), moved(a, 4, change / 2)
+    found, half = mean_table(a, b), moved(a, 4, change / 2)
     assert found.levels == pytest.approx(half.levels) and found.x == pytest.approx(half.x)
     for row, wanted in zip(found.d, half.d, strict=True):
         assert row == pytest.approx(wanted, abs=1e-12)
-    assert mean(a, a) == a
+    assert mean_table(a, a) == a
     eye = np.tile(np.eye(3), (1, 2, 1, 1))
     mixed = dataclasses.replace(a, mix=(Mix((0.0, 1.0), eye[:0], eye), None, None, None))
-    assert np.array_equal(mean(a, mixed).mix[0].d, eye / 2)
+    assert np.array_equal(mean_table(a, mixed).mix[0].d, eye / 2)
     with pytest.raises(ValueError, match="different starts"):
-        mean(a, start(4, top=40.0))
+        mean_table(a, start(4, top=40.0))
 
 
 def test_a_larger_delta_lets_outliers_count():
@@ -237,7 +237,9 @@ def near(problem, table, rows):
     """The share of runs that end within 10 % of the exact end."""
     exact = problem.end[rows]
     return float(
-        (problem.errors(table, rows) < 0.1 * exact.square().mean(1).sqrt()).double().mean()
+        (problem.errors(table, rows) < 0.1 * exact.square().mean_table(1).sqrt())
+        .double()
+        .mean_table()
     )
 
 
@@ -374,7 +376,7 @@ def test_a_stopped_fit_goes_on_bit_for_bit(kept, tmp_path):
 def test_a_move_that_failed_is_kept_and_read(tmp_path):
     """Its error is infinite, which JSON has no number for."""
     state = Forward().begin(pictures(start(40)), start(4))
-    failed = forward.Move("numbers", 9, np.inf, np.inf, 0.1, False)
+    failed = forward.MoveRecord("numbers", 9, np.inf, np.inf, 0.1, False)
     forward.save(tmp_path / "state", replace(state, records=(failed,)))
     assert forward.load(tmp_path / "state").records == (failed,)
 

@@ -118,7 +118,7 @@ def test_gradients_are_those_of_differences(problem, start):
 def test_a_look_that_failed_is_kept_and_read(start, state, tmp_path):
     """Its error is infinite, which JSON has no number for."""
     file = tmp_path / "state.safetensors"
-    failed = gradient.Look("gradient", 10, 100, float("inf"), float("inf"), False)
+    failed = gradient.LookRecord("gradient", 10, 100, float("inf"), float("inf"), False)
     gradient.save(file, replace(state, records=(*state.records, failed)), settings())
     assert gradient.load(file, start, settings()).records == (*state.records, failed)
 
@@ -140,7 +140,7 @@ def test_an_interrupted_fit_goes_on_bit_for_bit(problem, start, state, tmp_path)
     with pytest.raises(ValueError, match="other settings"):
         gradient.load(file, start, settings(batch=4))
     file.write_bytes(b"nothing")
-    with pytest.raises(ValueError, match="delete it"):
+    with pytest.raises(ValueError, match=r"delete .*state\.safetensors to fit from the start"):
         gradient.load(file, start, settings())
 
 

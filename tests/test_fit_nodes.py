@@ -15,10 +15,10 @@ from PIL import Image
 from sampling_kit.headless.cli import main
 from sampling_kit.headless.context import Context, use
 from sampling_kit.headless.registry import registry
+from sampling_kit.nodes import host
+from sampling_kit.nodes.fit import fit_solver
 from sampling_kit.nodes.fit import fitted_solver as fitted
-from sampling_kit.nodes.fit import recording as recordings
 from sampling_kit.nodes.fit.fit_solver import fitted as fitted_for
-from sampling_kit.nodes.host.alone import fit_field as host
 from sampling_kit.schedulers.fit import compare, fit_files, grid
 from sampling_kit.schedulers.fit.forward import Forward
 from sampling_kit.schedulers.path import VE
@@ -220,6 +220,35 @@ def test_an_interrupted_fit_goes_on_and_a_done_one_is_read():
     assert len(left) == 1 and "done" in left[0]
 
 
+def test_a_fit_killed_between_its_starts_makes_them_again(monkeypatch):
+    """One of three starts is written: the fit that goes on from it would be another, and worse."""
+    settings, real = Forward(numbers=1, bands=0, images=6), fit_files.save
+
+    def killed(file, fits):
+        if "start-01" in file.name:
+            raise KeyboardInterrupt
+        real(file, fits)
+
+    recording = recording_of(guider_of())
+    with monkeypatch.context() as patch:
+        patch.setattr(fit_files, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fitted_for(recording, settings, 4, HELD, starts=3)
+    assert len(list(recording.trajectories.folder.glob("fit-*-start-*"))) == 1
+    tried = []
+    real_fit = fit_solver.run_fit
+
+    def counted(problem, table, *rest):
+        tried.append(table)
+        return real_fit(problem, table, *rest)
+
+    monkeypatch.setattr(fit_solver, "run_fit", counted)
+    fitted_for(recording, settings, 4, HELD, starts=3)
+    assert len(tried) == 3
+    left = [f.name for f in recording.trajectories.folder.glob("fit-*")]
+    assert len(left) == 1 and "done" in left[0]
+
+
 # -------------------------------------------------------------------------------------------- files
 
 
@@ -346,13 +375,13 @@ def test_guidance_that_remembers_is_refused():
 
 def test_gradients_refused_where_the_model_has_none(monkeypatch):
     recording = recording_of(guider_of())
-    real = recordings.with_field
+    real = host.runs.with_field
 
     def quantised(*args):
         *most, then = args
         return real(*most, lambda ready: then(replace(ready, refusal="its weights are quantised")))
 
-    monkeypatch.setattr(recordings, "with_field", quantised)
+    monkeypatch.setattr(host.runs, "with_field", quantised)
     with pytest.raises(
         ValueError,
         match="Gradient needs gradients through the MODEL, but its weights are quantised; use forward",
@@ -366,7 +395,7 @@ def test_fields_of_mixed_rows():
     guiders = [guider_of(name="one of each"), guider_of(name="snow")]
     x = torch.randn(5, 3, 24, 24)
     rows = torch.tensor([8, 3, 0, 5, 21])
-    d = host.with_field(guiders, (3, 24, 24), 4, 0, lambda ready: ready.field(x, 2.0, rows))
+    d = host.runs.with_field(guiders, (3, 24, 24), 4, 0, lambda ready: ready.field(x, 2.0, rows))
     for i, row in enumerate(rows.tolist()):
         inner = guiders[row % 2].model.inner
         c = torch.zeros(1, 10)

@@ -349,11 +349,11 @@ class Counting(Denoiser):
 def batches_of_a_run(guidance, schedule, sigmas):
     """How many images each forward pass of the network had, in a run of one image."""
     Counting.batches.clear()
-    model = host.make_model(lambda path: Counting(path, None, 2), schedule)
+    model = host.models.make_model(lambda path: Counting(path, None, 2), schedule)
     conds = {COND: class_conditioning([[1.0, 0.0]]), UNCOND: class_conditioning([[0.0, 0.0]])}
-    guider = host.make_guider(model, conds, guidance)
+    guider = host.runs.make_guider(model, conds, guidance)
     guider.sample(
-        torch.randn(1, 3, 4, 4), torch.zeros(1, 3, 4, 4), host.make_sampler(Euler()), sigmas
+        torch.randn(1, 3, 4, 4), torch.zeros(1, 3, 4, 4), host.runs.make_sampler(Euler()), sigmas
     )
     return list(Counting.batches)
 
@@ -564,7 +564,7 @@ def test_rules_through_the_model_say_so_where_it_has_no_gradient():
 def test_the_guider_says_what_it_lacks():
     guider = {n.define_schema().node_id: n for n in NODES}["SamplingKitGuider"]
     model, cond = (
-        host.make_model(lambda p: Counting(p, None, 2), EDM()),
+        host.models.make_model(lambda p: Counting(p, None, 2), EDM()),
         class_conditioning([[1.0, 0]]),
     )
     with pytest.raises(ValueError, match=r"negative: the guidance \(CFG\) needs it"):

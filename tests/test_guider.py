@@ -135,7 +135,7 @@ def test_a_run_is_logged_and_reported_once(caplog):
         "Guider", model=model, positive=positive, negative=negative, guidance=kit("CFG", scale=3.0)
     )
     kept = Kept()
-    marked = host.probed(guider, kept)
+    marked = host.runs.probed(guider, kept)
     with caplog.at_level(logging.INFO, "sampling_kit"):
         out = run(marked, sigmas)
     assert caplog.messages == [
@@ -146,7 +146,7 @@ def test_a_run_is_logged_and_reported_once(caplog):
     json.dumps(report, allow_nan=False)
     assert torch.equal(run(guider, sigmas), out) and len(kept.reports) == 1
     with pytest.raises(TypeError, match="connect a Guider of the Sampling Kit"):
-        host.probed(object(), kept)
+        host.runs.probed(object(), kept)
 
 
 def test_sharing_at_pure_noise(caplog):
@@ -156,7 +156,7 @@ def test_sharing_at_pure_noise(caplog):
             model=model, positive=positive, negative=negative, guidance=kit("CFG", scale=3.0)
         )
         kept = Kept()
-        shared = run(host.probed(kit("Guider", **inputs, share_pure_noise=True), kept), sigmas)
+        shared = run(host.runs.probed(kit("Guider", **inputs, share_pure_noise=True), kept), sigmas)
         assert torch.allclose(shared, run(kit("Guider", **inputs), sigmas), atol=1e-5)
         assert kept.reports[0]["shared_images"] == saved
     model, (positive, negative), sigmas = world(condition="one of each")

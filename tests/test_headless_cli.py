@@ -248,7 +248,7 @@ def test_an_absent_device_exits_2(work: Path, monkeypatch: pytest.MonkeyPatch):
     def refuse(name: str) -> None:
         raise ValueError("there is no such device")
 
-    host = types.SimpleNamespace(set_device=refuse)
+    host = types.SimpleNamespace(places=types.SimpleNamespace(set_device=refuse))
     monkeypatch.setattr(options, "set_device", SET_DEVICE)
     monkeypatch.setitem(sys.modules, "sampling_kit.nodes.host", host)
     monkeypatch.setattr("sampling_kit.nodes.host", host, raising=False)

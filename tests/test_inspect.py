@@ -457,10 +457,10 @@ def test_a_mislabelled_model_is_found_and_put_right(kind):
     assert f"prediction: {KIND_OF[kind]}" in text
 
     def look(x0, denoise):
-        sigma = spread(host.schedule_of(model), 1, 1.0, 1.0)[0]
+        sigma = spread(host.models.schedule_of(model), 1, 1.0, 1.0)[0]
         return denoise(x0, sigma)
 
-    truth, off, back = (host.probe(m, None, image, look) for m in (model, wrong, right))
+    truth, off, back = (host.runs.probe(m, None, image, look) for m in (model, wrong, right))
     assert not torch.allclose(truth, off, atol=0.1)
     assert torch.allclose(truth, back, atol=1e-4)
 
@@ -470,10 +470,10 @@ def test_settings_leave_their_input_alone_and_can_be_undone():
     before = model.__dict__.copy()
     changed, text = kit("DenoiserSettings", model=model, prediction="v", compute_dtype="bf16")
     assert "bf16: as asked" in text and "solver state and time: fp32" in text
-    assert host.facts_of(changed).compute == BF16
-    assert model.__dict__ == before and host.facts_of(model).compute == FP32
+    assert host.models.facts_of(changed).compute == BF16
+    assert model.__dict__ == before and host.models.facts_of(model).compute == FP32
     undone, _ = kit("DenoiserSettings", model=changed, prediction="edm", compute_dtype="as loaded")
-    assert host.facts_of(undone) == host.facts_of(model)
+    assert host.models.facts_of(undone) == host.models.facts_of(model)
 
 
 @pytest.mark.parametrize(
@@ -494,7 +494,7 @@ def test_bad_settings_are_named(inputs, error, words):
 def test_a_schedule_can_be_overridden():
     zero = kit("NoiseSchedule", kind={"kind": "vp_scaled_linear", "zero_snr": True})[0]
     changed, text = kit("DenoiserSettings", model=model_of("vp_scaled_linear"), noise_schedule=zero)
-    assert host.schedule_of(changed) == zero and "Stable Diffusion" in text
+    assert host.models.schedule_of(changed) == zero and "Stable Diffusion" in text
     _, told = kit("InspectDenoiser", model=changed)
     assert json.loads(told)["zero_snr"] is True and "zero terminal SNR" in told
 

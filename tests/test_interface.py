@@ -19,10 +19,9 @@ SINCE = {version: kept.changes(nodes, NOW) for version, nodes in FROZEN.items()}
 CHANGELOG = (kept.ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 NEXT = """
 A saved workflow relies on this. If it is meant:
-1. name each node and input in CHANGELOG.md, in an entry under "Unreleased" (headed "Interface");
+1. python -m sampling_kit.dev.sync writes the snapshot, and names in CHANGELOG.md what is new and breaks nothing;
 2. what breaks old workflows: rather keep it (a new input is optional and comes last; a value, a node stays), or
-   migrate them, and enter the test that shows it in dev/interface.py, MIGRATED;
-3. python -m sampling_kit.dev.interface --write
+   migrate them, name them in CHANGELOG.md, and enter the test that shows it in dev/interface.py, MIGRATED.
 """
 
 

@@ -88,7 +88,15 @@ def test_what_measures_does_not_draw():
 #: File names that a tree still holds twice.
 TWINS = {
     "schedulers": {"base.py"},
-    "nodes": {"fit_field.py", "guider.py", "model.py", "places.py", "sampler.py", "traced.py"},
+    "nodes": {
+        "fit_field.py",
+        "guider.py",
+        "models.py",
+        "places.py",
+        "runs.py",
+        "sampler.py",
+        "traced.py",
+    },
     "headless": {"run.py"},
 }
 
@@ -105,3 +113,63 @@ def test_importing_the_pack_loads_neither_diffusers_nor_plots():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/"
     )
     assert out.stdout.strip() == "[]"
+
+
+# ------------------------------------------------------------------------------- import chains
+
+NODES = {
+    ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): p
+    for p in CODE
+    if p.is_relative_to(ROOT / "nodes")
+}
+
+
+def at_run_time(node):
+    """Everything below an AST node but what stands in ``if TYPE_CHECKING:``."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            children = child.orelse
+        else:
+            children = [child]
+        for kept in children:
+            yield kept
+            yield from at_run_time(kept)
+
+
+def imported(name, path):
+    """The modules of nodes/ that one imports, inside functions too."""
+    here = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+    for node in at_run_time(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            target = ".".join(here[: len(here) - node.level + 1] + (node.module or "").split("."))
+            target = target.rstrip(".")
+            for alias in node.names:
+                found = f"{target}.{alias.name}"
+                yield found if found in NODES else target
+
+
+def longest_chain(graph):
+    """The most modules that import one another in a row."""
+    known = {}
+
+    def chain(name):
+        if name not in known:
+            known[name] = (name, *max(map(chain, graph[name]), key=len, default=()))
+        return known[name]
+
+    return max(map(chain, graph), key=len)
+
+
+def test_the_longest_import_chain_inside_nodes_is_five():
+    graph = {n: {m for m in imported(n, p) if m in NODES and m != n} for n, p in NODES.items()}
+    assert graph["nodes.ui.inputs"] == {"nodes.host"}
+    assert "nodes.host.comfy.perturb" in graph["nodes.host.comfy.guider"]  # inside a function
+    assert "nodes.host.protocol" not in graph["nodes.host"]  # for the type checker only
+    assert len(longest_chain(graph)) <= 5, longest_chain(graph)
+
+
+def test_no_import_inside_nodes_hides_behind_a_string():
+    """But for the rooms, which ``nodes/__init__.py`` goes through."""
+    texts = {p: p.read_text(encoding="utf-8") for p in NODES.values()}
+    hiding = [p for p, text in texts.items() if "import_module" in text or "__import__" in text]
+    assert hiding == [ROOT / "nodes" / "__init__.py"]

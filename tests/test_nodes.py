@@ -90,7 +90,10 @@ def run(tmp_path, *arguments):
 #: Fewer and smaller steps than shipped; what the examples are is tested in full against ComfyUI.
 QUICK = {
     "autoguidance": ["--set", "Steps.steps=6", "--set", "Empty Pixel Latent.batch_size=2"],
-    "one-network-four-schedules": ["--set", "100 steps.steps=20"],
+    "one-network-four-schedules": [
+        *("--set", "100 steps.steps=6", "--set", "50 steps.steps=5", "--set", "30 steps.steps=5"),
+        *("--set", "20 Karras steps.steps=4", "--set", "Empty Pixel Latent.batch_size=4"),
+    ],
     "latent-space": ["--set", "All 20 steps.steps=6", "--set", "Postcards.batch_size=2"],
     "panorama": [
         "--set",
@@ -150,7 +153,7 @@ QUICK = {
         *("--set", "Record Trajectories.count=4", "--set", "Record Trajectories.levels=6"),
         *("--set", "Record Trajectories.batch=2", "--set", "Fit Solver.held_out=2"),
         *("--set", "Fit Solver.method.numbers=1", "--set", "Fit Solver.method.bands=0"),
-        *("--set", "Fit Solver.method.images=2"),
+        *("--set", "Fit Solver.method.images=2", "--set", "Fit Solver.method.budget=60"),
     ],
     "log-likelihood": [
         *("--set", "Steps.steps=5", "--set", "Embedded Denoiser.kind.scenes=24"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import sys
 from collections.abc import Callable
@@ -15,154 +14,23 @@ from typing import Any
 import pytest
 from PIL import Image
 
-web = pytest.importorskip("aiohttp.web", reason="needs aiohttp (extra 'queue')")
+pytest.importorskip("aiohttp.web", reason="needs aiohttp (extra 'queue')")
 
-from sampling_kit.headless.queue import Done, Job, Queue, Watcher, to_api, websocket  # noqa: E402
-from sampling_kit.headless.queue.ledger import LEDGER, Ledger  # noqa: E402
-from sampling_kit.headless.queue.protocol import file_names  # noqa: E402
-from sampling_kit.headless.workflow import WorkflowError  # noqa: E402
+from fake_comfy import Fake, graph, png
 
-
-def graph(seed: int) -> dict[str, Any]:
-    return {"1": {"class_type": "Paint", "inputs": {"seed": seed}, "_meta": {"title": "the paint"}}}
-
+from sampling_kit.headless.queue import Done, Job, Queue, Watcher, limits, to_api
+from sampling_kit.headless.queue.answers import RemoteFile
+from sampling_kit.headless.queue.faults import JobFails
+from sampling_kit.headless.queue.ledger import LEDGER, Ledger
+from sampling_kit.headless.queue.names import file_names
+from sampling_kit.headless.workflow import WorkflowError
 
 JOBS = [Job(f"seed{s}", graph(s)) for s in range(6)]
 
 
-class Fake:
-    """Runs a prompt in ``pace`` seconds; counts what it was asked to do."""
-
-    def __init__(self, pace: float = 0.01) -> None:
-        self.pace, self.served = pace, 0
-        self.ran: list[int] = []
-        self.cancelled: list[str] = []
-        self.break_downloads = 0
-        self.mute = False  # no websocket messages
-        self.forget()
-
-    def forget(self) -> None:
-        """What a restart does."""
-        self.history: dict[str, Any] = {}
-        self.queue: list[tuple[str, dict[str, Any]]] = []
-        self.sockets: list[Any] = []
-
-    async def start(self, port: int = 0) -> None:
-        app = web.Application()
-        app.router.add_get("/ws", self.ws)
-        app.router.add_get("/queue", self.get_queue)
-        app.router.add_get("/history/{id}", self.get_history)
-        app.router.add_get("/view", self.view)
-        app.router.add_get("/object_info", self.object_info)
-        app.router.add_post("/prompt", self.prompt)
-        app.router.add_post("/api/jobs/cancel", self.cancel)
-        self.runner = web.AppRunner(app, shutdown_timeout=0.01)
-        await self.runner.setup()
-        site = web.TCPSite(self.runner, "127.0.0.1", port)
-        await site.start()
-        self.port = self.runner.addresses[0][1]
-        self.worker = asyncio.ensure_future(self.work())
-
-    async def crash(self) -> None:
-        self.worker.cancel()
-        with suppress(asyncio.CancelledError):
-            await self.worker
-        for socket in self.sockets:
-            await socket.close()
-        await self.runner.cleanup()
-
-    async def work(self) -> None:
-        while True:
-            await asyncio.sleep(self.pace)
-            if not self.queue:
-                continue
-            id, prompt = self.queue[0]
-            seed = prompt["1"]["inputs"]["seed"]
-            await self.say("progress", prompt_id=id, node="1", value=1, max=2)
-            if self.wants_previews:
-                for socket in self.sockets:
-                    await socket.send_bytes(bytes([0, 0, 0, 1, 0, 0, 0, 2]) + png(seed))
-            await asyncio.sleep(self.pace)
-            self.ran.append(seed)
-            self.served += 1
-            status: dict[str, Any] = {"status_str": "success", "messages": []}
-            if seed == 666:
-                error = {"node_id": "1", "node_type": "Paint", "exception_message": "it is dry"}
-                status = {"status_str": "error", "messages": [["execution_error", error]]}
-            picture = {
-                "filename": f"paint_{self.served:05}_.png",
-                "subfolder": "a",
-                "type": "output",
-            }
-            outputs = {"1": {"images": [picture], "text": [f"seed {seed}"]}}
-            self.history[id] = {"status": status, "outputs": outputs, "seed": seed}
-            self.queue.pop(0)
-            await self.say("executing", prompt_id=id, node=None)
-
-    async def say(self, kind: str, **data: Any) -> None:
-        for socket in [] if self.mute else self.sockets:
-            with suppress(ConnectionError, RuntimeError):
-                await socket.send_str(json.dumps({"type": kind, "data": data}))
-
-    async def ws(self, request: Any) -> Any:
-        socket = web.WebSocketResponse()
-        await socket.prepare(request)
-        self.sockets.append(socket)
-        await socket.send_str('{"type": "status", "data": {}}')
-        await socket.send_str("not JSON")
-        async for _ in socket:
-            pass
-        return socket
-
-    async def get_queue(self, _: Any) -> Any:
-        entries = [[0, id, prompt, {}, []] for id, prompt in self.queue]
-        return web.json_response({"queue_running": entries[:1], "queue_pending": entries[1:]})
-
-    async def get_history(self, request: Any) -> Any:
-        id = request.match_info["id"]
-        return web.json_response({id: self.history[id]} if id in self.history else {})
-
-    async def prompt(self, request: Any) -> Any:
-        body = await request.json()
-        if body["prompt"]["1"]["inputs"]["seed"] < 0:
-            mistake = {"message": "Value too small", "details": "seed"}
-            found = {"1": {"class_type": "Paint", "errors": [mistake]}}
-            return web.json_response(
-                {"error": {"message": "Prompt outputs failed validation"}, "node_errors": found},
-                status=400,
-            )
-        self.queue.append((body["prompt_id"], body["prompt"]))
-        self.wants_previews = body["extra_data"].get("preview_method") == "auto"
-        return web.json_response({"prompt_id": body["prompt_id"], "number": 1, "node_errors": {}})
-
-    async def object_info(self, _: Any) -> Any:
-        return web.json_response({"Paint": {"input": {}}})
-
-    async def view(self, request: Any) -> Any:
-        if self.break_downloads:
-            self.break_downloads -= 1
-            response = web.StreamResponse(headers={"Content-Length": "1000"})
-            await response.prepare(request)
-            await response.write(b"half")
-            request.transport.abort()
-            return response
-        number = int(request.query["filename"].split("_")[1])
-        return web.Response(body=png(self.ran[number - 1]))
-
-    async def cancel(self, request: Any) -> Any:
-        self.cancelled += (await request.json())["job_ids"]
-        return web.json_response({"cancelled": True})
-
-
-def png(seed: int) -> bytes:
-    out = io.BytesIO()
-    Image.new("L", (1, 1), seed % 256).save(out, "PNG")
-    return out.getvalue()
-
-
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(websocket, "LOOK", 0.2)
+    monkeypatch.setattr(limits, "LOOK", 0.2)
 
 
 def with_server(play: Callable[[Fake], Any], **options: Any) -> Any:
@@ -320,7 +188,7 @@ def test_a_server_that_never_answers(tmp_path):
         asyncio.run(Queue("127.0.0.1:9", tmp_path, patience=0.5).run(JOBS[:1]))
 
 
-@pytest.mark.parametrize("server", ["", "ftp://x", "http://", "http://x/?q=1"])
+@pytest.mark.parametrize("server", ["", "ftp://x", "http://", "http://x:y"])
 def test_an_address_that_is_none(server, tmp_path):
     with pytest.raises(WorkflowError, match="--server"):
         Queue(server, tmp_path)
@@ -366,6 +234,7 @@ def test_without_watching_it_only_submits(tmp_path):
 
 def test_a_ledger_that_was_cut_short(tmp_path):
     ledger = Ledger(tmp_path)
+    (tmp_path / "x.png").write_bytes(png(1))
     ledger.finish("a", Done("one", ("x.png",)))
     with ledger.file.open("ab") as out:
         out.write(b'{"id": "b", "lab')
@@ -381,13 +250,13 @@ def test_a_ledger_that_was_cut_short(tmp_path):
     [("../x.png", ""), ("x.png", "../.."), ("x.png", "/etc"), ("a\\b.png", ""), (".hidden", ""), ("x.png", "C:\\a")],
 )  # fmt: skip
 def test_names_that_leave_the_folder_are_refused(filename, subfolder):
-    with pytest.raises(WorkflowError, match="refused"):
-        file_names([dict(filename=filename, subfolder=subfolder)], "a", "0" * 36)
+    with pytest.raises(JobFails, match="refused"):
+        file_names([RemoteFile("1", filename, subfolder, "output")], "a", "0" * 36)
 
 
 def test_several_files_of_one_job_have_their_own_names():
-    entries = [dict(filename=f"a_{i:05}_.png", subfolder="s") for i in (7, 8, 9)]
-    assert file_names(entries, "seed1", "abcdef0123") == [
+    files = [RemoteFile("1", f"a_{i:05}_.png", "s", "output") for i in (7, 8, 9)]
+    assert file_names(files, "seed1", "abcdef0123") == [
         "s/a_seed1_abcdef01.png",
         "s/a_seed1_abcdef01_2.png",
         "s/a_seed1_abcdef01_3.png",

@@ -239,15 +239,15 @@ def test_inpainting_an_image_of_which_half_is_known(path, rule):
 def test_without_comfyui_the_guider_runs_it(rule):
     """Gradients included, though a host runs without them."""
     mean = normal(*SHAPE, seed=1).float()
-    model = host.make_model(lambda path: Gaussian(path, mean, 0.5), RectifiedFlowSchedule())
+    model = host.models.make_model(lambda path: Gaussian(path, mean, 0.5), RectifiedFlowSchedule())
     measured = Measurement(Inpaint(MASK.float()), torch.zeros(1, *SHAPE))
     chain = Guidance((replace(rule, measurement=measured),))
-    guider = host.make_guider(model, {COND: [[None, {}]]}, chain)
+    guider = host.runs.make_guider(model, {COND: [[None, {}]]}, chain)
     start = normal(2, *SHAPE, seed=2).float()
     sigmas = torch.linspace(1, 0, 9)
-    out = guider.sample(start, torch.zeros_like(start), host.make_sampler(Euler()), sigmas)
-    plain = host.make_guider(model, {COND: [[None, {}]]}, Guidance())
-    free = plain.sample(start, torch.zeros_like(start), host.make_sampler(Euler()), sigmas)
+    out = guider.sample(start, torch.zeros_like(start), host.runs.make_sampler(Euler()), sigmas)
+    plain = host.runs.make_guider(model, {COND: [[None, {}]]}, Guidance())
+    free = plain.sample(start, torch.zeros_like(start), host.runs.make_sampler(Euler()), sigmas)
     known = MASK.float().expand_as(out) > 0
     assert out[known].abs().mean() < free[known].abs().mean() / 2
     assert not out.requires_grad

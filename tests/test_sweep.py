@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -145,17 +147,23 @@ def test_another_sweep_is_refused(tmp_path):
         sweep(workflow(), items(), GRID, range(4), tmp_path, Inline())
 
 
-def test_two_at_once_are_refused(tmp_path):
-    folder = Folder(tmp_path, {})
-    refused = pytest.raises(WorkflowError, match="another sweep is working")
-    with folder.alone(), refused, Folder(tmp_path, {}).alone():
-        pass
-    with folder.alone():
-        pass
+def test_a_second_sweep_is_refused_before_it_touches_anything(tmp_path):
+    """What the first one is writing stays, and so does its description."""
+    with Folder.opened(tmp_path, {"seeds": 1}):
+        half = tmp_path / "items" / ".000000.part"
+        half.mkdir()
+        (half / "a.png").write_bytes(b"half")
+        before = {f: f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()}
+        for spec in ({"seeds": 1}, {"seeds": 2}):
+            refused = pytest.raises(WorkflowError, match="another sweep is working")
+            with refused, Folder.opened(tmp_path, spec):
+                pass
+        assert {f: f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()} == before
+    with Folder.opened(tmp_path, {"seeds": 1}):
+        assert not half.exists()
 
 
 def test_an_item_appears_whole_or_not_at_all(tmp_path, monkeypatch):
-    folder = Folder(tmp_path, {})
     real = Path.write_bytes
 
     def full(self, data):
@@ -164,13 +172,134 @@ def test_an_item_appears_whole_or_not_at_all(tmp_path, monkeypatch):
         return real(self, data)
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="space"):
-        folder.add(items()[0], {}, {"a.png": b"1", "b.png": b"2"})
-    assert folder.done() == set()
-    monkeypatch.undo()
-    folder.add(items()[0], {"files": {}}, {"a.png": b"1", "sub/b.png": b"2"})
-    assert folder.done() == {"000000"}
-    assert (tmp_path / "items" / "000000" / "sub" / "b.png").read_bytes() == b"2"
+    files = {"a.png": picture(1), "sub/b.png": picture(2)}
+    record = dict(nfe=1, network_calls=1, seconds=1, texts=[], files=dict.fromkeys(files, ""))
+    with Folder.opened(tmp_path, {}) as folder:
+        with pytest.raises(OSError, match="space"):
+            folder.add(items()[0], record, files)
+        assert folder.done(items()) == set() and os.listdir(folder.items) == []
+        monkeypatch.undo()
+        folder.add(items()[0], record, files)
+    with Folder.opened(tmp_path, {}) as folder:
+        assert folder.done(items()) == {"000000"}
+    assert (tmp_path / "items" / "000000" / "sub" / "b.png").read_bytes() == picture(2)
+
+
+def test_an_item_that_comes_twice_is_not_written_over(tmp_path):
+    record = dict(nfe=1, network_calls=1, seconds=1, texts=[], files={"a.png": ""})
+    with Folder.opened(tmp_path, {}) as folder:
+        folder.add(items()[0], record, {"a.png": picture(1)})
+        with pytest.raises(OSError, match=r"not empty|exists"):
+            folder.add(items()[0], record, {"a.png": picture(2)})
+    assert (tmp_path / "items" / "000000" / "a.png").read_bytes() == picture(1)
+
+
+# ---------------------------------------------------------------------------------------- damage
+
+
+def emptied(item: Path) -> None:
+    (item / "a.png").write_bytes(b"")
+
+
+def bit_flipped(item: Path) -> None:
+    data = bytearray((item / "a.png").read_bytes())
+    data[-20] ^= 1
+    (item / "a.png").write_bytes(data)
+
+
+def without_its_picture(item: Path) -> None:
+    (item / "a.png").unlink()
+
+
+def empty_folder(item: Path) -> None:
+    shutil.rmtree(item)
+    item.mkdir()
+
+
+def a_file_instead(item: Path) -> None:
+    shutil.rmtree(item)
+    item.write_text("x")
+
+
+def record_of(text: str) -> Callable[[Path], object]:
+    return lambda item: (item / "record.json").write_text(text)
+
+
+def record_of_another_item(item: Path) -> None:
+    shutil.copy(item.with_name("000003") / "record.json", item / "record.json")
+
+
+DAMAGE = {
+    "emptied": emptied, "bit": bit_flipped, "no picture": without_its_picture, "empty folder": empty_folder,
+    "file": a_file_instead, "no JSON": record_of("{"), "empty record": record_of(""), "list": record_of("[]"),
+    "not of its kind": record_of('{"index": 2, "files": {}}'), "deep": record_of("[" * 5000),
+    "not UTF-8": lambda item: (item / "record.json").write_bytes(b"\xff\xfe"), "another": record_of_another_item,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_item_is_named_put_aside_and_done_again(tmp_path, damage):
+    run(tmp_path, Inline())
+    before = (tmp_path / "items" / "000002" / "a.png").read_bytes()
+    DAMAGE[damage](tmp_path / "items" / "000002")
+    told: list[str] = []
+    assert sweep(workflow(), items(), GRID, SEEDS, tmp_path, Inline(), note=told.append) == (5, 1)
+    (line,) = told
+    assert line.startswith("item 000002 is damaged") and "aside/000002-1" in line
+    assert (tmp_path / "aside" / "000002-1").exists()
+    assert (tmp_path / "items" / "000002" / "a.png").read_bytes() == before
+    assert run(tmp_path, Inline()) == (6, 0)
+
+
+def test_strays_are_named_and_passed_over(tmp_path):
+    run(tmp_path, Inline())
+    (tmp_path / "items" / "Thumbs.db").write_bytes(b"x")
+    (tmp_path / "items" / "999999").mkdir()
+    (tmp_path / "items" / ".DS_Store").write_bytes(b"x")
+    told: list[str] = []
+    assert sweep(workflow(), items(), GRID, SEEDS, tmp_path, Inline(), note=told.append) == (6, 0)
+    assert len(told) == 2 and all("passed over" in line for line in told)
+    assert "999999" in told[0] and "Thumbs.db" in told[1]
+    assert len((tmp_path / "manifest.jsonl").read_text().splitlines()) == 6
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null", "[" * 5000, "\0" * 100])
+def test_a_damaged_description_is_written_anew_and_items_say_their_graph(tmp_path, text):
+    run(tmp_path, Inline())
+    spec = (tmp_path / "sweep.json").read_text()
+    (tmp_path / "sweep.json").write_text(text)
+    told: list[str] = []
+    assert sweep(workflow(), items(), GRID, SEEDS, tmp_path, Inline(), note=told.append) == (6, 0)
+    assert len(told) == 1 and "sweep.json is damaged" in told[0]
+    assert (tmp_path / "sweep.json").read_text() == spec
+    (tmp_path / "sweep.json").write_text(text)
+    other = work_list(workflow(), registry(), ["2.steps=4,5"], SEEDS)
+    assert sweep(workflow(), other, ["2.steps=4,5"], SEEDS, tmp_path, Inline()) == (0, 6)
+    assert len(list((tmp_path / "aside").iterdir())) == 6, "results of another sweep are no results"
+
+
+@pytest.mark.parametrize("place", ["", "items", ".lock"])
+def test_a_place_that_takes_no_results(tmp_path, place):
+    out = tmp_path / "out"
+    if place == ".lock":
+        (out / place).mkdir(parents=True)
+    else:
+        out.mkdir(exist_ok=True) if place else None
+        (out / place if place else out).write_text("x")
+    with pytest.raises(WorkflowError, match=r"takes no results.*choose another --output"):
+        run(out, Inline())
+
+
+def test_a_folder_of_an_older_version_counts(tmp_path):
+    """Its records have digests of pixels only, and those are compared."""
+    run(tmp_path, Inline())
+    for name in ("000001", "000002"):
+        file = tmp_path / "items" / name / "record.json"
+        record = json.loads(file.read_text())
+        del record["stored"], record["graph"]
+        file.write_text(json.dumps(record))
+    emptied(tmp_path / "items" / "000002")
+    assert run(tmp_path, Inline()) == (5, 1)
 
 
 # --------------------------------------------------------------------------------------- workers
@@ -252,7 +381,7 @@ def test_workers_that_die_are_replaced_and_reported(tmp_path, monkeypatch):
     assert "2 items failed" in text
     assert "000004: 3 workers died" in text
     assert "000005: node 9 failed: no" in text
-    there = Folder(tmp_path / "out", {}).done()
+    there = set(os.listdir(tmp_path / "out" / "items"))
     assert there == {"000000", "000001", "000002", "000003"}
     assert (tmp_path / "died").exists()
     monkeypatch.undo()
@@ -300,5 +429,6 @@ def test_a_cluster_of_two_nodes(tmp_path):
         crew = Crew(2, address, "cpu", 1, tmp_path, tmp_path)
         assert run(tmp_path / "out", crew) == (0, 6)
     alone = worker(tmp_path)
-    for record, item in zip(Folder(tmp_path / "out", {}).records(), items(), strict=True):
+    lines = (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()
+    for record, item in zip(map(json.loads, lines), items(), strict=True):
         assert record["files"] == alone.run("x", item.prompt)[0]["files"]

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from ...schedulers.whole_file import whole
 from ..bars import on_terminal, stage_bars
 from ..context import use
 from ..workflow import Workflow, load
@@ -219,5 +220,6 @@ def _write_fits(output: Path, fits: Sequence[Any], comparison: Any) -> list[str]
     files = [str(file.resolve())]
     picture = fit_plot.plot(comparison)
     plot = file.with_suffix(".png")
-    Image.fromarray((picture[0] * 255).round().byte().cpu().numpy()).save(plot)
+    with whole(plot) as part:
+        Image.fromarray((picture[0] * 255).round().byte().cpu().numpy()).save(part, "PNG")
     return [*files, str(plot.resolve())]

@@ -9,14 +9,16 @@ from typing import Any
 
 import click
 
+LARGEST_SEED = 2**64 - 1
+
 
 def parse_seeds(_: click.Context, __: click.Parameter, text: str | None) -> range | None:
     """A-B, both of them included."""
     if text is None:
         return None
     ends = re.fullmatch(r"(\d+)-(\d+)", text)
-    if not ends or int(ends[1]) > int(ends[2]):
-        raise click.BadParameter(f"{text!r} is not a range such as 0-7")
+    if not ends or not int(ends[1]) <= int(ends[2]) <= LARGEST_SEED:
+        raise click.BadParameter(f"{text[:80]!r} is not a range such as 0-7, below 2 to the 64")
     return range(int(ends[1]), int(ends[2]) + 1)
 
 
@@ -56,7 +58,7 @@ settings_option = click.option(
     help="Set an input of a node, named by its id or title; may be repeated.",
 )
 seed_option = click.option(
-    "--seed", type=click.IntRange(min=0), help="Set every seed of the workflow."
+    "--seed", type=click.IntRange(0, LARGEST_SEED), help="Set every seed of the workflow."
 )
 seeds_option = click.option(
     "--seeds", callback=parse_seeds, metavar="A-B", help="Run once per seed."
@@ -75,6 +77,6 @@ def set_device(name: str) -> str:
     from ...nodes import host
 
     try:
-        return str(host.set_device(name))
+        return str(host.places.set_device(name))
     except ValueError as error:
         raise click.UsageError(f"--device {name}: {error}") from None

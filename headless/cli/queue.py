@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +18,34 @@ from .errors import errors_reported
 
 @click.command("queue")
 @options.workflow_argument
-@click.option("--server", default="http://127.0.0.1:8188", show_default=True, metavar="URL")
+@click.option(
+    "--server",
+    "servers",
+    multiple=True,
+    default=["http://127.0.0.1:8188"],
+    show_default=True,
+    metavar="URL",
+    help="May be repeated: several servers share the jobs. ?token=... in it is kept.",
+)
+@click.option(
+    "--header",
+    "headers",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Send this with every request; may be repeated. SAMPLING_KIT_BEARER_TOKEN in the environment "
+    "is a bearer token that no list of processes shows.",
+)
+@click.option(
+    "--api-key",
+    default="",
+    metavar="KEY",
+    help="Key for nodes that call paid services; better in the environment, as COMFY_API_KEY.",
+)
+@click.option(
+    "--environment-proxies",
+    is_flag=True,
+    help="Use the proxies of HTTP_PROXY, HTTPS_PROXY and NO_PROXY.",
+)
 @options.settings_option
 @options.seed_option
 @options.seeds_option
@@ -40,7 +68,10 @@ from .errors import errors_reported
 @options.debug_option
 def queue_workflow(
     workflow: Path,
-    server: str,
+    servers: Sequence[str],
+    headers: Sequence[str],
+    api_key: str,
+    environment_proxies: bool,
     settings: Sequence[str],
     seed: int | None,
     seeds: range | None,
@@ -51,7 +82,7 @@ def queue_workflow(
     as_json: bool,
     debug: bool,
 ) -> None:
-    """Run WORKFLOW on a ComfyUI server, once per seed, and fetch the results.
+    """Run WORKFLOW on a ComfyUI server, or several, once per seed, and fetch the results.
 
     The same command again goes on where it was stopped: what the output folder holds is not run twice.
     Ctrl-C takes its own prompts off the server. WORKFLOW may be in the editor's format where comfy-cli
@@ -59,20 +90,24 @@ def queue_workflow(
     """
     plan = options.seeds_to_run(seed, seeds)
     with errors_reported(debug):
-        from ..queue import Job, Queue, to_api
+        from ..queue import Job, Queue, access, to_api
         from ..registry import registry
         from ..settings_flags import with_seed, with_settings
         from .queue_bars import QueueBars
 
         nodes = registry()
-        loaded = with_settings(load(workflow, lambda ui: to_api(ui, server)), nodes, settings)
+        way_in = access(headers, api_key, os.environ, environment_proxies)
+        read = load(workflow, lambda ui: to_api(ui, servers[0], way_in))
+        loaded = with_settings(read, nodes, settings)
         variants = [(one, with_seed(loaded, nodes, one)) for one in plan]
         jobs = [Job("" if one is None else f"seed{one}", w.prompt, w.ui) for one, w in variants]
         with QueueBars(output_dir, len(jobs), previews, quiet=as_json) as bars:
-            queue = Queue(server, output_dir, bars, patience, watch, previews=previews)
+            queue = Queue(
+                servers, output_dir, bars, patience, watch, previews=previews, access=way_in
+            )
             done = asyncio.run(queue.run(jobs))
         if as_json:
             click.echo(json.dumps({"workflow": str(workflow), "jobs": [asdict(d) for d in done]}))
         failed = [d for d in done if d.error]
         if failed:
-            raise NodeFailure("\n       ".join(f"{d.label}: {d.error}" for d in failed))
+            raise NodeFailure("\n       ".join(f"{d.label or 'job'}: {d.error}" for d in failed))

@@ -34,7 +34,10 @@ from .errors import errors_reported
     help="Processes; default: one per GPU, else one per core.",
 )
 @click.option(
-    "--ray", "address", metavar="ADDRESS", help="A running Ray cluster, such as auto or HOST:6379."
+    "--ray",
+    "address",
+    metavar="ADDRESS",
+    help="A running Ray cluster with a token, such as auto or HOST:6379.",
 )
 @click.option(
     "--threads", type=click.IntRange(1, 1024), default=1, show_default=True, help="Per worker."
@@ -77,5 +80,9 @@ def sweep_workflow(
             def show(done: int, total: int) -> None:
                 shown.update(done - shown.n)
 
-            there, done = sweep(loaded, items, grid, seeds, output_dir, crew, show)
+            def note(text: str) -> None:
+                with shown.external_write_mode():
+                    click.echo(text, err=True)
+
+            there, done = sweep(loaded, items, grid, seeds, output_dir, crew, show, note)
         click.echo(f"{output_dir}: {there + done} items, {there} of them were there")

@@ -6,8 +6,7 @@ nodes run.
 
 from __future__ import annotations
 
-from ...nodes.host.alone.fit_field import set_progress
-from ...nodes.host.alone.places import set_folders
+from ...nodes.host.alone.places import set_folders, set_progress
 from ..context import current
 from .conditioning import (
     ConditioningZeroOut,

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ...nodes.host.alone import io
-from ...nodes.host.alone.guider import Guider, make_guider
+from ...nodes.host.alone.guider import Guider
+from ...nodes.host.alone.runs import make_guider
 from ...nodes.host.alone.sampler import Sampler, solver_of
 from ...nodes.host.alone.traced import untraced
 from ...schedulers.guidance import CFG, COND, UNCOND, Guidance

@@ -1,4 +1,4 @@
-"""Run workflows on a ComfyUI server through its queue, and lose nothing on the way.
+"""Run workflows on ComfyUI servers through their queues, and lose nothing on the way.
 
 A *job* is one API graph. Its prompt id is made from the graph and the output folder, so the same job
 has the same id however often anything restarts. What is finished stands in ``queue.jsonl`` of the
@@ -8,12 +8,15 @@ output folder, one line per job, written after its files; everything else is ask
     in its queue            → wait
     neither                 → submit (again: a server that restarts forgets its queue)
 
-The websocket only speeds this up and draws the bar; a message that is lost costs a few seconds.
-Needs aiohttp and tqdm (the extra ``queue``).
+A failure in the history from before this process submitted is no result: the job gets the id of its
+next attempt. The websocket only speeds this up and draws the bar; without it the server is asked every
+few seconds. What servers say is checked in ``answers.py``, what may go wrong stands in ``faults.py``,
+how much and how long in ``limits.py``. Needs aiohttp and tqdm (the extra ``queue``).
 """
 
+from .access import Access, access
 from .client import Queue
 from .editor_format import to_api
 from .jobs import Done, Job, Watcher
 
-__all__ = ["Done", "Job", "Queue", "Watcher", "to_api"]
+__all__ = ["Access", "Done", "Job", "Queue", "Watcher", "access", "to_api"]

@@ -6,10 +6,12 @@ import asyncio
 from typing import Any
 
 from ..workflow import Prompt, WorkflowError
-from .http import LOST, Server
+from .access import Access
+from .faults import Lost, Refuses, Strange
+from .http import Server
 
 
-def to_api(ui: dict[str, Any], server: str) -> Prompt:
+def to_api(ui: dict[str, Any], server: str, access: Access | None = None) -> Prompt:
     """The API graph of an editor's graph, by comfy-cli's converter and the server's node list."""
     try:
         from comfy_cli.workflow_to_api import convert_ui_to_api
@@ -18,18 +20,18 @@ def to_api(ui: dict[str, Any], server: str) -> Prompt:
             "this is the editor's format: `pip install comfy-cli` lets this command convert it; or export it "
             "with Workflow > Export (API) in ComfyUI"
         ) from None
-    connection = Server(server)
+    connection = Server(server, access)
 
     async def ask() -> dict[str, Any]:
         async with connection:
-            return await connection.json("GET", "/object_info")
+            return dict(await connection.json("GET", "/object_info"))
 
     try:
         object_info = asyncio.run(ask())
-    except LOST as error:
+    except (Lost, Strange, Refuses) as error:
         raise WorkflowError(
             "the editor's format is converted with the server's list of nodes, but "
-            f"{connection.address}/object_info cannot be read: {error}"
+            f"{connection.address}/object_info cannot be read: {connection.hide(str(error))}"
         ) from None
     converted: Prompt = convert_ui_to_api(ui, object_info)
     return converted

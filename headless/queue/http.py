@@ -1,90 +1,247 @@
-"""A ComfyUI server's routes, as few calls. Needs aiohttp."""
+"""A ComfyUI server's routes, as few calls: bounded in size and time, their failures sorted. Needs aiohttp."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
-from collections.abc import Mapping
-from pathlib import Path
+import zlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import aiohttp
 
-from ...schedulers.whole_file import whole
-from ..workflow import WorkflowError
+from . import limits
+from .access import Access, address, redirected
+from .answers import Entry, Queued, accept, entry, first_line, parsed, queued, refused
+from .content import is_page
+from .faults import GraphRefused, JobFails, Lost, Refuses, Strange
 from .jobs import Job
-from .protocol import address, refused
 
-REPLY_LIMIT = 256 * 2**20  # bytes of one message
-#: What a call raises where the server cannot be reached, or went away.
-LOST = aiohttp.ClientError, OSError, asyncio.TimeoutError
+REDIRECTS = {301, 302, 303, 307, 308}
+#: What a status says, whatever was asked; what is not here says Strange.
+STATUS: Mapping[int, type[Exception]] = (
+    dict.fromkeys((408, 425, 429, 502, 503, 504), Lost)
+    | dict.fromkeys((401, 402, 403, 404, 405, 407, 410, 451), Refuses)
+)  # fmt: skip
+OF_THE_JOB: Mapping[int, type[Exception]] = dict.fromkeys((413, 422, 500), JobFails)  # /prompt only
+WAYS_OUT = {
+    401: "give a token by --header NAME=VALUE or the environment",
+    403: "give a token by --header NAME=VALUE or the environment",
+    404: "is this a ComfyUI?",
+}
+
+
+@asynccontextmanager
+async def _failures_sorted(answered: bool) -> AsyncIterator[None]:
+    """Tell aiohttp's errors apart: Lost, Strange or Refuses. ``answered``: whether the server ever has."""
+    try:
+        yield
+    except asyncio.TimeoutError as error:
+        raise Lost(str(error) or "it does not answer in time") from None
+    except (aiohttp.InvalidURL, aiohttp.ClientSSLError) as error:
+        raise Refuses(f"no connection: {error}") from None
+    except aiohttp.ClientConnectorError as error:
+        unknown = type(error.os_error).__name__ == "gaierror"  # its name cannot be resolved
+        raise (Refuses if unknown and not answered else Lost)(f"no connection: {error}") from None
+    except aiohttp.ClientResponseError as error:
+        raise Strange(f"what it sends is not HTTP: {error.message}") from None
+    except (aiohttp.ClientError, ConnectionError) as error:
+        raise Lost(str(error) or type(error).__name__) from None
+
+
+def _times(total: float | None) -> aiohttp.ClientTimeout:
+    """Not by asyncio.wait_for, which swallows a Ctrl-C that comes together with the answer (before Python 3.12)."""
+    return aiohttp.ClientTimeout(
+        total=total, sock_connect=limits.CONNECT_SECONDS, sock_read=limits.SILENCE_SECONDS
+    )
+
+
+async def _no_redirect(*_: Any) -> None:
+    raise aiohttp.ClientConnectionError("redirects of a websocket are not followed")
 
 
 class Server:
     """One server and our name there; its calls work inside ``async with``."""
 
-    def __init__(self, server: str) -> None:
-        self.address, self.client = address(server), uuid.uuid4().hex
+    def __init__(self, server: str, access: Access | None = None) -> None:
+        self.place, self.access = address(server), access or Access()
+        self.base, self.client = self.place.base, uuid.uuid4().hex
+        self.answered = False
+
+    @property
+    def address(self) -> str:
+        """For people: without secrets."""
+        return self.place.base
+
+    def hide(self, text: str) -> str:
+        return self.access.hide(text, *self.place.secrets)
 
     async def __aenter__(self) -> Server:
-        limits = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
-        self._session = aiohttp.ClientSession(timeout=limits)
+        login = {"Authorization": self.place.authorization} if self.place.authorization else {}
+        trace = aiohttp.TraceConfig()
+        trace.on_request_redirect.append(_no_redirect)  # ours are followed by hand
+        self._session = aiohttp.ClientSession(
+            timeout=_times(None),
+            headers={"Accept-Encoding": "identity", **login, **self.access.headers},
+            auto_decompress=False,
+            trust_env=self.access.environment_proxies,
+            trace_configs=[trace],
+        )
         return self
 
     async def __aexit__(self, *_: Any) -> None:
         await self._session.close()
 
-    async def json(self, method: str, route: str, body: Any = None) -> dict[str, Any]:
-        """The answer of a route, {} if it is no object."""
-        async with self._session.request(method, self.address + route, json=body) as reply:
-            reply.raise_for_status()
-            answer = await reply.json(content_type=None)
-        return answer if isinstance(answer, dict) else {}
+    # -------------------------------------------------------------------------- one request
+
+    @asynccontextmanager
+    async def reply(
+        self,
+        method: str,
+        route: str,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+        seconds: float | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The reply of a route, after at most one redirect. ``seconds``: for all of it, body included.
+
+        Raises Lost, Strange, Refuses.
+        """
+        url, asked = self.base + route, [*self.place.query, *(query or {}).items()]
+        for hop in range(2):
+            async with (
+                _failures_sorted(self.answered),
+                self._session.request(
+                    method,
+                    url,
+                    params=None if hop else asked,
+                    json=body,
+                    allow_redirects=False,
+                    timeout=_times(seconds),
+                ) as reply,
+            ):
+                if reply.status in REDIRECTS:
+                    if hop:
+                        raise Refuses("it redirects twice, which is not followed")
+                    url = redirected(str(reply.url), reply.headers.get("Location"))
+                    continue
+                if hop and url.partition("?")[0].endswith(route) and reply.status < 400:
+                    self.base = url.partition("?")[0].removesuffix(route)
+                yield reply
+                return
+
+    async def json(
+        self, method: str, route: str, body: Any = None, owed: str = ""
+    ) -> Mapping[str, Any]:
+        """The checked answer of a route. ``owed``: its name in answers.OWED, where that differs."""
+        status, answer = await self._ask(method, route, body)
+        if status >= 400:
+            self._raise(status, answer)
+        return parsed(owed or route, answer)
+
+    async def _ask(self, method: str, route: str, body: Any = None) -> tuple[int, bytes]:
+        """(status, body) of an answer of bounded size and time."""
+        async with (
+            _failures_sorted(self.answered),
+            self.reply(method, route, body=body, seconds=limits.ANSWER_SECONDS) as reply,
+        ):
+            answer = await _whole_body(reply)
+            page = is_page(answer[: limits.FILE_HEAD], reply.headers.get("Content-Type", ""))
+            if page and reply.status < 400:
+                title = self.hide(first_line(answer))
+                raise Lost(f"it answers with a web page ({title}), not as ComfyUI does")
+        self.answered = True
+        return reply.status, answer
+
+    def _raise(
+        self, status: int, answer: bytes, kinds: Mapping[int, type[Exception]] | None = None
+    ) -> None:
+        line = self.hide(first_line(answer))
+        hint = WAYS_OUT.get(status, "")
+        text = f"it answers {status}{f' ({line})' if line else ''}{f': {hint}' if hint else ''}"
+        raise ({**STATUS, **(kinds or {})}).get(status, Strange)(text)
+
+    # ------------------------------------------------------------------------------- routes
 
     def socket(self) -> Any:
         """The websocket with progress and previews, to be entered."""
-        url = f"{self.address}/ws?clientId={self.client}"
-        return self._session.ws_connect(url, heartbeat=20, max_msg_size=REPLY_LIMIT)
+        query = [*self.place.query, ("clientId", self.client)]
+        return self._session.ws_connect(
+            f"{self.base}/ws", params=query, heartbeat=20, max_msg_size=limits.MESSAGE_BYTES
+        )
 
-    async def queued(self) -> tuple[list[str], list[str]]:
-        """Prompt ids that (run, wait)."""
-        queue = await self.json("GET", "/queue")
-        groups = queue.get("queue_running") or (), queue.get("queue_pending") or ()
-        running, pending = ([str(item[1]) for item in group] for group in groups)
-        return running, pending
+    async def queued(self) -> Queued:
+        """Prompt ids that run and wait."""
+        return queued(await self.json("GET", "/queue"))
 
-    async def history(self, id: str) -> dict[str, Any] | None:
+    async def history(self, id: str) -> Entry | None:
         """How a prompt ended; None while the server has no such entry."""
-        return (await self.json("GET", f"/history/{id}")).get(id)
+        return entry(await self.json("GET", f"/history/{id}", owed="/history"), id)
 
     async def submit(self, id: str, job: Job, previews: bool) -> None:
-        """Put a job into the queue. Raises WorkflowError where the server refuses its graph."""
+        """Put a job into the queue. Raises GraphRefused where the server refuses any of its graph."""
         extra: dict[str, Any] = {"extra_pnginfo": {"workflow": job.ui}} if job.ui else {}
         if previews:  # a server sends none of its own accord
             extra["preview_method"] = "auto"
+        if self.access.api_key:  # ComfyUI keeps it out of its history
+            extra["api_key_comfy_org"] = self.access.api_key
         body = dict(prompt=job.prompt, prompt_id=id, client_id=self.client, extra_data=extra)
-        async with self._session.post(f"{self.address}/prompt", json=body) as reply:
-            answer = await reply.json(content_type=None)
-            if reply.status == 400:
-                raise WorkflowError(refused(answer, job.prompt))
-            reply.raise_for_status()
-        if answer.get("prompt_id") != id:
-            raise WorkflowError(
-                f"{self.address} does not keep the prompt id it is given: ComfyUI 0.33 or newer is needed"
-            )
+        status, answer = await self._ask("POST", "/prompt", body)
+        if status == 400:
+            raise GraphRefused(self.hide(_mistakes(answer, job)))
+        if status >= 400:
+            self._raise(status, answer, OF_THE_JOB)
+        accept(parsed("/prompt", answer), id, job.prompt)
 
-    async def cancel(self, ids: list[str]) -> None:
-        """Take prompts off the queue, running ones too."""
+    async def cancel(self, ids: Sequence[str], forget: bool = False) -> None:
+        """Take prompts off the queue, running ones too. ``forget``: out of the history as well."""
         if ids:
-            await self.json("POST", "/api/jobs/cancel", {"job_ids": ids})
+            await self._ask("POST", "/api/jobs/cancel", {"job_ids": list(ids)})
+            if forget:
+                await self._ask("POST", "/history", {"delete": list(ids)})
 
-    async def download(self, entry: Mapping[str, Any], target: Path) -> None:
-        """Fetch a file that a node says it wrote; ``target`` appears whole or not at all."""
-        target.parent.mkdir(parents=True, exist_ok=True)
-        query = {k: str(entry.get(k, "")) for k in ("filename", "subfolder", "type")}
-        with whole(target) as part:
-            async with self._session.get(f"{self.address}/view", params=query) as reply:
-                reply.raise_for_status()
-                with part.open("xb") as out:
-                    async for piece in reply.content.iter_chunked(2**20):
-                        out.write(piece)
+
+def _mistakes(answer: bytes, job: Job) -> str:
+    with suppress(Strange):
+        return refused(parsed("/history", answer), job.prompt)  # any object
+    return f"the server refused the workflow: {first_line(answer)}"
+
+
+async def _whole_body(reply: aiohttp.ClientResponse) -> bytes:
+    pieces = bytearray()
+    async for piece in unpacked(reply, limits.ANSWER_BYTES):
+        pieces += piece
+    return bytes(pieces)
+
+
+async def unpacked(reply: aiohttp.ClientResponse, most: int) -> AsyncIterator[bytes]:
+    """The body in pieces, gzip and deflate undone. Raises Strange before more than ``most`` bytes are held,
+    and for a body that comes too slowly."""
+    coding = reply.headers.get("Content-Encoding", "identity").strip().lower()
+    if coding not in ("identity", "", "gzip", "x-gzip", "deflate"):
+        raise Strange(f"its answer is packed as {coding[:20]!r}, which was not asked for")
+    opener = None if coding in ("identity", "") else zlib.decompressobj(47)
+    total, raw, started = 0, 0, time.monotonic()
+    pieces = reply.content.iter_any().__aiter__()
+    while True:
+        async with _failures_sorted(answered=True):
+            piece = await anext(pieces, b"")
+        if not piece:
+            break
+        raw += len(piece)
+        seconds = time.monotonic() - started
+        if seconds > limits.GRACE_SECONDS and raw < limits.SLOWEST * seconds:
+            raise Strange(f"its answer trickles: {raw} bytes in {seconds:.0f} s")
+        if opener is not None:
+            try:
+                piece = opener.decompress(piece, most + 1 - total)
+            except zlib.error as error:
+                raise Strange(f"its packed answer is damaged ({error})") from None
+        total += len(piece)
+        if total > most:
+            raise Strange(f"its answer is larger than {most / 2**20:g} MB")
+        yield piece
+    if opener is not None and not opener.eof:
+        raise Strange("its packed answer is cut short")

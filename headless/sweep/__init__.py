@@ -5,8 +5,9 @@
     folder/manifest.jsonl      all records, in order          folder/sheet.png    one picture of each
     folder/table.md            the same for reading
 
-An item is done when its folder is there, and its folder comes by one rename: whatever is killed, and
-whenever, the next sweep over the folder does what is missing and nothing twice. Workers are Ray actors
+An item is done when its folder is there with all files as they were written. The folder is on the disk
+before its one rename: whatever is killed or cut off, and whenever, the next sweep over the folder does
+what is missing and nothing twice; a damaged item goes to aside/ and is done again. Workers are Ray actors
 that keep what they loaded; they return their files, and only this process writes to the folder, so the
 other machines of a cluster need not share a disk. Noise is made per image and seed, and a worker has a
 fixed number of threads, so that pictures do not depend on how many workers there are.

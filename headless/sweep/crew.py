@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..workflow import WorkflowError
+from .cluster import cluster
 from .items import Item
 from .worker import Files, Record, Worker
 
@@ -31,29 +29,9 @@ class Crew:
     input: Path = Path("input")
     models: Path = Path("models")
 
-    @contextmanager
-    def ray(self) -> Iterator[Any]:
+    def ray(self) -> AbstractContextManager[Any]:
         """A cluster of its own on this machine, or the one at ``address``."""
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        try:
-            import ray
-        except ImportError:
-            raise WorkflowError(
-                "a sweep needs Ray: pip install 'comfyui-sampling-kit[scale]'"
-            ) from None
-        quiet: dict[str, Any] = dict(log_to_driver=False, logging_level="error")
-        if self.address is None:
-            cores = max(self.workers or 0, os.cpu_count() or 1)
-            quiet |= dict(num_cpus=cores, include_dashboard=False)
-        before = signal.getsignal(signal.SIGTERM)
-        ray.init(self.address, **quiet)
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)  # Ray's own prints a trace and ends the process
-        try:
-            yield ray
-        finally:
-            ray.shutdown()
+        return cluster(self.address, max(self.workers or 0, os.cpu_count() or 1))
 
     def hire(self, ray: Any) -> Callable[[], Any]:
         """How to make one more worker; sets ``workers`` if it is None."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import itertools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +28,11 @@ class Item:
     @property
     def name(self) -> str:
         return f"{self.index:06}"
+
+    @property
+    def graph(self) -> str:
+        """A digest of the graph, by which a result knows whether it is of this item."""
+        return hashlib.sha256(json.dumps(self.prompt, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def axes(grid: Sequence[str]) -> list[tuple[str, list[str]]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..workflow import NodeFailure, Workflow
 from .crew import Crew
-from .folder import Folder
+from .folder import Folder, silent
 from .items import Item
 from .worker import Files, Record
 
@@ -21,19 +21,20 @@ def sweep(
     output: Path,
     crew: Crew,
     bar: Callable[[int, int], Any] = lambda done, total: None,
+    note: Callable[[str], None] = silent,
 ) -> tuple[int, int]:
     """Do what is missing of a sweep's ``items``; returns (items there already, items done now).
 
-    Raises NodeFailure naming items that failed, after all others are done.
+    ``note`` is told what was damaged. Raises WorkflowError if another sweep works there or has worked there,
+    NodeFailure naming items that failed, after all others are done.
     """
     spec = dict(
         workflow=workflow.prompt,
         grid=list(grid),
         seeds=None if seeds is None else [seeds[0], seeds[-1]],
     )
-    folder = Folder(output, spec)
-    with folder.alone():
-        there = folder.done()
+    with Folder.opened(output, spec, note) as folder:
+        there = set(folder.done(items))
         todo = [item for item in items if item.name not in there]
         done = len(items) - len(todo)
         bar(done, len(items))

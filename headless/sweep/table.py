@@ -20,7 +20,7 @@ from .worker import Record
 SHEET = 100  # pictures on the contact sheet
 LETTER, LETTERS = 12, 24  # pixels of a caption's letters, and how many fit above a picture
 SHOWN = "nfe", "network_calls", "seconds"
-PLAIN = {"index", "texts", "files", *SHOWN}
+PLAIN = {"index", "texts", "files", "graph", "stored", *SHOWN}
 
 
 def caption(record: Record) -> str:
@@ -56,9 +56,12 @@ def sheet(pictures: Sequence[tuple[str, Path]], tile: int = 160) -> bytes:
 
 
 def squared(file: Path) -> Tensor:
-    """The picture in a file as [H, H, 3] in [0, 1], on white where it is no square."""
-    with Image.open(file) as opened:
-        image = opened.convert("RGB")
+    """The picture in a file as [H, H, 3] in [0, 1], on white where it is no square; white where it cannot be read."""
+    try:
+        with Image.open(file) as opened:
+            image = opened.convert("RGB")
+    except OSError:
+        image = Image.new("RGB", (1, 1), "white")
     image.thumbnail((640, 640))  # a hundred large ones would not fit into memory
     side = max(image.size)
     page = Image.new("RGB", (side, side), "white")

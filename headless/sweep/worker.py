@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from ...nodes import host
+from ...schedulers.whole_file import passing
 from ..context import Context
 from ..graph import execute
 from ..provenance import pixel_digest
@@ -29,14 +30,14 @@ class Worker:
 
     def __init__(self, device: str, threads: int, input: str, models: str) -> None:
         torch.set_num_threads(threads)
-        self.device = str(host.set_device(device))
+        self.device = str(host.places.set_device(device))
         self.input, self.models = Path(input), Path(models)
         self.nodes = registry()
         self.kept: dict[str, Any] = {}
 
     def run(self, name: str, prompt: Prompt) -> tuple[Record, Files]:
         """(what happened, the files it made by name); NodeFailure where a node raises."""
-        with tempfile.TemporaryDirectory(prefix="sampling-kit-") as scratch:
+        with tempfile.TemporaryDirectory(prefix="sampling-kit-") as scratch, passing():
             output, temp = Path(scratch) / "output", Path(scratch) / "temp"
             here = Context(
                 output, self.input, temp, self.device, None, prompt, None, models=self.models

@@ -17,11 +17,12 @@ from ...schedulers.denoiser import Denoiser, ImageSet, LocalScore, Mixture
 from ...schedulers.denoiser.latent import Blocks, InLatents
 from ...schedulers.path import Path
 from ...schedulers.settings import Settings, knob
-from ..host import io, make_model
+from .. import host
+from ..host import io
 from ..host.conditioning import class_conditioning
 from ..ui.inputs import choice, chosen
 from ..ui.wire_types import NoiseScheduleType
-from .folder_vae import FolderVae
+from .vae import FolderVae
 
 CATEGORY = "Sampling Kit/denoiser"
 EACH, NONE = "one of each", "unconditional"
@@ -188,7 +189,7 @@ class EmbeddedDenoiser(io.ComfyNode):
         if space not in SPACES:
             raise ValueError(f"space = {space!r}: choose one of {', '.join(SPACES)}")
         build, seen = chosen("kind", KINDS, kind).build, SPACES[space]
-        return io.NodeOutput(make_model(lambda path: seen(build(path)), schedule))
+        return io.NodeOutput(host.models.make_model(lambda path: seen(build(path)), schedule))
 
 
 class EmbeddedVAE(io.ComfyNode):

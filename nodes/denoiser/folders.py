@@ -12,7 +12,9 @@ from typing import Any
 
 from ...schedulers.denoiser.diffusers import Folder, Weights, check, read_file, read_folder
 from ...schedulers.denoiser.diffusers.folder import NETWORKS, reach_of
-from ..host import ABSOLUTE_FOLDERS, io, model_folders
+from .. import host
+from ..host import io
+from ..ui.inputs import listed
 
 KIND = "diffusers"
 SHIPPED = Path(__file__).resolve().parents[2] / "embedded" / "diffusers"
@@ -21,7 +23,7 @@ DEPTH = 3  # as deep as models--owner--name/snapshots/revision
 
 def names() -> list[str]:
     """The folders there are, for a combo."""
-    roots = [*model_folders(KIND), SHIPPED]
+    roots = [*host.places.model_folders(KIND), SHIPPED]
     found = (p.relative_to(root).as_posix() for root in roots for p in _below(root, DEPTH))
     return sorted(set(found))  # fmt: skip
 
@@ -51,13 +53,13 @@ def resolve(name: str, input: str = "folder") -> tuple[Path, Path]:
     Without ComfyUI ``name`` may be an absolute path, which is then its own root. ValueError naming
     ``input`` if there is none, or if it lies outside.
     """
-    roots = model_folders(KIND)
+    roots = host.places.model_folders(KIND)
     places = " or ".join(map(str, roots)) or "models/diffusers"
     said = f"{input} = {name!r}"
     if not isinstance(name, str) or not name.strip() or "\0" in name:
         raise ValueError(f"{said}: choose a diffusers folder; they belong in {places}")
     given = Path(name)
-    if ABSOLUTE_FOLDERS and given.is_absolute():
+    if host.places.ABSOLUTE_FOLDERS and given.is_absolute():
         if not given.is_dir():
             raise ValueError(f"{said} is not a folder: give the one that holds model_index.json")
         return given, reach_of(given.resolve())
@@ -104,7 +106,7 @@ def stamp(name: str) -> list[Any]:
 def folder_input(id: str = "folder") -> Any:
     """The widget. Nodes with it give their choice to :func:`resolve` in ``validate_inputs``."""
     return io.Combo.Input(
-        id, options=names(),
+        id, options=listed(names),
         tooltip="A folder below models/diffusers, as save_pretrained writes it: model_index.json, scheduler, unet or "
         "transformer, vae, text encoders. safetensors only; nothing is downloaded.",
     )  # fmt: skip
@@ -120,7 +122,7 @@ def file_names() -> list[str]:
     """The safetensors below models/diffusion_models, for a combo."""
     found = (
         file.relative_to(root).as_posix()
-        for root in model_folders(FILES)
+        for root in host.places.model_folders(FILES)
         for file in sorted(root.rglob("*.safetensors"))
     )
     return sorted(set(found))
@@ -130,8 +132,8 @@ def open_file(name: str, input: str = "weights") -> Weights | None:
     """The checked weights of a choice; None for the folder's own. ValueError naming ``input``."""
     if not name or name == OWN:
         return None
-    roots = model_folders(FILES)
-    if ABSOLUTE_FOLDERS and Path(name).is_absolute():
+    roots = host.places.model_folders(FILES)
+    if host.places.ABSOLUTE_FOLDERS and Path(name).is_absolute():
         roots = [Path(name).parent]
     try:
         for root in roots:

@@ -12,11 +12,13 @@ from ...schedulers.denoiser.diffusers.denoiser import DTYPES, NAMES
 from ...schedulers.denoiser.diffusers.folder import NETWORKS, Folder
 from ...schedulers.denoiser.diffusers.training import unread
 from ...schedulers.size_shift import SizedFlow
-from ..host import compute_device, io, make_diffusers
+from .. import host
+from ..host import io
 from ..host.conditioning import Conditioning
 from ..host.diffusers_conditioning import SOURCES
 from ..host.latent_layout import layout_of
 from ..ui.file_names import refusal
+from ..ui.inputs import listed
 from ..ui.wire_types import NoiseScheduleType
 from .folders import OWN, file_names, folder_input, look_into, open_file, open_folder, stamp
 
@@ -57,7 +59,7 @@ class LoadDiffusersDenoiser(io.ComfyNode):
                     "variant.",
                 ),
                 io.Combo.Input(
-                    "weights", options=[OWN, *file_names()], default=OWN, optional=True, advanced=True,
+                    "weights", options=[OWN, *listed(file_names)], default=OWN, optional=True, advanced=True,
                     tooltip="A single safetensors file below models/diffusion_models, to go with the folder's configs.",
                 ),
             ],
@@ -100,7 +102,7 @@ class LoadDiffusersDenoiser(io.ComfyNode):
             return _load(found, dtype, f"folder = {folder!r}", weights), _vae(found)
 
         denoiser, vae = loaded()
-        model = make_diffusers(denoiser, vae, loaded)
+        model = host.models.make_diffusers(denoiser, vae, loaded)
         text = about(denoiser, open_folder(folder, variant, part))
         return io.NodeOutput(model, denoiser.noise_schedule, text, ui={"text": [text]})
 
@@ -117,7 +119,9 @@ def _load(folder: Folder, asked: str, where: str, file: str = OWN) -> DiffusersD
     part, weights = folder.network, open_file(file)
     try:
         stored = (weights or folder.network_weights).dtype
-        dtype, why = choose_dtype(asked, stored, part.kind, part.config, compute_device())
+        dtype, why = choose_dtype(
+            asked, stored, part.kind, part.config, host.places.compute_device()
+        )
         denoiser = load(folder, dtype, weights=weights)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error

@@ -7,13 +7,8 @@ from typing import Any
 from ...schedulers.measure.compute_dtype import ASKED
 from ...schedulers.noise_schedule import NoiseSchedule
 from ...schedulers.prediction import KINDS
-from ..host import (
-    compute_choice,
-    facts_of,
-    in_dtype,
-    io,
-    relabelled,
-)
+from .. import host
+from ..host import io
 from ..ui.wire_types import NoiseScheduleType
 
 CATEGORY = "Sampling Kit/denoiser"
@@ -73,9 +68,9 @@ class DenoiserSettings(io.ComfyNode):
                 f"noise_schedule: expected a NOISE_SCHEDULE, got {type(noise_schedule).__name__}"
             )
         kind = None if prediction == AS_LOADED else prediction
-        changed = relabelled(model, kind, noise_schedule)
+        changed = host.models.relabelled(model, kind, noise_schedule)
         changed, why = _set_dtype(changed, compute_dtype)
-        facts = facts_of(changed)
+        facts = host.models.facts_of(changed)
         lines = [
             f"prediction: {facts.prediction}" + (" (as loaded)" if kind is None else ""),
             f"noise schedule: {facts.schedule_name} on {facts.schedule.path.name}"
@@ -90,11 +85,11 @@ class DenoiserSettings(io.ComfyNode):
 def _set_dtype(model: Any, asked: str) -> tuple[Any, str]:
     """The MODEL computing as asked, and the reason."""
     if asked == AS_LOADED:
-        return in_dtype(model, None), AS_LOADED
-    choice = compute_choice(model, asked)
-    if choice.dtype == facts_of(model).compute:
+        return host.models.in_dtype(model, None), AS_LOADED
+    choice = host.models.compute_choice(model, asked)
+    if choice.dtype == host.models.facts_of(model).compute:
         return model, choice.why
-    return in_dtype(model, choice.dtype), choice.why
+    return host.models.in_dtype(model, choice.dtype), choice.why
 
 
 NODES = (DenoiserSettings,)

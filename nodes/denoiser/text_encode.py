@@ -7,7 +7,8 @@ from typing import Any
 from torch import nn
 
 from ...schedulers.denoiser.diffusers import load_text
-from ..host import io, loaded, patcher
+from .. import host
+from ..host import io
 from ..host.conditioning import Conditioning, named_conditioning
 from ..ui.file_names import refusal
 from .folders import folder_input, open_folder, resolve, stamp
@@ -26,7 +27,7 @@ class Encoders:
         except ValueError as error:
             raise ValueError(f"folder = {folder!r}: {error}") from error
         models = nn.ModuleList(encoder.model for encoder in self.text.encoders)
-        self.patcher = patcher(models, "text_encoder", keep=False)
+        self.patcher = host.places.patcher(models, "text_encoder", keep=False)
 
     @property
     def gone(self) -> bool:
@@ -34,7 +35,7 @@ class Encoders:
         return any(weight.is_meta for weight in self.patcher.model.parameters())
 
     def encode(self, prompt: str, second: str = "") -> Conditioning:
-        with loaded(self.patcher):
+        with host.places.loaded(self.patcher):
             named = self.text.encode(prompt, second=second)
         return named_conditioning({name: value.cpu() for name, value in named.items()})
 

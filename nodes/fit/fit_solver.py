@@ -19,7 +19,8 @@ from ...schedulers.fit.run_fit import Fit, run_fit
 from ...schedulers.points import Points
 from ...schedulers.solver import Solver
 from ...schedulers.solver.fitted import FittedSolver, Table, table_of
-from ..host import io, progress
+from .. import host
+from ..host import io
 from ..host.guider_field import Ready
 from ..solver.state import plain_solver
 from ..ui.inputs import choice, chosen
@@ -91,7 +92,7 @@ def fitted(
     tell: Callable[[int, str], None] | None = None,
 ) -> FittedSolver:
     """The fit for ``nfe`` evaluations: read, gone on with, or made. tell(per mille, text)."""
-    told = tell or progress(PARTS)
+    told = tell or host.places.progress(PARTS)
     origin, count = recording.trajectories.origin, recording.trajectories.count
     kept = Kept(recording, (repr(settings), nfe, held, count, starts, repr(begin)))
     if kept.done.is_file():

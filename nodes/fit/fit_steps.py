@@ -9,7 +9,8 @@ import torch
 
 from ...schedulers.fit import grid
 from ...schedulers.measure import plain
-from ..host import io, progress
+from .. import host
+from ..host import io
 from ..host.guider_field import Ready
 from ..solver.state import plain_solver
 from ..ui.wire_types import TrajectoriesType
@@ -53,7 +54,7 @@ class FitSteps(io.ComfyNode):
         recording, solver = checked(trajectories), plain_solver(sampler)
         methods = grid.METHODS if method == "all" else (method,)
         total = len(grid.FIXED) + 10
-        told, done = progress(total), 0
+        told, done = host.places.progress(total), 0
 
         def report(name: str, best: float) -> None:
             nonlocal done

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 
 from ...schedulers.fit import compare, fit_files
 from ...schedulers.measure import plain
@@ -17,18 +18,12 @@ from ...schedulers.noise_schedule import NoiseSchedule
 from ...schedulers.show import fit_plot
 from ...schedulers.solver import Solver
 from ...schedulers.solver.fitted import FittedSolver
-from ..host import (
-    ABSOLUTE_FOLDERS,
-    facts_of_guider,
-    folder,
-    io,
-    make_sampler,
-    model_folders,
-    progress,
-    schedule_of_guider,
-)
+from ...schedulers.whole_file import make_folder
+from .. import host
+from ..host import io
 from ..host.guider_field import Facts, Ready
 from ..ui.file_names import refusal, split_prefix, stamp
+from ..ui.inputs import listed
 from ..ui.wire_types import SolverFitType, TrajectoriesType
 from .kept import PARTS, SUFFIX, card_text
 from .recording import CATEGORY, Recording, checked
@@ -44,10 +39,10 @@ log = logging.getLogger("sampling_kit")
 def solver_folders() -> list[Path]:
     """Where fits are looked for: the models folders, the output folder's solvers, and what ships."""
     try:
-        own = [folder("output") / KIND]
+        own = [host.places.folder("output") / KIND]
     except LookupError:  # outside of a run
         own = []
-    return [*model_folders(KIND), *own, SHIPPED]
+    return [*host.places.model_folders(KIND), *own, SHIPPED]
 
 
 def fit_names() -> list[str]:
@@ -67,7 +62,7 @@ def fit_file(name: str) -> Path:
     said, places = f"file = {name!r}", " or ".join(map(str, roots[:-1])) or f"models/{KIND}"
     if not isinstance(name, str) or not name.strip() or "\0" in name:
         raise ValueError(f"{said}: choose a fitted solver; they belong in {places}")
-    if ABSOLUTE_FOLDERS and Path(name).is_absolute() and Path(name).is_file():
+    if host.places.ABSOLUTE_FOLDERS and Path(name).is_absolute() and Path(name).is_file():
         return Path(name)
     for root in roots:
         path = root / name
@@ -110,7 +105,7 @@ class SaveFittedSolver(io.ComfyNode):
 
 def new_fit_file(name: str) -> tuple[Path, Path]:
     """(file, its root). Raises ValueError if the name leads out of models/solvers."""
-    roots = model_folders(KIND) or [folder("output") / KIND]
+    roots = host.places.model_folders(KIND) or [host.places.folder("output") / KIND]
     try:
         subfolder, stem = split_prefix(name.removesuffix(SUFFIX), roots[0])
     except ValueError:
@@ -120,18 +115,21 @@ def new_fit_file(name: str) -> tuple[Path, Path]:
 
 def saved(fit: FittedSolver, file: Path) -> str:
     """Write ``fit``, beside those for other numbers of evaluations that the file has. What the file holds now."""
-    others: list[FittedSolver] = []
-    if file.is_file():
-        others = [f for f in fit_files.load(file).fits if f.table.nfe != fit.table.nfe]
-        for other in others:
-            if wrong := fit_files.differences(
-                other.card, model=fit.card.get("model"), guidance=fit.card.get("guidance")
-            ):
-                raise ValueError(
-                    f"name: {file.name} holds fits of something else ({wrong[0]}); give another name"
-                )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    fit_files.save(file, [*others, fit])
+    make_folder(file.parent)
+    with FileLock(
+        file.with_name(f".{file.name}.lock")
+    ):  # two processes add to one file, one after the other
+        others: list[FittedSolver] = []
+        if file.is_file():
+            others = [f for f in fit_files.load(file).fits if f.table.nfe != fit.table.nfe]
+            for other in others:
+                if wrong := fit_files.differences(
+                    other.card, model=fit.card.get("model"), guidance=fit.card.get("guidance")
+                ):
+                    raise ValueError(
+                        f"name: {file.name} holds fits of something else ({wrong[0]}); give another name"
+                    )
+        fit_files.save(file, [*others, fit])
     return (
         f"fits for {', '.join(map(str, sorted([f.table.nfe for f in (*others, fit)])))} evaluations"
     )
@@ -147,7 +145,7 @@ class LoadFittedSolver(io.ComfyNode):
             description="A fitted solver from models/solvers, from solvers in the output folder, or one that ships with the kit.",
             search_aliases=["load solver", "AMED", "EPD", "safetensors", "loader"],
             inputs=[
-                io.Combo.Input("file", options=fit_names(), tooltip="What Save Fitted Solver wrote, or somebody gave you."),
+                io.Combo.Input("file", options=listed(fit_names), tooltip="What Save Fitted Solver wrote, or somebody gave you."),
                 io.Int.Input("nfe", default=6, min=1, max=1000, tooltip="Evaluations of a run; the file has a fit for some numbers, the error lists them."),
             ],
             outputs=[
@@ -204,13 +202,13 @@ class UseFittedSolver(io.ComfyNode):
 
     @classmethod
     def execute(cls, fit: Any, guider: Any) -> Any:
-        solver, schedule = checked_fit(fit), schedule_of_guider(guider)
-        warnings = misfits(solver, facts_of_guider(guider), schedule)
+        solver, schedule = checked_fit(fit), host.runs.schedule_of_guider(guider)
+        warnings = misfits(solver, host.runs.facts_of_guider(guider), schedule)
         for warning in warnings:
             log.warning("Fitted Solver: %s", warning)
         text = "\n".join(f"WARNING: {w}" for w in warnings) or "fits this model and guidance"
         sigmas = torch.tensor(solver.points(schedule.path).sigmas(), dtype=torch.float32)
-        return io.NodeOutput(make_sampler(solver), sigmas, text, ui={"text": [text]})
+        return io.NodeOutput(host.runs.make_sampler(solver), sigmas, text, ui={"text": [text]})
 
 
 def misfits(fit: FittedSolver, facts: Facts, schedule: NoiseSchedule) -> list[str]:
@@ -284,7 +282,7 @@ def reported(
     tell: Callable[[int, str], None] | None = None,
 ) -> compare.Comparison:  # fmt: skip
     """The comparison, on the last ``held`` rows of the recording."""
-    origin, told = recording.trajectories.origin, tell or progress(PARTS)
+    origin, told = recording.trajectories.origin, tell or host.places.progress(PARTS)
     last = origin.seed + recording.trajectories.count - 1
     first = last - held + 1
     for fit in fits:

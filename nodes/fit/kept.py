@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from ...schedulers.fit import fit_files
 from ...schedulers.solver.fitted import FittedSolver, Table
+from ...schedulers.whole_file import write_whole
 from .recording import Recording
 
 SUFFIX = ".safetensors"
@@ -32,19 +34,38 @@ class Kept:
         return self.file("done")
 
     def starts(self, make: Callable[[], Mapping[str, Table]]) -> list[FittedSolver]:
-        """The tables to start from, each with its name on its card; made once."""
-        files = sorted(self.recording.trajectories.folder.glob(self.file("start-*").name))
-        if not files:
-            for i, (name, table) in enumerate(make().items()):
-                files.append(self.file(f"start-{i:02}"))
-                fit_files.save(files[-1], [FittedSolver(table, {"start": name})])
+        """The tables to start from, each with its name on its card; made once. They count when their list is there,
+        which is written last: a fit does not go on from a part of its starts."""
+        folder, count = self.recording.trajectories.folder, self._count()
+        files = [self.file(f"start-{i:02}") for i in range(count)]
+        if not files or not all(file.is_file() for file in files):
+            for old in folder.glob(self.file("state-*").name):  # of other starts
+                old.unlink()
+            tables = make()
+            files = [self.file(f"start-{i:02}") for i in range(len(tables))]
+            for file, (name, table) in zip(files, tables.items(), strict=True):
+                fit_files.save(file, [FittedSolver(table, {"start": name})])
+            write_whole(self.listing, json.dumps({"starts": len(files)}))
         return [fit_files.load(file).fits[0] for file in files]
+
+    @property
+    def listing(self) -> Path:
+        return self.file("starts").with_suffix(".json")
+
+    def _count(self) -> int:
+        """How many starts there are; 0 where they are not all there."""
+        try:
+            count = json.loads(self.listing.read_text())["starts"]
+        except (OSError, ValueError, TypeError, KeyError):
+            return 0
+        return count if isinstance(count, int) and 0 < count < 1000 else 0
 
     def finish(self, fit: FittedSolver) -> None:
         fit_files.save(self.done, [fit])
+        self.listing.unlink(missing_ok=True)
         for name in ("start-*", "state-*"):
             for file in self.recording.trajectories.folder.glob(self.file(name).name):
-                file.unlink()
+                file.unlink(missing_ok=True)  # another process may be at the same fit
 
 
 def card_text(fit: FittedSolver) -> str:

@@ -16,16 +16,8 @@ from ...schedulers.noise_schedule import NoiseSchedule
 from ...schedulers.points import Points
 from ...schedulers.sample import noised
 from ...schedulers.solver import DPMSolverMultistep, Solver
-from ..host import (
-    facts_of_guider,
-    folder,
-    io,
-    latent_shape,
-    noise_scale_of_guider,
-    progress,
-    schedule_of_guider,
-    with_field,
-)
+from .. import host
+from ..host import io
 from ..host.guider_field import Ready
 from ..solver.state import plain_solver
 from ..ui.file_names import refusal, split_prefix
@@ -103,7 +95,7 @@ class RecordTrajectories(io.ComfyNode):
 
 def place(name: str) -> Path:
     """The folder of recordings below the output folder. Raises ValueError if it leads out of it."""
-    root = folder("output")
+    root = host.places.folder("output")
     try:
         subfolder, stem = split_prefix(name, root)
     except ValueError:
@@ -124,8 +116,11 @@ def recorded(
         raise ValueError(
             "latent: it holds a picture; trajectories start from pure noise: connect an empty latent"
         )
-    shape, schedule = latent_shape(guiders[0], samples), schedule_of_guider(guiders[0])
-    everyone = [facts_of_guider(g) for g in guiders]
+    shape, schedule = (
+        host.runs.latent_shape(guiders[0], samples),
+        host.runs.schedule_of_guider(guiders[0]),
+    )
+    everyone = [host.runs.facts_of_guider(g) for g in guiders]
     facts = everyone[0]
     for i, other in enumerate(everyone[1:]):
         if (other.model, other.guidance) != (facts.model, facts.guidance):
@@ -139,7 +134,7 @@ def recorded(
     one = torch.ones(1, dtype=torch.float64)
     sigma = points.sigmas()[0]
     scale = float(
-        noised(points.path, sigma, 0 * one, one * noise_scale_of_guider(guiders[0]), full)
+        noised(points.path, sigma, 0 * one, one * host.runs.noise_scale_of_guider(guiders[0]), full)
     )
     conditions = "+".join(f.condition for f in everyone)
     origin = Origin(
@@ -147,7 +142,7 @@ def recorded(
         repr(solver), substeps, schedule.kappa_min, dtype, facts.model, facts.prediction, facts.guidance, conditions,
     )  # fmt: skip
     if tell is None:
-        told = progress(count)
+        told = host.places.progress(count)
         tell = lambda done, text="": told(done, f"{done} of {count} trajectories")  # noqa: E731
 
     def run(ready: Ready) -> Trajectories:
@@ -157,7 +152,7 @@ def recorded(
         )  # fmt: skip
 
     tell(0, "")
-    trajectories = with_field(guiders, shape, batch, seed, run)
+    trajectories = host.runs.with_field(guiders, shape, batch, seed, run)
     return Recording(trajectories, guiders, schedule, facts)
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from ...schedulers.fit.problem import Problem
 from ...schedulers.fit.trajectories import Trajectories, teacher_points
 from ...schedulers.noise_schedule import NoiseSchedule
-from ..host import with_field
+from .. import host
 from ..host.guider_field import Facts, Ready
 
 CATEGORY = "Sampling Kit/fit"
@@ -29,7 +29,7 @@ class Recording:
         """``then`` while the guiders can be asked."""
         recorded = self.trajectories
         origin = recorded.origin
-        return with_field(self.guiders, origin.shape, recorded.batch, origin.seed, then)
+        return host.runs.with_field(self.guiders, origin.shape, recorded.batch, origin.seed, then)
 
     def problem(self, ready: Ready, held: int) -> Problem:
         """The last ``held`` rows judge, the others are fitted."""

@@ -17,7 +17,8 @@ from ...schedulers.fit.problem import summary
 from ...schedulers.noise_schedule import NoiseSchedule
 from ...schedulers.points import Points
 from ...schedulers.solver import Solver
-from ..host import io, make_sampler, network_of_guider, progress
+from .. import host
+from ..host import io
 from ..host.guider_field import Ready
 from ..solver.state import plain_solver
 from ..ui.wire_types import TrajectoriesType
@@ -73,7 +74,7 @@ class TrainAMED(io.ComfyNode):
             recording, points, base, held_out, rounds=rounds, rate=rate, seed=seed
         )
         shown = torch.tensor(points.sigmas(), dtype=torch.float32)
-        return io.NodeOutput(make_sampler(solver), shown, text, ui={"text": [text]})
+        return io.NodeOutput(host.runs.make_sampler(solver), shown, text, ui={"text": [text]})
 
 
 def levels(schedule: NoiseSchedule, steps: int, sigmas: Tensor | None) -> Points:
@@ -101,7 +102,7 @@ def trained(
     if file.is_file():
         known, facts = predictor.load(file)
         return LearnedAMED(known, base=base), str(facts["text"])
-    told = progress(PARTS)
+    told = host.places.progress(PARTS)
 
     def run(ready: Ready) -> tuple[predictor.Learned, int, bool]:
         if ready.refusal:
@@ -111,7 +112,7 @@ def trained(
             )
         problem = recording.problem(ready, held)
         problem.evaluations = teacher_cost(recording)
-        middle = middle_of(network_of_guider(recording.guiders[0]))
+        middle = middle_of(host.runs.network_of_guider(recording.guiders[0]))
         with ExitStack() as stack:
             features = stack.enter_context(Bottleneck(middle)) if middle is not None else None
             found = predictor.learn(

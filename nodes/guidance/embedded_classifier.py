@@ -13,8 +13,9 @@ from ...embedded import trained
 from ...schedulers.denoiser import Classifier, Mixture
 from ...schedulers.path import Path
 from ...schedulers.settings import Settings
+from .. import host
 from ..denoiser.embedded import MixtureOfGaussians, OneGaussian
-from ..host import io, schedule_of
+from ..host import io
 from ..ui.inputs import choice, chosen
 from ..ui.wire_types import ClassifierType
 
@@ -78,7 +79,7 @@ class EmbeddedClassifier(io.ComfyNode):
     @classmethod
     def execute(cls, model: Any, kind: dict[str, Any] | None = None) -> Any:
         build = chosen("kind", KINDS, kind).build
-        return io.NodeOutput(posterior(build, schedule_of(model).path.host))
+        return io.NodeOutput(posterior(build, host.models.schedule_of(model).path.host))
 
 
 NODES = (EmbeddedClassifier,)

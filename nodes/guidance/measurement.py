@@ -12,7 +12,8 @@ from torch import Tensor
 from ...schedulers.guidance import Blur, Downsample, Gray, Inpaint, Measurement, Operator
 from ...schedulers.noise import PerImageNoise
 from ...schedulers.settings import Settings, knob
-from ..host import io, latent_space
+from .. import host
+from ..host import io
 from ..ui.inputs import choice, chosen
 from ..ui.wire_types import MeasurementType
 
@@ -155,7 +156,7 @@ class MeasurementNode(io.ComfyNode):
             raise ValueError(f"picture_is = {picture_is!r}: choose {DEGRADE!r} or {MEASURED!r}")
         if noise < 0:
             raise ValueError(f"noise = {noise}: must be at least 0")
-        channels, units = latent_space(model)
+        channels, units = host.models.latent_space(model)
         x = samples_of(picture)
         if channels is not None and x.shape[1] != channels:
             raise ValueError(

@@ -22,7 +22,8 @@ from ...schedulers.guidance import (
     PerpNeg,
     Rule,
 )
-from ..host import io, make_guider
+from .. import host
+from ..host import io
 from ..host.guidance_wire import brought_by, extended, next_condition, require_branches
 from ..ui.inputs import inputs_for, made, summary
 from ..ui.wire_types import GuidanceType
@@ -187,7 +188,9 @@ class Guider(io.ComfyNode):
             conds[UNCOND] = negative
         require_branches(guidance, conds)
         weak = conds.pop(WEAK, None)
-        guider = make_guider(model, conds, guidance, weak=weak, share_pure_noise=share_pure_noise)
+        guider = host.runs.make_guider(
+            model, conds, guidance, weak=weak, share_pure_noise=share_pure_noise
+        )
         return io.NodeOutput(guider)
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from ..host import io, latent_layout
+from .. import host
+from ..host import io
 
 
 class EmptyDiffusersLatent(io.ComfyNode):
@@ -38,7 +39,7 @@ class EmptyDiffusersLatent(io.ComfyNode):
     def execute(
         cls, model: Any, width: int, height: int, frames: int = 1, batch_size: int = 1
     ) -> Any:
-        layout = latent_layout(model)
+        layout = host.models.latent_layout(model)
         if frames > 1 and layout.dims != 3:
             raise ValueError(f"frames = {frames}: this MODEL makes pictures; set frames to 1")
         samples = torch.zeros(layout.shape(batch_size, width, height, frames))

@@ -13,8 +13,9 @@ from ...schedulers.measure.trace import Trace
 from ...schedulers.show import convergence_plot
 from ...schedulers.show.style import written
 from ...schedulers.solver import UniPC
+from .. import host
 from ..guidance.rules import numbered
-from ..host import io, make_sampler, path_of, run_sampler, sampler_name, traced
+from ..host import io
 from ..host.trace_watch import Watch
 
 CATEGORY = "Sampling Kit/inspect"
@@ -82,17 +83,25 @@ class CompareSolvers(io.ComfyNode):
 
         def run(sampler: Any, levels: Tensor) -> Trace:
             watch = Watch(sampler)
-            run_sampler(noise, guider, traced(sampler, watch), levels, latent_image)
+            host.runs.run_sampler(
+                noise, guider, host.runs.traced(sampler, watch), levels, latent_image
+            )
             return watch.get("Compare Solvers")
 
         reference = None
         if reference_steps or reference_sigmas is not None:
-            sampler = make_sampler(REFERENCE) if reference_sampler is None else reference_sampler
+            sampler = (
+                host.runs.make_sampler(REFERENCE)
+                if reference_sampler is None
+                else reference_sampler
+            )
             if reference_sigmas is None:
                 finest = max((levels for _, levels in wanted), key=len).tolist()
-                levels = compare.refined(path_of(guider), finest, reference_steps)
+                levels = compare.refined(host.runs.path_of(guider), finest, reference_steps)
                 reference_sigmas = torch.tensor(levels)
-            reference = compare.Entry(sampler_name(sampler), run(sampler, reference_sigmas))
+            reference = compare.Entry(
+                host.runs.sampler_name(sampler), run(sampler, reference_sigmas)
+            )
         against = reference.trace if reference else None
         entries = [
             compare.entry(name, run(*pair), against)
@@ -134,7 +143,10 @@ def named(names: str, samplers: list[Any]) -> list[str]:
     if len(given) > len(samplers):
         raise ValueError(f"names: {len(given)} lines for {len(samplers)} runs")
     given += [""] * (len(samplers) - len(given))
-    return [name or sampler_name(sampler) for name, sampler in zip(given, samplers, strict=True)]
+    return [
+        name or host.runs.sampler_name(sampler)
+        for name, sampler in zip(given, samplers, strict=True)
+    ]
 
 
 NODES = (CompareSolvers,)

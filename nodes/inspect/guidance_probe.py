@@ -7,7 +7,8 @@ from typing import Any
 
 from ...schedulers.measure import guidance_report, plain
 from ...schedulers.show import guidance_plot
-from ..host import io, probed
+from .. import host
+from ..host import io
 from ..ui.wire_types import GuidanceReportType
 
 CATEGORY = "Sampling Kit/inspect"
@@ -45,7 +46,7 @@ class GuidanceProbe(io.ComfyNode):
     @classmethod
     def execute(cls, guider: Any) -> Any:
         holder = LastRun()
-        return io.NodeOutput(probed(guider, holder), holder)
+        return io.NodeOutput(host.runs.probed(guider, holder), holder)
 
 
 class GuidanceReport(io.ComfyNode):

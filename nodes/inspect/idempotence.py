@@ -11,7 +11,8 @@ from ...schedulers.measure import plain
 from ...schedulers.points import Points
 from ...schedulers.solver import Idempotent, Run
 from ...schedulers.text_table import text_table
-from ..host import io, model_of, probe, schedule_of
+from .. import host
+from ..host import io
 from ..solver.solvers import solver_node
 from .difference import CATEGORY
 
@@ -50,12 +51,14 @@ class Idempotence(io.ComfyNode):
     def execute(
         cls, model: Any, latent: dict[str, Any], sigma: float = 0.1, repeats: int = 3
     ) -> Any:
-        points = Points.from_sigmas(schedule_of(model_of(model)).path, [sigma, 0.0]).host
+        points = Points.from_sigmas(
+            host.models.schedule_of(host.runs.model_of(model)).path, [sigma, 0.0]
+        ).host
 
         def look(x0: Tensor, denoise: Any) -> list[list[float]]:
             return Idempotent(repeats).residuals(points, Run(denoise), x0)
 
-        found = probe(model, None, latent, look)
+        found = host.runs.probe(model, None, latent, look)
         rows = [(f"{k}", sum(row) / len(row), max(row)) for k, row in enumerate(found, 1)]
         text = text_table(("application", "‖f(x) − x‖", "largest of the batch"), rows)
         told = json.dumps(plain({"sigma": sigma, "residuals": found}), allow_nan=False)

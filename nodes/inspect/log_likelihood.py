@@ -10,7 +10,8 @@ from torch import Tensor
 from ...schedulers.guidance import COND, Guidance
 from ...schedulers.measure import plain
 from ...schedulers.measure.likelihood import LogLikelihood, Measured
-from ..host import io, make_guider, model_of, noise_scale, probe, schedule_of
+from .. import host
+from ..host import io
 from ..ui.inputs import inputs_for, summary
 from .difference import CATEGORY
 
@@ -51,10 +52,10 @@ class LogLikelihoodNode(io.ComfyNode):
     def execute(
         cls, model: Any, latent: dict[str, Any], sigmas: Tensor, positive: Any = None, **knobs: Any
     ) -> Any:
-        settings, plain_model = LogLikelihood(**knobs), model_of(model)
-        schedule = schedule_of(plain_model)
+        settings, plain_model = LogLikelihood(**knobs), host.runs.model_of(model)
+        schedule = host.models.schedule_of(plain_model)
         if plain_model is model:
-            model = make_guider(model, {COND: positive or [[None, {}]]}, Guidance())
+            model = host.runs.make_guider(model, {COND: positive or [[None, {}]]}, Guidance())
         elif positive is not None:
             raise ValueError(
                 "positive: a GUIDER has its own conditions; connect a MODEL, or leave positive open"
@@ -62,10 +63,14 @@ class LogLikelihoodNode(io.ComfyNode):
 
         def look(x0: Tensor, denoise: Any) -> Measured:
             return settings.measure(
-                denoise, x0, schedule.path, [float(s) for s in sigmas], noise_scale(plain_model)
+                denoise,
+                x0,
+                schedule.path,
+                [float(s) for s in sigmas],
+                host.models.noise_scale(plain_model),
             )
 
-        found = probe(model, None, latent, look)
+        found = host.runs.probe(model, None, latent, look)
         text, told = found.text(), json.dumps(plain(found.payload()), allow_nan=False)
         return io.NodeOutput(sum(found.bits) / len(found.bits), text, told, ui={"text": [text]})
 

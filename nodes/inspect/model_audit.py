@@ -10,15 +10,8 @@ from torch import Tensor
 from ...schedulers.measure import DTYPES, precision, prediction_type, spread
 from ...schedulers.measure.model_facts import misfits
 from ...schedulers.show import precision_plot
-from ..host import (
-    facts_of,
-    in_dtype,
-    io,
-    noise_scale,
-    probe,
-    raw_output,
-    schedule_of,
-)
+from .. import host
+from ..host import io
 
 CATEGORY = "Sampling Kit/inspect"
 
@@ -57,7 +50,7 @@ class InspectDenoiser(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, sigmas: Tensor | None = None) -> Any:
-        facts = facts_of(model)
+        facts = host.models.facts_of(model)
         steps = None if sigmas is None else [float(s) for s in sigmas]
         return _report(facts.report(steps), facts.payload(steps))
 
@@ -91,7 +84,7 @@ class CheckPredictionType(io.ComfyNode):
     def execute(
         cls, model: Any, latent: dict[str, Any], positive: Any = None, levels: int = 6, seed: int = 0
     ) -> Any:  # fmt: skip
-        facts = facts_of(model)
+        facts = host.models.facts_of(model)
 
         def look(x0: Tensor, output: Any) -> prediction_type.Verdict:
             return prediction_type.check(
@@ -99,7 +92,7 @@ class CheckPredictionType(io.ComfyNode):
                 noise_scale=facts.noise_scale, notes=[f"WARNING: {w}" for w in misfits(facts)],
             )  # fmt: skip
 
-        verdict = probe(raw_output(model), positive, latent, look)
+        verdict = host.runs.probe(host.models.raw_output(model), positive, latent, look)
         return _report(verdict.text(), verdict.payload())
 
 
@@ -131,14 +124,14 @@ class PrecisionAudit(io.ComfyNode):
         cls, model: Any, latent: dict[str, Any], positive: Any = None, sigmas: Tensor | None = None,
         levels: int = 6, steps: int = 8, seed: int = 0,
     ) -> Any:  # fmt: skip
-        schedule = schedule_of(model)
+        schedule = host.models.schedule_of(model)
         run = [*spread(schedule, steps), 0.0] if sigmas is None else [float(s) for s in sigmas]
         if len(run) < 2:
             raise ValueError(f"sigmas: a run needs at least 2 noise levels, got {len(run)}")
         notes, models = [], {}
         for name, dtype in DTYPES.items():
             try:
-                models[name] = in_dtype(model, dtype)
+                models[name] = host.models.in_dtype(model, dtype)
             except ValueError as error:
                 notes.append(f"{name} left out: {error}")
         if precision.REFERENCE not in models or len(models) < 2:
@@ -146,11 +139,11 @@ class PrecisionAudit(io.ComfyNode):
 
         def measured(name: str) -> precision.Measured:
             others = [n for n in models if n != name] if name == precision.REFERENCE else []
-            return probe(
+            return host.runs.probe(
                 models[name], positive, latent,
                 lambda x0, denoise: precision.measure(
                     denoise, x0, schedule, spread(schedule, levels), run,
-                    seed=seed, noise_scale=noise_scale(model), rounded=others,
+                    seed=seed, noise_scale=host.models.noise_scale(model), rounded=others,
                 ),
             )  # fmt: skip
 

@@ -11,7 +11,8 @@ from ...schedulers.measure.trace import MEBI, Trace
 from ...schedulers.show import film, trace_curves, trace_page
 from ...schedulers.solver import Solver
 from ...schedulers.split import Handover, Part
-from ..host import as_latent, io, make_sampler, solver_of, traced
+from .. import host
+from ..host import io
 from ..host.trace_watch import Watch
 from ..ui.wire_types import TraceType
 
@@ -54,7 +55,7 @@ class TraceNode(io.ComfyNode):
     @classmethod
     def execute(cls, sampler: Any, memory: int, local_error: str = "embedded") -> Any:
         watch = Watch(sampler, memory * MEBI, doubling=local_error == ERRORS[1])
-        return io.NodeOutput(traced(sampler, watch), watch)
+        return io.NodeOutput(host.runs.traced(sampler, watch), watch)
 
 
 class ShowTrace(io.ComfyNode):
@@ -147,18 +148,20 @@ class Replay(io.ComfyNode):
         x, levels = kept.x, left(run, step)
         if kept.stopped is not None:
             x, levels = kept.stopped.state.x, kept.stopped.sigmas[kept.stopped.level :]
-        chosen, solver = sampler, solver_of(watch.sampler)
+        chosen, solver = sampler, host.runs.solver_of(watch.sampler)
         if chosen is None:
             chosen = watch.sampler
             if kept.stopped is not None and isinstance(solver, Solver):
-                chosen = make_sampler(Part(solver, Handover(), after=Handover(kept.stopped)))
+                chosen = host.runs.make_sampler(
+                    Part(solver, Handover(), after=Handover(kept.stopped))
+                )
         alpha = run.path.on(levels[0]).alpha
         if alpha == 0 and anew:
             raise ValueError(
                 "step = 0: on a flow model that is pure noise, which no LATENT holds; run from noise instead, or "
                 "begin with step 1"
             )
-        start = as_latent(run.view, x / (alpha or 1.0), latent)
+        start = host.runs.as_latent(run.view, x / (alpha or 1.0), latent)
         return io.NodeOutput(chosen, torch.tensor(levels), start)
 
 

@@ -9,7 +9,8 @@ import torch
 from ...schedulers import noise_schedule, spacing
 from ...schedulers.measure.run_levels import Run
 from ...schedulers.size_shift import SizedFlow
-from ..host import io, schedule_of, sized_flow
+from .. import host
+from ..host import io
 from ..ui.inputs import choice, chosen, inputs_for
 from ..ui.live_route import bounded, show_live
 from ..ui.payload import levels_on_page
@@ -77,7 +78,7 @@ class NoiseScheduleFromModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, latent: dict[str, Any] | None = None) -> Any:
-        schedule, sized = schedule_of(model), sized_flow(model)
+        schedule, sized = host.models.schedule_of(model), host.models.sized_flow(model)
         if latent is not None and sized is not None:
             schedule = sized.for_latent(tuple(latent["samples"].shape[1:]))
         return io.NodeOutput(schedule)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ...schedulers.solver import ALL, Solver
-from ..host import io, make_sampler
+from .. import host
+from ..host import io
 from ..ui.inputs import inputs_for, made, summary
 from ..ui.live_route import show_live
 
@@ -33,7 +34,7 @@ def solver_node(solver: type[Solver]) -> type[Any]:
         )
 
     def execute(cls: Any, **knobs: Any) -> Any:
-        return io.NodeOutput(make_sampler(solver(**knobs)))
+        return io.NodeOutput(host.runs.make_sampler(solver(**knobs)))
 
     methods = {
         "define_schema": classmethod(define_schema),

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ...schedulers.solver import Solver
 from ...schedulers.split import Handover, Part, load, save
-from ..host import folder, io, make_sampler, solver_of
+from .. import host
+from ..host import io
 from ..ui.file_names import find_file, new_file, refusal, split_prefix, stamp
 from ..ui.wire_types import SamplerStateType
 
@@ -19,7 +20,7 @@ STATE = "SAMPLER_STATE, filled while SamplerCustomAdvanced runs with this sample
 
 def plain_solver(sampler: Any, input: str = "sampler") -> Solver:
     """The solver of a SAMPLER of ours. Raises ValueError naming ``input`` for any other."""
-    solver = solver_of(sampler)
+    solver = host.runs.solver_of(sampler)
     if isinstance(solver, Solver):
         return solver
     raise ValueError(
@@ -57,7 +58,7 @@ class KeepState(io.ComfyNode):
             raise ValueError(f"sigmas: a run has 2 levels or more, got {len(sigmas)}")
         state = Handover()
         part = Part(plain_solver(sampler), state, tuple(sigmas.tolist()))
-        return io.NodeOutput(make_sampler(part), state)
+        return io.NodeOutput(host.runs.make_sampler(part), state)
 
 
 class ResumeState(io.ComfyNode):
@@ -90,7 +91,7 @@ class ResumeState(io.ComfyNode):
     def execute(cls, sampler: Any, state: Handover, edited: bool = False) -> Any:
         after = Handover()
         part = Part(plain_solver(sampler), after, after=checked(state), edited=edited)
-        return io.NodeOutput(make_sampler(part), after)
+        return io.NodeOutput(host.runs.make_sampler(part), after)
 
 
 class SaveState(io.ComfyNode):
@@ -118,7 +119,7 @@ class SaveState(io.ComfyNode):
     def validate_inputs(cls, filename_prefix: str = "SamplingKit/state") -> bool | str:
         if filename_prefix is None:  # a link
             return True
-        return refusal(lambda: split_prefix(filename_prefix, folder("output")))
+        return refusal(lambda: split_prefix(filename_prefix, host.places.folder("output")))
 
     @classmethod
     def execute(
@@ -130,9 +131,8 @@ class SaveState(io.ComfyNode):
         tensors = {
             name: latent[name] for name in ("samples", "noise_mask") if latent.get(name) is not None
         }
-        output = folder("output")
-        file = new_file(filename_prefix, output, SUFFIX)
-        save(stopped, file, tensors)
+        output = host.places.folder("output")
+        file = new_file(filename_prefix, output, SUFFIX, lambda part: save(stopped, part, tensors))
         entry = {
             "filename": file.name,
             "subfolder": file.parent.relative_to(output).as_posix().removeprefix("."),
@@ -181,7 +181,7 @@ class LoadState(io.ComfyNode):
 def state_file(name: str) -> Any:
     """The file of a Load State node. Raises ValueError when it is not in its folder."""
     kind = "input" if name.endswith("[input]") else "output"
-    return find_file(name, folder(kind), "state", kind)
+    return find_file(name, host.places.folder(kind), "state", kind)
 
 
 def checked(state: Any) -> Handover:

@@ -10,6 +10,8 @@ import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
+from ...schedulers.whole_file import make_folder, write_new
+
 
 def find_file(name: str, folder: Path, what: str = "image", kind: str = "input") -> Path:
     """The file ``name`` (which may end in " [kind]", as ComfyUI writes it) inside ``folder``.
@@ -38,12 +40,16 @@ def leads_out(name: str) -> bool:
     return "\0" in name or climbs or name[:1] in ("/", "\\") or bool(ntpath.splitdrive(name)[0])
 
 
-def new_file(prefix: str, folder: Path, suffix: str) -> Path:
-    """The next free ``folder/prefix_00001_suffix``, its folder made. Raises ValueError as split_prefix."""
+def new_file(prefix: str, folder: Path, suffix: str, write: Callable[[Path], object]) -> Path:
+    """Let ``write(part)`` make the next free ``folder/prefix_00001_suffix``. Raises ValueError as split_prefix."""
     subfolder, stem = split_prefix(fill_in(prefix), folder)
     target = folder / subfolder
-    target.mkdir(parents=True, exist_ok=True)
-    return target / f"{stem}_{next_number(target, stem):05}_{suffix}"
+    make_folder(target)
+
+    def name(number: int) -> str:
+        return f"{stem}_{number:05}_{suffix}"
+
+    return target / name(write_new(target, name, next_number(target, stem), write))
 
 
 def stamp(file: Path) -> list[int]:

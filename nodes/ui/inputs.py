@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from ...schedulers.settings import Settings
@@ -42,6 +42,14 @@ def _input(field: dataclasses.Field[Any]) -> Any:
     if kind is io.Float:
         limits["round"] = False
     return kind.Input(field.name, **common, **limits)
+
+
+def listed(names: Callable[[], list[str]]) -> list[str]:
+    """The names for a combo; none where ComfyUI lacks what finds them: the node is there, and says so when it runs."""
+    try:
+        return names()
+    except (AttributeError, ImportError):
+        return []
 
 
 def choice(

@@ -314,9 +314,9 @@ class LocalScore(Denoiser):
 
     def _planes(self, chosen: Tensor, dtype: torch.dtype) -> list[Tensor]:
         """The channels of the images ``chosen`` [B, N], each [B, N, H, W] in [−1, 1]."""
-        found = self.images.flatten(0, 1)[chosen.flatten()].unflatten(0, chosen.shape)
-        whole = found.to(dtype)
-        return list((whole if found.is_floating_point() else whole / 127.5 - 1).unbind(2))
+        patches = self.images.flatten(0, 1)[chosen.flatten()].unflatten(0, chosen.shape)
+        whole = patches.to(dtype)
+        return list((whole if patches.is_floating_point() else whole / 127.5 - 1).unbind(2))
 
     def _chosen(self, classes: Tensor | None, device: torch.device) -> Tensor:
         """Which images [B or 1, N] every picture is compared with, among all K·N; no number leaves the device.

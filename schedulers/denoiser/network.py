@@ -204,14 +204,14 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor, e: Tensor) -> list[Tensor]:
         h = self.enter(F.pixel_unshuffle(x, self.patch)) + self.place
-        found = [h]
+        maps = [h]
         for i, level in enumerate(self.levels):
             if i:
                 h = F.avg_pool2d(h, 2)
             for block in level:  # type: ignore[attr-defined]
                 h = block(h, e)
-                found.append(h)
-        return found
+                maps.append(h)
+        return maps
 
 
 class UNet(nn.Module):
@@ -235,15 +235,15 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, log_kappa: Tensor, classes: Tensor | None) -> Tensor:
         e = self.down.embed(log_kappa, classes)
-        found = self.down(x, e)
-        h = found[-1]
+        maps = self.down(x, e)
+        h = maps[-1]
         for block in self.middle:
             h = block(h, e)
         for i, level in enumerate(self.up):
             if i:
                 h = F.interpolate(h, scale_factor=2.0, mode="nearest")
             for block in level:  # type: ignore[attr-defined]
-                h = block(torch.cat([h, found.pop()], 1), e)
+                h = block(torch.cat([h, maps.pop()], 1), e)
         return F.pixel_shuffle(self.leave(F.silu(self.after(h))), self.down.patch)
 
 
@@ -264,8 +264,8 @@ class Network(Denoiser):
 
     def forward(self, x: Tensor, sigma: float | Tensor, classes: Tensor | None = None) -> Tensor:
         self.check(x)
-        given, (skip, out), log_kappa = preconditioned(x, self.path, sigma, self.config.sigma_data)
-        f = self.net(given, log_kappa, classes)
+        inputs, (skip, out), log_kappa = preconditioned(x, self.path, sigma, self.config.sigma_data)
+        f = self.net(inputs, log_kappa, classes)
         return (skip * x + out * f).to(x.dtype)
 
 
@@ -287,8 +287,8 @@ class Classifier(nn.Module):
             raise ValueError(
                 f"this classifier knows images of shape {self.config.shape}, got {tuple(x.shape)}"
             )
-        given, _, log_kappa = preconditioned(x, self.path, sigma, self.config.sigma_data)
-        h = self.down(given, self.down.embed(log_kappa, None))[-1]
+        inputs, _, log_kappa = preconditioned(x, self.path, sigma, self.config.sigma_data)
+        h = self.down(inputs, self.down.embed(log_kappa, None))[-1]
         return self.leave(F.silu(self.after(h)).mean((2, 3)))
 
     def class_logits(self, x: Tensor, sigma: float | Tensor) -> Tensor:

@@ -57,24 +57,24 @@ class InParts:
     ) -> None:
         self.network, self.size, self.memory = network, limit, memory
 
-    def __call__(self, x: Tensor, sigma: float | Tensor, given: Any = None) -> Tensor:
+    def __call__(self, x: Tensor, sigma: float | Tensor, conditions: Any = None) -> Tensor:
         parts: list[Tensor] = []
         if self.size is None and self.memory is not None and len(x) > 2:
-            parts = self._measure(self.memory, x, sigma, given)
+            parts = self._measure(self.memory, x, sigma, conditions)
         while (start := sum(map(len, parts))) < len(x):
             end = min(start + (self.size or len(x)), len(x))
-            made = self._try(x, sigma, given, slice(start, end))
+            made = self._try(x, sigma, conditions, slice(start, end))
             if made is not None:
                 parts.append(made)
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _try(self, x: Tensor, sigma: float | Tensor, given: Any, part: slice) -> Tensor | None:
+    def _try(self, x: Tensor, sigma: float | Tensor, conditions: Any, part: slice) -> Tensor | None:
         """D of a part of x, or None if the memory was too small for it and ``size`` is smaller now."""
         size = part.stop - part.start
         try:
             if size == len(x):
-                return self.network(x, sigma, given)
-            return self._part(x, sigma, given, part)
+                return self.network(x, sigma, conditions)
+            return self._part(x, sigma, conditions, part)
         except torch.OutOfMemoryError:
             if size == 1:
                 raise
@@ -88,12 +88,12 @@ class InParts:
         )
         return None
 
-    def _part(self, x: Tensor, sigma: float | Tensor, given: Any, part: slice) -> Tensor:
+    def _part(self, x: Tensor, sigma: float | Tensor, conditions: Any, part: slice) -> Tensor:
         level = sigma[part] if isinstance(sigma, Tensor) and len(sigma) == len(x) > 1 else sigma
-        return self.network(x[part], level, rows(given, part, len(x)))
+        return self.network(x[part], level, rows(conditions, part, len(x)))
 
     def _measure(
-        self, memory: Memory, x: Tensor, sigma: float | Tensor, given: Any
+        self, memory: Memory, x: Tensor, sigma: float | Tensor, conditions: Any
     ) -> list[Tensor]:
         """D of the first three images, in calls of one and two whose peaks tell how many fit (``size``).
 
@@ -103,7 +103,7 @@ class InParts:
 
         def peak(part: slice) -> int:
             def call() -> None:
-                made = self._try(x, sigma, given, part)
+                made = self._try(x, sigma, conditions, part)
                 parts.extend([] if made is None else [made])
 
             return memory.peak(call)
@@ -119,8 +119,12 @@ class InParts:
         return parts
 
 
-def rows(given: Any, part: slice, batch: int) -> Any:
+def rows(conditions: Any, part: slice, batch: int) -> Any:
     """The rows of a condition (a tensor, tensors by name or None); what all images share stays."""
-    if isinstance(given, dict):
-        return {name: rows(value, part, batch) for name, value in given.items()}
-    return given[part] if isinstance(given, Tensor) and len(given) == batch else given
+    if isinstance(conditions, dict):
+        return {name: rows(value, part, batch) for name, value in conditions.items()}
+    return (
+        conditions[part]
+        if isinstance(conditions, Tensor) and len(conditions) == batch
+        else conditions
+    )

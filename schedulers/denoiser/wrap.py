@@ -60,8 +60,8 @@ class Relabelled(Denoiser):
         size = input_scale(self.path, self.reading, sigma) / input_scale(
             self.inner.path, self.network, seen
         )
-        given = x * size
-        out = self.network.write(self.inner(given, seen, classes), given, self.inner.path, seen)
+        scaled = x * size
+        out = self.network.write(self.inner(scaled, seen, classes), scaled, self.inner.path, seen)
         return out if self.raw else self.reading.read(out, x, self.path, sigma)
 
     def _trained_sigma(self, sigma: float) -> float:

@@ -35,7 +35,7 @@ from .gradient import Gradient, GradientState
 from .learned_amed import amed_table, directions_table
 from .problem import Problem, summary
 from .run_fit import held_errors, relative
-from .run_through import differentiable, on_path
+from .run_through import gradient_ready, on_path
 
 
 def train(
@@ -55,7 +55,7 @@ def train(
     if problem.states is None:
         raise ValueError("AMED learns from the teacher's states on the way: record them")
     with torch.inference_mode(False), torch.enable_grad():
-        copy = differentiable(problem)
+        copy = gradient_ready(problem)
         optimizer = torch.optim.Adam(predictor.parameters(), rate)
         losses = []
         for turn in range(rounds):

@@ -62,8 +62,8 @@ class Rings:
 
     def spectrum(self, x: Tensor) -> Tensor:
         """[C, B·frames, frequencies in order], complex128 on the CPU; squares add up to those of x."""
-        found = torch.fft.rfft2(x if x.ndim == 5 else x[:, :, None], norm="ortho")
-        flat = found.flatten(-2).transpose(0, 1).flatten(1, 2).cpu().to(torch.complex128)
+        spectrum = torch.fft.rfft2(x if x.ndim == 5 else x[:, :, None], norm="ortho")
+        flat = spectrum.flatten(-2).transpose(0, 1).flatten(1, 2).cpu().to(torch.complex128)
         return flat[..., self.order] * self.doubled
 
     def products(self, terms: Tensor) -> Array:
@@ -79,10 +79,10 @@ class Rings:
 def answer(rings: Rings, products: Array, channels: int) -> Array:
     """[rings, C, C]: A with (end's change) ≈ A·(state's change), from their products [rings, 2C, 2C]."""
     c, b = channels, rings.bands
-    seen, found = products[:, :c, :c], products[:, :c, c:]
+    seen, caused = products[:, :c, :c], products[:, :c, c:]
     size = b.shape[1] * c
     matrix = np.einsum("rb,rk,rcd->bckd", b, b, seen).reshape(size, size)
-    vector = np.einsum("rb,rca->bca", b, found).reshape(size, c)
+    vector = np.einsum("rb,rca->bca", b, caused).reshape(size, c)
     small = 1e-6 * np.trace(matrix) / size
     solved = np.linalg.solve(matrix + small * np.eye(size), vector).reshape(-1, c, c)
     return np.einsum("rb,bca->rac", b, solved)
@@ -100,14 +100,14 @@ class Equations:
 
     def solve(self, penalty: float) -> list[Array]:
         """Per row [terms, bands, C, C]; ``penalty`` is added for the square of every entry."""
-        found = np.linalg.solve(self.matrix + penalty * np.eye(len(self.vector)), self.vector)
+        numbers = np.linalg.solve(self.matrix + penalty * np.eye(len(self.vector)), self.vector)
         out, at = [], 0
         into, source = self.pairs
         for used in self.used:
             shape = (len(used), len(KNOTS), len(into))
             count = int(np.prod(shape))
             full = np.zeros((*shape[:2], self.channels, self.channels))
-            full[..., into, source] = found[at : at + count].reshape(shape)
+            full[..., into, source] = numbers[at : at + count].reshape(shape)
             out.append(full)
             at += count
         return out
@@ -121,15 +121,15 @@ def equations(rings: Rings, products: Array, answers: list[Array], window: int) 
     into, source = np.divmod(np.arange(c * c), c) if c <= MIXED else (np.arange(c), np.arange(c))
     b = rings.bands
     blocks, vector = [], []
-    for i, own in enumerate(used):
+    for i, mine in enumerate(used):
         row = []
         for j, other in enumerate(used):
             both = np.einsum("rxa,rxd->rad", answers[i], answers[j])[:, into][:, :, into]
-            seen = g[:, own][:, :, source][:, :, :, other][..., source]
+            seen = g[:, mine][:, :, source][:, :, :, other][..., source]
             part = np.einsum("rb,rk,rpq,rtpuq->tbpukq", b, b, both, seen, optimize=True)
-            row.append(part.reshape(len(own) * b.shape[1] * len(into), -1))
+            row.append(part.reshape(len(mine) * b.shape[1] * len(into), -1))
         blocks.append(row)
-        missing = g[:, own][:, :, source][:, :, :, k]
+        missing = g[:, mine][:, :, source][:, :, :, k]
         vector.append(-np.einsum("rb,rxp,rtpx->tbp", b, answers[i][:, :, into], missing).ravel())
     return Equations(np.block(blocks), np.concatenate(vector), used, (into, source), c)
 

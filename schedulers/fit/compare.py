@@ -125,17 +125,17 @@ def training_free(
                 continue
     left, count = list(tables), min(first, len(rows))
     while True:
-        found: dict[Table, Tensor] = {}
+        errors: dict[Table, Tensor] = {}
         for i, table in enumerate(left):
             if report is not None:
                 report(i, len(left))
             try:
-                found[table] = problem.errors(table, rows[:count])
+                errors[table] = problem.errors(table, rows[:count])
             except FloatingPointError:
                 continue
-        left = sorted(found, key=lambda t: summary(found[t])["rmse"])
+        left = sorted(errors, key=lambda t: summary(errors[t])["rmse"])
         if count == len(rows):
-            return [Pair(*tables[t], *summary(found[t]).values()) for t in left]
+            return [Pair(*tables[t], *summary(errors[t]).values()) for t in left]
         left, count = left[: max(keep, len(left) // 4)], min(4 * count, len(rows))
 
 

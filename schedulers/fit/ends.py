@@ -84,10 +84,10 @@ def search(
 
     def tried(ends: Ends) -> tuple[float, Ends, Table] | None:
         try:
-            found = table(problem, solver, nfe, ends)
+            run = table(problem, solver, nfe, ends)
         except ValueError:
             return None
-        return mark(problem.errors(found, rows)), ends, found
+        return mark(problem.errors(run, rows)), ends, run
 
     best, left = tried(ends), most - 1
     if best is None:

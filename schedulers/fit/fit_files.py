@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..solver.band_mix import Mix
 from ..solver.fitted import FittedSolver, Table
-from ..store import Format, Stored
+from ..store import Format, OpenFile
 
 FORMAT = Format(
     "sampling_kit_fit",
@@ -94,7 +94,7 @@ def load(file: File) -> Family:
         return family(FittedSolver(table_in(nfe, arrays), dict(card)) for nfe, card in cards)
 
 
-def arrays_of(stored: Stored) -> dict[str, Any]:
+def arrays_of(stored: OpenFile) -> dict[str, Any]:
     """The tensors of a file as arrays. Raises ValueError for other numbers than float64."""
     tensors = stored.tensors()
     for name, t in tensors.items():

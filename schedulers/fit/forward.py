@@ -37,7 +37,7 @@ from .bands import KNOTS, Rings, added, answer, equations
 from .fit_files import arrays_of, table_in, tensors_of
 from .jacobian import columns
 from .problem import Problem, error_from, rmse, summary
-from .run_fit import Array, Fit, best_trial, start_errors, tried
+from .run_fit import Array, Fit, best_attempt, start_errors, tried
 from .table_numbers import moved, names
 from .track import tracked, walk, walked
 
@@ -122,7 +122,7 @@ class Forward(Fit["ForwardState"]):
         return load(file)
 
 
-class Move(NamedTuple):
+class MoveRecord(NamedTuple):
     """One move: errors on the held-out trajectories after it, whether it was taken."""
 
     kind: str
@@ -150,7 +150,7 @@ class ForwardState:
     vector: Array
     damping: float = 3e-3
     evaluations: int = 0
-    records: tuple[Move, ...] = ()
+    records: tuple[MoveRecord, ...] = ()
 
     @property
     def before(self) -> dict[str, float]:
@@ -239,20 +239,20 @@ def judged(
     possible = [
         (damping, table, change) for damping, table, change in candidates if table is not None
     ]
-    trials = tried(problem, [table for _, table, _ in possible], lambda e: score(e, scale))
-    best = best_trial(trials, score(state.errors, scale), state.before["rmse"])
+    attempts = tried(problem, [table for _, table, _ in possible], lambda e: score(e, scale))
+    best = best_attempt(attempts, score(state.errors, scale), state.before["rmse"])
     shown, damping = state.errors, state.damping
-    if trials:
-        nearest = min(range(len(trials)), key=lambda i: trials[i].mark)
-        shown, damping = trials[nearest].errors, possible[nearest][0]
+    if attempts:
+        nearest = min(range(len(attempts)), key=lambda i: attempts[i].mark)
+        shown, damping = attempts[nearest].errors, possible[nearest][0]
     if best is None:
         after = replace(state, damping=state.damping * 10)
     else:
         factor, table, change = possible[best]
-        errors = trials[best].errors
+        errors = attempts[best].errors
         after = replace(state, table=table, change=change, errors=errors, damping=factor)
     taken = best is not None
-    move = Move(kind, problem.evaluations, **summary(shown), damping=damping, taken=taken)
+    move = MoveRecord(kind, problem.evaluations, **summary(shown), damping=damping, taken=taken)
     return replace(after, evaluations=problem.evaluations, records=(*state.records, move))
 
 
@@ -282,7 +282,7 @@ def chosen(problem: Problem, state: ForwardState, settings: Forward) -> Tensor:
 # ----------------------------------------------------------------------------------------- numbers
 
 
-def numbers(problem: Problem, state: ForwardState, settings: Forward) -> ForwardState:
+def move_numbers(problem: Problem, state: ForwardState, settings: Forward) -> ForwardState:
     """One Gauss–Newton move of levels and weights."""
     table, v, window = state.start, state.change, settings.window
     fitted = names(table, window)
@@ -329,7 +329,7 @@ def numbers(problem: Problem, state: ForwardState, settings: Forward) -> Forward
 # ------------------------------------------------------------------------------------------- bands
 
 
-def bands(problem: Problem, state: ForwardState, settings: Forward) -> ForwardState:
+def move_bands(problem: Problem, state: ForwardState, settings: Forward) -> ForwardState:
     """One move of the frequency bands of all rows."""
     table, k = state.table, state.table.nfe
     first = chosen(problem, state, settings)
@@ -382,8 +382,8 @@ def shaken(x: Tensor, size: float, generator: torch.Generator) -> Tensor:
 
 
 MOVES: Mapping[str, Callable[[Problem, ForwardState, Forward], ForwardState]] = {
-    "numbers": numbers,
-    "bands": bands,
+    "numbers": move_numbers,
+    "bands": move_bands,
 }
 
 
@@ -418,5 +418,5 @@ def load(file: File) -> ForwardState:
             **{name: arrays[name] for name in ARRAYS},
             damping=float(facts["damping"]),
             evaluations=int(facts["evaluations"]),
-            records=tuple(Move(**record) for record in records),
+            records=tuple(MoveRecord(**record) for record in records),
         )

@@ -28,8 +28,8 @@ from ..solver.fitted import Table
 from ..store import Format
 from .corrections import Corrections, blank, knots_of, table_from
 from .problem import Problem, error_from, summary
-from .run_fit import Array, Fit, best_trial, relative, start_errors, tried
-from .run_through import differentiable, follows_level, row_factors, run_through
+from .run_fit import Array, Fit, best_attempt, relative, start_errors, tried
+from .run_through import follows_level, gradient_ready, row_factors, run_through
 
 FORMAT = Format(
     "sampling_kit_gradient_fit",
@@ -64,7 +64,7 @@ class Gradient(Fit["GradientState"]):
 
     def begin(self, problem: Problem, table: Table) -> GradientState:
         with torch.inference_mode(False), torch.no_grad():
-            return beginning(differentiable(problem), table, self)
+            return beginning(gradient_ready(problem), table, self)
 
     def moves(self, problem: Problem, state: GradientState) -> Iterator[GradientState]:
         """The state at every look at the held-out trajectories.
@@ -73,7 +73,7 @@ class Gradient(Fit["GradientState"]):
         are to move. Raises ValueError for a model without gradients.
         """
         with torch.inference_mode(False), torch.enable_grad():
-            problem = differentiable(problem)
+            problem = gradient_ready(problem)
             moved = follows_level(problem, state.start)
             while state.iteration < self.iterations and not stalled(state, self):
                 for _ in range(min(self.every, self.iterations - state.iteration)):
@@ -93,7 +93,7 @@ class Gradient(Fit["GradientState"]):
         return load(file, table, self)
 
 
-class Look(NamedTuple):
+class LookRecord(NamedTuple):
     """Errors on the held-out trajectories after so many gradients, whether they were the best so far, and
     what was spent by then."""
 
@@ -120,7 +120,7 @@ class GradientState:
     second: dict[str, Tensor]
     best: dict[str, Tensor]
     factors: dict[str, Tensor]
-    records: tuple[Look, ...]
+    records: tuple[LookRecord, ...]
     iteration: int = 0
 
     @property
@@ -151,7 +151,7 @@ def beginning(problem: Problem, table: Table, settings: Gradient) -> GradientSta
     knots = knots_of(problem, table)
     factors = row_factors(problem, table, some, knots if settings.bands else ())
     zeros = blank(table, factors, problem.start.shape[1])
-    first = Look("start", 0, problem.evaluations, **summary(errors), taken=True)
+    first = LookRecord("start", 0, problem.evaluations, **summary(errors), taken=True)
     none = {name: torch.zeros(()).double() for name in zeros}
     return GradientState(table, table, zeros, zeros, none, zeros, factors, (first,))
 
@@ -165,16 +165,18 @@ def look(problem: Problem, state: GradientState) -> GradientState:
 
     try:
         with torch.no_grad():
-            trials = tried(problem, [table_from(state.corrections)], mark)
+            attempts = tried(problem, [table_from(state.corrections)], mark)
     except ValueError:  # levels that rise
-        trials = []
-    seen = summary(trials[0].errors if trials else np.array([np.inf]))
-    best = best_trial(trials, relative(state.after, state.before))
-    entry = Look("gradient", state.iteration, problem.evaluations, **seen, taken=best is not None)
+        attempts = []
+    seen = summary(attempts[0].errors if attempts else np.array([np.inf]))
+    best = best_attempt(attempts, relative(state.after, state.before))
+    entry = LookRecord(
+        "gradient", state.iteration, problem.evaluations, **seen, taken=best is not None
+    )
     state = replace(state, records=(*state.records, entry))
     if best is None:
         return state
-    return replace(state, table=trials[best].table, best=state.numbers)
+    return replace(state, table=attempts[best].candidate, best=state.numbers)
 
 
 def stalled(state: GradientState, settings: Gradient) -> bool:
@@ -276,7 +278,7 @@ def load(file: File, table: Table, settings: Gradient) -> GradientState:
         for name, t in stored.tensors().items():
             group, _, key = name.partition("/")
             groups[group][key] = t
-        records = tuple(Look(*map(error_from, entry)) for entry in facts["records"])
+        records = tuple(LookRecord(*map(error_from, entry)) for entry in facts["records"])
         done = int(facts["iteration"])
         state = GradientState(table, table, records=records, iteration=done, **groups)
         return replace(state, table=table_from(replace(state, numbers=state.best).corrections))

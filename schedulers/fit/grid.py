@@ -144,7 +144,7 @@ def oss(course: Course, problem: Problem, steps: int) -> dict[str, list[float]]:
         raise ValueError(
             f"{steps} steps: {count} recorded levels allow 1 to {count - 1}; record more"
         )
-    found: list[list[int]] = []
+    paths: list[list[int]] = []
     done, shape = 0, problem.start.shape[1:]
     for truth, _ in course.parts():
         rows = course.rows[done : done + truth.shape[1]]
@@ -176,8 +176,8 @@ def oss(course: Course, problem: Problem, steps: int) -> dict[str, list[float]]:
         path = [torch.full_like(images, count - 1)]
         for origin in reversed(came):
             path.insert(0, origin[path[0], images])
-        found += torch.stack(path, 1).tolist()
-    middle = torch.tensor(found).sort(0).values[(len(found) - 1) // 2]
+        paths += torch.stack(path, 1).tolist()
+    middle = torch.tensor(paths).sort(0).values[(len(paths) - 1) // 2]
     return {"OSS": [kappas[i] for i in middle.tolist()]}
 
 
@@ -190,12 +190,12 @@ def curvature(course: Course, steps: int, orders: Sequence[int] = ORDERS) -> dic
         change += (d[1:] - d[:-1]).square().mean(2).sqrt().sum(1).double().numpy()
     s = np.array([log_time(k) for k in kappas])
     widths = -np.diff(s)
-    found = {}
+    proposals = {}
     for p in orders:
         mass = np.concatenate([[0.0], np.cumsum((change / widths + 1e-12) ** (1 / p) * widths)])
         at = np.interp(np.arange(1, steps) / steps * mass[-1], mass, s)
-        found[f"curvature 1/{p}"] = [kappas[0], *(kappa_of(v) for v in at), 0.0]
-    return found
+        proposals[f"curvature 1/{p}"] = [kappas[0], *(kappa_of(v) for v in at), 0.0]
+    return proposals
 
 
 def kappa_of(s: float) -> float:
@@ -328,14 +328,29 @@ def steps_for(solver: Solver, nfe: int) -> int:
 
 def fixed_points(problem: Problem, schedule: NoiseSchedule, steps: int) -> dict[str, Points]:
     """Every fixed spacing that fits the schedule, begun at the problem's level."""
-    found = {}
+    grids = {}
     for name, kind in FIXED.items():
         try:
             kappas = spacing.space(schedule, steps, kind).kappas
-            found[name] = Points(problem.path, (problem.kappa, *kappas[1:]))
+            grids[name] = Points(problem.path, (problem.kappa, *kappas[1:]))
         except ValueError:  # does not fit here: too few timesteps, or shifted above the start
             continue
-    return found
+    return grids
+
+
+def proposed(
+    methods: Sequence[str], problem: Problem, course: Course, few: Course, steps: int
+) -> dict[str, list[float]]:
+    """{name: κ of steps + 1 levels} by the methods that need no start; ``oss`` runs on the ``few`` rows."""
+    makers = {
+        "gits": lambda: gits(course, steps),
+        "curvature": lambda: curvature(course, steps),
+        "oss": lambda: oss(few, problem, steps),
+    }
+    if steps == 1:
+        return {}
+    made = [make() for method, make in makers.items() if method in methods]
+    return {name: kappas for proposals in made for name, kappas in proposals.items()}
 
 
 def fit_steps(
@@ -387,22 +402,14 @@ def fit_steps(
         judge(name, points, False)
     if not candidates:
         raise ValueError(f"no fixed spacing of {steps} steps fits {schedule!r}")
-    proposals: dict[str, list[float]] = {}
-    if steps > 1:
-        if "gits" in methods:
-            proposals |= gits(course, steps)
-        if "curvature" in methods:
-            proposals |= curvature(course, steps)
-        if "oss" in methods:
-            few = Course(recorded, problem.train[:samples], most=32)
-            proposals |= oss(few, problem, steps)
-    for name, kappas in proposals.items():
+    few = Course(recorded, problem.train[:samples], most=32)
+    for name, kappas in proposed(methods, problem, course, few, steps).items():
         judge(name, Points(problem.path, tuple(kappas)), True)
     if steps > 1 and "search" in methods and math.isfinite(best().rmse):
-        begun, told = best(), None
+        begun, progress = best(), None
         if report is not None:
-            told = lambda error: report("search", error)  # noqa: E731
-        kappas = search(problem, solver, begun.points, problem.train, budget, floor, told)
+            progress = lambda error: report("search", error)  # noqa: E731
+        kappas = search(problem, solver, begun.points, problem.train, budget, floor, progress)
         judge(f"search from {begun.name}", Points(problem.path, tuple(kappas)), True)
     ordered = tuple(sorted(candidates, key=lambda c: c.rmse))
     return FittedSteps(repr(solver), nfe, ordered, problem.evaluations - spent, len(problem.held))

@@ -67,7 +67,7 @@ def plugin_plan(base: Solver, points: Points, numbers: Sequence[Sequence[float]]
     for i, (_, c, a) in enumerate(numbers):
         if 2 * i + 2 < len(stages):
             middle, after = stages[2 * i + 1 : 2 * i + 3]
-            stages[2 * i + 1] = replace(middle, told=VE().at(middle.at.kappa * a))
+            stages[2 * i + 1] = replace(middle, noise_label=VE().at(middle.at.kappa * a))
             stages[2 * i + 2] = scaled(after, c)
     return replace(plan, stages=tuple(stages))
 

@@ -19,6 +19,7 @@ from .amed_fit import train
 from .amed_predictors import FeaturePredictor, Features
 from .learned_amed import LearnedAMED
 from .problem import Problem, rmse, summary
+from .run_fit import Attempt, best_attempt
 
 FORMAT = Format("sampling_kit_amed", "AMED predictor", diverged="its training diverged")
 
@@ -61,9 +62,10 @@ def learn(
         rate=rate, batch=batch, rounds=rounds, features=features, seed=seed, report=report,
     )  # fmt: skip
     after = ends(trained)
-    if summary(after)["rmse"] < summary(before)["rmse"]:
-        return Learned(trained, before, after)
-    return Learned(fresh, before, before)
+    marks = [summary(errors)["rmse"] for errors in (before, after)]
+    if best_attempt([Attempt(trained, after.cpu().double().numpy(), marks[1])], marks[0]) is None:
+        return Learned(fresh, before, before)
+    return Learned(trained, before, after)
 
 
 def run_errors(problem: Problem, points: Points, solver: LearnedAMED) -> Tensor:

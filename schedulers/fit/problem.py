@@ -77,13 +77,13 @@ class Problem:
 
     def call(self, x: Tensor, sigma: float, rows: Tensor) -> Tensor:
         """D of x [B, …] and σ on the field's path, in batches, counted."""
-        found = []
+        answers = []
         for part, some in zip(x.split(self.batch), rows.split(self.batch), strict=True):
             if self.check is not None:
                 self.check()
-            found.append(self.field(part, sigma, some).to(x.dtype))
+            answers.append(self.field(part, sigma, some).to(x.dtype))
         self.evaluations += len(x)
-        return torch.cat(found)
+        return torch.cat(answers)
 
     def run(self, table: Table, rows: Tensor) -> Tensor:
         """Where the table ends from these rows' starts."""
@@ -93,10 +93,10 @@ class Problem:
     def errors(self, table: Table, rows: Tensor) -> Tensor:
         """RMSE to the teacher's end, per image [B]; infinite if the runs ended in NaN."""
         try:
-            found = rmse(self.run(table, rows) - self.target(rows))
+            each = rmse(self.run(table, rows) - self.target(rows))
         except FloatingPointError:
             return self.start.new_full((len(rows),), math.inf)
-        return found.nan_to_num(math.inf)
+        return each.nan_to_num(math.inf)
 
 
 def rmse(difference: Tensor) -> Tensor:
@@ -127,10 +127,10 @@ def choose(
     dropped: list[tuple[str, Table, Tensor]] = []
     while True:
         rows = problem.held[:few]
-        found = [(name, table, problem.errors(table, rows)) for name, table in left]
-        found.sort(key=lambda entry: summary(entry[2])["median"])
-        if few >= len(problem.held) or len(found) == 1:
-            return found + dropped
-        kept = max(len(found) // 2, 1)
-        dropped = found[kept:] + dropped
-        left, few = [(name, table) for name, table, _ in found[:kept]], 2 * few
+        ranked = [(name, table, problem.errors(table, rows)) for name, table in left]
+        ranked.sort(key=lambda entry: summary(entry[2])["median"])
+        if few >= len(problem.held) or len(ranked) == 1:
+            return ranked + dropped
+        kept = max(len(ranked) // 2, 1)
+        dropped = ranked[kept:] + dropped
+        left, few = [(name, table) for name, table, _ in ranked[:kept]], 2 * few

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path as File
-from typing import ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,33 +117,36 @@ def start_errors(problem: Problem, table: Table) -> Array:
     return errors
 
 
-class Trial(NamedTuple):
-    """A candidate, its errors on the held-out trajectories, and its mark; less is better."""
+class Attempt(NamedTuple):
+    """A candidate (a table, or whatever else runs), its errors on the held-out trajectories, and its mark; less is
+    better."""
 
-    table: Table
+    candidate: Any
     errors: Array
     mark: float
 
 
-def tried(problem: Problem, tables: Iterable[Table], mark: Callable[[Array], float]) -> list[Trial]:
+def tried(
+    problem: Problem, tables: Iterable[Table], mark: Callable[[Array], float]
+) -> list[Attempt]:
     """Every candidate with its errors; a mark that is no number is ∞."""
-    trials = []
+    attempts = []
     for table in tables:
         errors = held_errors(problem, table)
         value = mark(errors)
-        trials.append(Trial(table, errors, value if math.isfinite(value) else math.inf))
-    return trials
+        attempts.append(Attempt(table, errors, value if math.isfinite(value) else math.inf))
+    return attempts
 
 
-def best_trial(trials: Sequence[Trial], least: float, limit: float = math.inf) -> int | None:
-    """Which trial has the lowest mark, if that is below ``least``, that of the best so far. A trial whose RMSE is
+def best_attempt(attempts: Sequence[Attempt], least: float, limit: float = math.inf) -> int | None:
+    """Which attempt has the lowest mark, if that is below ``least``, that of the best so far. An attempt whose RMSE is
     above ``limit`` is ruled out."""
     fair = [
         i
-        for i, trial in enumerate(trials)
-        if trial.mark < least and summary(trial.errors)["rmse"] <= limit
+        for i, attempt in enumerate(attempts)
+        if attempt.mark < least and summary(attempt.errors)["rmse"] <= limit
     ]
-    return min(fair, key=lambda i: trials[i].mark, default=None)
+    return min(fair, key=lambda i: attempts[i].mark, default=None)
 
 
 def relative(errors: Mapping[str, float], start: Mapping[str, float]) -> float:

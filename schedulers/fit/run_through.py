@@ -39,10 +39,10 @@ def run_through(
     def denoise(y: Tensor, kappa: Any) -> Tensor:
         return kept_small(partial(evaluate, problem, rows), y, kappa)
 
-    return drive(walk(problem, numbers, rows, keep), Run(denoise, finite=False))
+    return drive(program(problem, numbers, rows, keep), Run(denoise, finite=False))
 
 
-def walk(
+def program(
     problem: Problem, numbers: Corrections, rows: Tensor, keep: Keep | None = None
 ) -> Program[Tensor]:
     """The questions of :func:`run`, whose levels are κ as tensors [] that may need gradients."""
@@ -132,7 +132,7 @@ def on_path(kappa: Tensor, path: Path) -> tuple[Tensor, Tensor]:
     return pair[0], pair[1]
 
 
-def differentiable(problem: Problem) -> Problem:
+def gradient_ready(problem: Problem) -> Problem:
     """The same problem with its tensors made outside inference mode."""
     return replace(problem, start=problem.start.clone(), end=problem.end.clone())
 

@@ -64,7 +64,7 @@ def moved(table: Table, window: int, change: Array) -> Table | None:
         return None
 
 
-def mean(a: Table, b: Table) -> Table:
+def mean_table(a: Table, b: Table) -> Table:
     """Half way from a to b, fits with as many evaluations from the same start: in ln κ, in what their weights differ
     from DDIM's by, and in bands (which must have the same knots)."""
     fitted = names(a, a.nfe)
@@ -81,10 +81,10 @@ def mean(a: Table, b: Table) -> Table:
             far[i] = q - p
     middle = moved(a, a.nfe, far / 2)
     assert middle is not None
-    return replace(middle, mix=tuple(halfway(p, q) for p, q in zip(a.mix, b.mix, strict=True)))
+    return replace(middle, mix=tuple(halfway_mix(p, q) for p, q in zip(a.mix, b.mix, strict=True)))
 
 
-def halfway(a: Mix | None, b: Mix | None) -> Mix | None:
+def halfway_mix(a: Mix | None, b: Mix | None) -> Mix | None:
     """The mean of a row's bands, where none are zeros."""
     if a is None or b is None:
         one = a or b

@@ -119,15 +119,15 @@ def teacher_points(origin: Origin) -> tuple[Points, list[int]]:
     Steps are divided evenly in log κ; the first, from pure noise, evenly in t = κ/(1 + κ). The last,
     to 0, goes to ``floor`` first.
     """
-    k, levels, found, at = origin.substeps, origin.kappas, [origin.kappas[0]], [0]
+    k, levels, visited, at = origin.substeps, origin.kappas, [origin.kappas[0]], [0]
     for a, b in pairwise(levels):
         if b > 0:
-            found += divided(a, b, k)
+            visited += divided(a, b, k)
         else:
             low = min(origin.floor or a, a)
-            found += [*(divided(a, low, k) if low < a else []), 0.0]
-        at.append(len(found) - 1)
-    return Points(origin.points.path, tuple(found)), at
+            visited += [*(divided(a, low, k) if low < a else []), 0.0]
+        at.append(len(visited) - 1)
+    return Points(origin.points.path, tuple(visited)), at
 
 
 def divided(a: float, b: float, k: int) -> list[float]:

@@ -177,11 +177,11 @@ class GuidanceRun:
     ) -> Mapping[str, Tensor]:
         at, record = self.ladder.at(sigma), self.records[-1]
         shared = self.share_pure_noise and at.point.alpha == 0
-        given = x[:1] if shared else x
-        preds = evaluate(given, sigma, names)
+        once = x[:1] if shared else x
+        preds = evaluate(once, sigma, names)
         record.calls.update(names)
-        record.images += len(names) * len(given)
-        record.shared += len(names) * (len(x) - len(given))
+        record.images += len(names) * len(once)
+        record.shared += len(names) * (len(x) - len(once))
         return {n: preds[n].expand(x.shape) if shared else preds[n] for n in names}
 
     def combine(

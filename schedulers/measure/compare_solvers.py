@@ -40,14 +40,14 @@ class Entry:
 
     def facts(self) -> dict[str, Any]:
         """For JSON."""
-        told: dict[str, Any] = plain(
+        clean: dict[str, Any] = plain(
             dict(
                 name=self.name, steps=self.intervals, nfe=self.trace.nfe, seconds=self.trace.seconds,
                 seconds_per_image=self.per_image, error=self.error, errors=list(self.errors),
                 stochastic=self.trace.stochastic, sigmas=list(self.trace.sigmas),
             )
         )  # fmt: skip
-        return told
+        return clean
 
 
 def entry(name: str, trace: Trace, reference: Trace | None) -> Entry:

@@ -45,13 +45,13 @@ def choose(
         raise ValueError(_refusal("this kind of model was trained in bf16"))
     if asked != "auto":
         return Choice(DTYPES[asked], f"{asked}: as asked")
-    want, why = _wanted(stored, family)
+    want, why = _choice(stored, family)
     if want != FP32 and want not in fast:
         return Choice(FP32, f"fp32: {why}; this device is not fast in {dtype_name(want)}")
     return Choice(want, f"{dtype_name(want)}: {why}")
 
 
-def _wanted(stored: torch.dtype, family: Sequence[torch.dtype]) -> tuple[torch.dtype, str]:
+def _choice(stored: torch.dtype, family: Sequence[torch.dtype]) -> tuple[torch.dtype, str]:
     held = f"the weights are stored in {dtype_name(stored)}"
     if stored == FP16 and (FP16 not in family or family[0] == BF16):
         return BF16, f"{held}, but this kind of model was trained in bf16"

@@ -48,18 +48,18 @@ def embedded(
     """
     if not (i in ds and i + 1 in ds):
         return None
-    known = run_around(sigmas, i, sorted(ds))
-    if known is None or 0 in (sigmas[i], sigmas[i + 1]):
+    around = run_around(sigmas, i, sorted(ds))
+    if around is None or 0 in (sigmas[i], sigmas[i + 1]):
         return None
-    points = Points.from_sigmas(path, [sigmas[k] for k in known])
-    at, order = known.index(i), range(len(known) - 1, -1, -1)
+    points = Points.from_sigmas(path, [sigmas[k] for k in around])
+    at, order = around.index(i), range(len(around) - 1, -1, -1)
     p, q = points[at], points[at + 1]
     weights: Sequence[float] = data_weights(points, at, list(order)).tolist()
     if p.alpha == 0:  # x/σ is ∫D d(α/σ) from 0 on: the trapezoid
         weights = [0.5 if k in (at, at + 1) else 0.0 for k in order]
     guess = x * (q.sigma / p.sigma)
     for k, weight in zip(order, weights, strict=True):
-        guess = guess.add(ds[known[k]], alpha=q.alpha * weight)
+        guess = guess.add(ds[around[k]], alpha=q.alpha * weight)
     return rms(arrived - guess) / math.hypot(q.alpha, q.sigma)
 
 
@@ -72,12 +72,12 @@ def run_around(sigmas: Sequence[float], i: int, there: Sequence[int]) -> list[in
     def goes(k: int) -> bool:
         return sigmas[k + 1] != sigmas[k] and (sigmas[k + 1] < sigmas[k]) == falling
 
-    known = [i, i + 1]
+    around = [i, i + 1]
     if i - 1 in there and goes(i - 1):
-        known.insert(0, i - 1)
+        around.insert(0, i - 1)
     if i + 2 in there and sigmas[i + 2] != 0 and goes(i + 1):
-        known.append(i + 2)
-    return known
+        around.append(i + 2)
+    return around
 
 
 METHOD = ExponentialRungeKutta("res_2s")

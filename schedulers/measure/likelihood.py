@@ -161,13 +161,13 @@ class Run:
                 weights.append(h * b)
                 traces.append(trace)
             x = x + sum((h * b * k for b, k in zip(tableau.b, slopes, strict=True)), 0 * x)
-        found = torch.stack(traces).cpu().double()  # the only number read from the device
-        if not found.isfinite().all() or not torch.isfinite(x).all():
+        traced = torch.stack(traces).cpu().double()  # the only number read from the device
+        if not traced.isfinite().all() or not torch.isfinite(x).all():
             raise FloatingPointError(
                 "D or its derivative is not finite on the way to the noise: the MODEL overflows (try bf16 or fp32 in "
                 "Denoiser Settings), or there are too few noise levels"
             )
-        change = torch.einsum("k,kpb->pb", torch.tensor(weights).double(), dims - found)
+        change = torch.einsum("k,kpb->pb", torch.tensor(weights).double(), dims - traced)
         variance = (end.alpha * self.settings.data_std) ** 2 + (end.sigma * self.noise_scale) ** 2
         square = x.flatten(1).cpu().double().square().sum(1)
         last = -0.5 * (square / variance + dims * math.log(2 * math.pi * variance))
@@ -176,8 +176,8 @@ class Run:
     def traced(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
         """D(x) and tr ∂D/∂x: [1, B], or one estimate per probe [probes, B]."""
         exact = self.settings.exact(x[0].numel())
-        d, found = self.products(x, sigma, units(x) if exact else self.signs(x))
-        products = torch.stack(found)
+        d, parts = self.products(x, sigma, units(x) if exact else self.signs(x))
+        products = torch.stack(parts)
         return d, products.sum(0, keepdim=True) if exact else products
 
     def signs(self, like: Tensor) -> Iterator[Tensor]:
@@ -197,21 +197,21 @@ class Run:
                 raise ValueError(
                     "derivative = gradient: this MODEL or GUIDER gives D without its gradient; choose differences"
                 )
-            found = []
+            products = []
             for v in directions:
                 (g,) = torch.autograd.grad(d, y, v.to(d), retain_graph=True)
-                found.append(inner(g, v))
-        return d.detach().to(x.dtype), found
+                products.append(inner(g, v))
+        return d.detach().to(x.dtype), products
 
     def differences(
         self, x: Tensor, sigma: float, directions: Iterator[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
         """vᵀ(D(x + hv) − D(x − hv))/2h, h = σ/100: where D bends, it bends at the scale of σ."""
-        h, found = NUDGE * sigma, []
+        h, products = NUDGE * sigma, []
         for v in directions:
             up, down = self.denoise(x + h * v, sigma), self.denoise(x - h * v, sigma)
-            found.append(inner(up - down, v) / (2 * h))
-        return self.denoise(x, sigma).to(x.dtype), found
+            products.append(inner(up - down, v) / (2 * h))
+        return self.denoise(x, sigma).to(x.dtype), products
 
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
         self.evaluations += 1

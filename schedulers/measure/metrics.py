@@ -33,15 +33,15 @@ def distances(a: Tensor, b: Tensor, peak: float | None = None) -> tuple[Distance
     """
     if a.shape != b.shape or a.ndim < 2:
         raise ValueError(f"the shapes differ: {tuple(a.shape)} and {tuple(b.shape)}")
-    found = []
+    each = []
     for x, y in zip(a.double(), b.double(), strict=True):
         rmse, largest = (x - y).square().mean().sqrt().item(), (x - y).abs().max().item()
         if not math.isfinite(rmse):
             raise ValueError("there are NaN or infinite values; the run that made them diverged")
         span = peak or (x.max() - x.min()).item()
         psnr = 20 * math.log10(span / rmse) if rmse and span else None
-        found.append(Distance(rmse, largest, psnr))
-    return tuple(found)
+        each.append(Distance(rmse, largest, psnr))
+    return tuple(each)
 
 
 # ------------------------------------------------------------------------------- two sets of images
@@ -73,12 +73,12 @@ def random_features(images: Tensor) -> Tensor:
     rows = []
     for part in images.split(CHUNK):
         h = part.float()
-        found = [F.adaptive_avg_pool2d(h, 4).flatten(1)]
+        columns = [F.adaptive_avg_pool2d(h, 4).flatten(1)]
         for weight in weights:
             h = F.leaky_relu(F.conv2d(h, weight, padding=1), 0.1)
-            found += [h.mean((2, 3)), (h.std((2, 3)) + 0.01).log()]
+            columns += [h.mean((2, 3)), (h.std((2, 3)) + 0.01).log()]
             h = F.avg_pool2d(h, 2)
-        rows.append(torch.cat(found, 1))
+        rows.append(torch.cat(columns, 1))
     return torch.cat(rows)
 
 
@@ -121,20 +121,20 @@ def sliced_wasserstein(a: Tensor, b: Tensor, directions: int = 512, seed: int = 
     return math.sqrt(total / directions)
 
 
-def nearest(images: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-    """For each image [B, …]: RMS distance to the nearest of ``known`` [N, …], and its index."""
-    _comparable(images, known)
+def nearest(images: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """For each image [B, …]: RMS distance to the nearest of ``others`` [N, …], and its index."""
+    _comparable(images, others)
     far, where = [], []
     for part in images.split(CHUNK):
         best = torch.full((len(part),), math.inf, device=part.device)
         index = torch.zeros(len(part), dtype=torch.long, device=part.device)
-        for start, some in zip(range(0, len(known), CHUNK), known.split(CHUNK), strict=True):
-            found = _squared(part, some.to(part.device)).min(1)
-            closer = found.values < best
-            best = torch.where(closer, found.values, best)
-            index = torch.where(closer, found.indices + start, index)
+        for start, some in zip(range(0, len(others), CHUNK), others.split(CHUNK), strict=True):
+            closest = _squared(part, some.to(part.device)).min(1)
+            closer = closest.values < best
+            best = torch.where(closer, closest.values, best)
+            index = torch.where(closer, closest.indices + start, index)
         # the product form above rounds; the distance itself is that of the two images
-        gap = part.float() - known[index.to(known.device)].to(part.device).float()
+        gap = part.float() - others[index.to(others.device)].to(part.device).float()
         far.append(gap.flatten(1).square().mean(1).sqrt())
         where.append(index)
     return torch.cat(far), torch.cat(where)
@@ -207,14 +207,14 @@ def _pairs(a: Tensor, b: Tensor, f: Callable[[Tensor], Tensor]) -> tuple[float, 
     centre = a.flatten(1).mean(0, dtype=_wide(a)).reshape(a.shape[1:])
 
     def total(x: Tensor, y: Tensor) -> float:
-        found, own = 0.0, x is y
+        amount, same = 0.0, x is y
         for i, one in enumerate(x.split(CHUNK)):
             for j, two in enumerate(y.split(CHUNK)):
-                if own and j < i:  # block (j, i) counts twice
+                if same and j < i:  # block (j, i) counts twice
                     continue
                 near, far = (t.to(centre.device) - centre for t in (one, two))
                 d = _exact_where_close(_squared(near, far, _wide(a)), near, far)
-                found += f(d).sum().item() * (2 if own and i != j else 1)
-        return found
+                amount += f(d).sum().item() * (2 if same and i != j else 1)
+        return amount
 
     return total(a, b), total(a, a), total(b, b)

@@ -202,15 +202,15 @@ def _step_misfits(facts: ModelFacts, sigmas: list[float]) -> Iterator[str]:
         yield from _shift_misfits(facts.shift or 1.0, points.kappas)
 
 
-def _shift_misfits(own: float, kappas: Sequence[float]) -> Iterator[str]:
-    found = step_shift(kappas)
-    if found is None or abs(math.log(found / own)) < 0.05:
+def _shift_misfits(shift: float, kappas: Sequence[float]) -> Iterator[str]:
+    by_steps = step_shift(kappas)
+    if by_steps is None or abs(math.log(by_steps / shift)) < 0.05:
         return
-    twice = abs(math.log(found / own**2)) < 0.05
+    twice = abs(math.log(by_steps / shift**2)) < 0.05
     yield (
-        f"the steps are shifted by {found:.3g} and the MODEL by {own:.3g}: "
+        f"the steps are shifted by {by_steps:.3g} and the MODEL by {shift:.3g}: "
         + (
-            f"the shift of {own:.3g} was applied twice; shift either the MODEL or the steps"
+            f"the shift of {shift:.3g} was applied twice; shift either the MODEL or the steps"
             if twice
             else "one of the two is not meant; the steps count, the MODEL's only makes steps"
         )

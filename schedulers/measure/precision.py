@@ -35,12 +35,12 @@ class Gap:
     nonfinite: int
 
     @classmethod
-    def between(cls, found: Tensor, truth: Tensor) -> Gap:
-        ok = torch.isfinite(found)
+    def between(cls, values: Tensor, truth: Tensor) -> Gap:
+        ok = torch.isfinite(values)
         missing = int((~ok).sum())
-        if missing == found.numel():
+        if missing == values.numel():
             return cls(None, None, None, missing)
-        error, true = (found.double() - truth.double())[ok], truth.double()[ok]
+        error, true = (values.double() - truth.double())[ok], truth.double()[ok]
         rmse = float(error.square().mean().sqrt())
         size = float(true.square().mean().sqrt())
         return cls(float(error.abs().max()), rmse, rmse / size if size > 0 else None, missing)
@@ -170,10 +170,10 @@ def measure(
     )
 
 
-def compare(found: Mapping[str, Measured], steps: int, notes: Sequence[str] = ()) -> Audit:
-    """Every dtype in ``found`` beside float32, which must be there with ``rounded`` for them all."""
-    truth, rows = found[REFERENCE], []
-    for name, here in found.items():
+def compare(measured: Mapping[str, Measured], steps: int, notes: Sequence[str] = ()) -> Audit:
+    """Every dtype in ``measured`` beside float32, which must be there with ``rounded`` for them all."""
+    truth, rows = measured[REFERENCE], []
+    for name, here in measured.items():
         if name == REFERENCE:
             continue
         for (sigma, kappa), d, true in zip(here.levels, here.d, truth.d, strict=True):

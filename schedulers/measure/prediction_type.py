@@ -148,8 +148,8 @@ def check(
             d = prediction.read(sign * out, x, host, sigma)
             errors[name].append(float((d - x0).norm() / size))
     kind = None if claimed is None else claimed.kind
-    found = {name: tuple(row) for name, row in errors.items()}
-    return Verdict(tuple(sigmas), found, kind, tuple(baseline), tuple(notes))
+    rows = {name: tuple(row) for name, row in errors.items()}
+    return Verdict(tuple(sigmas), rows, kind, tuple(baseline), tuple(notes))
 
 
 def _readings(claimed: Prediction | None) -> dict[str, tuple[Prediction, float]]:

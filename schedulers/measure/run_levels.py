@@ -57,8 +57,8 @@ def _record(run: Run, most: int) -> dict[str, Any]:
     facts = dict(name=run.name, steps=max(count - 1, 0), every=every)
     for quantity in ("sigma", "lambda", "timestep"):
         values = run.values(quantity)
-        known = any(value is not None for value in values)
-        facts[quantity] = [_digits(values[i]) for i in kept] if known else None
+        finite = any(value is not None for value in values)
+        facts[quantity] = [_digits(values[i]) for i in kept] if finite else None
     return facts
 
 

@@ -104,11 +104,11 @@ def compare(
 
 
 def _features(
-    a: Tensor, b: Tensor, given: tuple[Tensor, Tensor] | None
+    a: Tensor, b: Tensor, features: tuple[Tensor, Tensor] | None
 ) -> tuple[str, tuple[Tensor, Tensor]]:
     """What they are, and both [N, F]."""
-    if given is not None:
-        return "supplied features", (given[0].flatten(1), given[1].flatten(1))
+    if features is not None:
+        return "supplied features", (features[0].flatten(1), features[1].flatten(1))
     if a.ndim == 4 and a.shape[1] == 3 and min(a.shape[2:]) >= 8:
         return "random features", (random_features(a), random_features(b))
     return "values", (a.flatten(1), b.flatten(1))

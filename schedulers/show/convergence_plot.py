@@ -29,7 +29,7 @@ def families(entries: Sequence[Entry]) -> dict[str, int]:
 
 def plot(entries: Sequence[Entry], width: int = 1080, height: int = 540) -> Tensor:
     """IMAGE [1, height, width, 3]: error against evaluations, and against time."""
-    figure, known = new_figure(width, height), families(entries)
+    figure, numbers = new_figure(width, height), families(entries)
     axes = figure.subplots(1, 2, sharey=True)
     axes[0].set_ylabel("distance from the reference (RMS)", fontsize=15)
     costs = (("evaluations (NFE)", lambda e: e.trace.nfe), ("seconds per image", lambda e: e.per_image))  # fmt: skip
@@ -39,7 +39,7 @@ def plot(entries: Sequence[Entry], width: int = 1080, height: int = 540) -> Tens
         ax.tick_params(labelsize=13, which="both")
         ax.grid(alpha=0.3, which="both")
         handles = []
-        for name, i in known.items():
+        for name, i in numbers.items():
             mine = sorted((e for e in entries if e.name == name and e.error), key=cost)
             hollow = bool(mine) and bool(mine[0].trace.stochastic)
             colour = COLOURS[i % len(COLOURS)]
@@ -76,13 +76,13 @@ def contact(
     entries: Sequence[Entry], reference: Entry | None, images: int, decode: Decode | None = None
 ) -> Tensor:
     """IMAGE [1, H, W, 3]: a row of ``images`` pictures per run with its numbers, the reference last."""
-    known, rows = families(entries), []
+    numbers, rows = families(entries), []
     for e, pictures in drawn(entries, reference, images, decode):
         lines = [*_wrapped(e.name), f"{e.intervals} steps, {e.trace.nfe} NFE"]
         lines.append("reference" if e is reference else f"{e.per_image:.3g} s per image")
         if e.error is not None:
             lines.append(f"distance {e.error:.3g}")
-        colour = "black" if e is reference else COLOURS[known[e.name] % len(COLOURS)]
+        colour = "black" if e is reference else COLOURS[numbers[e.name] % len(COLOURS)]
         rows.append(Row(pictures, "\n".join(lines), colour=colour))
     return sheet(rows, cell=144)
 

@@ -43,8 +43,8 @@ def film(trace: Trace, image: int, count: int, decode: Decode | None = None) -> 
     if not 0 <= image < len(trace.end):
         raise ValueError(f"image = {image}: the batch has images 0 to {len(trace.end) - 1}")
     here = sorted(trace.kept)
-    wanted = min(count - 1, len(here))
-    chosen = [here[round(i * (len(here) - 1) / max(wanted - 1, 1))] for i in range(wanted)]
+    frames = min(count - 1, len(here))
+    chosen = [here[round(i * (len(here) - 1) / max(frames - 1, 1))] for i in range(frames)]
     end = trace.end[image : image + 1]
     scale = float(end.square().mean().sqrt()) or 1.0
     look = looker(trace.view, end, decode)
@@ -77,9 +77,9 @@ def looker(view: View, end: Tensor, decode: Decode | None) -> Callable[[Tensor],
     if decode is not None:
 
         def decoded(x: Tensor) -> Tensor:
-            found = decode(first_part(view.to_latent(x)))
-            found = found.reshape(-1, *found.shape[-3:])
-            return found[len(found) // 2, ..., :3].float().cpu()
+            pictures = decode(first_part(view.to_latent(x)))
+            pictures = pictures.reshape(-1, *pictures.shape[-3:])
+            return pictures[len(pictures) // 2, ..., :3].float().cpu()
 
         return decoded
 

@@ -31,7 +31,7 @@ def payload(trace: Trace, film: Film, image: int) -> dict[str, Any]:
         values = trace.curve(key)
         return [None if values[i] is None else float(f"{values[i]:.5g}") for i in index]
 
-    told: dict[str, Any] = plain(
+    page: dict[str, Any] = plain(
         dict(
             version=VERSION, summary=trace.summary(), solver=trace.solver, path=trace.path.name, images=len(trace.end),
             image=image, steps=count, nfe=trace.nfe, seconds=trace.seconds, kept_every=trace.every, index=index,
@@ -40,13 +40,13 @@ def payload(trace: Trace, film: Film, image: int) -> dict[str, Any]:
             frames=list(film.steps), sigmas=list(film.sigmas), strips={},
         )
     )  # fmt: skip
-    room = (LIMIT - len(json.dumps(told)) - 1024) // 2
+    room = (LIMIT - len(json.dumps(page)) - 1024) // 2
     for height, quality in ((96, 85), (96, 70), (64, 70), (48, 60), (32, 50)):
         strips = {name: sprite(getattr(film, name), height, quality) for name in ("x0", "x")}
         if all(len(s["src"]) <= room for s in strips.values()):
-            told["strips"] = strips
+            page["strips"] = strips
             break
-    return told
+    return page
 
 
 def sprite(frames: Tensor, height: int, quality: int) -> dict[str, Any]:

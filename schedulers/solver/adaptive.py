@@ -40,7 +40,7 @@ class Trial(Builder):
     def advance(self, y: Combo, at: Point, step: int) -> tuple[Combo, Combo]:
         return y, D
 
-    def evaluate(self, y: Combo, at: Point, step: int, told: Point | None = None) -> Combo:
+    def evaluate(self, y: Combo, at: Point, step: int, noise_label: Point | None = None) -> Combo:
         self.asked.append((at, y))
         return Combo({("d", len(self.asked)): 1.0})
 

@@ -50,8 +50,8 @@ class AMED(Solver):
     @property
     def order(self) -> int:
         """2 at the default numbers; fitted ones are made for few steps, not for many."""
-        given = [numbers(n, getattr(self, n)) for n in ("positions", "scales", "levels")]
-        return 2 if given == [(0.5,), (1.0,), (1.0,)] else 0
+        settings = [numbers(n, getattr(self, n)) for n in ("positions", "scales", "levels")]
+        return 2 if settings == [(0.5,), (1.0,), (1.0,)] else 0
 
     def nfe(self, steps: int) -> int:
         return 2 * steps - 1
@@ -70,8 +70,8 @@ class AMED(Solver):
             tau = q.sigma ** pick(r, i) * p.sigma ** (1 - pick(r, i))
             middle = x + (tau - p.sigma) / p.sigma * (x - d)
             level = tau * pick(a, i)
-            told = grid.path.on(min(level, 1.0) if grid.path == Flow() else level)
-            d = build.evaluate(middle, grid.path.on(tau), i, told)
+            noise_label = grid.path.on(min(level, 1.0) if grid.path == Flow() else level)
+            d = build.evaluate(middle, grid.path.on(tau), i, noise_label)
             x = x + pick(c, i) * (q.sigma - p.sigma) / tau * (middle - d)
         return build.finish(x).on(points.path)
 

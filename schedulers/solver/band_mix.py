@@ -89,8 +89,8 @@ class Mix:
                 total = part if total is None else total.add_(part)
         if total is None:
             return torch.zeros_like(like)
-        found = torch.fft.irfft2(torch.view_as_complex(total), s=shape)
-        return found.reshape(like.shape)
+        mixed = torch.fft.irfft2(torch.view_as_complex(total), s=shape)
+        return mixed.reshape(like.shape)
 
 
 class Spectra:

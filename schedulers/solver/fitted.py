@@ -156,7 +156,9 @@ def table_of(plan: Plan) -> Table:
     last, scale = rescale(plan.start, VP())
     anchors, scales = [Span(1.0)], [scale]  # over the newest row; x on VP / x on the plan's path
     for stage in plan.stages:
-        last, scale = rescale((stage.told and plan.path.at(stage.told.kappa)) or stage.at, VP())
+        last, scale = rescale(
+            (stage.noise_label and plan.path.at(stage.noise_label.kappa)) or stage.at, VP()
+        )
         weights = [w * scale / s for w, s in zip(stage.x, scales, strict=False)]
         d = (*[0.0] * (len(levels) - len(stage.d)), *(w * scale for w in reversed(stage.d)))
         y = total(weights, anchors, Span(0.0, d))
@@ -229,17 +231,17 @@ class FittedSolver(Solver):
 
     def plan(self, points: Points) -> Plan:
         """On ``points.path``. Raises ValueError for other noise levels than its own (to float32 of SIGMAS)."""
-        own = self.points(points.path).kappas
-        if len(own) != len(points) or not all(map(same_level, own, points.kappas)):
+        levels = self.points(points.path).kappas
+        if len(levels) != len(points) or not all(map(same_level, levels, points.kappas)):
             raise ValueError(
                 f"this solver was fitted with {self.table.nfe} evaluations at noise levels of its own "
-                f"(σ/α = {show(own)}) and runs only those, got {show(points.kappas)}: connect the SIGMAS "
+                f"(σ/α = {show(levels)}) and runs only those, got {show(points.kappas)}: connect the SIGMAS "
                 f"that come with it{self._others()}"
             )
         # SIGMAS writes pure noise on VP as a large finite number: the run starts where they say
         start, table = points.kappas[0], self.table
-        levels = [min(k, start) if math.isinf(k) else k for k in table.levels]
-        plan = replace(table, start=start, levels=tuple(levels)).plan(repr(self))
+        begun = tuple(min(k, start) if math.isinf(k) else k for k in table.levels)
+        plan = replace(table, start=start, levels=begun).plan(repr(self))
         return plan.on(points.path)
 
     def _others(self) -> str:

@@ -81,9 +81,9 @@ class Builder:
         """A fresh noise draw. At most one in a stage; keep it for later by committing that stage."""
         return self._new("z")
 
-    def evaluate(self, y: Combo, at: Point, step: int, told: Point | None = None) -> Combo:
-        """Evaluate D at y, which is not kept; returns D. ``told``: another level for the network."""
-        self._emit(y, at, step, commit=False, evaluate=True, told=told)
+    def evaluate(self, y: Combo, at: Point, step: int, noise_label: Point | None = None) -> Combo:
+        """Evaluate D at y, which is not kept; returns D. ``noise_label``: another level for the network."""
+        self._emit(y, at, step, commit=False, evaluate=True, noise_label=noise_label)
         return self._new("d")
 
     def advance(self, y: Combo, at: Point, step: int) -> tuple[Combo, Combo]:
@@ -114,7 +114,7 @@ class Builder:
         step: int,
         commit: bool,
         evaluate: bool,
-        told: Point | None = None,
+        noise_label: Point | None = None,
     ) -> None:
         rows = {"x": [0.0] * 0, "d": [0.0] * 0, "z": [0.0] * 0}
         for (kind, index), weight in y.terms.items():
@@ -123,7 +123,9 @@ class Builder:
             row[back] += weight
         noise = next((w for w in rows["z"] if w), 0.0)
         self.stages.append(
-            Stage(step, at, tuple(rows["x"]), tuple(rows["d"]), noise, commit, evaluate, told)
+            Stage(
+                step, at, tuple(rows["x"]), tuple(rows["d"]), noise, commit, evaluate, noise_label
+            )
         )
 
 

@@ -85,18 +85,18 @@ class GaussianAdams(Multistep):
         self._check(points)
         build = Builder(self, points)
         x, predicted = build.start, Combo()
-        known: list[tuple[int, Combo]] = []
+        past: list[tuple[int, Combo]] = []
         for i, (p, q) in enumerate(points.steps):
             x, d = build.advance(x, p, i)
             new = (i, self._value(p, x, d))
             if i and self.corrector:
-                corrected = self._change(points, i - 1, [new, *known][: self.corrector])
+                corrected = self._change(points, i - 1, [new, *past][: self.corrector])
                 x = x + self._deviation(p) * (corrected - predicted)
             if q.sigma == 0:
                 x = d
                 continue
-            known = [new, *known][: self.memory]
-            predicted = self._change(points, i, known[: self.predictor])
+            past = [new, *past][: self.memory]
+            predicted = self._change(points, i, past[: self.predictor])
             x = self._deviation(q) * (x / self._deviation(p) + predicted)
         return build.finish(x)
 

@@ -64,9 +64,9 @@ class Idempotent(DataDependent):
         if last > done and points[last].alpha:
             x = points[last].alpha * x  # a state at the level reached, whose data part is x
         if residuals:
-            told = "; ".join(", ".join(f"{r:.3g}" for r in row) for row in residuals)
+            text = "; ".join(", ".join(f"{r:.3g}" for r in row) for row in residuals)
             logging.getLogger(__name__).info(
-                f"Idempotent: ‖f(x) − x‖ per value of each image: {told}"
+                f"Idempotent: ‖f(x) − x‖ per value of each image: {text}"
             )
         return State((x,), stage=max(done, last))
 

@@ -84,14 +84,14 @@ class Move(NamedTuple):
 def moves(stages: Sequence[Stage], clip_x0: float = 0.0) -> tuple[Move, ...]:
     """The moves of a plan's stages."""
     scales = paired_scales(stages)
-    made, found = [], 0
+    made, evaluated = [], 0
     for stage, ask in zip(stages, questions(stages, clip_x0), strict=True):
         x, d, retire = stage.x, stage.d, None
-        if scales is not None and found:
+        if scales is not None and evaluated:
             # old states leave, and their weight goes to the difference kept for them
-            old = [-w / (scales[found - 1 - j] or 1.0) for j, w in enumerate(d) if j]
-            x, d, retire = x[:1], (*d[:1], *old), scales[found - 1]
-        found += stage.evaluate
+            old = [-w / (scales[evaluated - 1 - j] or 1.0) for j, w in enumerate(d) if j]
+            x, d, retire = x[:1], (*d[:1], *old), scales[evaluated - 1]
+        evaluated += stage.evaluate
         kept = [((DATA, j), w) for j, w in enumerate(d) if w and j and scales is not None]
         terms = [((DATA, j), w) for j, w in enumerate(d) if w and not (j and scales is not None)]
         terms += [((ANCHOR, j), w) for j, w in enumerate(x) if w]
@@ -110,8 +110,8 @@ def questions(stages: Sequence[Stage], limit: float) -> list[Ask | None]:
         if not stage.evaluate:
             asked.append(None)
             continue
-        told = None if stage.sigma == stage.at.sigma else stage.sigma
-        asked.append(Ask(stage.at.sigma, stage.step, steps, stage.step > begun, told, limit))
+        noise_label = None if stage.sigma == stage.at.sigma else stage.sigma
+        asked.append(Ask(stage.at.sigma, stage.step, steps, stage.step > begun, noise_label, limit))
         begun = max(begun, stage.step)
     return asked
 
@@ -160,10 +160,10 @@ def paired_scales(stages: Sequence[Stage]) -> list[float | None] | None:
                 continue
             if not x.get(j):
                 return None
-            beta, known = -w / x.pop(j), scales[i - 1 - j]
-            if known is not None and abs(beta - known) > 1e-9 * abs(known):
+            beta, scale = -w / x.pop(j), scales[i - 1 - j]
+            if scale is not None and abs(beta - scale) > 1e-9 * abs(scale):
                 return None
-            scales[i - 1 - j], paired = known or beta, True
+            scales[i - 1 - j], paired = scale or beta, True
         if any(w for j, w in x.items() if j):
             return None
     return scales if paired else None

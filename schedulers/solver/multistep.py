@@ -122,13 +122,13 @@ class Multistep(Solver):
         grid = self._grid(points)
         build = Builder(self, grid)
         x, singles = build.start, self.singles
-        known: list[tuple[int, Combo]] = []
+        past: list[tuple[int, Combo]] = []
         predicted: Array | None = None
         for i, (p, q) in enumerate(grid.steps):
             x, d = build.advance(x, p, i)
             if predicted is not None:
-                x, d = self._correct(build, x, d, i, known, predicted)
-            known = [(i, self._value(p, x, d)), *known][: self.memory]
+                x, d = self._correct(build, x, d, i, past, predicted)
+            past = [(i, self._value(p, x, d)), *past][: self.memory]
             predicted = None
             if singles and q.sigma > 0 and self._startable(p):
                 singles -= 1
@@ -136,7 +136,7 @@ class Multistep(Solver):
             elif not regular(p, q):
                 x = data_step(build, i, x, [d], [1.0], self._eta(grid, i))
             else:
-                used = known[: self.nodes(self._left(grid, i))[0]]
+                used = past[: self.nodes(self._left(grid, i))[0]]
                 predicted = self._weights(grid, i, [k for k, _ in used])
                 x = self._move(build, i, x, [v for _, v in used], predicted)
         return build.finish(x).on(points.path)
@@ -151,7 +151,7 @@ class Multistep(Solver):
         x: Combo,
         d: Combo,
         i: int,
-        known: list[tuple[int, Combo]],
+        past: list[tuple[int, Combo]],
         predicted: Array,
     ) -> tuple[Combo, Combo]:
         """x at level i with other weights on D in the step that led there; its x and noise stay."""
@@ -159,10 +159,10 @@ class Multistep(Solver):
         count = self.nodes(self._left(grid, i - 1))[1]
         if not count:
             return x, d
-        used = [(i, d), *known][:count]
+        used = [(i, d), *past][:count]
         weights = self._weights(grid, i - 1, [k for k, _ in used])
         change = total(weights, [v for _, v in used])
-        change = change - total(predicted, [v for _, v in known[: len(predicted)]])
+        change = change - total(predicted, [v for _, v in past[: len(predicted)]])
         x = x + grid[i].alpha * change
         return build.advance(x, grid[i], i) if self.pece else (x, d)
 

@@ -43,13 +43,13 @@ class Stage:
     noise: float = 0.0
     commit: bool = True
     evaluate: bool = True
-    told: Point | None = None
+    noise_label: Point | None = None
     mix: Mix | None = None
 
     @property
     def sigma(self) -> float:
-        """The noise level the denoiser is told: that of the state, unless ``told`` says another."""
-        return (self.told or self.at).sigma
+        """The noise level the denoiser is told: that of the state, unless ``noise_label`` says another."""
+        return (self.noise_label or self.at).sigma
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class Plan:
                 replace(
                     stage,
                     at=at,
-                    told=stage.told and path.at(stage.told.kappa),
+                    noise_label=stage.noise_label and path.at(stage.noise_label.kappa),
                     x=tuple(w * c / s for w, s in zip(stage.x, scales, strict=False)),
                     d=tuple(w * c for w in stage.d),
                     noise=stage.noise * c,

@@ -66,7 +66,7 @@ class Run:
 class Ask:
     """A question but for its state y: where it stands in the run, and what is done with the answer.
 
-    ``level``: the state's σ. ``told``: the σ that the denoiser is told, if it is another. ``begins``: a step
+    ``level``: the state's σ. ``noise_label``: the σ that the denoiser is told, if it is another. ``begins``: a step
     begins here, which is reported. ``limit``: D is limited to ±limit (0: not). ``images``: whose D is
     wanted; the rest of y stands there for the host, and the rest of the answer may hold anything. ``look``:
     whether D is finite is known at the program's next :class:`Read`.
@@ -76,7 +76,7 @@ class Ask:
     step: int = 0
     steps: int = 1
     begins: bool = True
-    told: float | None = None
+    noise_label: float | None = None
     limit: float = 0.0
     images: slice | None = None
     look: bool = False
@@ -84,7 +84,7 @@ class Ask:
     @cached_property
     def sigma(self) -> float:
         """The noise level the denoiser is told."""
-        return self.level if self.told is None else self.told
+        return self.level if self.noise_label is None else self.noise_label
 
 
 @dataclass(frozen=True)

@@ -59,11 +59,11 @@ TABLEAUX: dict[str, Tableau] = {
 
 
 def data_step(
-    build: Builder, i: int, x: Combo, known: Sequence[Combo], weights: Iterable[float], eta: float
+    build: Builder, i: int, x: Combo, values: Sequence[Combo], weights: Iterable[float], eta: float
 ) -> Combo:
     """x' = (σ'/σ)e^{−ηh}·x + α'·Σ w·D + σ'√(1 − e^{−2ηh})·z from level i; h may be infinite."""
     kept, size = exponential_row(build.points, i, eta)
-    drift = kept * x + build.points[i + 1].alpha * total(weights, known)
+    drift = kept * x + build.points[i + 1].alpha * total(weights, values)
     return drift + size * build.draw() if size else drift
 
 
@@ -218,12 +218,12 @@ def exponential_stages(
     """The state after a step of :func:`exponential_step` from x with prediction d."""
     path, h = build.points.path, q.lam - p.lam
     table = EXPONENTIAL[name][2](h)
-    known = [d]
+    values = [d]
     for c, weights in zip(table.c[1:], table.a[1:], strict=True):
         at = path.at(p.kappa * math.exp(-c * h))
-        y = at.sigma / p.sigma * x + at.alpha * total(weights, known)
-        known.append(build.evaluate(y, at, step))
-    return q.sigma / p.sigma * x + q.alpha * total(table.b, known)
+        y = at.sigma / p.sigma * x + at.alpha * total(weights, values)
+        values.append(build.evaluate(y, at, step))
+    return q.sigma / p.sigma * x + q.alpha * total(table.b, values)
 
 
 @dataclass(frozen=True)
@@ -361,7 +361,7 @@ def seeds_step(
     """
     path, h = build.points.path, q.lam - p.lam
     x, d = build.advance(x, p, step)
-    known, carried, before = [d], Combo(), 0.0
+    values, carried, before = [d], Combo(), 0.0
 
     def moment(position: float, j: int) -> float:
         return float(moments((1 + eta) * position * h, 2)[j])
@@ -371,7 +371,7 @@ def seeds_step(
         at = q if k == len(c) else path.at(p.kappa * math.exp(-position * h))
         weights = stage_weights(moment, c, k)
         drift = at.sigma / p.sigma * math.exp(-eta * position * h) * x
-        drift = drift + at.alpha * total(weights, known)
+        drift = drift + at.alpha * total(weights, values)
         y, gap = drift, (position - before) * h
         if eta:
             y = y + at.sigma * (
@@ -385,7 +385,7 @@ def seeds_step(
             carried, before = (anchor - drift) / at.sigma, position
         else:
             d = build.evaluate(y, at, step)
-        known.append(d)
+        values.append(d)
     raise AssertionError("a step has at least one stage")
 
 
@@ -395,7 +395,7 @@ def noise_step(
     """DPM-Solver-1, -2 or -3: x_k = (α_k/α)·x − σ_k·Σ f_kj·ε_j with moments of e^{h−u}."""
     path, h = build.points.path, q.lam - p.lam
     x, d = build.advance(x, p, step)
-    known = [(x - p.alpha * d) / p.sigma]
+    values = [(x - p.alpha * d) / p.sigma]
 
     def moment(position: float, j: int) -> float:
         return growth(position * h)[j]
@@ -403,11 +403,11 @@ def noise_step(
     for k in range(1, len(c) + 1):
         at = q if k == len(c) else path.at(p.kappa * math.exp(-c[k] * h))
         weights = stage_weights(moment, c, k)
-        y = at.alpha / p.alpha * x - at.sigma * total(weights, known)
+        y = at.alpha / p.alpha * x - at.sigma * total(weights, values)
         if k == len(c):
             return y
         d = build.evaluate(y, at, step)
-        known.append((y - at.alpha * d) / at.sigma)
+        values.append((y - at.alpha * d) / at.sigma)
     raise AssertionError("a step has at least one stage")
 
 

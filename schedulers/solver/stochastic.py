@@ -56,28 +56,28 @@ class ERSDE(Solver):
         self._check(points)
         build = Builder(self, points)
         x = build.start
-        known: list[tuple[float, Combo]] = []
+        past: list[tuple[float, Combo]] = []
         for i, (p, q) in enumerate(points.steps):
             x, d = build.advance(x, p, i)
             if q.sigma == 0:
                 x = d
                 continue
-            known = [(p.kappa, d), *known][: self.max_order]
-            x = self._step(build, p, q, x, [k for k in known if math.isfinite(k[0])] or known[:1])
+            past = [(p.kappa, d), *past][: self.max_order]
+            x = self._step(build, p, q, x, [k for k in past if math.isfinite(k[0])] or past[:1])
         return build.finish(x)
 
     def _step(
-        self, build: Builder, p: Point, q: Point, x: Combo, known: list[tuple[float, Combo]]
+        self, build: Builder, p: Point, q: Point, x: Combo, past: list[tuple[float, Combo]]
     ) -> Combo:
         """y' = r·y + (1 − r)·D + A₁·D' + A₂·D'' + noise, derivatives in κ by divided differences."""
         kept, integrals = self._coefficients(p, q)
         size = math.sqrt(max(q.sigma**2 - (q.alpha * kept * p.kappa) ** 2, 0)) if p.alpha else 0.0
         if p.alpha == 0:  # r·x/α → κ'·ε for φ = κ, and to 0 for the others
-            y = (q.sigma if self.scale == "ode" else 0.0) * x + q.alpha * known[0][1]
+            y = (q.sigma if self.scale == "ode" else 0.0) * x + q.alpha * past[0][1]
             size = 0.0 if self.scale == "ode" else q.sigma
         else:
-            y = q.alpha * kept / p.alpha * x + q.alpha * (1 - kept) * known[0][1]
-            slopes = divided_differences(known)
+            y = q.alpha * kept / p.alpha * x + q.alpha * (1 - kept) * past[0][1]
+            slopes = divided_differences(past)
             y = y + q.alpha * total(integrals[: len(slopes)], slopes)
         return y + self.noise * size * build.draw() if self.stochastic and size else y
 
@@ -94,11 +94,11 @@ class ERSDE(Solver):
         return math.exp(log_phi(a) - log_phi(b)), (first, second)
 
 
-def divided_differences(known: list[tuple[float, Combo]]) -> list[Combo]:
+def divided_differences(past: list[tuple[float, Combo]]) -> list[Combo]:
     """[D', D''] in κ at the newest node, from up to three values."""
-    if len(known) == 1:
+    if len(past) == 1:
         return []
-    (k0, d0), (k1, d1), *rest = known
+    (k0, d0), (k1, d1), *rest = past
     first = (d0 - d1) / (k0 - k1)
     if not rest:
         return [first]

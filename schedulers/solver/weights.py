@@ -103,30 +103,30 @@ def lagrange(nodes: Sequence[float], at: Array) -> Array:
 
 
 def data_weights(
-    points: Points, i: int, known: Sequence[int], name: str = "lambda", eta: float = 0.0
+    points: Points, i: int, support: Sequence[int], name: str = "lambda", eta: float = 0.0
 ) -> Array:
-    """Weights c_j of D at levels ``known`` (newest first) in x' = … + α'·Σ c_j·D_j for step i → i + 1.
+    """Weights c_j of D at levels ``support`` (newest first) in x' = … + α'·Σ c_j·D_j for step i → i + 1.
 
-    ``known`` may hold i + 1 (a corrector). Nodes at an infinite coordinate get weight 0, the limit.
+    ``support`` may hold i + 1 (a corrector). Nodes at an infinite coordinate get weight 0, the limit.
     """
     p, q = points[i], points[i + 1]
     h = q.lam - p.lam
     if (
         q.sigma == 0
     ):  # every E_k is 1, the polynomial's value at the end; we take the newest D itself
-        return np.array([1.0] + [0.0] * (len(known) - 1))
+        return np.array([1.0] + [0.0] * (len(support) - 1))
     if name not in ("lambda", "index"):
-        return _data_weights_by_quadrature(points, i, known, name, eta)
-    tau = positions(points, i, known, name)
+        return _data_weights_by_quadrature(points, i, support, name, eta)
+    tau = positions(points, i, support, name)
     used = [t for t in tau if math.isfinite(t)]
     solved = iter(interpolation_weights(used, moments((1 + eta) * h, len(used))))
     return np.array([next(solved) if math.isfinite(t) else 0.0 for t in tau])
 
 
-def positions(points: Points, i: int, known: Sequence[int], name: str = "lambda") -> list[float]:
+def positions(points: Points, i: int, support: Sequence[int], name: str = "lambda") -> list[float]:
     """τ_k: where the coordinate of each level lies between i (0) and i + 1 (1); ±∞ if infinitely far back."""
     if name == "index":
-        return [float(k - i) for k in known]
+        return [float(k - i) for k in support]
 
     def at(k: int) -> float:
         return (
@@ -136,23 +136,23 @@ def positions(points: Points, i: int, known: Sequence[int], name: str = "lambda"
         )
 
     start, h = at(i), at(i + 1) - at(i)
-    back = [(at(k) - start) / h if math.isfinite(h) else -math.inf for k in known]
-    return [float(k - i) if k in (i, i + 1) else tau for k, tau in zip(known, back, strict=True)]
+    back = [(at(k) - start) / h if math.isfinite(h) else -math.inf for k in support]
+    return [float(k - i) if k in (i, i + 1) else tau for k, tau in zip(support, back, strict=True)]
 
 
 def _data_weights_by_quadrature(
-    points: Points, i: int, known: Sequence[int], name: str, eta: float
+    points: Points, i: int, support: Sequence[int], name: str, eta: float
 ) -> Array:
     """∫ e^{−(1+η)v} L_j dv with e^{−v} = r = κ'/κ ∈ [e^{−h}, 1], by Gauss–Legendre in r^{1+η}."""
     p, q = points[i], points[i + 1]
     low = 0.0 if p.alpha == 0 else (q.kappa / p.kappa) ** (1 + eta)
     s = low + (NODES + 1) / 2 * (1 - low)
     at = COORDINATES[name](points.path, q.kappa / s ** (1 / (1 + eta)))
-    return quadrature(points, i, known, name, at, (1 - low) / 2)
+    return quadrature(points, i, support, name, at, (1 - low) / 2)
 
 
 def integral_weights(
-    points: Points, i: int, known: Sequence[int], name: str, over: str = "sigma"
+    points: Points, i: int, support: Sequence[int], name: str, over: str = "sigma"
 ) -> Array:
     """∫ L_j du over step i → i + 1 for u = κ ("kappa") or the host's σ ("sigma"), newest node first."""
     kappas = points.kappas
@@ -162,23 +162,23 @@ def integral_weights(
     u = start + (NODES + 1) / 2 * (end - start)
     if name == "index":  # the polynomial in steps, u linear within the step
         return (
-            lagrange([float(k - i) for k in known], (NODES + 1) / 2) @ WEIGHTS * (end - start) / 2
+            lagrange([float(k - i) for k in support], (NODES + 1) / 2) @ WEIGHTS * (end - start) / 2
         )
     inside = u if over == "kappa" or host == VE() else u / (1 - u)
     at = COORDINATES[name](points.path, inside)
-    return quadrature(points, i, known, name, at, (end - start) / 2)
+    return quadrature(points, i, support, name, at, (end - start) / 2)
 
 
 def quadrature(
-    points: Points, i: int, known: Sequence[int], name: str, at: Array, scale: float | Array
+    points: Points, i: int, support: Sequence[int], name: str, at: Array, scale: float | Array
 ) -> Array:
     """Σ weight·scale·L_j(at). Nodes infinitely far back drop out; if the step starts at one, its value is held."""
-    nodes = coordinate(name, points.path, [points.kappas[k] for k in known])
-    held = i in known and math.isinf(nodes[list(known).index(i)])
-    keep = [k == i if held else math.isfinite(c) for k, c in zip(known, nodes, strict=True)]
-    used = [0.0 if held else c for c, wanted in zip(nodes, keep, strict=True) if wanted]
+    nodes = coordinate(name, points.path, [points.kappas[k] for k in support])
+    held = i in support and math.isinf(nodes[list(support).index(i)])
+    keep = [k == i if held else math.isfinite(c) for k, c in zip(support, nodes, strict=True)]
+    used = [0.0 if held else c for c, use in zip(nodes, keep, strict=True) if use]
     integrals = iter(lagrange(used, at) @ (WEIGHTS * scale))
-    return np.array([next(integrals) if wanted else 0.0 for wanted in keep])
+    return np.array([next(integrals) if use else 0.0 for use in keep])
 
 
 def exponential_row(points: Points, i: int, eta: float) -> tuple[float, float]:

@@ -121,11 +121,11 @@ def beta_quantile(p: Array, a: float, b: float) -> Array:
     half = np.array([0.5])
     low, high = mass(half, a, b), mass(half, b, a)
     lower = target * (low + high) < low
-    wanted = np.where(lower, target, 1 - target) * (low + high)
+    aim = np.where(lower, target, 1 - target) * (low + high)
     left, right = np.zeros_like(target), np.full_like(target, 0.5)
     for _ in range(60):
         middle = (left + right) / 2
-        short = np.where(lower, mass(middle, a, b), mass(middle, b, a)) < wanted
+        short = np.where(lower, mass(middle, a, b), mass(middle, b, a)) < aim
         left, right = np.where(short, middle, left), np.where(short, right, middle)
     return np.where(lower, right, 1 - right)
 

@@ -277,7 +277,7 @@ class Kept:
 def probed(guider: Any) -> tuple[Any, Kept]:
     (host,) = (m for key, m in sys.modules.items() if key.endswith(".nodes.host"))
     kept = Kept()
-    return host.probed(guider, kept), kept
+    return host.runs.probed(guider, kept), kept
 
 
 def calls() -> dict[str, Any]:

@@ -140,7 +140,7 @@ def node(name: str, **inputs: Any) -> tuple[Any, ...]:
 def worst(model: Any) -> float:
     """Largest error of D as the host computes it, at noise levels over the MODEL's range."""
     host_module = next(m for k, m in sys.modules.items() if k.endswith(".nodes.host"))
-    schedule, flow = host_module.schedule_of(model), host_module.facts_of(model).flow
+    schedule, flow = host_module.models.schedule_of(model), host_module.models.facts_of(model).flow
     levels = engine("measure").spread(schedule, 7)
 
     def look(x0: Tensor, denoise: Any) -> float:

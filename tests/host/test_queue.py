@@ -13,7 +13,7 @@ from PIL import Image
 
 pytest.importorskip("aiohttp", reason="needs aiohttp (extra 'queue')")
 
-from sampling_kit.headless.queue import Job, Queue, Watcher
+from sampling_kit.headless.queue import Access, Job, Queue, Watcher
 from sampling_kit.headless.registry import registry
 from sampling_kit.headless.settings_flags import with_seed, with_settings
 from sampling_kit.headless.workflow import load
@@ -81,3 +81,64 @@ def test_a_restart_in_the_middle_loses_nothing(launch: Any, tmp_path: Path):
     with Image.open(tmp_path / files[0]) as image:
         assert image.width >= 24
     assert look.steps > 0, "the websocket reported steps"
+
+
+GREY = {
+    "class_type": "EmptyImage",
+    "inputs": {"width": 16, "height": 16, "batch_size": 2, "color": 0x808080},
+}
+
+
+def saved(seed: int) -> dict[str, Any]:
+    save = {
+        "class_type": "SaveImage",
+        "inputs": {"images": ["1", 0], "filename_prefix": f"grey{seed}"},
+    }
+    return {"1": GREY, "2": save}
+
+
+def test_cached_pictures_websocket_pictures_and_a_key(
+    launch: Any, base: Path, comfy: Any, tmp_path: Path
+):
+    """A cached answer whose files are gone is made again; SaveImageWebsocket's frames are kept; the key stays out of the history."""
+    sender = "websocket_image_save.py"
+    (base / "custom_nodes" / sender).write_bytes(
+        (comfy.root / "custom_nodes" / sender).read_bytes()
+    )
+    server = launch()
+
+    def run(job: Job, folder: str) -> Any:
+        client = Queue(
+            f"127.0.0.1:{server.port}", tmp_path / folder, access=Access(api_key="a-key-of-ours")
+        )
+        (done,) = asyncio.run(client.run([job]))
+        assert done.error is None
+        return done
+
+    try:
+        job = Job("x", saved(7))
+        assert len(run(job, "first").files) == 2
+        for file in (base / "output").glob("grey7*"):
+            file.unlink()
+        again = run(job, "second")
+        assert len(again.files) == 2 and all(
+            (tmp_path / "second" / name).is_file() for name in again.files
+        )
+        frames = run(
+            Job(
+                "w",
+                {
+                    "1": GREY,
+                    "2": {"class_type": "SaveImageWebsocket", "inputs": {"images": ["1", 0]}},
+                },
+            ),
+            "third",
+        )
+        assert len(frames.files) == 2
+        with Image.open(tmp_path / "third" / frames.files[0]) as image:
+            assert image.size == (16, 16) and image.getpixel((0, 0)) == (128, 128, 128)
+        history = server.request("/history").decode()
+        assert "grey7" in history and "a-key-of-ours" not in history
+    finally:
+        server.stop()
+        (base / "custom_nodes" / sender).unlink()

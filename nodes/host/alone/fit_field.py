@@ -14,32 +14,8 @@ from ..guidance_wire import placed
 from ..guider_field import Facts, Ready, dealt, in_words, prepared, refuse_memory
 from . import places
 from .guider import Guider
-from .model import noise_scale
 
 T = TypeVar("T")
-Report = Callable[[int, int], None]
-
-
-def nobody(step: int, total: int) -> None:
-    """Whom progress is told until the runner says otherwise."""
-
-
-_report: Report = nobody
-
-
-def set_progress(report: Report) -> None:
-    """Say whom to tell that the executing node has done ``step`` of ``total`` steps."""
-    global _report
-    _report = report
-
-
-def progress(total: int) -> Callable[[int, str], None]:
-    """tell(step, text) for the executing node; the text is for ComfyUI's page."""
-
-    def tell(step: int, text: str = "") -> None:
-        _report(min(step, total), total)
-
-    return tell
 
 
 def latent_shape(guider: Guider, latent: Tensor) -> tuple[int, ...]:
@@ -74,7 +50,7 @@ def schedule_of_guider(guider: Guider) -> NoiseSchedule:
 
 
 def noise_scale_of_guider(guider: Guider) -> float:
-    return noise_scale(guider.model)
+    return 1.0
 
 
 def with_field(

@@ -7,24 +7,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from ....schedulers.denoiser.diffusers import lead
 from ....schedulers.guidance import COND, WEAK, Guidance, GuidanceRun
 from ....schedulers.guidance.networks import BranchNetworks
-from ....schedulers.measure import Evaluate
 from ..conditioning import Conditioning
 from ..guidance_wire import Holder, conclude, one_condition, placed
 from . import places
-from .model import Model, schedule_of
 
 if TYPE_CHECKING:
+    from .models import Model
     from .sampler import Callback, Sampler
-
-T = TypeVar("T")
 
 
 class Guider:
@@ -161,28 +157,6 @@ def picked(given: Any, rows: Tensor) -> Any:
     return given if given is None else given[(rows % len(given)).to(given.device)]
 
 
-def make_guider(
-    model: Any, conds: Mapping[str, Conditioning], guidance: Guidance, *,
-    weak: Any = None, share_pure_noise: bool = False,
-) -> Guider:  # fmt: skip
-    """GUIDER from conditionings by branch; ``weak``: the MODEL of that branch.
-
-    Raises ValueError for a weak model that cannot stand beside the MODEL.
-    """
-    path = schedule_of(model).path.host
-    if weak is not None and schedule_of(weak).path.host != path:
-        raise ValueError(
-            f"weak_model: its noise levels ({type(weak.schedule).__name__}) are not those of the MODEL "
-            f"({type(model.schedule).__name__})"
-        )
-    shapes = {m.inner.shape for m in (model, weak) if m is not None} - {None}
-    if len(shapes) > 1:
-        raise ValueError(
-            f"weak_model: its latents are {weak.inner.shape}, the MODEL's {model.inner.shape}"
-        )
-    return Guider(model, conds, guidance, weak, share_pure_noise)
-
-
 def probed(guider: Any, holder: Holder | None) -> Guider:
     """The same guider without a run, which puts the report of every run into ``holder``."""
     if not isinstance(guider, Guider):
@@ -192,21 +166,3 @@ def probed(guider: Any, holder: Holder | None) -> Guider:
     copied = copy.copy(guider)
     copied.holder, copied.run = holder, None
     return copied
-
-
-def probe(
-    model: Model | Guider, positive: Conditioning | None, latent: dict[str, Any], look: Callable[[Tensor, Evaluate], T]
-) -> T:  # fmt: skip
-    """``look(x0, D)``: x0 the latent, D the MODEL under ``positive``, or a GUIDER's."""
-    if isinstance(model, Guider):
-        guider = probed(model, None)
-    else:
-        guider = make_guider(model, {COND: positive or [[None, {}]]}, Guidance())
-    x0 = guider.model.latent_in(latent["samples"].to(places.device(), torch.float32))
-    with torch.inference_mode():
-        return look(x0, guider.denoiser(len(x0)))
-
-
-def model_of(value: Any) -> Any:
-    """The MODEL of a GUIDER; anything else as it is."""
-    return value.model if isinstance(value, Guider) else value

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,14 +18,6 @@ _device = torch.device("cpu")
 def device() -> torch.device:
     """Where MODELs run, as :func:`set_device` chose."""
     return _device
-
-
-class ComfyExtension:
-    """Base of the pack's extension object; only ComfyUI makes one."""
-
-
-def add_route(path: str, answer: Callable[[bytes], tuple[int, dict[str, Any]]], most: int) -> None:
-    """Only ComfyUI has a web server."""
 
 
 def set_device(name: str) -> str:
@@ -116,3 +107,28 @@ def model_folders(kind: str) -> list[Path]:
         return [folder("models") / kind]
     except LookupError:
         return []
+
+
+Report = Callable[[int, int], None]
+
+
+def nobody(step: int, total: int) -> None:
+    """Whom progress is told until the runner says otherwise."""
+
+
+_report: Report = nobody
+
+
+def set_progress(report: Report) -> None:
+    """Say whom to tell that the executing node has done ``step`` of ``total`` steps."""
+    global _report
+    _report = report
+
+
+def progress(total: int) -> Callable[[int, str], None]:
+    """tell(step, text) for the executing node; the text is for ComfyUI's page."""
+
+    def tell(step: int, text: str = "") -> None:
+        _report(min(step, total), total)
+
+    return tell

@@ -9,16 +9,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 
 import comfy.conds
 import comfy.model_management
 import comfy.samplers
 import comfy.utils
-import folder_paths
 import torch
-from comfy_execution.utils import get_executing_context
 from torch import Tensor
 
 from ....schedulers.fit.fingerprint import contents, fingerprint
@@ -31,27 +28,9 @@ from .conditions import image_rows, readable
 from .guider import Guider
 from .model import facts_of, noise_scale, schedule_of, state_for
 from .native_model import Network
-from .sampler import noted
+from .step_level import noted
 
 T = TypeVar("T")
-
-folder_paths.add_model_folder_path("solvers", str(Path(folder_paths.models_dir) / "solvers"))
-
-
-def progress(total: int) -> Callable[[int, str], None]:
-    """tell(step, text): the executing node's bar, and the text below it."""
-    bar, context = comfy.utils.ProgressBar(total), get_executing_context()
-
-    def tell(step: int, text: str = "") -> None:
-        bar.update_absolute(min(step, total), total)
-        if text and context is not None:
-            from server import PromptServer
-
-            instance = getattr(PromptServer, "instance", None)
-            if instance is not None:
-                instance.send_progress_text(text, context.node_id)
-
-    return tell
 
 
 def latent_shape(guider: Any, latent: Tensor) -> tuple[int, ...]:

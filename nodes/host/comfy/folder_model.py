@@ -47,11 +47,6 @@ LAYERS: dict[type, type] = {
 }
 
 
-def compute_device() -> str:
-    """The kind of device that MODELs run on: "cuda", "cpu", …"""
-    return str(comfy.model_management.get_torch_device().type)
-
-
 # ------------------------------------------------------------------------------------ latents
 
 

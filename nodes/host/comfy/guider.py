@@ -30,9 +30,9 @@ from ....schedulers.path import VE, Flow
 from ..conditioning import Conditioning
 from ..guidance_wire import Holder, conclude, one_condition, placed
 from .conditions import image_rows, readable
+from .missing import needed_by
 from .model import is_flow, names, wants_vp
-from .perturb import perturbed
-from .sampler import level_of
+from .step_level import level_of
 
 ms = comfy.model_sampling
 
@@ -74,6 +74,7 @@ class Guider(comfy.samplers.CFGGuider):
     #: Branch → what the host calls its condition; others keep their name.
     names: ClassVar = {COND: "positive", UNCOND: "negative", NEGATIVE: "negative prompt"}
 
+    original_conds: Any  # CFGGuider's
     guidance = Guidance()
     weak_model: Any = None
     share_pure_noise = False
@@ -103,6 +104,7 @@ class Guider(comfy.samplers.CFGGuider):
 
     # ------------------------------------------------------------------------------- a run
 
+    @needed_by("Guider")
     def sample(
         self, noise: Any, latent_image: Any, sampler: Any, sigmas: Tensor, *args: Any, **kwargs: Any
     ) -> Any:
@@ -117,7 +119,7 @@ class Guider(comfy.samplers.CFGGuider):
         finally:
             self.weak = self.ready = None
             for name in ("inner_model", "loaded_models", "conds"):  # an interrupted run leaves them
-                vars(self).pop(name, None)
+                self.__dict__.pop(name, None)
         conclude(self.run, self.holder)
         return out
 
@@ -182,7 +184,7 @@ class Guider(comfy.samplers.CFGGuider):
             "sigma": timestep, "timestep": timestep, "input": x, "model": self.inner_model,
             "model_options": options,
         }  # fmt: skip
-        own = options.get("sampler_cfg_function")
+        own: Any = options.get("sampler_cfg_function")
         conds = [self.conds.get("positive"), None]
 
         def host_cfg(d: Tensor, uncond: Tensor, weight: float) -> Tensor:
@@ -240,6 +242,8 @@ class Guider(comfy.samplers.CFGGuider):
         plain = [name for name in names if name != WEAK and name not in special]
         found = self.plain(known, options, plain) if plain else {}
         for name in (n for n in names if n in special):
+            from .perturb import perturbed
+
             changed = perturbed(options, special[name])
             conds = [self.condition(COND, y.requires_grad)]
             (found[name],) = comfy.samplers.calc_cond_batch(self.inner_model, conds, y, at, changed)

@@ -10,10 +10,10 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import comfy.model_management
-import comfy.model_sampling
+import comfy.model_sampling as ms
 import comfy.samplers
 import numpy as np
 import torch
@@ -28,9 +28,10 @@ from ....schedulers.noise_schedule import NoiseSchedule
 from ....schedulers.path import VE, VP, Flow
 from ....schedulers.points import finite
 from ....schedulers.prediction import Prediction
-from ..conditioning import Conditioning
 
-ms = comfy.model_sampling
+if TYPE_CHECKING:
+    from ..conditioning import Conditioning
+
 T = TypeVar("T")
 
 EDM_DATA = 0.5  # σ_data where EDM is asked for and the MODEL states none
@@ -51,55 +52,66 @@ class Reading:
         return self.sampling_kit_prediction.read(model_output, model_input, host, sigma)
 
 
+def kinds(*names: str) -> tuple[Any, ...]:
+    """ComfyUI's classes of these names. One that it does not have is left out: no MODEL is of that class."""
+    return tuple(getattr(ms, name) for name in names if hasattr(ms, name))
+
+
+_OUTPUTS: dict[str, Callable[[Any], Prediction]] = {
+    "EPS": lambda m: Prediction("eps"),
+    "V_PREDICTION": lambda m: Prediction("v"),
+    "V_PREDICTION_DDPM": lambda m: Prediction("v"),
+    "EDM": lambda m: Prediction("edm", float(m.sigma_data)),
+    "CONST": lambda m: Prediction("flow"),
+    "COSMOS_RFLOW": lambda m: Prediction("flow"),
+    "X0": lambda m: Prediction("x0"),
+    "IMG_TO_IMG_FLOW": lambda m: Prediction("x0"),
+}
 #: The class whose ``calculate_denoised`` runs → what it takes the output for.
 OUTPUTS: dict[type, Callable[[Any], Prediction]] = {
-    ms.EPS: lambda m: Prediction("eps"),
-    ms.V_PREDICTION: lambda m: Prediction("v"),
-    ms.V_PREDICTION_DDPM: lambda m: Prediction("v"),
-    ms.EDM: lambda m: Prediction("edm", float(m.sigma_data)),
-    ms.CONST: lambda m: Prediction("flow"),
-    ms.COSMOS_RFLOW: lambda m: Prediction("flow"),
-    ms.X0: lambda m: Prediction("x0"),
-    ms.IMG_TO_IMG_FLOW: lambda m: Prediction("x0"),
     Reading: lambda m: m.sampling_kit_prediction,
+    **{kind: read for name, read in _OUTPUTS.items() for kind in kinds(name)},
 }
 #: The other way round, where ComfyUI has a class: (prediction, class of the state) → class.
 CLASSES: dict[tuple[str, type], type] = {
-    ("eps", ms.EPS): ms.EPS,
-    ("v", ms.EPS): ms.V_PREDICTION,
-    ("edm", ms.EPS): ms.EDM,
-    ("x0", ms.EPS): ms.X0,
-    ("flow", ms.CONST): ms.CONST,
-}
+    (prediction, state): output
+    for prediction, state_name, name in (
+        ("eps", "EPS", "EPS"), ("v", "EPS", "V_PREDICTION"), ("edm", "EPS", "EDM"), ("x0", "EPS", "X0"),
+        ("flow", "CONST", "CONST"),
+    )
+    for state in kinds(state_name)
+    for output in kinds(name)
+}  # fmt: skip
 #: Classes that hand the state to the network in a way of their own, kept when only the reading changes.
-OWN_INPUT = (ms.COSMOS_RFLOW, ms.IMG_TO_IMG)
+OWN_INPUT = kinds("COSMOS_RFLOW", "IMG_TO_IMG")
 
 
 def _continuous(m: Any) -> NoiseSchedule:
     """EDM's own network on VE; others scale their input as on VP."""
     ends = float(m.sigma_min), float(m.sigma_max)
-    return schedules.EDM(*ends) if isinstance(m, ms.EDM) else VPRange("log", *ends)
+    return schedules.EDM(*ends) if isinstance(m, kinds("EDM")) else VPRange("log", *ends)
 
 
-#: Schedule classes, derived ones before their bases → noise schedule.
-SCHEDULES: tuple[tuple[type, Callable[[Any], NoiseSchedule]], ...] = (
-    (ms.StableCascadeSampling, lambda m: ShiftedCosineVP(float(m.shift), float(m.cosine_s))),
-    (ms.ModelSamplingDiscreteEDM, _continuous),
-    (ms.ModelSamplingDiscrete, lambda m: schedules.Measured(tuple(m.sigmas.double().tolist()))),
+_SCHEDULES: tuple[tuple[str, Callable[[Any], NoiseSchedule]], ...] = (
+    ("StableCascadeSampling", lambda m: ShiftedCosineVP(float(m.shift), float(m.cosine_s))),
+    ("ModelSamplingDiscreteEDM", _continuous),
+    ("ModelSamplingDiscrete", lambda m: schedules.Measured(tuple(m.sigmas.double().tolist()))),
     (
-        ms.ModelSamplingContinuousV,
+        "ModelSamplingContinuousV",
         lambda m: VPRange("angle", float(m.sigma_min), float(m.sigma_max)),
     ),
     # the state stays variance exploding; only what the network sees is divided by 1 + σ
     (
-        ms.ModelSamplingCosmosRFlow,
+        "ModelSamplingCosmosRFlow",
         lambda m: schedules.EDM(float(m.sigma_min), float(m.sigma_max)),
     ),
-    (ms.ModelSamplingContinuousEDM, _continuous),
+    ("ModelSamplingContinuousEDM", _continuous),
     # ModelSamplingAV too: its sound travels scaled onto the video's schedule
-    (ms.ModelSamplingDiscreteFlow, lambda m: schedules.RectifiedFlowSchedule(float(m.shift))),
-    (ms.ModelSamplingFlux, lambda m: schedules.RectifiedFlowSchedule(math.exp(float(m.shift)))),
+    ("ModelSamplingDiscreteFlow", lambda m: schedules.RectifiedFlowSchedule(float(m.shift))),
+    ("ModelSamplingFlux", lambda m: schedules.RectifiedFlowSchedule(math.exp(float(m.shift)))),
 )
+#: Schedule classes, derived ones before their bases → noise schedule.
+SCHEDULES = tuple((kind, read) for name, read in _SCHEDULES for kind in kinds(name))
 
 
 def schedule_of(model: Any) -> NoiseSchedule:
@@ -131,7 +143,7 @@ def prediction_in(sampling: Any) -> Prediction | None:
 
 def is_flow(sampling: Any) -> bool:
     """Whether the state is (1 − σ)·x0 + σ·noise, as ComfyUI itself asks."""
-    return isinstance(sampling, ms.CONST) and not isinstance(sampling, ms.IMG_TO_IMG_FLOW)
+    return isinstance(sampling, ms.CONST) and not isinstance(sampling, kinds("IMG_TO_IMG_FLOW"))
 
 
 def wants_vp(sampling: Any) -> bool:
@@ -140,7 +152,7 @@ def wants_vp(sampling: Any) -> bool:
     V_PREDICTION_DDPM (CogVideoX) is written for ComfyUI's VOIDSampler, which keeps that state; every
     other sampler keeps x_t/α = x0 + κ·ε, also on that MODEL.
     """
-    return isinstance(sampling, ms.V_PREDICTION_DDPM)
+    return isinstance(sampling, kinds("V_PREDICTION_DDPM"))
 
 
 def state_for(sampling: Any, x: Tensor, sigma: float) -> Tensor:
@@ -153,7 +165,7 @@ def names(sampling: Any) -> str:
     return names_of(_parts(type(sampling)))
 
 
-STATES = (ms.EPS, ms.V_PREDICTION_DDPM, ms.CONST, ms.COSMOS_RFLOW)
+STATES = kinds("EPS", "V_PREDICTION_DDPM", "CONST", "COSMOS_RFLOW")
 
 
 def _parts(kind: type) -> Iterator[type]:
@@ -211,7 +223,7 @@ def relabelled(model: Any, prediction: str | None, schedule: NoiseSchedule | Non
 def _named(kind: str | None, old: Any, flow: bool) -> Prediction:
     """The prediction by name, or the one the MODEL has. Raises ValueError where that cannot be meant."""
     if kind is not None:
-        stated = getattr(old, "sigma_data", EDM_DATA) if isinstance(old, ms.EDM) else EDM_DATA
+        stated = getattr(old, "sigma_data", EDM_DATA) if isinstance(old, kinds("EDM")) else EDM_DATA
         return Prediction(kind, float(stated))
     known = prediction_in(old)
     if known is None:
@@ -269,10 +281,10 @@ def _holders(schedule: NoiseSchedule) -> tuple[Any, ...]:
         angle = schedule.clock == "angle"
         return (ms.ModelSamplingContinuousV if angle else ms.ModelSamplingContinuousEDM,)
     if isinstance(schedule.path, Flow):
-        return ms.ModelSamplingDiscreteFlow, ms.ModelSamplingFlux
+        return ms.ModelSamplingDiscreteFlow, *kinds("ModelSamplingFlux")
     if isinstance(schedule.path, VE):
-        edm, angle_edm = ms.ModelSamplingContinuousEDM, ms.ModelSamplingContinuousV
-        return edm, angle_edm, ms.ModelSamplingCosmosRFlow
+        others = kinds("ModelSamplingContinuousV", "ModelSamplingCosmosRFlow")
+        return ms.ModelSamplingContinuousEDM, *others
     return (ms.ModelSamplingDiscrete,)
 
 
@@ -284,18 +296,18 @@ def _schedule_class(sampling: Any) -> Any:
 def _fill(sampling: Any, schedule: NoiseSchedule) -> None:
     """Write ``schedule`` into a ``model_sampling`` that can hold it."""
     shift = float(getattr(schedule, "shift", 1.0))
-    if isinstance(sampling, ms.ModelSamplingFlux):
+    if isinstance(sampling, kinds("ModelSamplingFlux")):
         sampling.set_parameters(shift=math.log(shift))
-    elif isinstance(sampling, ms.ModelSamplingDiscreteFlow):
+    elif isinstance(sampling, kinds("ModelSamplingDiscreteFlow")):
         own = (
             {"audio_shift": sampling.audio_shift}
-            if isinstance(sampling, ms.ModelSamplingAV)
+            if isinstance(sampling, kinds("ModelSamplingAV"))
             else {}
         )
         sampling.set_parameters(shift=shift, multiplier=sampling.multiplier, **own)
-    elif isinstance(sampling, ms.StableCascadeSampling):
+    elif isinstance(sampling, kinds("StableCascadeSampling")):
         sampling.set_parameters(shift, getattr(schedule, "offset", 0.008))
-    elif isinstance(sampling, ms.ModelSamplingContinuousEDM):
+    elif isinstance(sampling, kinds("ModelSamplingContinuousEDM")):
         sampling.set_parameters(schedule.kappa_min, schedule.kappa_max, sampling.sigma_data)
     else:
         sampling.set_sigmas(levels(schedule))

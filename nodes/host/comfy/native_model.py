@@ -11,7 +11,7 @@ import comfy.latent_formats
 import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
-import comfy.model_sampling
+import comfy.model_sampling as ms
 import comfy.supported_models_base
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,6 @@ from ....schedulers.prediction import Prediction, usual
 from ..conditioning import class_weights
 from .model import sampling_for
 
-ms = comfy.model_sampling
 ModelType = comfy.model_base.ModelType
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any
 
-from aiohttp import web
-from server import PromptServer
+log = logging.getLogger("sampling_kit")
 
 
 def add_route(path: str, answer: Callable[[bytes], tuple[int, dict[str, Any]]], most: int) -> None:
@@ -15,6 +15,12 @@ def add_route(path: str, answer: Callable[[bytes], tuple[int, dict[str, Any]]], 
 
     A body of more than ``most`` bytes is read no further.
     """
+    try:
+        from aiohttp import web
+        from server import PromptServer
+    except ImportError as error:
+        log.warning("the nodes' live pictures are off: %s", error)
+        return
     server = getattr(PromptServer, "instance", None)
     if server is None:  # imported by a tool, not by the server
         return

@@ -14,9 +14,12 @@ from ....schedulers.sample import require_latent, sample
 from ....schedulers.solver import Progress, Run, Solver
 from ....schedulers.solver.run import DrawNoise
 from ....schedulers.split import Part, Stepped
+from .missing import needed_by
 from .model import noise_scale, schedule_of, state_for, wants_vp
+from .step_level import noted
 
 
+@needed_by("SAMPLER")
 def solve(
     model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None,
     callback: Any = None, disable: bool | None = None, *, solver: Solver | Part | Stepped,
@@ -69,18 +72,6 @@ def solve(
 def make_sampler(solver: Solver | Part | Stepped) -> Any:
     """SAMPLER around a solver; masks, previews and noise scaling are KSAMPLER's."""
     return comfy.samplers.KSAMPLER(solve, {"solver": solver})
-
-
-def noted(timestep: Tensor, sigma: float) -> Tensor:
-    """``timestep`` [B] with its level written on it, so that our Guider need not read it from the device."""
-    timestep.sampling_kit_sigma = sigma  # type: ignore[attr-defined]
-    return timestep
-
-
-def level_of(timestep: Tensor) -> float:
-    """σ of a step: as :func:`noted`, else (other samplers) read back."""
-    known: float | None = getattr(timestep, "sampling_kit_sigma", None)
-    return float(timestep.flatten()[0]) if known is None else known
 
 
 def solver_of(sampler: Any) -> Solver | Part | Stepped | None:

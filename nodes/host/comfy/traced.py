@@ -25,8 +25,10 @@ from ....schedulers.solver.run import Denoise
 from ....schedulers.split import Stepped
 from ..trace_watch import StandIn, Watch, label, stochastic, together
 from .guider import Guider
+from .missing import needed_by
 from .model import is_flow, state_for
-from .sampler import level_of, make_sampler, noted, solver_of
+from .sampler import make_sampler, solver_of
+from .step_level import level_of, noted
 
 AFTER_CFG = "sampler_post_cfg_function"
 
@@ -52,6 +54,7 @@ class Traced(comfy.samplers.Sampler):
     def max_denoise(self, model_wrap: Any, sigmas: Tensor) -> bool:
         return bool(self.inner.max_denoise(model_wrap, sigmas))
 
+    @needed_by("Trace")
     def sample(
         self, model_wrap: Any, sigmas: Tensor, extra_args: dict[str, Any], callback: Any, noise: Tensor,
         latent_image: Any = None, denoise_mask: Any = None, disable_pbar: bool = False,

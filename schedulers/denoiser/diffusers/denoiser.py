@@ -35,25 +35,25 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 def choose_dtype(
-    wanted: str, stored: torch.dtype, kind: str, config: Config, device: str = "cpu"
+    choice: str, stored: torch.dtype, kind: str, config: Config, device: str = "cpu"
 ) -> tuple[torch.dtype, str]:
-    """(compute dtype, why) from ``wanted`` (auto, fp32, bf16, fp16), the stored dtype and the class.
+    """(compute dtype, why) from ``choice`` (auto, fp32, bf16, fp16), the stored dtype and the class.
 
     bfloat16 has float32's range, float16 ends at 65504: what was trained in bfloat16 may overflow in
     float16, silently. Raises ValueError for fp16 with such a network.
     """
-    if wanted != "auto" and wanted not in DTYPES:
-        raise ValueError(f"dtype = {wanted!r}: choose one of auto, {', '.join(DTYPES)}")
+    if choice != "auto" and choice not in DTYPES:
+        raise ValueError(f"dtype = {choice!r}: choose one of auto, {', '.join(DTYPES)}")
     trained = family_of(kind).trained(config)
     bf16 = torch.bfloat16 in (stored, trained)
     because = "the weights are stored in bfloat16" if stored == torch.bfloat16 else ""
     because = because or f"{kind} with this config was trained in bfloat16"
-    if wanted == "fp16" and bf16:
+    if choice == "fp16" and bf16:
         raise ValueError(
             f"dtype = 'fp16': {because} and may overflow in float16: choose bf16, fp32 or auto"
         )
-    if wanted != "auto":
-        return DTYPES[wanted], "as asked"
+    if choice != "auto":
+        return DTYPES[choice], "as asked"
     if stored == torch.bfloat16 or (bf16 and stored == torch.float16):
         return torch.bfloat16, because
     if stored == torch.float16 and device == "cpu":
@@ -261,13 +261,13 @@ class DiffusersDenoiser(Denoiser):
         Not checked: see :meth:`require_finite`.
         """
         dtype = self.dtype
-        given = {k: fit(k, v, len(x)).to(x.device) for k, v in self.used(cond).items()}
+        conditions = {k: fit(k, v, len(x)).to(x.device) for k, v in self.used(cond).items()}
         for name in ("text", "pooled", "image", "concat"):
-            if name in given:
-                given[name] = given[name].to(dtype)
+            if name in conditions:
+                conditions[name] = conditions[name].to(dtype)
         inputs = x.to(dtype)
         if self.family.concat_channels(self.config):
-            picture = filled(given["concat"], x.shape[2] if self.dims == 3 else 0)
+            picture = filled(conditions["concat"], x.shape[2] if self.dims == 3 else 0)
             expected = (self.family.concat_channels(self.config), *x.shape[2:])
             if tuple(picture.shape[1:]) != expected:
                 raise ValueError(
@@ -278,7 +278,9 @@ class DiffusersDenoiser(Denoiser):
         t = t.to(x.device, torch.float32)
         pixels = self.latents.spatial if self.latents else self.family.pixels
         height, width = (n * pixels for n in x.shape[-2:])
-        call = Call(inputs, t * self.family.time(self.config), given, self.config, (height, width))
+        call = Call(
+            inputs, t * self.family.time(self.config), conditions, self.config, (height, width)
+        )
         with exact_time(self.network, self.family.exact_time, t):
             out = self.network(**self.family.arguments(call), return_dict=False)[0]
         out = self.family.unpack(out, call)[:, : self.channels]  # a learned variance comes after

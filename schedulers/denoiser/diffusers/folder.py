@@ -161,10 +161,10 @@ def read_folder(
     if not base.is_relative_to(limit):
         raise ValueError(f"{path} leads to {base}, outside {limit}: move or copy it there")
     index = read_json(limit, base / "model_index.json") if _there(base, "model_index.json") else {}
-    found = [n for n in NETWORKS if (base / n).is_dir() and index.get(n) != [None, None]]
+    networks = [n for n in NETWORKS if (base / n).is_dir() and index.get(n) != [None, None]]
     if network is not None:
-        found = [n for n in (network,) if (base / n).is_dir()]
-    if not found and _there(base, "config.json"):
+        networks = [n for n in (network,) if (base / n).is_dir()]
+    if not networks and _there(base, "config.json"):
         part = _component(limit, base, None)
         beside = base.parent if root is None else limit
         scheduler, reach = _scheduler_of_bare(base, limit, beside)
@@ -173,11 +173,13 @@ def read_folder(
             index = read_json(reach, whole / "model_index.json")
         kind = str(index.get("_class_name", ""))
         return Folder(whole, reach, kind, part, scheduler, index, variant)
-    if len(found) != 1:
-        what = "no network" if not found else f"{len(found)} networks ({', '.join(found)})"
-        way = "name one of them" if found else "it needs unet/ or transformer/ with a config.json"
+    if len(networks) != 1:
+        what = "no network" if not networks else f"{len(networks)} networks ({', '.join(networks)})"
+        way = (
+            "name one of them" if networks else "it needs unet/ or transformer/ with a config.json"
+        )
         raise ValueError(f"{path} holds {what}: {way}")
-    part = _component(limit, base / found[0], index.get(found[0]))
+    part = _component(limit, base / networks[0], index.get(networks[0]))
     scheduler = _component(
         limit, base / "scheduler", index.get("scheduler"), "scheduler_config.json"
     )
@@ -280,21 +282,21 @@ def read_weights(
     Without ``variant``, or where it is missing and not ``strict``, the plain file is taken, or the only
     variant there is.
     """
-    found = {}
+    there = {}
     for file in sorted(folder.iterdir()) if folder.is_dir() else ():
         single = re.fullmatch(rf"{stem}(?:\.(\w+))?\.safetensors", file.name)
         shards = re.fullmatch(rf"{stem}\.safetensors\.index(?:\.(\w+))?\.json", file.name)
         older = re.fullmatch(rf"{stem}\.safetensors\.(\w+)\.index\.json", file.name)
         match = single or shards or older
         if match:
-            found[match[1] or ""] = file
-    variant = variant if strict or variant in found else None
-    wanted = variant or ("" if "" in found or len(found) != 1 else next(iter(found)))
-    if wanted not in found:
-        raise ValueError(_nothing_found(folder, stem, variant, sorted(found)))
-    file = found[wanted]
+            there[match[1] or ""] = file
+    variant = variant if strict or variant in there else None
+    picked = variant or ("" if "" in there or len(there) != 1 else next(iter(there)))
+    if picked not in there:
+        raise ValueError(_no_weights(folder, stem, variant, sorted(there)))
+    file = there[picked]
     if file.suffix == ".safetensors":
-        return Weights((inside(root, file),), read_header(root, file), wanted or None)
+        return Weights((inside(root, file),), read_header(root, file), picked or None)
     weight_map = read_json(root, file, INDEX_LIMIT).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ValueError(f"{file} has no weight_map: copy the file again")
@@ -313,7 +315,7 @@ def read_weights(
             raise ValueError(f"{folder / name} lacks {lost[0]!r} that {file.name} says it holds")
         tensors |= header
     files = tuple(inside(root, folder / name) for name in sorted(shards_of))
-    return Weights(files, tensors, wanted or None)
+    return Weights(files, tensors, picked or None)
 
 
 def read_file(file: str | Path, root: str | Path | None = None) -> Weights:
@@ -328,7 +330,7 @@ def read_file(file: str | Path, root: str | Path | None = None) -> Weights:
     return Weights((inside(limit, file),), read_header(limit, file), single=True)
 
 
-def _nothing_found(folder: Path, stem: str, variant: str | None, variants: list[str]) -> str:
+def _no_weights(folder: Path, stem: str, variant: str | None, variants: list[str]) -> str:
     if variants:
         asked = f"variant {variant!r}" if variant else "weights without a variant"
         return f"{folder} has no {asked}: choose one of {', '.join(v or 'none' for v in variants)}"

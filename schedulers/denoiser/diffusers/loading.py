@@ -66,17 +66,17 @@ def build(part: Component, weights: Weights, dtype: torch.dtype) -> nn.Module:
         raise ValueError(
             f"{part.path}/config.json: {part.kind} refuses it ({error}): correct the config"
         ) from error
-    wanted = module.state_dict()
-    names = {key: _present_name(key, wanted) for key in weights.tensors}
+    expected = module.state_dict()
+    names = {key: _present_name(key, expected) for key in weights.tensors}
     shapes = {names[key]: stored.shape for key, stored in weights.tensors.items()}
     tensors = ((names[key], value) for key, value in _read(weights))
-    if weights.single and not wanted.keys() <= shapes.keys():
+    if weights.single and not expected.keys() <= shapes.keys():
         converted = _convert(part, weights)
         shapes = {name: tuple(value.shape) for name, value in converted.items()}
         tensors = ((name, converted[name]) for name in converted)
-    _check(part, shapes, wanted, weights)
+    _check(part, shapes, expected, weights)
     keep = frozenset(getattr(module, "_keep_in_fp32_modules", None) or ())
-    state = {name: _cast(name, value, dtype, keep) for name, value in tensors if name in wanted}
+    state = {name: _cast(name, value, dtype, keep) for name, value in tensors if name in expected}
     module.load_state_dict(state, strict=False, assign=True)
     rest = [n for n, t in (*module.named_parameters(), *module.named_buffers()) if t.is_meta]
     if rest:
@@ -84,8 +84,8 @@ def build(part: Component, weights: Weights, dtype: torch.dtype) -> nn.Module:
     return _uniform(module, dtype, keep).eval().requires_grad_(False)
 
 
-def _present_name(key: str, wanted: dict[str, Tensor]) -> str:
-    if key in wanted:
+def _present_name(key: str, expected: dict[str, Tensor]) -> str:
+    if key in expected:
         return key
     for old, new in RENAMED:
         key = re.sub(old, new, key)
@@ -108,22 +108,25 @@ def _convert(part: Component, weights: Weights) -> dict[str, Tensor]:
 
 
 def _check(
-    part: Component, shapes: dict[str, tuple[int, ...]], wanted: dict[str, Tensor], weights: Weights
+    part: Component,
+    shapes: dict[str, tuple[int, ...]],
+    expected: dict[str, Tensor],
+    weights: Weights,
 ) -> None:
     where = weights.files[0] if weights.single else part.path
     for name, shape in shapes.items():
-        if name in wanted and tuple(wanted[name].shape) != shape:
+        if name in expected and tuple(expected[name].shape) != shape:
             raise ValueError(
-                f"{where}: config.json asks for {name} of shape {tuple(wanted[name].shape)}, the weights hold "
+                f"{where}: config.json asks for {name} of shape {tuple(expected[name].shape)}, the weights hold "
                 f"{shape}: config and weights belong to different models"
             )
-    lost = sorted(wanted.keys() - shapes.keys())
+    lost = sorted(expected.keys() - shapes.keys())
     if lost:
         raise ValueError(
             f"{where}: config.json asks for {lost[0]!r} and {len(lost) - 1} more weights that are not there: "
             "config and weights belong to different models, or the folder is incomplete"
         )
-    unused = sorted(shapes.keys() - wanted.keys())
+    unused = sorted(shapes.keys() - expected.keys())
     if unused and not weights.single:  # a single file may hold the VAE and more
         warnings.warn(
             f"{where}: {len(unused)} weights are not used by {part.kind}, such as {unused[0]!r}: is it the right "

@@ -105,10 +105,10 @@ def _encoder(folder: Folder, suffix: str, dtype: torch.dtype | None) -> Encoder:
             "sentencepiece protobuf"
         ) from error
     folder.files("text_encoder" + suffix)
-    model, found = getattr(transformers, part.kind).from_pretrained(
+    model, loaded = getattr(transformers, part.kind).from_pretrained(
         str(part.path), use_safetensors=True, variant=weights.variant, torch_dtype=dtype, output_loading_info=True, **local
     )  # fmt: skip
-    lost = sorted(found["missing_keys"])
+    lost = sorted(loaded["missing_keys"])
     if lost:
         raise ValueError(
             f"{part.path}: config.json asks for {lost[0]!r} and {len(lost) - 1} more weights that are not there: "

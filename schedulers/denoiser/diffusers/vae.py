@@ -206,14 +206,14 @@ class Vae(nn.Module):
             "tile_sample_stride": pixels - pixels * eighths // 8,
         }  # fmt: skip
         axes = ("", "_size", "_height", "_width")  # the classes' names differ
-        wanted = {name + axis: n for name, n in lengths.items() for axis in axes}
-        own = vars(self.tile().module)
-        before = {name: own[name] for name in wanted.keys() & own.keys()}
-        own.update({name: wanted[name] for name in before})
+        sizes = {name + axis: n for name, n in lengths.items() for axis in axes}
+        attributes = vars(self.tile().module)
+        before = {name: attributes[name] for name in sizes.keys() & attributes.keys()}
+        attributes.update({name: sizes[name] for name in before})
         try:
             yield
         finally:
-            own.update(before)
+            attributes.update(before)
             self.tile(False)
 
     def unscaled(self) -> Vae:
@@ -258,10 +258,10 @@ class Vae(nn.Module):
         finally:
             hook.remove()
 
-    def _finite(self, out: Tensor, given: str) -> Tensor:
+    def _finite(self, out: Tensor, source: str) -> Tensor:
         if bool(torch.isfinite(out).all()):
             return out
-        hint = f"check the {given}"
+        hint = f"check the {source}"
         if self.dtype == torch.float16:
             hint = "float16 ends at 65504 and overflowed: use bfloat16 or float32"
         name = str(self.dtype).removeprefix("torch.")
