@@ -104,7 +104,7 @@ def test_check_reads_the_configs_that_run_reads(tmp_path):
     assert CliRunner().invoke(main, ["check", str(file)]).exit_code == 0
     edit(path / "scheduler/scheduler_config.json", prediction_type="noise")
     done = CliRunner().invoke(main, ["check", str(file)])
-    assert done.exit_code == 1 and "prediction_type = 'noise' is not known" in done.output
+    assert done.exit_code == 2 and "prediction_type = 'noise' is not known" in done.output
 
 
 # ---------------------------------------------------------------------------------------- prompts

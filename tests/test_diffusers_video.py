@@ -114,7 +114,7 @@ def test_cogvideox_1_5_is_its_pipeline_s_video(models):
     ).frames[0]
     ours = run(name, frames)[1]
     assert ours.shape[0] == len(theirs) == frames
-    assert error(ours.movedim(-1, 1), theirs) < 5e-3  # ComfyUI's finite σ for pure noise
+    assert error(ours.movedim(-1, 1), theirs) < 8e-3  # 2 levels of 255: σ is finite on the wire
 
 
 def test_cogvideox_1_5_from_a_picture_is_its_pipeline_s_video(models):
@@ -138,7 +138,7 @@ def test_cogvideox_1_5_from_a_picture_is_its_pipeline_s_video(models):
         [[cond["text"], {}]], [[uncond["text"], {}]], vae, picture
     ).args
     ours = run(name, frames, both[0], both[1])[1]
-    assert error(ours.movedim(-1, 1), theirs) < 5e-3  # ComfyUI's finite σ for pure noise
+    assert error(ours.movedim(-1, 1), theirs) < 8e-3  # 2 levels of 255: σ is finite on the wire
 
 
 def test_a_lead_is_noise_of_its_own_and_none_where_there_is_none():

@@ -27,7 +27,18 @@ from .sampling import (
 from .tensors import FlipSigmas, LatentMultiply, MaskComposite, SolidMask, SplitSigmas
 
 set_folders(lambda kind: getattr(current(), kind))
-set_progress(lambda step, total: current().report(step, total))
+
+
+def tell(step: int, total: int) -> None:
+    """The run that is going on, if one is: a VAE or a fit may be used outside of one."""
+    try:
+        report = current().report
+    except LookupError:
+        return
+    report(step, total)
+
+
+set_progress(tell)
 
 CORE_NODES = (
     RandomNoise, DisableNoise, BasicGuider, CFGGuider, SamplerCustomAdvanced, SamplerCustom,
