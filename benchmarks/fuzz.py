@@ -1,11 +1,12 @@
 """Fuzzing of everything that reads what a stranger wrote.
 
-    python -m benchmarks.fuzz workflow|png|fit|route [--minutes 10] [--keep DIR] [--blind]
+    python -m benchmarks.fuzz workflow|png|fit|route|folder [--minutes 10] [--keep DIR] [--blind]
 
 workflow   a workflow file: read, seeded, checked against every node; nothing is run
 png        a picture: its texts, its workflow, its facts, its pixels
 fit        a fitted solver, a fit that is not finished, AMED's predictor, a stopped run, network weights
 route      a request of the page
+folder     the texts of a model folder, beside weights that stay as they are
 
 An input must give a result, or the one error that its reader promises, within a second and 512 MB. What does
 neither is a finding: it is kept in ``--keep`` (tests/fuzz_seeds/TARGET, where tests/test_fuzz_seeds.py runs it

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from sampling_kit.benchmarks import fuzz_folders
 from sampling_kit.benchmarks.mutate import (
     Change,
     graph_change,
@@ -32,6 +33,7 @@ class Target:
     run: Callable[[bytes], None]
     good: Callable[[], list[bytes]]
     change: Callable[[], Change]
+    tried: int = 300  # changed inputs in the tests
 
 
 @contextmanager
@@ -261,6 +263,10 @@ def requests() -> list[bytes]:
     return made
 
 
+def run_folder(data: bytes) -> None:
+    fuzz_folders.run(data, scratch(), promised)
+
+
 def graphs() -> Change:
     return json_change(words(), graph_change(nodes()))
 
@@ -270,6 +276,7 @@ TARGETS = {
     "png": Target(run_png, pictures, lambda: png_change(graphs())),
     "fit": Target(run_fit, tensor_files, lambda: tensors_change(json_change(()))),
     "route": Target(run_route, requests, graphs),
+    "folder": Target(run_folder, fuzz_folders.texts, fuzz_folders.change, 40),
 }
 
 

@@ -309,6 +309,9 @@ FITS = (
            'max(errors["rmse"] / start["rmse"], errors["median"] / start["median"])', 'errors["rmse"] / start["rmse"]', ("tests/test_selection.py",)),
     Defect("fit: gradient judged by its median alone", "schedulers/fit/run_fit.py",
            'max(errors["rmse"] / start["rmse"], errors["median"] / start["median"])', 'errors["median"] / start["median"]', ("tests/test_selection.py",)),
+    Defect("file: its name is there before its bytes", "schedulers/whole_file.py",
+           "    sync_file(part)\n", "",
+           ("tests/test_whole_file.py::test_the_bytes_are_on_the_disk_before_the_name_and_the_name_before_the_return",), inside="def put("),
     Defect("file: NaN is read", "schedulers/store.py",
            "if wrong := self.format._not_finite(t)", 'if wrong := ""', ("tests/test_store.py::test_numbers_are_finite",)),
     Defect("file: a newer version is read", "schedulers/store.py",
@@ -411,8 +414,32 @@ KEPT = (
            ("tests/test_ray.py::test_a_token_of_our_own_is_new_and_stays_in_the_process",)),
 )
 
+STRANGERS = (
+    Defect("pictures: any reader of Pillow's", "headless/open_picture.py",
+           "Image.open(stream, formats=FORMATS)", "Image.open(stream)",
+           ("tests/test_pictures.py::test_ghostscript_never_starts",)),
+    Defect("paths: a workflow's absolute path is taken", "nodes/host/alone/places.py",
+           "return _typed(name)", "return True",
+           ("tests/test_paths.py::test_a_typed_path_is_taken_and_the_same_text_in_a_workflow_is_not",)),
+    Defect("verify: fits go to the user's models", "headless/reproduce.py",
+           'new_models=here / "models"', "new_models=None",
+           ("tests/test_provenance.py::test_verify_writes_to_a_folder_of_its_own_and_takes_over_no_wild_setting",)),
+    Defect("JSON: values are made before they are counted", "schedulers/strict_json.py",
+           "    count_values(text)\n\n", "\n",
+           ("tests/test_costly_text.py::test_counts_are_of_marks_outside_and_inside_of_texts",)),
+    Defect("model folders: every field reaches the class", "schedulers/denoiser/diffusers/limits.py",
+           "name in (names or declared)", "name",
+           ("tests/test_model_folders.py::test_what_names_code_or_a_hub_reaches_no_library",)),
+    Defect("terminal: control characters pass", "schedulers/printable.py",
+           'return " " if unicodedata.category(char) == "Zs" else STAND_IN', "return char",
+           ("tests/test_terminal.py::test_every_character_that_does_something_is_replaced",)),
+    Defect("route: the sum over nodes is not bounded", "nodes/ui/live_route.py",
+           "self.levels += min(", "self.levels = min(",
+           ("tests/test_preview.py::test_what_many_nodes_make_together_is_bounded",)),
+)
+
 #: All rows.
 DEFECTS: tuple[Defect, ...] = (
     *SPACINGS, *NOISE, *PREDICTIONS, *SOLVERS, *RESUME, *FOLDERS, *GUIDANCE, *FITS, *HOST, *KEPT,
-    *QUEUE,
+    *QUEUE, *STRANGERS,
 )

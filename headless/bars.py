@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from .context import Progress
+from .terminal_text import one_line
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -27,7 +28,7 @@ def bar(title: str = "", total: int | None = None, shown: bool = True, **look: A
 
     columns, lines = shutil.get_terminal_size()  # never 0, as some pseudo-terminals say
     look |= dict(ncols=columns, nrows=lines, disable=not shown)
-    return tqdm(total=total, desc=title or None, **look)
+    return tqdm(total=total, desc=one_line(title) or None, **look)
 
 
 @contextmanager
@@ -60,7 +61,7 @@ def stage_bars() -> Iterator[Callable[[str], Report]]:
         def report(step: int, text: str = "") -> None:
             bars[-1].update(max(step - bars[-1].n, 0))
             if text:
-                bars[-1].set_postfix_str(text)
+                bars[-1].set_postfix_str(one_line(text))
 
         return report
 

@@ -16,7 +16,9 @@ Progress = Callable[[str, int, int], None]
 @dataclass(frozen=True)
 class Context:
     """One run: its folders, device and graph. `node` is the id of the node that is executing, `tally`
-    counts "evaluations" of denoisers and "network_calls", `plans` says what each sampling run did."""
+    counts "evaluations" of denoisers and "network_calls", `plans` says what each sampling run did. `typed` are the
+    texts of --set: absolute paths are taken from them alone. `new_models`: where models are written, in place of
+    `models`."""
 
     output: Path
     input: Path
@@ -29,6 +31,13 @@ class Context:
     models: Path = Path("models")
     tally: Counter[str] = field(default_factory=Counter)
     plans: list[dict[str, Any]] = field(default_factory=list)
+    typed: frozenset[str] = frozenset()
+    new_models: Path | None = None
+
+    @property
+    def models_to_write(self) -> Path:
+        """The folder that new models go to."""
+        return self.new_models or self.models
 
     def report(self, step: int, total: int) -> None:
         """Tell whoever watches that the executing node has done `step` of `total` steps."""

@@ -18,6 +18,7 @@ from itertools import chain, islice
 from typing import Any
 
 from ..nodes.host.alone.io import NodeOutput, bind
+from ..schedulers.printable import one_line
 from .context import Context, current, use
 from .prompt import (
     AUTOGROW,
@@ -72,7 +73,7 @@ class NodeError:
         place = f'node {self.node} "{self.title}" ({self.class_type})'
         if self.input is not None:
             place += f', input "{self.input}"'
-        return _line(f"{place}: {self.message}. {self.hint}")
+        return one_line(f"{place}: {self.message}. {self.hint}")
 
 
 def check(workflow: Workflow, registry: Registry) -> list[NodeError]:
@@ -119,7 +120,8 @@ class _Checker:
         try:
             list(_order(self.prompt, needed))
         except graphlib.CycleError as cycle:
-            path = " -> ".join(f"{key} ({self.prompt[key]['class_type']})" for key in cycle.args[1])
+            names = [f"{key} ({self.prompt[key]['class_type']})" for key in cycle.args[1]]
+            path = " -> ".join(names if len(names) <= 20 else [*names[:19], "…", names[-1]])
             message = f"Dependency cycle detected: {path}"
             wrong = InputError("dependency_cycle", message, "Remove one of these links")
             yield self.error(cycle.args[1][0], wrong)
@@ -319,7 +321,7 @@ def _failure(label: str, key: str, class_type: str, error: Exception) -> str:
     """One message for an exception of a node; plain errors speak for themselves."""
     plain = type(error) in (ValueError, RuntimeError) and str(error)
     reason = str(error) if plain else f"{type(error).__name__}: {error}"
-    return _line(f'node {key} "{label}" ({class_type})') + f" failed: {reason}"
+    return one_line(f'node {key} "{label}" ({class_type})') + f" failed: {reason}"
 
 
 def _needed(prompt: Prompt, registry: Registry) -> set[str]:
@@ -344,8 +346,3 @@ def _order(prompt: Prompt, needed: Collection[str]) -> Iterator[str]:
         key = ready.pop()
         yield key
         sorter.done(key)
-
-
-def _line(text: str) -> str:
-    """`text` without line breaks and control characters, which a workflow could smuggle in."""
-    return "".join(char if char.isprintable() else " " for char in text)

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, ImageSequence
+from PIL import Image, ImageOps
 
 from ..nodes.ui.file_names import find_file
-
-MOST_PIXELS = 2**27  # of an image to load, all frames together: 1.6 GB as floats
+from .open_picture import frames_of, open_picture
 
 
 def load_image(name: str, folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
@@ -21,12 +20,9 @@ def load_image(name: str, folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """
     path = find_file(name, folder)
     try:
-        with Image.open(path) as file:
-            pixels = file.width * file.height * getattr(file, "n_frames", 1)
-            if pixels > MOST_PIXELS:  # a few hundred bytes can ask for this
-                raise ValueError(f"{pixels} pixels in all frames are more than {MOST_PIXELS}")
-            frames = [_from_frame(frame) for frame in ImageSequence.Iterator(file)]
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        with open_picture(path) as file:
+            frames = [_from_frame(frame) for frame in frames_of(file)]
+    except (OSError, ValueError) as error:
         raise ValueError(f"cannot read the image {name!r}: {error}") from error
     same = [(image, alpha) for image, alpha in frames if image.shape == frames[0][0].shape]
     image = torch.stack([image for image, _ in same])

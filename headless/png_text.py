@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from .picture_parts import MOST_PARTS
+
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 TEXT_LIMIT = 32 * 2**20  # bytes of text in one file, before and after decompression
 KEYWORD_LIMIT = 79  # bytes, as PNG has it
@@ -48,7 +50,7 @@ def _text_chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
     size = os.fstat(file.fileno()).st_size
     if file.read(len(SIGNATURE)) != SIGNATURE:
         raise PngError("not a PNG file")
-    while True:
+    for _ in range(MOST_PARTS):
         head = file.read(8)
         length, kind = int.from_bytes(head[:4], "big"), head[4:]
         if len(head) < 8 or file.tell() + length + 4 > size:
@@ -66,6 +68,7 @@ def _text_chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
         if zlib.crc32(kind + data) != int.from_bytes(file.read(4), "big"):
             raise PngError(f"a {kind.decode()} chunk of the PNG file is damaged")
         yield kind, data
+    raise PngError(f"the PNG file has more than {MOST_PARTS} chunks")
 
 
 def _decode(kind: bytes, data: bytes, limit: int) -> tuple[str, bytes]:

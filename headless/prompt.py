@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import math
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,9 @@ DYNAMIC = "COMFY_DYNAMICCOMBO_V3"
 AUTOGROW = "COMFY_AUTOGROW_V3"
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", DYNAMIC, "*")
 CONVERTERS = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
+CUT = reprlib.Repr()
+CUT.maxlist = CUT.maxdict = CUT.maxtuple = 8
+CUT.maxlong = CUT.maxother = CUT.maxstring = 60
 SEEDS = "seed", "noise_seed"  # names of inputs
 
 
@@ -197,6 +201,10 @@ def listed(names: Iterable[Any]) -> str:
 
 
 def short(value: Any) -> str:
-    """The value's repr, cut to fit in a message."""
-    text = repr(value)
+    """The value's repr, cut to fit in a message; of a large value only the beginning is looked at."""
+    text = (
+        repr(value[:60] + "…" if len(value) > 60 else value)
+        if isinstance(value, str)
+        else CUT.repr(value)
+    )
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -81,9 +81,13 @@ def seeds(prompt: Prompt) -> Iterator[tuple[str, int]]:
                 yield f"{node}.{name}", value
 
 
+COLUMNS = {"path α": "alpha", "path σ": "sigma"}
+
+
 def plan_digest(rows: Sequence[Mapping[str, Any]]) -> str:
-    """SHA-256 of a plan's table: the same numbers, the same digest."""
-    return hashlib.sha256(json.dumps(list(rows)).encode()).hexdigest()
+    """SHA-256 of a plan's table: the same numbers, the same digest. Columns have the names of pictures saved before."""
+    named = ({COLUMNS.get(k, k): v for k, v in row.items() if k != "σ"} for row in rows)
+    return hashlib.sha256(json.dumps(list(named)).encode()).hexdigest()
 
 
 def pixel_digest(pixels: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -10,14 +11,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from ..schedulers.whole_file import passing
 from .context import Context
 from .graph import execute
+from .open_picture import PictureError, open_picture
 from .png_text import is_png, read_text_chunks
 from .prompt import Registry
 from .provenance import facts, pixel_digest, read_facts
+from .terminal_text import one_line
 from .workflow import WorkflowError, load
 
 
@@ -31,7 +33,8 @@ class Verdict:
     def __str__(self) -> str:
         head = "reproduces bit for bit" if self.same else "does NOT reproduce"
         lines = [
-            f"  {name}: {then} then, {now} now" for name, (then, now) in self.differences.items()
+            one_line(f"  {name}: {then} then, {now} now")
+            for name, (then, now) in self.differences.items()
         ]
         if self.same and lines:
             head += ", although these differ"
@@ -41,7 +44,8 @@ class Verdict:
 def verify(png: Path, nodes: Registry, context: Context, check: Callable[[Any], None]) -> Verdict:
     """Run the workflow in ``png`` again, as far as possible as it was run, and compare.
 
-    Raises WorkflowError if the file holds no workflow, or its workflow saves no picture.
+    The run writes to a folder of its own only, models too. It takes over the number of threads, as far as this machine
+    has them, and no other setting. Raises WorkflowError if the file holds no workflow, or its workflow saves no picture.
     """
     workflow = load(png)
     if not is_png(png):
@@ -49,18 +53,22 @@ def verify(png: Path, nodes: Registry, context: Context, check: Callable[[Any], 
             f"{png} is not a PNG: verify needs a picture that was saved with its workflow"
         )
     then = read_facts(read_text_chunks(png))
-    with Image.open(png) as file:
-        pixels = np.asarray(file)
+    try:
+        with open_picture(png) as file:
+            pixels = np.asarray(file)
+    except PictureError as error:
+        raise WorkflowError(f"{png}: {error}") from None
     check(workflow)
     threads = torch.get_num_threads()
     try:
-        if isinstance(then.get("threads"), int) and 1 <= then["threads"] <= 1024:
+        if type(then.get("threads")) is int and 1 <= then["threads"] <= (os.cpu_count() or 1):
             torch.set_num_threads(then["threads"])
         with tempfile.TemporaryDirectory(prefix="sampling-kit-") as scratch, passing():
             here = Path(scratch)
-            context = replace(
-                context, output=here / "output", temp=here / "temp", prompt=workflow.prompt
+            places: dict[str, Any] = dict(
+                output=here / "output", temp=here / "temp", new_models=here / "models"
             )
+            context = replace(context, **places, prompt=workflow.prompt)
             shown = execute(workflow, nodes, context)
             made = dict(_pictures(shown, here))
             now = facts(context)
@@ -91,7 +99,7 @@ def _pictures(shown: Mapping[str, Any], folder: Path) -> Iterator[tuple[tuple[st
         for i, entry in enumerate(ui.get("images") or ()):
             path = folder / entry["type"] / entry["subfolder"] / entry["filename"]
             if path.suffix == ".png":
-                with Image.open(path) as file:
+                with open_picture(path) as file:
                     yield (node, i), np.asarray(file)
 
 

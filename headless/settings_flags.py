@@ -20,7 +20,8 @@ Values = list[tuple[str, str, Any]]  # node id, input, value
 def with_settings(workflow: Workflow, nodes: Registry, settings: Sequence[str]) -> Workflow:
     """The workflow with every --set applied; raises WorkflowError for one that names nothing."""
     values = [_parse_setting(text, workflow.prompt, nodes) for text in settings]
-    changed = _with_values(workflow, values)
+    typed = workflow.typed | {value for _, _, value in values if isinstance(value, str)}
+    changed = replace(_with_values(workflow, values), typed=typed)
     for node, name, _ in values:
         node_class = nodes.get(changed.prompt[node]["class_type"])
         if node_class is None:

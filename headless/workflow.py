@@ -13,6 +13,7 @@ from .png_text import PngError, is_png, read_text_chunks
 
 Prompt = dict[str, dict[str, Any]]
 JSON_LIMIT = 32 * 2**20  # bytes
+MOST_NODES = 5000
 NODE_KEYS = ("class_type", "inputs", "_meta")
 
 
@@ -29,12 +30,13 @@ class Workflow:
     """An API graph {node id: {"class_type", "inputs", "_meta"?}} and where it was read from.
 
     An input is a value or a link [node id, output index]. `ui` is the editor's graph, if it was
-    there too; it is passed through to saved images.
+    there too; it is passed through to saved images. `typed` are the texts that a person set by --set.
     """
 
     source: Path
     prompt: Prompt
     ui: dict[str, Any] | None = None
+    typed: frozenset[str] = frozenset()
 
 
 Convert = Callable[[dict[str, Any]], Prompt]
@@ -109,6 +111,8 @@ def _prompt(data: Any) -> Prompt:
             "this is the editor's format, which only the web page understands; use its API twin "
             "(example_workflows/api) or, in ComfyUI, Workflow > Export (API)"
         )
+    if len(data) > MOST_NODES:
+        raise WorkflowError(f"it has {len(data)} nodes, the limit is {MOST_NODES}")
     for key, node in data.items():
         _check_node(key, node)
     return {key: {k: node[k] for k in NODE_KEYS if k in node} for key, node in data.items()}

@@ -48,8 +48,7 @@ class Points:
 
     def sigmas(self) -> list[float]:
         """ComfyUI's SIGMAS; pure noise on VP (κ = ∞) becomes a finite value, see :func:`finite`."""
-        host = self.path.host
-        return [host.at(k).sigma for k in (finite(self.kappas) if host == VE() else self.kappas)]
+        return host_sigmas(self.path, self.kappas)
 
     def on(self, path: Path) -> Points:
         """The same noise levels in another path's coordinates."""
@@ -98,3 +97,9 @@ def _kappa(host: Path, sigma: float) -> float:
     if isinstance(host, Flow) and sigma > 1 + 1e-6:
         raise ValueError(f"SIGMAS holds {sigma}: on a flow model noise levels end at 1")
     return host.on(sigma).kappa
+
+
+def host_sigmas(path: Path, kappas: Sequence[float]) -> list[float]:
+    """The σ that ComfyUI's SIGMAS carry for levels of a schedule on ``path``; ∞ becomes finite, see :func:`finite`."""
+    host = path.host
+    return [host.at(k).sigma for k in (finite(kappas) if host == VE() else kappas)]

@@ -23,6 +23,7 @@ from .whole_file import whole
 
 #: Bytes of a file that is read into memory, and of its header.
 LARGEST, LARGEST_TEXT = 2**32, 2**24
+LARGEST_TABLES = 2**26  # of a file that holds tables of numbers, no pictures and no networks
 #: Tensors in a file, and what each puts into the header: two strings and three keys.
 MOST_TENSORS, STRINGS = 50_000, 5
 #: Types of tensors: what NumPy and every device know.
@@ -153,7 +154,8 @@ def check_size(file: Path, largest: int = LARGEST) -> None:
         raise FileNotFoundError("there is no such file")
     size = file.stat().st_size
     if size > largest:
-        raise ValueError(f"it is larger than {largest >> 30} GB")
+        limit = f"{largest >> 30} GB" if largest >> 30 else f"{largest >> 20} MB"
+        raise ValueError(f"it is larger than {limit}")
     with file.open("rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
         if length > size - 8:

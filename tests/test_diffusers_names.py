@@ -12,6 +12,7 @@ from test_diffusers_prompts import bare, same
 
 from sampling_kit.headless.cli import main
 from sampling_kit.nodes.denoiser import folders as node_folders
+from sampling_kit.nodes.host.alone import places
 from sampling_kit.nodes.host.diffusers_conditioning import from_conditioning
 from sampling_kit.schedulers.denoiser import diffusers as kit
 from sampling_kit.schedulers.denoiser.diffusers.families import FAMILIES
@@ -70,7 +71,7 @@ def test_older_names_of_shards_and_their_index(tmp_path, ours, index, shard):
     assert torch.equal(network(x, 0.5), ours("ddpm")(x, 0.5))
 
 
-def test_a_hub_s_snapshot_opens_by_its_path(tmp_path, ours):
+def test_a_hub_s_snapshot_opens_by_its_path(tmp_path, ours, monkeypatch):
     """Its files are links into blobs/, which lies beside snapshots/."""
     repository = tmp_path / "models--owner--name"
     snapshot, blobs = repository / "snapshots/abc", repository / "blobs"
@@ -81,6 +82,7 @@ def test_a_hub_s_snapshot_opens_by_its_path(tmp_path, ours):
         file.symlink_to(blobs / str(i))
     x = latent("ddpm")
     assert torch.equal(kit.load(kit.read_folder(snapshot))(x, 0.5), ours("ddpm")(x, 0.5))
+    monkeypatch.setattr(places, "_typed", lambda name: True)
     assert node_folders.resolve(str(snapshot))[1] == repository.resolve()
     shutil.move(blobs, tmp_path / "blobs")
     with pytest.raises(ValueError, match=r"is missing|outside"):
@@ -94,17 +96,16 @@ def test_a_hub_s_snapshot_opens_by_its_path(tmp_path, ours):
 def test_check_reads_the_configs_that_run_reads(tmp_path):
     import json
 
-    path = save("ddpm", tmp_path / "ddpm")
-    graph = {
-        "1": {"class_type": "SamplingKitLoadDiffusersDenoiser", "inputs": {"folder": str(path)}}
-    }
-    graph["2"] = {"class_type": "PreviewAny", "inputs": {"source": ["1", 2]}}
+    path = save("ddpm", tmp_path / "models/diffusers/ddpm")
+    loader = {"class_type": "SamplingKitLoadDiffusersDenoiser", "inputs": {"folder": "ddpm"}}
+    shown = {"class_type": "PreviewAny", "inputs": {"source": ["1", 2]}}
     file = tmp_path / "graph.json"
-    file.write_text(json.dumps(graph))
-    assert CliRunner().invoke(main, ["check", str(file)]).exit_code == 0
+    file.write_text(json.dumps({"1": loader, "2": shown}))
+    command = ["check", str(file), "--models", str(tmp_path / "models")]
+    assert CliRunner().invoke(main, command).exit_code == 0
     edit(path / "scheduler/scheduler_config.json", prediction_type="noise")
-    done = CliRunner().invoke(main, ["check", str(file)])
-    assert done.exit_code == 2 and "prediction_type = 'noise' is not known" in done.output
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code and "prediction_type = 'noise' is not known" in done.output
 
 
 # ---------------------------------------------------------------------------------------- prompts

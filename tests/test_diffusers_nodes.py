@@ -339,7 +339,21 @@ def test_folders_outside_are_refused(folder, models, tmp_path):
     for name in ("", "\0", "nothing"):
         with pytest.raises(ValueError, match="folder ="):
             load(name)
-    assert load(str(outside))[1].path.name == "VP"  # an absolute path: here only
+    with pytest.raises(ValueError, match=r"--set NODE\.folder=PATH"):  # a workflow may not say it
+        load(str(outside))
+    typed = Context(
+        models,
+        models,
+        models,
+        "cpu",
+        None,
+        {},
+        None,
+        models=models,
+        typed=frozenset([str(outside)]),
+    )
+    with use(typed):  # but a person may
+        assert load(str(outside))[1].path.name == "VP"
 
 
 def test_one_of_two_networks(folder, models):

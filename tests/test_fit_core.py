@@ -81,7 +81,7 @@ def two_m(n=5):
 # ---- tables
 
 
-@each(solver=STILL, path=[VP(), VE(), Flow()])
+@each(by=type, solver=STILL, path=[VP(), VE(), Flow()])
 def test_every_deterministic_plan_is_a_table(solver, path):
     points, x = levels(path), normal(2, 3, 2, 2) * path.at(20.0).sigma
     plan, d = solver.plan(points), oracle(path, (3, 2, 2))

@@ -237,9 +237,7 @@ def near(problem, table, rows):
     """The share of runs that end within 10 % of the exact end."""
     exact = problem.end[rows]
     return float(
-        (problem.errors(table, rows) < 0.1 * exact.square().mean_table(1).sqrt())
-        .double()
-        .mean_table()
+        (problem.errors(table, rows) < 0.1 * exact.square().mean(1).sqrt()).double().mean()
     )
 
 

@@ -11,7 +11,6 @@ from sampling_kit.benchmarks.fuzz import SEEDS, TARGETS, Target, examine, seeds_
 from sampling_kit.benchmarks.mutate import flipped
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of NumPy and Pillow about what they are given
-RUNS = 300  # per target
 
 
 @pytest.fixture(scope="module", params=TARGETS)
@@ -36,7 +35,7 @@ def test_good_inputs_and_old_findings(name):
 def test_changed_inputs(name):
     target, chance = TARGETS[name], Random(0)
     inputs, change = [*target.good(), *seeds_of(name).values()], target.change()
-    for _ in range(RUNS):
+    for _ in range(target.tried):
         data = chance.choice((flipped, change))(chance.choice(inputs), chance)
         assert not fails(target, data), data[:1000]
 

@@ -135,7 +135,7 @@ def test_validate_inputs_sees_none_for_a_link():
 def test_default_title_and_control_characters():
     work = bad("Steps", steps=0)
     work.prompt["5"]["_meta"] = {"title": "a\x1b[31m\nb"}
-    assert '"a [31m b"' in str(graph.check(work, REGISTRY)[0])
+    assert '"a\ufffd[31m b"' in str(graph.check(work, REGISTRY)[0])
     for meta in ({}, {"title": 5}, None, "x"):
         work.prompt["5"]["_meta"] = meta
         assert graph.check(work, REGISTRY)[0].title == "The Steps"

@@ -1,5 +1,6 @@
 """The page's JavaScript: its unit tests and its linter, where Node.js and eslint are installed."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -28,3 +29,11 @@ def test_eslint_finds_nothing() -> None:
     if not (eslint := ROOT / "node_modules" / "eslint" / "bin" / "eslint.js").exists():
         missing("eslint", "no eslint: npm install")
     ran(node(), str(eslint), ".")
+
+
+def test_texts_reach_the_page_as_texts() -> None:
+    """No way of making elements from text: a title or a name in a workflow stays a text."""
+    ways = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|createContextualFragment|DOMParser|srcdoc|\beval\(|new Function|javascript:|setHTML"
+    for file in sorted((ROOT / "web" / "js").glob("*.js")):
+        found = re.search(ways, file.read_text(encoding="utf-8"))
+        assert found is None, f"{file.name}: {found and found[0]}"

@@ -110,7 +110,7 @@ def test_runs_are_overlaid_with_their_own_schedule_and_name():
 def test_a_plan_has_a_row_per_stage_and_null_where_nothing_is_used():
     plan = shown(graph(), "6")["plan"]
     assert (plan["nfe"], plan["order"], plan["steps"], plan["stages"]) == (5, 1, 5, 6)
-    assert plan["columns"][:4] == ["stage", "step", "alpha", "sigma"]
+    assert plan["columns"][:5] == ["stage", "step", "σ", "path α", "path σ"]
     assert plan["rows"][0][plan["columns"].index("D[0]")] is None
 
 
@@ -372,3 +372,48 @@ def test_drawn_levels_fall_from_the_height_of_the_first_point(name, scale):
 def test_a_text_that_is_no_curve_is_refused(text):
     with pytest.raises(ValueError, match=r"Drawn\.curve"):
         Drawn(text)
+
+
+# --------------------------------------------------------------------------------------- the sum
+
+
+def many(count, **steps):
+    """A Plot Schedule over ``count`` Steps."""
+    made = graph(**steps)
+    nodes = {f"s{i}": made["2"] | {"inputs": made["2"]["inputs"] | steps} for i in range(count)}
+    links = {f"sigmas.sigmas{i}": [f"s{i}", 0] for i in range(count)}
+    plot_ = {"class_type": "SamplingKitPlotSchedule", "inputs": {**links, "y": "sigma"}}
+    return {"1": made["1"], **nodes, "3": plot_}
+
+
+def test_what_many_nodes_make_together_is_bounded():
+    """Each of them within its bounds; the sum is not."""
+    body = json.dumps({"node": "3", "graph": many(8, steps=2000)}).encode()
+    start = time.thread_time()
+    status, told = answer(body)
+    assert status == 400 and "levels in all" in told["error"]
+    assert time.thread_time() - start < 1
+    assert answer(json.dumps({"node": "3", "graph": many(4, steps=1000)}).encode())[0] == 200
+
+
+def test_no_further_node_is_begun_after_a_second(monkeypatch):
+    monkeypatch.setattr("sampling_kit.nodes.ui.live_route.MOST_SECONDS", -1.0)
+    status, told = answer(json.dumps({"node": "2", "graph": graph()}).encode())
+    assert status == 400 and "takes more than" in told["error"]
+
+
+@pytest.mark.parametrize("name", sorted(VALUES))
+def test_a_request_of_the_largest_kind_ends_soon(name):
+    """Every node at the most of all its numbers, behind as many others as the bounds let through."""
+    most = {}
+    for item in VALUES[name][0].define_schema().inputs:
+        facts = item.as_dict()
+        if item.io_type in ("INT", "FLOAT") and facts.get("max") is not None:
+            most[item.id] = min(facts["max"], MOST_LEVELS)
+    made = graph(steps=MOST_LEVELS)
+    made["x"] = {"class_type": name, "inputs": most | {"noise_schedule": ["1", 0]}}
+    made["6"]["inputs"] = {"sampler": ["x", 0], "sigmas": ["2", 0], "noise_schedule": ["1", 0]}
+    for node in ("x", "6"):
+        start = time.thread_time()
+        status, _ = answer(json.dumps({"node": node, "graph": made}).encode())
+        assert status in (200, 400) and time.thread_time() - start < 3

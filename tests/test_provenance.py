@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image, PngImagePlugin
 from test_sweep import workflow
@@ -14,6 +17,10 @@ from test_sweep import workflow
 from sampling_kit.headless import provenance
 from sampling_kit.headless.cli import main
 from sampling_kit.headless.png_text import read_text_chunks
+from sampling_kit.headless.save import save_images
+from sampling_kit.schedulers.noise_schedule import LinearVP, RectifiedFlowSchedule
+from sampling_kit.schedulers.solver import DDIM
+from sampling_kit.schedulers.spacing import Trailing, space
 
 
 def sampling_kit(*arguments: object) -> tuple[int, str]:
@@ -113,3 +120,57 @@ def test_deterministic_runs_are_said_to_be(tmp_path):
         torch.set_num_threads(threads)
     facts = json.loads(read_text_chunks(tmp_path / "sweep" / "a_00001_.png")["sampling_kit"])
     assert facts["deterministic"] is True and facts["threads"] == 1
+
+
+STRANGE = {
+    "1": {"class_type": "SamplingKitLoadFittedSolver", "inputs": {"file": "network-cond-forward.safetensors", "nfe": 6}},
+    "2": {"class_type": "SamplingKitSaveFittedSolver", "inputs": {"fit": ["1", 0], "name": "mine"}},
+    "3": {"class_type": "SamplingKitEmptyPixelLatent", "inputs": {"width": 8, "height": 8, "batch_size": 1}},
+    "4": {"class_type": "SamplingKitLatentToImage", "inputs": {"latent": ["3", 0]}},
+    "5": {"class_type": "SaveImage", "inputs": {"images": ["4", 0], "filename_prefix": "a"}},
+}  # fmt: skip
+
+
+def test_verify_writes_to_a_folder_of_its_own_and_takes_over_no_wild_setting(tmp_path, monkeypatch):
+    """A stranger's picture whose graph saves a fit under a name that is there, and claims 1000 threads."""
+    monkeypatch.chdir(tmp_path)
+    fit = tmp_path / "models" / "solvers" / "mine.safetensors"
+    fit.parent.mkdir(parents=True)
+    fit.write_bytes(b"mine")
+    facts = {"threads": 1000, "node": "5", "image": 0}
+    (saved,) = save_images(torch.full((1, 8, 8, 3), 0.5), "a", tmp_path, {"prompt": STRANGE, "sampling_kit": facts})  # fmt: skip
+    asked = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    ended = CliRunner().invoke(main, ["verify", saved["filename"]])
+    assert ended.exit_code == 0, ended.output
+    assert fit.read_bytes() == b"mine" and max(asked) <= os.cpu_count()
+    there = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")}
+    assert there == {"models", "models/solvers", "models/solvers/mine.safetensors", "a_00001_.png"}
+    other = CliRunner().invoke(main, ["verify", saved["filename"], "--set", "3.width=16"])
+    assert other.exit_code == 2 and "--set may only repeat" in other.stderr
+
+
+def test_a_plan_s_digest_is_that_of_pictures_saved_before_its_columns_were_renamed():
+    plan = DDIM().plan(space(LinearVP(), 3, Trailing()))
+    old = [
+        {"stage": row["stage"], "step": row["step"], "alpha": row["path α"], "sigma": row["path σ"]}
+        | {
+            name: row[name]
+            for name in row
+            if name not in ("stage", "step", "σ", "path α", "path σ")
+        }
+        for row in plan.rows()
+    ]
+    assert (
+        provenance.plan_digest(list(plan.rows()))
+        == hashlib.sha256(json.dumps(old).encode()).hexdigest()
+    )
+
+
+def test_sigma_in_a_plan_is_the_value_of_sigmas():
+    for points in (
+        space(LinearVP(zero_snr=True), 4, Trailing()),
+        space(RectifiedFlowSchedule(), 4, Trailing()),
+    ):
+        shown = [row["σ"] for row in DDIM().plan(points).rows()]
+        assert shown == points.sigmas()

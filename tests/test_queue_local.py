@@ -68,3 +68,10 @@ def test_a_link_in_the_output_folder_is_not_followed_out(tmp_path):
     done, _ = run(inside, lambda r: None)
     assert all("leads out" in d.error for d in done)
     assert list(outside.iterdir()) == []
+
+
+def test_an_output_folder_that_cannot_be_is_told_as_such(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file" / "out", tmp_path / ("x" * 300)):
+        with pytest.raises(LocalFailure, match="cannot be written"):
+            run(folder, lambda r: None)

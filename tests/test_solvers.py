@@ -146,7 +146,7 @@ def test_low_step_error(solver, limit):
     assert error(solver, geometric(VE(), 80.0, 0.05, 80)) < limit
 
 
-@each(solver=STILL, path=PATHS)
+@each(by=type, solver=STILL, path=PATHS)
 def test_constant_prediction_is_solved_exactly_in_any_number_of_steps(solver, path):
     """x = α·x0 + σ·ε with fixed x0 and ε is the trajectory; every plan must stay on it."""
     x0, eps = MEAN, torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
@@ -355,7 +355,7 @@ def test_path_invariance(solver):
         assert torch.allclose(ends[0], other, rtol=limit, atol=limit / 10)
 
 
-@each(solver=PLANNED, path=PATHS)
+@each(by=type, solver=PLANNED, path=PATHS)
 def test_a_plan_means_the_same_in_other_coordinates(solver, path):
     points = geometric(path, 60.0, 0.05, 6)
     plan = solver.plan(points)

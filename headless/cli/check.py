@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ..terminal_text import say
 from ..workflow import load
 from .errors import errors_reported
 from .options import debug_option, input_option, models_option, workflow_argument
@@ -25,4 +26,4 @@ def check_workflow(workflow: Path, input_dir: Path, models_dir: Path, debug: boo
         loaded = load(workflow)
         context = context_of(loaded, Path("output"), input_dir, models_dir, "cpu")
         refuse_mistakes(loaded, registry(), context)
-        click.echo(f"{workflow}: fine, {len(loaded.prompt)} nodes")
+        say(f"{workflow}: fine, {len(loaded.prompt)} nodes")

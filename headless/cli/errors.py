@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Any
 
 import click
 
+from ..terminal_text import foreign_text_made_plain, print_traceback, say, say_error
 from ..workflow import NodeFailure, WorkflowError
 
 
@@ -38,20 +40,22 @@ def termination_raised() -> Iterator[None]:
 def errors_reported(debug: bool) -> Iterator[None]:
     """Turn an exception into one message on stderr and an exit code: 2 invalid, 1 failed, 130, 143."""
     try:
-        with termination_raised():
+        with termination_raised(), foreign_text_made_plain():
             yield
     except (click.exceptions.Exit, BrokenPipeError):  # click ends quietly when nobody reads
         raise
     except KeyboardInterrupt:
-        click.echo("Interrupted", err=True)
+        say("Interrupted", err=True)
         raise SystemExit(130) from None
     except Terminated:
-        click.echo("Terminated", err=True)
+        say("Terminated", err=True)
         raise SystemExit(143) from None
     except Exception as error:
+        if debug:
+            sys.excepthook = print_traceback
         if debug or isinstance(error, click.ClickException):
             raise
         expected = isinstance(error, WorkflowError | NodeFailure)
         text = str(error) if expected else f"{type(error).__name__}: {error} (--debug shows where)"
-        click.echo(f"Error: {text}", err=True)
+        say_error(text)
         raise SystemExit(2 if isinstance(error, WorkflowError) else 1) from None

@@ -15,6 +15,7 @@ import click
 from ...schedulers.whole_file import whole
 from ..bars import on_terminal, stage_bars
 from ..context import use
+from ..terminal_text import say
 from ..workflow import Workflow, load
 from . import options
 from .errors import errors_reported
@@ -169,15 +170,15 @@ def fit_solver(
             started = time.perf_counter()
             fits, comparison = fitting.fit_source(
                 source, folder, nfes, chosen, seeds=seeds, held=held, levels=levels, substeps=substeps, batch=batch,
-                starts=starts, against=against, say=(lambda text: None) if as_json else click.echo, tell=tell,
+                starts=starts, against=against, say=(lambda text: None) if as_json else say, tell=tell,
             )  # fmt: skip
         files = _write_fits(output, fits, comparison)
         if as_json:
             seconds = round(time.perf_counter() - started, 1)
             facts = comparison.payload() | {"files": files, "seconds": seconds}
-            click.echo(json.dumps(plain(facts), allow_nan=False))
+            say(json.dumps(plain(facts), allow_nan=False))
         else:
-            click.echo("\n".join(["", comparison.text(), "", *files]))
+            say("\n".join(["", comparison.text(), "", *files]))
 
 
 def _settings_of(methods: Mapping[str, Any], name: str, texts: Sequence[str]) -> Any:

@@ -6,6 +6,7 @@ import json
 
 import click
 
+from ..terminal_text import say
 from .errors import errors_reported
 from .options import debug_option
 
@@ -23,7 +24,7 @@ def list_nodes(as_json: bool, debug: bool) -> None:
 
         infos = {name: object_info(node) for name, node in registry().items()}
         if as_json:
-            click.echo(json.dumps(infos))
+            say(json.dumps(infos))
             return
         for name, info in infos.items():
             groups = (info["input"].get(group, {}) for group in ("required", "optional"))
@@ -33,4 +34,4 @@ def list_nodes(as_json: bool, debug: bool) -> None:
                 for key, (kind, _) in group.items()
             )
             outputs = ", ".join(info["output"]) or "nothing"
-            click.echo(f"{name} ({info['display_name']}): {inputs or 'nothing'} -> {outputs}")
+            say(f"{name} ({info['display_name']}): {inputs or 'nothing'} -> {outputs}")

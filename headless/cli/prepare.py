@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ..context import Context, use
 from ..prompt import Registry
@@ -12,7 +13,8 @@ from ..workflow import Workflow, WorkflowError
 def context_of(workflow: Workflow, output: Path, input: Path, models: Path, device: str) -> Context:
     """A run without progress; previews go to output/temp."""
     temp = output / "temp"
-    return Context(output, input, temp, device, None, workflow.prompt, workflow.ui, models=models)
+    facts: dict[str, Any] = dict(models=models, typed=workflow.typed)
+    return Context(output, input, temp, device, None, workflow.prompt, workflow.ui, **facts)
 
 
 def refuse_mistakes(workflow: Workflow, nodes: Registry, context: Context) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from ..terminal_text import say
 from ..workflow import NodeFailure, load
 from . import options
 from .errors import errors_reported
@@ -107,7 +108,7 @@ def queue_workflow(
             )
             done = asyncio.run(queue.run(jobs))
         if as_json:
-            click.echo(json.dumps({"workflow": str(workflow), "jobs": [asdict(d) for d in done]}))
+            say(json.dumps({"workflow": str(workflow), "jobs": [asdict(d) for d in done]}))
         failed = [d for d in done if d.error]
         if failed:
             raise NodeFailure("\n       ".join(f"{d.label or 'job'}: {d.error}" for d in failed))

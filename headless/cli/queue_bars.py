@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import click
-
 from ...schedulers.whole_file import passing, write_whole
 from ..bars import bar, on_terminal
 from ..queue import Done, Watcher
+from ..terminal_text import indented, one_line, say
 
 
 class QueueBars(Watcher):
@@ -32,7 +31,7 @@ class QueueBars(Watcher):
 
     def progress(self, label: str, node: str, step: int, total: int) -> None:
         self.steps.total = total
-        self.steps.set_description(f"{label or 'job'}, node {node}", refresh=False)
+        self.steps.set_description(one_line(f"{label or 'job'}, node {node}"), refresh=False)
         self.steps.n = step
         self.steps.refresh()
 
@@ -46,11 +45,11 @@ class QueueBars(Watcher):
         if self.quiet or done.error:
             return
         for text in done.texts:
-            self.note(text)
+            self.note(indented(text))
         with self.all.external_write_mode():
-            click.echo("\n".join(str((self.folder / name).resolve()) for name in done.files))
+            say("\n".join(str((self.folder / name).resolve()) for name in done.files))
 
     def note(self, text: str) -> None:
         if not self.quiet:
             with self.all.external_write_mode():
-                click.echo(text, err=True)
+                say(text, err=True)

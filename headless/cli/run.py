@@ -15,6 +15,7 @@ import click
 
 from ..bars import node_bars, on_terminal
 from ..context import Context
+from ..terminal_text import indented, one_line, say
 from ..workflow import Workflow, load
 from . import options
 from .errors import errors_reported
@@ -86,10 +87,10 @@ def run_workflow(
             runs[-1]["seed"] = one
             if not as_json:
                 for heading, text in _texts(runs[-1]["outputs"], loaded, nodes):
-                    click.echo(f"{heading}:\n{text}", err=True)
-                click.echo("\n".join(runs[-1]["files"]))
+                    say(f"{one_line(heading)}:\n{indented(text)}", err=True)
+                say("\n".join(runs[-1]["files"]))
         if as_json:
-            click.echo(json.dumps({"workflow": str(workflow), "runs": runs}, allow_nan=False))
+            say(json.dumps({"workflow": str(workflow), "runs": runs}, allow_nan=False))
 
 
 def _run_once(

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from ..bars import bar, on_terminal
+from ..terminal_text import say
 from ..workflow import load
 from . import options
 from .errors import errors_reported
@@ -65,16 +66,18 @@ def sweep_workflow(
     with errors_reported(debug):
         from ..registry import registry
         from ..settings_flags import with_settings
-        from ..sweep import Crew, sweep, work_list
+        from ..sweep import Crew, axes, sweep, work_list
         from .prepare import context_of, refuse_mistakes
 
         nodes = registry()
         loaded = with_settings(load(workflow), nodes, settings)
         context = context_of(loaded, output_dir, input_dir, models_dir, "cpu")
         items = work_list(loaded, nodes, grid, seeds)
+        typed = loaded.typed | {value for _, values in axes(grid) for value in values}
+        context = replace(context, typed=typed)
         for item in (items[0], items[-1]):
             refuse_mistakes(replace(loaded, prompt=item.prompt), nodes, context)
-        crew = Crew(workers, address, device, threads, input_dir, models_dir)
+        crew = Crew(workers, address, device, threads, input_dir, models_dir, typed)
         with bar(total=len(items), unit="item", shown=on_terminal()) as shown:
 
             def show(done: int, total: int) -> None:
@@ -82,7 +85,7 @@ def sweep_workflow(
 
             def note(text: str) -> None:
                 with shown.external_write_mode():
-                    click.echo(text, err=True)
+                    say(text, err=True)
 
             there, done = sweep(loaded, items, grid, seeds, output_dir, crew, show, note)
-        click.echo(f"{output_dir}: {there + done} items, {there} of them were there")
+        say(f"{output_dir}: {there + done} items, {there} of them were there")

@@ -6,7 +6,7 @@ nodes run.
 
 from __future__ import annotations
 
-from ...nodes.host.alone.places import set_folders, set_progress
+from ...nodes.host.alone.places import set_folders, set_progress, set_typed
 from ..context import current
 from .conditioning import (
     ConditioningZeroOut,
@@ -39,6 +39,7 @@ def tell(step: int, total: int) -> None:
 
 
 set_progress(tell)
+set_typed(lambda name: name in current().typed)
 
 CORE_NODES = (
     RandomNoise, DisableNoise, BasicGuider, CFGGuider, SamplerCustomAdvanced, SamplerCustom,

@@ -108,6 +108,7 @@ def sample(
     """(output, denoised output) of a run, reporting each step to the runner."""
     if "noise_mask" in latent:
         raise ValueError("latent_image: a noise mask is supported inside ComfyUI only")
+    guider.model.inner.check(latent["samples"])  # before noise of that size is drawn
     seen: dict[str, Tensor] = {}
     context = current()
     context.report(0, len(sigmas) - 1)

@@ -49,7 +49,7 @@ class Queue:
         off the servers. Raises WorkflowError if every graph is refused, Unreachable or Refuses if
         no server is left, LocalFailure where results cannot be written.
         """
-        with local_errors(self.folder):
+        with local_errors(self.folder, ()):
             ledger = Ledger(self.folder, self.watcher.note)
         try:
             return await self._run(jobs, ledger)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -53,15 +53,15 @@ class Unreachable(ConnectionError, NodeFailure):
 
 
 @contextmanager
-def local_errors(target: Path) -> Iterator[None]:
-    """Tell an error of this machine as such, with the file's name."""
+def local_errors(target: Path, of_the_job: Collection[int] = OF_THE_NAME) -> Iterator[None]:
+    """Tell an error of this machine as such, with the file's name: JobFails for ``of_the_job``, else LocalFailure."""
     try:
         yield
     except (ConnectionError, TimeoutError):
         raise
     except OSError as error:
         reason = error.strerror or str(error)
-        if error.errno in OF_THE_NAME:
+        if error.errno in of_the_job:
             raise JobFails(f"{target.name!r} cannot be written here: {reason}") from None
         raise LocalFailure(
             f"{target} cannot be written: {reason}. Mend that and run the same command again: finished jobs are kept"

@@ -43,8 +43,10 @@ async def _failures_sorted(answered: bool) -> AsyncIterator[None]:
     except (aiohttp.InvalidURL, aiohttp.ClientSSLError) as error:
         raise Refuses(f"no connection: {error}") from None
     except aiohttp.ClientConnectorError as error:
-        unknown = type(error.os_error).__name__ == "gaierror"  # its name cannot be resolved
-        raise (Refuses if unknown and not answered else Lost)(f"no connection: {error}") from None
+        reason = error.os_error.strerror or str(error)
+        if type(error.os_error).__name__ == "gaierror" and not answered:  # nobody has this name
+            raise Refuses(f"no connection: {reason}") from None
+        raise Lost(reason) from None
     except aiohttp.ClientResponseError as error:
         raise Strange(f"what it sends is not HTTP: {error.message}") from None
     except (aiohttp.ClientError, ConnectionError) as error:

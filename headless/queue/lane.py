@@ -31,9 +31,7 @@ class Lane:
     alone: bool = True
     mine: dict[str, Task] = field(default_factory=dict)  # by key
     submitted: set[str] = field(default_factory=set)  # prompt ids, by this process
-    left: set[str] = field(
-        default_factory=set
-    )  # prompt ids given back, that the server may still have
+    left: set[str] = field(default_factory=set)  # prompt ids given back, perhaps still there
     running: tuple[str, str] = "", ""  # (prompt id, node) that the server is at
 
     def __post_init__(self) -> None:
@@ -49,6 +47,9 @@ class Lane:
         try:
             await self._wait(limits.SOCKET_PATIENCE)  # a message that comes earlier would be missed
             await self._work()
+        except Refuses as error:
+            reason = self.server.hide(str(error))
+            raise Refuses(f"{self.server.address}: {reason}") from None
         finally:
             listener.cancel()
             with suppress(asyncio.CancelledError):
@@ -86,7 +87,7 @@ class Lane:
         if isinstance(error, Strange):
             self.strange += 1
             if self.strange >= limits.TRIES:
-                raise Refuses(f"{self.server.address}: {reason}")
+                raise Refuses(reason)
         ran = self._task(self.running[0])
         if ran is not None:
             ran.ran_when_lost = True

@@ -43,7 +43,7 @@ class Share:
 
     def take(self, key: str) -> Task | None:
         """This task, if nobody has it."""
-        with local_errors(self.ledger.file):
+        with local_errors(self.ledger.file, ()):
             ours = key in self.free and self.ledger.lease(key)
         return self.free.pop(key) if ours else None
 
@@ -52,7 +52,7 @@ class Share:
         if time.monotonic() - self.heard < limits.NEWS:
             return
         self.heard = time.monotonic()
-        with local_errors(self.ledger.file):
+        with local_errors(self.ledger.file, ()):
             news = self.ledger.news()
         for key, done in news.items():
             self.free.pop(key, None)
@@ -68,7 +68,7 @@ class Share:
         """Write a result down (a failure is not), and tell."""
         if self.open.pop(task.key, None) is None:
             return
-        with local_errors(self.ledger.file):
+        with local_errors(self.ledger.file, ()):
             if done.error is None:
                 self.ledger.finish(task.key, done)
             else:

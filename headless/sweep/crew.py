@@ -28,6 +28,7 @@ class Crew:
     threads: int = 1
     input: Path = Path("input")
     models: Path = Path("models")
+    typed: frozenset[str] = frozenset()
 
     def ray(self) -> AbstractContextManager[Any]:
         """A cluster of its own on this machine, or the one at ``address``."""
@@ -43,7 +44,7 @@ class Crew:
             share["num_gpus"] = min(1.0, gpus / self.workers)
         actor = ray.remote(**share)(Worker)
         folders = str(self.input.resolve()), str(self.models.resolve())
-        return lambda: actor.remote(self.device, self.threads, *folders)
+        return lambda: actor.remote(self.device, self.threads, *folders, self.typed)
 
     def work(
         self, items: Sequence[Item], finished: Callable[[Item, Record, Files], None]

@@ -15,6 +15,7 @@ from torch import Tensor
 from ...schedulers.show.contact_sheet import Row
 from ...schedulers.show.contact_sheet import sheet as contact_sheet
 from ...schedulers.text_table import markdown_table
+from ..open_picture import PictureError, open_picture
 from .worker import Record
 
 SHEET = 100  # pictures on the contact sheet
@@ -58,9 +59,9 @@ def sheet(pictures: Sequence[tuple[str, Path]], tile: int = 160) -> bytes:
 def squared(file: Path) -> Tensor:
     """The picture in a file as [H, H, 3] in [0, 1], on white where it is no square; white where it cannot be read."""
     try:
-        with Image.open(file) as opened:
+        with open_picture(file) as opened:
             image = opened.convert("RGB")
-    except OSError:
+    except (OSError, PictureError):
         image = Image.new("RGB", (1, 1), "white")
     image.thumbnail((640, 640))  # a hundred large ones would not fit into memory
     side = max(image.size)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import tempfile
 import time
 from pathlib import Path
@@ -11,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from ...nodes import host
 from ...schedulers.whole_file import passing
 from ..context import Context
 from ..graph import execute
+from ..open_picture import open_picture
 from ..provenance import pixel_digest
 from ..registry import registry
 from ..workflow import Prompt, Workflow
@@ -28,11 +27,18 @@ Files = dict[str, bytes]
 class Worker:
     """Runs graphs in its own process and keeps what does not change between them."""
 
-    def __init__(self, device: str, threads: int, input: str, models: str) -> None:
+    def __init__(
+        self,
+        device: str,
+        threads: int,
+        input: str,
+        models: str,
+        typed: frozenset[str] = frozenset(),
+    ) -> None:
         torch.set_num_threads(threads)
         self.device = str(host.places.set_device(device))
         self.input, self.models = Path(input), Path(models)
-        self.nodes = registry()
+        self.typed, self.nodes = typed, registry()
         self.kept: dict[str, Any] = {}
 
     def run(self, name: str, prompt: Prompt) -> tuple[Record, Files]:
@@ -40,7 +46,15 @@ class Worker:
         with tempfile.TemporaryDirectory(prefix="sampling-kit-") as scratch, passing():
             output, temp = Path(scratch) / "output", Path(scratch) / "temp"
             here = Context(
-                output, self.input, temp, self.device, None, prompt, None, models=self.models
+                output,
+                self.input,
+                temp,
+                self.device,
+                None,
+                prompt,
+                None,
+                models=self.models,
+                typed=self.typed,
             )
             started = time.perf_counter()
             shown = execute(Workflow(Path(name), prompt), self.nodes, here, self.kept)
@@ -65,6 +79,6 @@ class Worker:
 def digest(name: str, data: bytes) -> str:
     """SHA-256 of a PNG's pixels (its text says when and where it was made), of another file's bytes."""
     if name.lower().endswith(".png"):
-        with Image.open(io.BytesIO(data)) as image:
+        with open_picture(data) as image:
             return pixel_digest(np.asarray(image))
     return hashlib.sha256(data).hexdigest()

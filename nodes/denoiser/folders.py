@@ -6,7 +6,9 @@ outside in truth is refused, here for the folder and by ``read_folder`` for ever
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,12 @@ from ...schedulers.denoiser.diffusers import Folder, Weights, check, read_file, 
 from ...schedulers.denoiser.diffusers.folder import NETWORKS, reach_of
 from .. import host
 from ..host import io
+from ..ui.file_names import is_there, leads_out
 from ..ui.inputs import listed
 
 KIND = "diffusers"
 SHIPPED = Path(__file__).resolve().parents[2] / "embedded" / "diffusers"
+MOST_FILES = 4096  # in one
 DEPTH = 3  # as deep as models--owner--name/snapshots/revision
 
 
@@ -29,51 +33,61 @@ def names() -> list[str]:
 
 
 def _below(folder: Path, depth: int) -> Iterator[Path]:
-    if not depth or not folder.is_dir():
+    try:
+        inside = sorted(p for p in folder.iterdir() if p.name[0] != "." and os.path.isdir(p))
+    except OSError:  # not there, or not ours to read
         return
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or not path.is_dir():
-            continue
+    for path in inside if depth else ():
         if _holds_model(path):
             yield path
         else:
             yield from _below(path, depth - 1)
 
 
+_file = os.path.isfile  # False where looking is forbidden; Path.is_file raises
+
+
 def _holds_model(path: Path) -> bool:
     scheduler = ("scheduler_config.json", "scheduler/scheduler_config.json")
-    bare = (path / "config.json").is_file() and any((path / name).is_file() for name in scheduler)
-    parts = any((path / name / "config.json").is_file() for name in NETWORKS)
-    return bare or parts or (path / "model_index.json").is_file()
+    bare = _file(path / "config.json") and any(_file(path / name) for name in scheduler)
+    parts = any(_file(path / name / "config.json") for name in NETWORKS)
+    return bare or parts or _file(path / "model_index.json")
 
 
 def resolve(name: str, input: str = "folder") -> tuple[Path, Path]:
     """(folder, the root that all its files must lie in) of a choice.
 
-    Without ComfyUI ``name`` may be an absolute path, which is then its own root. ValueError naming
-    ``input`` if there is none, or if it lies outside.
+    Without ComfyUI ``name`` may be an absolute path that a person typed (``typed_path``), which is then its own
+    root. ValueError naming ``input`` if there is none, if it lies outside or if it holds no model.
     """
     roots = host.places.model_folders(KIND)
     places = " or ".join(map(str, roots)) or "models/diffusers"
-    said = f"{input} = {name!r}"
+    said = f"{input} = {str(name)[:200]!r}"
     if not isinstance(name, str) or not name.strip() or "\0" in name:
         raise ValueError(f"{said}: choose a diffusers folder; they belong in {places}")
-    given = Path(name)
-    if host.places.ABSOLUTE_FOLDERS and given.is_absolute():
-        if not given.is_dir():
-            raise ValueError(f"{said} is not a folder: give the one that holds model_index.json")
-        return given, reach_of(given.resolve())
-    outside = False
-    for root in (*roots, SHIPPED):
-        path = root / given
-        inside = ".." not in given.parts and path.resolve().is_relative_to(root.resolve())
-        if inside and path.is_dir():
-            return path, root.resolve()
-        outside |= not inside
+    path, outside = Path(name), leads_out(name)
+    if path.is_absolute() and host.places.typed_path(name):
+        return _with_model(path, said), reach_of(path.resolve())
+    for root in () if outside else (*roots, SHIPPED):
+        path = root / name
+        if is_there(path) and path.is_dir():
+            if path.resolve().is_relative_to(root.resolve()):
+                return _with_model(path, said), root.resolve()
+            outside = True
     if outside:
-        raise ValueError(f"{said} leads outside of {places}: move or copy the folder there")
+        raise ValueError(
+            f"{said} leads outside of {places}: move or copy the folder there, or type its path, "
+            f"--set NODE.{input}=PATH; paths in a workflow are not taken"
+        )
     here = ", ".join(names()) or "none"
     raise ValueError(f"{said}: there is no such folder in {places}; copy it there. Found: {here}")
+
+
+def _with_model(path: Path, said: str) -> Path:
+    """``path``, if it is a folder that holds a model: others are not walked through."""
+    if os.path.isdir(path) and _holds_model(path):
+        return path
+    raise ValueError(f"{said} is no folder of a model: give the one that holds model_index.json")
 
 
 def open_folder(
@@ -99,7 +113,11 @@ def look_into(name: str, variant: str = "", network: str | None = None) -> None:
 def stamp(name: str) -> list[Any]:
     """Changes when a file of the folder does: for ``fingerprint_inputs``, and to know what is loaded."""
     path, _ = resolve(name)
-    files = sorted(file for file in path.rglob("*") if file.is_file())
+    files = sorted(islice((file for file in path.rglob("*") if file.is_file()), MOST_FILES + 1))
+    if len(files) > MOST_FILES:
+        raise ValueError(
+            f"folder = {name!r} has more than {MOST_FILES} files: it is no diffusers folder"
+        )
     return [str(path.resolve()), *((str(f), f.stat().st_mtime_ns, f.stat().st_size) for f in files)]
 
 
@@ -133,13 +151,18 @@ def open_file(name: str, input: str = "weights") -> Weights | None:
     if not name or name == OWN:
         return None
     roots = host.places.model_folders(FILES)
-    if host.places.ABSOLUTE_FOLDERS and Path(name).is_absolute():
+    places = " or ".join(map(str, roots)) or f"models/{FILES}"
+    said = f"{input} = {str(name)[:200]!r}"
+    if leads_out(name):
+        if not (Path(name).is_absolute() and host.places.typed_path(name)):
+            raise ValueError(
+                f"{said} leads outside of {places}: copy the file there, or type its path, --set NODE.{input}=PATH"
+            )
         roots = [Path(name).parent]
     try:
         for root in roots:
-            if (root / name).is_file() or (root / name).is_symlink():
+            if is_there(root / name):
                 return read_file(root / name, root)
-    except ValueError as error:
-        raise ValueError(f"{input} = {name!r}: {error}") from None
-    places = " or ".join(map(str, roots)) or f"models/{FILES}"
-    raise ValueError(f"{input} = {name!r}: there is no such file in {places}; copy it there")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{said}: {error}") from None
+    raise ValueError(f"{said}: there is no such file in {places}; copy it there")

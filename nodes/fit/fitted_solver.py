@@ -15,6 +15,7 @@ from filelock import FileLock
 from ...schedulers.fit import compare, fit_files
 from ...schedulers.measure import plain
 from ...schedulers.noise_schedule import NoiseSchedule
+from ...schedulers.printable import one_line
 from ...schedulers.show import fit_plot
 from ...schedulers.solver import Solver
 from ...schedulers.solver.fitted import FittedSolver
@@ -22,7 +23,7 @@ from ...schedulers.whole_file import make_folder
 from .. import host
 from ..host import io
 from ..host.guider_field import Facts, Ready
-from ..ui.file_names import refusal, split_prefix, stamp
+from ..ui.file_names import is_there, leads_out, refusal, split_prefix, stamp
 from ..ui.inputs import listed
 from ..ui.wire_types import SolverFitType, TrajectoriesType
 from .kept import PARTS, SUFFIX, card_text
@@ -59,14 +60,27 @@ def fit_names() -> list[str]:
 def fit_file(name: str) -> Path:
     """The file of a choice. Raises ValueError saying where files belong."""
     roots = solver_folders()
-    said, places = f"file = {name!r}", " or ".join(map(str, roots[:-1])) or f"models/{KIND}"
+    said, places = (
+        f"file = {str(name)[:200]!r}",
+        " or ".join(map(str, roots[:-1])) or f"models/{KIND}",
+    )
     if not isinstance(name, str) or not name.strip() or "\0" in name:
         raise ValueError(f"{said}: choose a fitted solver; they belong in {places}")
-    if host.places.ABSOLUTE_FOLDERS and Path(name).is_absolute() and Path(name).is_file():
-        return Path(name)
+    if leads_out(name):
+        path = Path(name)
+        if (
+            path.is_absolute()
+            and host.places.typed_path(name)
+            and path.suffix == SUFFIX
+            and path.is_file()
+        ):
+            return path
+        raise ValueError(
+            f"{said} leads outside of {places}: put the file there, or type its path, --set NODE.file=PATH"
+        )
     for root in roots:
         path = root / name
-        if path.resolve().is_relative_to(root.resolve()) and path.is_file():
+        if is_there(path) and path.is_file() and path.resolve().is_relative_to(root.resolve()):
             return path
     raise ValueError(
         f"{said}: there is no such file in {places}. Found: {', '.join(fit_names()) or 'none'}"
@@ -105,7 +119,7 @@ class SaveFittedSolver(io.ComfyNode):
 
 def new_fit_file(name: str) -> tuple[Path, Path]:
     """(file, its root). Raises ValueError if the name leads out of models/solvers."""
-    roots = host.places.model_folders(KIND) or [host.places.folder("output") / KIND]
+    roots = host.places.model_folders(KIND, new=True) or [host.places.folder("output") / KIND]
     try:
         subfolder, stem = split_prefix(name.removesuffix(SUFFIX), roots[0])
     except ValueError:
@@ -205,7 +219,7 @@ class UseFittedSolver(io.ComfyNode):
         solver, schedule = checked_fit(fit), host.runs.schedule_of_guider(guider)
         warnings = misfits(solver, host.runs.facts_of_guider(guider), schedule)
         for warning in warnings:
-            log.warning("Fitted Solver: %s", warning)
+            log.warning("Fitted Solver: %s", one_line(warning))
         text = "\n".join(f"WARNING: {w}" for w in warnings) or "fits this model and guidance"
         sigmas = torch.tensor(solver.points(schedule.path).sigmas(), dtype=torch.float32)
         return io.NodeOutput(host.runs.make_sampler(solver), sigmas, text, ui={"text": [text]})

@@ -154,15 +154,14 @@ class Runs(Protocol):
 class Places(Protocol):
     """Folders, devices, and the bar that shows progress."""
 
-    @property
-    def ABSOLUTE_FOLDERS(self) -> bool:
-        """Whether a workflow may name a model's folder by its absolute path."""
+    def typed_path(self, name: str, /) -> bool:
+        """Whether a person typed this absolute path for this run: workflows may not hold one."""
 
     def folder(self, kind: str, /) -> Path:
         """The folder "input" or "output"."""
 
-    def model_folders(self, kind: str, /) -> list[Path]:
-        """The folders for models of a kind."""
+    def model_folders(self, kind: str, /, new: bool = False) -> list[Path]:
+        """The folders for models of a kind; with ``new`` the first is the one to write to."""
 
     def set_device(self, name: str, /) -> str:
         """Choose where models run. Returns the choice; ValueError if it is absent."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from .. import host
 from ..host import io
+from ..ui.file_names import refusal
+from .sizes import MOST_CODED, check_product, check_size, zeros
 
 
 class EmptyDiffusersLatent(io.ComfyNode):
@@ -36,17 +36,33 @@ class EmptyDiffusersLatent(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    def validate_inputs(
+        cls, width: int | None = None, height: int | None = None, frames: int | None = 1,
+        batch_size: int | None = 1,
+    ) -> bool | str:  # fmt: skip
+        return refusal(lambda: check_size(MOST_CODED, _limits(width, height, frames, batch_size)))
+
+    @classmethod
     def execute(
         cls, model: Any, width: int, height: int, frames: int = 1, batch_size: int = 1
     ) -> Any:
+        sizes = dict(width=width, height=height, frames=frames, batch_size=batch_size)
+        check_product(MOST_CODED, **sizes)
         layout = host.models.latent_layout(model)
         if frames > 1 and layout.dims != 3:
             raise ValueError(f"frames = {frames}: this MODEL makes pictures; set frames to 1")
-        samples = torch.zeros(layout.shape(batch_size, width, height, frames))
+        samples = zeros(layout.shape(batch_size, width, height, frames))
         ratios = {"downscale_ratio_spacial": layout.spatial}
         if layout.dims == 3:
             ratios["downscale_ratio_temporal"] = layout.temporal
         return io.NodeOutput({"samples": samples, **ratios})
+
+
+def _limits(
+    width: int | None, height: int | None, frames: int | None, batch_size: int | None
+) -> dict[str, tuple[int | None, int, int]]:
+    sides = {"width": (width, 8, 16384), "height": (height, 8, 16384)}
+    return {**sides, "frames": (frames, 1, 16384), "batch_size": (batch_size, 1, 4096)}
 
 
 NODES = (EmptyDiffusersLatent,)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ...schedulers.show.contact_sheet import tiles
 from ..host import io
+from ..ui.file_names import refusal
+from .sizes import MOST_PIXELS, check_product, check_size, zeros
 
 CATEGORY = "Sampling Kit/image"
 
@@ -37,9 +38,23 @@ class EmptyPixelLatent(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(
+        cls, width: int | None = None, height: int | None = None, batch_size: int | None = None
+    ) -> bool | str:
+        return refusal(lambda: check_size(MOST_PIXELS, _limits(width, height, batch_size)))
+
+    @classmethod
     def execute(cls, width: int, height: int, batch_size: int) -> Any:
-        samples = torch.zeros(batch_size, 3, height, width)
+        check_product(MOST_PIXELS, width=width, height=height, batch_size=batch_size)
+        samples = zeros((batch_size, 3, height, width))
         return io.NodeOutput({"samples": samples, "downscale_ratio_spacial": 1})
+
+
+def _limits(
+    width: int | None, height: int | None, batch_size: int | None
+) -> dict[str, tuple[int | None, int, int]]:
+    sides = {"width": (width, 8, 8192), "height": (height, 8, 8192)}
+    return {**sides, "batch_size": (batch_size, 1, 4096)}
 
 
 class LatentToImage(io.ComfyNode):

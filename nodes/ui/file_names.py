@@ -12,6 +12,8 @@ from pathlib import Path
 
 from ...schedulers.whole_file import make_folder, write_new
 
+LONGEST, LONGEST_PATH = 200, 1024  # bytes of a part of a name to write, characters of the whole
+
 
 def find_file(name: str, folder: Path, what: str = "image", kind: str = "input") -> Path:
     """The file ``name`` (which may end in " [kind]", as ComfyUI writes it) inside ``folder``.
@@ -38,6 +40,14 @@ def leads_out(name: str) -> bool:
     plain = ntpath.normpath(name)
     climbs = plain.split("\\")[0] == ".."
     return "\0" in name or climbs or name[:1] in ("/", "\\") or bool(ntpath.splitdrive(name)[0])
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is a file or folder; False also for a name that no file can have, and where looking is forbidden."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def new_file(prefix: str, folder: Path, suffix: str, write: Callable[[Path], object]) -> Path:
@@ -76,12 +86,22 @@ def split_prefix(prefix: str, folder: Path) -> tuple[str, str]:
     """The sub-folder and start of the file name; raises ValueError if they leave ``folder``."""
     subfolder, stem = os.path.split(os.path.normpath(prefix))
     odd = any(unicodedata.category(char) in ("Cc", "Cs") for char in prefix)  # control, surrogate
+    if not odd and (len(prefix) > LONGEST_PATH or longest(prefix) > LONGEST):
+        raise ValueError(
+            f"filename_prefix {prefix[:40]!r}…: a part of it has {longest(prefix)} bytes, at most {LONGEST} leave room "
+            f"for a number, and {LONGEST_PATH} characters in all: shorten it"
+        )
     outside = odd or leads_out(prefix) or stem in ("", ".", "..")
     if outside or not (folder / subfolder).resolve().is_relative_to(folder.resolve()):
         raise ValueError(
             f"filename_prefix {prefix!r} does not name a file inside of the output folder {folder}"
         )
     return subfolder, stem
+
+
+def longest(prefix: str) -> int:
+    """Bytes of the longest part of a path."""
+    return max(len(part.encode()) for part in re.split(r"[/\\]", prefix))
 
 
 def next_number(folder: Path, stem: str) -> int:
@@ -92,9 +112,9 @@ def next_number(folder: Path, stem: str) -> int:
 
 
 def refusal(look: Callable[[], object]) -> bool | str:
-    """True if calling ``look`` succeeds, else why not: the answer of a node's validate_inputs."""
+    """True if calling ``look`` succeeds, else why not: the answer of a node's validate_inputs, which never raises."""
     try:
         look()
-    except ValueError as error:
+    except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: links in a circle
         return str(error)
     return True

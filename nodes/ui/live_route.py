@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -26,6 +27,8 @@ from ...schedulers.solver import Plan, Solver
 ROUTE = "/sampling_kit/preview"
 #: Bytes of a request, nodes in it, characters of a text.
 MOST_BYTES, MOST_NODES, MOST_TEXT = 65536, 64, 16384
+#: Levels that all nodes of a request make together, and seconds of this thread after which no further node is begun.
+MOST_TOGETHER, MOST_SECONDS = 2 * MOST_LEVELS, 1.0
 
 Graph = dict[str, Any]
 
@@ -101,6 +104,8 @@ class Walk:
 
     graph: Graph
     known: dict[str, Any] = field(default_factory=dict)
+    levels: float = 0.0
+    started: float = field(default_factory=time.thread_time)
     unknown: list[str] = field(default_factory=list)
 
     def value(self, name: str) -> Any:
@@ -119,7 +124,20 @@ class Walk:
         for id, type_, facts in _declared(kind):
             if id not in there and type_ not in WIDGETS and not facts["optional"]:
                 raise Missing(f"{id} of “{title or kind}”")
+        self._charge(there)
         return VALUES[kind][1](**there)
+
+    def _charge(self, inputs: Graph) -> None:
+        """Raises ValueError where a node would be one too many: bounds of each alone leave their sum unbounded."""
+        steps, denoise = inputs.get("steps", 0), inputs.get("denoise", 1.0)
+        if isinstance(steps, int) and isinstance(denoise, int | float) and denoise > 0:
+            self.levels += min(steps / denoise, MOST_LEVELS)  # a node alone says so itself
+        if self.levels > MOST_TOGETHER:
+            raise ValueError(
+                f"steps: the nodes before this one make more than {MOST_TOGETHER} levels in all; the run itself can"
+            )
+        if time.thread_time() - self.started > MOST_SECONDS:
+            raise ValueError(f"this takes more than {MOST_SECONDS:g} s; it is known after a run")
 
     def linked(self, source: Any, kind: str, input: str) -> Any:
         """What a link brings to an input of type ``kind``."""

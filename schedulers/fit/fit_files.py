@@ -18,13 +18,14 @@ from torch import Tensor
 
 from ..solver.band_mix import Mix
 from ..solver.fitted import FittedSolver, Table
-from ..store import Format, OpenFile
+from ..store import LARGEST_TABLES, Format, OpenFile
 
 FORMAT = Format(
     "sampling_kit_fit",
     "fitted solver",
     advice="Save Fitted Solver writes such files",
     infinity=True,
+    largest=LARGEST_TABLES,
 )
 #: What a card says; a fit may add more. ``None`` where it is not known.
 CARD: dict[str, str] = {

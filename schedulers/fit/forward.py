@@ -32,7 +32,7 @@ from ..measure import plain
 from ..settings import knob
 from ..solver.band_mix import band_weights
 from ..solver.fitted import Table
-from ..store import Format
+from ..store import LARGEST_TABLES, Format
 from .bands import KNOTS, Rings, added, answer, equations
 from .fit_files import arrays_of, table_in, tensors_of
 from .jacobian import columns
@@ -395,6 +395,7 @@ FORMAT = Format(
     "unfinished fit",
     advice="delete {file} to fit from the start",
     infinity=True,
+    largest=LARGEST_TABLES,
 )
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from ..measure import plain
 from ..settings import knob
 from ..solver.fitted import Table
-from ..store import Format
+from ..store import LARGEST_TABLES, Format
 from .corrections import Corrections, blank, knots_of, table_from
 from .problem import Problem, error_from, summary
 from .run_fit import Array, Fit, best_attempt, relative, start_errors, tried
@@ -36,6 +36,7 @@ FORMAT = Format(
     "gradient fit",
     advice="delete {file} to fit from the start",
     infinity=True,
+    largest=LARGEST_TABLES,
 )
 
 

@@ -14,14 +14,19 @@ from ..path import VP, rescale
 from ..points import Points
 from ..solver.base import Solver
 from ..solver.run import Run
-from ..store import Format
+from ..store import LARGEST_TABLES, Format
 from .amed_fit import train
 from .amed_predictors import FeaturePredictor, Features
 from .learned_amed import LearnedAMED
 from .problem import Problem, rmse, summary
 from .run_fit import Attempt, best_attempt
 
-FORMAT = Format("sampling_kit_amed", "AMED predictor", diverged="its training diverged")
+FORMAT = Format(
+    "sampling_kit_amed",
+    "AMED predictor",
+    diverged="its training diverged",
+    largest=LARGEST_TABLES,
+)
 
 
 @dataclass(frozen=True)

@@ -241,8 +241,11 @@ def _description(file: File) -> tuple[Origin, int]:
         version = int(facts["version"])
         if version > VERSION:
             raise ValueError(f"format version {version}, this Sampling Kit reads up to {VERSION}")
-        return Origin(**facts["origin"]), int(facts["batch"])
-    except (OSError, KeyError, TypeError, ValueError) as error:
+        batch = int(facts["batch"])
+        if batch < 1:
+            raise ValueError(f"batch = {batch}")
+        return Origin(**facts["origin"]), batch
+    except (OSError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"folder: {file} is not a description of recorded trajectories "
             f"({type(error).__name__}: {error})"

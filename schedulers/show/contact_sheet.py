@@ -13,6 +13,8 @@ from torch import Tensor
 
 from .style import new_figure, pixels
 
+MOST_PIXELS = 2**27  # of a sheet: 1.6 GB
+
 
 @dataclass(frozen=True)
 class Row:
@@ -69,6 +71,12 @@ def tiles(batches: Sequence[Tensor], columns: int, scale: int, gap: int) -> Tens
     height, width = height * scale, width * scale
     rows = [row for batch in batches for row in batch.split(columns)]
     wide = max(len(row) for row in rows)
+    pixels = (len(rows) * (height + gap) + gap) * (wide * (width + gap) + gap)
+    if pixels > MOST_PIXELS:
+        raise ValueError(
+            f"scale = {scale}: the sheet of {sum(map(len, batches))} pictures would have {pixels} pixels, at most "
+            f"{MOST_PIXELS}; choose a smaller scale or fewer pictures"
+        )
     canvas = torch.ones(len(rows) * (height + gap) + gap, wide * (width + gap) + gap, channels)
     for i, row in enumerate(rows):
         for j, picture in enumerate(row.cpu()):

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from ..path import Path, Point, rescale
+from ..points import host_sigmas
 from ..text_table import markdown_table
 from .band_mix import Mix, Spectra
 from .kernels import ANCHOR, DATA, Move, moves
@@ -176,11 +177,15 @@ class Plan:
         return replace(self, path=path, start=start, stages=tuple(stages))
 
     def rows(self) -> Iterator[dict[str, float | int | str]]:
-        """The table as one flat record per stage, for printing, saving and plotting."""
-        for i, stage in enumerate(self.stages):
-            row: dict[str, float | int | str] = dict(
-                stage=i, step=stage.step, alpha=stage.at.alpha, sigma=stage.at.sigma
-            )
+        """The table as one flat record per stage, for printing, saving and plotting.
+
+        σ is the noise level as SIGMAS carries it; path α and path σ are the two coefficients on this plan's path,
+        in which its weights are stated.
+        """
+        levels = host_sigmas(self.path, [stage.at.kappa for stage in self.stages])
+        for i, (stage, sigma) in enumerate(zip(self.stages, levels, strict=True)):
+            row: dict[str, float | int | str] = {"stage": i, "step": stage.step, "σ": sigma}
+            row |= {"path α": stage.at.alpha, "path σ": stage.at.sigma}
             row |= {f"x[{j}]": w for j, w in enumerate(stage.x)}
             row |= {f"D[{j}]": w for j, w in enumerate(stage.d)}
             if stage.mix:
@@ -199,7 +204,7 @@ class Plan:
             f"{name}[{j}]" for name, count in zip("xD", kept, strict=True) for j in range(count)
         ]
         history += ["mix"] if any(s.mix for s in self.stages) else []
-        return ["stage", "step", "alpha", "sigma", *history, "noise", "commit", "evaluate"]
+        return ["stage", "step", "σ", "path α", "path σ", *history, "noise", "commit", "evaluate"]
 
     def table(self, digits: int = 6) -> str:
         """The plan as a Markdown table."""

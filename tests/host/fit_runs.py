@@ -71,7 +71,7 @@ def fields(kind: str, core: bool, host: Any) -> dict[str, float]:
             slope_off = max(slope_off, native.distance(grad, slope.expand_as(grad)))
         out.update(d=worst, gradient=slope_off, refused=float(bool(ready.refusal)))
 
-    host.with_field(both, shape, 4, 0, ask)
+    host.runs.with_field(both, shape, 4, 0, ask)
     return out
 
 
@@ -108,7 +108,7 @@ def fingerprints(host: Any) -> dict[str, bool]:
     model = native.native("EPS")
     net = model.model.diffusion_model
     net.w = nn.Parameter(torch.randn(4, 4), requires_grad=False)
-    of = lambda m, c=native.POSITIVE: host.facts_of_guider(native.guide(m, positive=c))  # noqa: E731
+    of = lambda m, c=native.POSITIVE: host.runs.facts_of_guider(native.guide(m, positive=c))  # noqa: E731
     first = of(model)
     lora = {"diffusion_model.w": ("diff", (torch.randn(4, 4),))}
     patched, weaker = model.clone(), model.clone()

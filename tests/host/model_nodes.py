@@ -153,7 +153,7 @@ def worst(model: Any) -> float:
             errors.append(float((denoise(x, sigma) - truth(x, sigma, flow)).abs().max()))
         return max(errors)
 
-    return host_module.probe(model, None, n.latent(2, 4, 8, 8, fill=0.5), look)
+    return host_module.runs.probe(model, None, n.latent(2, 4, 8, 8, fill=0.5), look)
 
 
 # ----------------------------------------------------------------------------------- measurements

@@ -46,3 +46,16 @@ def test_a_million_steps_are_refused_at_once(server: Any) -> None:
 def test_a_long_body_is_not_read_to_its_end(server: Any) -> None:
     told = json.loads(server.request(ROUTE, {"graph": {}, "node": "x" * (4 * MOST_BYTES)}))
     assert str(MOST_BYTES) in told["error"]
+
+
+def test_many_nodes_together_are_bounded_and_the_server_goes_on(server: Any) -> None:
+    """Each within its bounds, sixty together: refused; meanwhile other requests are answered."""
+    steps = GRAPH["2"] | {"inputs": GRAPH["2"]["inputs"] | {"steps": 1000}}
+    nodes = {f"s{i}": steps for i in range(60)}
+    links = {f"sigmas.sigmas{i}": [f"s{i}", 0] for i in range(60)}
+    plot = {"class_type": "SamplingKitPlotSchedule", "inputs": {**links, "y": "sigma"}}
+    start = time.perf_counter()
+    told = json.loads(server.request(ROUTE, {"graph": {"1": GRAPH["1"], **nodes, "3": plot}, "node": "3"}))  # fmt: skip
+    assert time.perf_counter() - start < 3
+    assert "runs" in told or "error" in told
+    assert json.loads(server.request(ROUTE, {"graph": GRAPH, "node": "2"}))["runs"]

@@ -98,11 +98,15 @@ def smaller(path: Path) -> Graph:
     return prompt
 
 
+#: By default every other example is drawn in both worlds: all are drawn without ComfyUI in test_nodes.py.
+IN_BOTH = EXAMPLES[::2]
+
+
 @pytest.fixture(scope="module")
-def queued(server: Any, comfy: Any) -> dict[Path, str]:
-    """All examples, queued at once: ComfyUI draws while we draw."""
-    able = has_diffusers(comfy)
-    runs = [path for path in EXAMPLES if able or path.stem not in NEEDS_DIFFUSERS]
+def queued(server: Any, comfy: Any, request: pytest.FixtureRequest) -> dict[Path, str]:
+    """The examples, queued at once: ComfyUI draws while we draw."""
+    able, drawn = has_diffusers(comfy), EXAMPLES if request.config.getoption("full") else IN_BOTH
+    runs = [path for path in drawn if able or path.stem not in NEEDS_DIFFUSERS]
     return {path: server.queue(smaller(path)) for path in runs}
 
 
@@ -123,7 +127,10 @@ def standalone(workflow: Path, output: Path) -> dict[str, list[Path]]:
 TIMED = {"compare", "trace"}  # seconds stand in their plots and captions
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, marks=() if p in IN_BOTH else pytest.mark.full, id=p.stem) for p in EXAMPLES],
+)
 def test_examples_draw_the_same_pixels_in_both_worlds(server, queued, path, tmp_path):
     if path not in queued:
         pytest.skip("diffusers and transformers are not installed here and in ComfyUI")

@@ -34,3 +34,14 @@ test("nearest", () => {
   assert.equal(nearest([0, 1, 2, 10], 6.1), 3);
   assert.equal(nearest([0, 1, 2, 10], -4), 0);
 });
+
+test("no numbers make a loop without end", () => {
+  const far = [2e16, 2e16 + 4, 2e16 + 8, Number.MAX_VALUE, -Number.MAX_VALUE, Number.MIN_VALUE, 0, 1e-320, -3, 2 ** 53, 2 ** 53 + 2, 1e308];
+  for (const a of far) for (const b of far) for (const log of [false, true]) for (const count of [2, 4, 40]) {
+    const s = scale([a, b], log, count);
+    if (!s) continue;
+    assert.ok(s.ticks.length <= 101 && s.ticks.every(Number.isFinite), `${a} ${b} ${log} ${s.ticks}`);
+    for (const value of [a, b]) if (!log || value > 0) assert.ok(Math.abs(s.at(value) - 0.5) <= 0.5 + 1e-9, `${a} ${b} ${log} ${value}`);
+  }
+  assert.ok(scale([2e16, 2e16 + 8]).ticks.length >= 1);
+});

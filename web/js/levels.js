@@ -2,6 +2,7 @@
 
 import { chart } from "./chart.js";
 import { choice, copyButton, el, short } from "./dom.js";
+import { MOST_PINNED, MOST_PINS } from "./kept.js";
 import { say } from "./words.js";
 
 const Y = {
@@ -11,7 +12,6 @@ const Y = {
   timestep: ["t", "The timestep the network is told"],
 };
 const X = { step: ["step", "Against the number of the step"], progress: ["0–1", "Against progress through the run"] };
-const MOST_PINS = 3, MOST_PINNED = 512;
 
 export const color = (i) => `var(--sk-${i % 8})`;
 export const valuesOf = (run, y) => run[y === "log_sigma" ? "sigma" : y];

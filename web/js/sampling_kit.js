@@ -4,6 +4,7 @@ import { app } from "../../../scripts/app.js";
 import { addColors, keepColors } from "./colors.js";
 import { addStyle } from "./dom.js";
 import { editor } from "./editor.js";
+import { X_AXES, Y_AXES, checked, oneOf } from "./kept.js";
 import { levels } from "./levels.js";
 import { eachTick, start, watch } from "./live.js";
 import { table } from "./table.js";
@@ -14,8 +15,8 @@ const KEPT = "sampling_kit"; // in node.properties: what the user chose to see, 
 const MOST_KEPT = 16384; // characters of the last run's values
 const PAYLOADS = ["sampling_kit", "sampling_kit_trace"];
 
-const kept = (node) => node.properties[KEPT] ?? {};
-const keep = (node, more) => { node.properties[KEPT] = { ...kept(node), ...more }; };
+const kept = (node) => checked(node.properties?.[KEPT]);
+const keep = (node, more) => { (node.properties ??= {})[KEPT] = { ...kept(node), ...more }; };
 const widget = (node, name) => node.widgets?.find((w) => w.name === name);
 function setWidget(node, name, value) {
   const w = widget(node, name);
@@ -59,10 +60,10 @@ function putBack(node, element) {
 
 // What of a node is seen, from its widgets where it has them, else from its properties.
 function viewOf(node, pins) {
-  const usual = { y: "log_sigma", x: "step", pins: pins ? [] : null }, view = {};
+  const usual = { y: "log_sigma", x: "step", pins: pins ? [] : null }, view = {}, choices = { y: Y_AXES, x: X_AXES };
   for (const name of Object.keys(usual))
     Object.defineProperty(view, name, {
-      get: () => widget(node, name)?.value ?? kept(node)[name] ?? usual[name],
+      get: () => oneOf(choices[name] ?? [], widget(node, name)?.value) ?? kept(node)[name] ?? usual[name],
       set(value) {
         if (widget(node, name)) setWidget(node, name, value);
         else keep(node, { [name]: value });

@@ -7,17 +7,21 @@ export function scale(values, log = false, count = 4) {
   let low = there.reduce((a, b) => Math.min(a, b)), high = there.reduce((a, b) => Math.max(a, b));
   const map = log ? Math.log10 : (v) => v;
   if (low === high) [low, high] = log ? [low / 2, high * 2] : [low - (Math.abs(low) || 1) / 2, high + (Math.abs(high) || 1) / 2];
-  const at = (value) => (map(value) - map(low)) / (map(high) - map(low));
-  return { low, high, at, ticks: log ? decades(low, high, count) : rounds(low, high, count) };
+  [low, high] = [Math.max(low, log ? Number.MIN_VALUE : -Number.MAX_VALUE), Math.min(high, Number.MAX_VALUE)];
+  const half = (value) => map(value) / 2; // the whole way between the ends may be more than a number holds
+  const wide = half(high) - half(low), at = (value) => (wide > 0 ? (half(value) - half(low)) / wide : 0.5);
+  return { low, high, at, ticks: (log ? decades(low, high, count) : rounds(low, high, count)).filter(Number.isFinite) };
 }
+
+const MOST = 100; // ticks, whatever the numbers: from 2^53 on i + 1 may be i
 
 // multiples of 1, 2 or 5 times a power of ten, about `count` of them
 export function rounds(low, high, count) {
-  const raw = (high - low) / count, power = 10 ** Math.floor(Math.log10(raw));
+  const raw = high / count - low / count, power = 10 ** Math.floor(Math.log10(raw));
   const step = power * ([1, 2, 5, 10].find((m) => m * power >= raw * 0.7) ?? 10);
-  const ticks = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) ticks.push(Number((i * step).toPrecision(12)));
-  return ticks;
+  const first = Math.ceil(low / step - 1e-9), ticks = new Set();
+  for (let i = 0; i < MOST && (first + i) * step <= high + step * 1e-9; i++) ticks.add(Number(((first + i) * step).toPrecision(12)));
+  return [...ticks].filter((t) => t >= low - step * 1e-9 && t <= high + step * 1e-9);
 }
 
 // powers of ten, thinned; where there are too few of them, 1-2-5 steps
@@ -29,7 +33,7 @@ export function decades(low, high, count) {
     return fine.length ? fine : [low, high];
   }
   const every = Math.ceil((last - first + 1) / (count + 1)), ticks = [];
-  for (let e = first; e <= last; e += every) ticks.push(Number(`1e${e}`));
+  for (let e = first; e <= last && ticks.length < MOST; e += every) ticks.push(Number(`1e${e}`));
   return ticks;
 }
 

@@ -4,8 +4,8 @@ import { copyButton, el, short } from "./dom.js";
 import { say } from "./words.js";
 
 const WEIGHT = /^(x|D)\[|^noise$/;
-const NAMES = { sigma: "σ", noise: "z", stage: "#" };
-const HIDDEN = new Set(["alpha", "commit", "evaluate"]);
+const NAMES = { noise: "z", stage: "#" };
+const HIDDEN = new Set(["path α", "path σ", "commit", "evaluate"]);
 
 // share of the strongest shade a weight gets, by size; small weights stay visible
 export const shade = (value, largest) => (value ? Math.round(70 * Math.sqrt(Math.min(Math.abs(value) / largest, 1))) : 0);

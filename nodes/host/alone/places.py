@@ -96,15 +96,29 @@ def loaded(patcher: Patcher, memory: int = 0) -> Iterator[torch.device]:
         patcher.model.to("cpu")
 
 
-ABSOLUTE_FOLDERS = True  # who runs a workflow here also writes it
+_typed: Callable[[str], bool] = lambda name: True  # noqa: E731  # until the runner says which
 
 
-def model_folders(kind: str) -> list[Path]:
-    """The folders for models of a kind; none outside of a run."""
+def set_typed(typed: Callable[[str], bool]) -> None:
+    """Say which absolute paths a person typed for the run that is going on."""
+    global _typed
+    _typed = typed
+
+
+def typed_path(name: str) -> bool:
+    """Whether a person typed this absolute path for this run; a program that calls nodes itself is one, too."""
+    try:
+        return _typed(name)
+    except LookupError:
+        return True
+
+
+def model_folders(kind: str, new: bool = False) -> list[Path]:
+    """The folders for models of a kind, or with ``new`` the one to write them to; none outside of a run."""
     if _folder is Path:
         return []
     try:
-        return [folder("models") / kind]
+        return [folder("models_to_write" if new else "models") / kind]
     except LookupError:
         return []
 

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import nn
 
-ABSOLUTE_FOLDERS = False  # workflows come from anywhere: only models folders may be opened
 OWN_KINDS = ("solvers",)  # of models, which ComfyUI does not know by itself
 
 
@@ -25,8 +24,13 @@ def folder(kind: str) -> Path:
     return Path(folder_paths.get_directory_by_type(kind))
 
 
-def model_folders(kind: str) -> list[Path]:
-    """ComfyUI's folders for models of a kind."""
+def typed_path(name: str) -> bool:
+    """Whether a person typed this absolute path for this run. Never here: workflows come from anywhere."""
+    return False
+
+
+def model_folders(kind: str, new: bool = False) -> list[Path]:
+    """ComfyUI's folders for models of a kind; new ones go to the first."""
     import folder_paths
 
     if kind in OWN_KINDS:

@@ -25,6 +25,7 @@ from ..base import Denoiser
 from .families import family_of
 from .family import Beside, Call, Conditioning, Facts, Family
 from .folder import Config, Folder, Weights
+from .limits import check_scheduler, errors_named
 from .loading import build, library
 from .loading import set_dtype as cast
 from .training import Training, read_training
@@ -63,6 +64,7 @@ def choose_dtype(
     return torch.float32, f"the weights are stored in {str(stored).removeprefix('torch.')}"
 
 
+@errors_named
 def load(
     folder: Folder,
     dtype: str | torch.dtype = "auto",
@@ -78,6 +80,7 @@ def load(
     where = f"{part.path}/config.json"
     family = family_of(part.kind, where)
     family.check(part.config, where)
+    check_scheduler(folder.scheduler)
     training = read_training(folder.scheduler).seen_in(family.patch(part.config))
     library("diffusers")
     weights = weights or folder.network_weights

@@ -12,7 +12,6 @@ downloaded. Every refusal is one ValueError naming the file, the value and the w
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import stat
@@ -26,11 +25,13 @@ from typing import Any
 
 import torch
 
+from ...strict_json import parse_json
+
 Config = Mapping[str, Any]
 
 CONFIG_LIMIT = 1 << 20
-INDEX_LIMIT = 64 << 20
-HEADER_LIMIT = 100 << 20
+INDEX_LIMIT = 16 << 20
+HEADER_LIMIT = 16 << 20
 NETWORKS = ("unet", "transformer", "transformer_2")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
@@ -222,13 +223,17 @@ def _component(root: Path, folder: Path, entry: Any, name: str = "config.json") 
     if not _there(folder, name):
         raise ValueError(f"{file} is missing: without it the model cannot be told; copy it there")
     config = read_json(root, file)
-    kind = config.get("_class_name") or next(iter(config.get("architectures") or []), None)
+    classes = config.get("architectures")
+    kind = config.get("_class_name") or (classes[:1] if isinstance(classes, list) else None)
+    kind = kind[0] if isinstance(kind, list) and kind else kind
     named = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
     if named and kind and named != kind:
         raise ValueError(f"{file} is a {kind}, but model_index.json says {named}: correct one")
     kind = kind or named
     if not isinstance(kind, str) or not re.fullmatch(r"\w+", kind):
-        raise ValueError(f"{file} names no class (_class_name = {kind!r}): add it to the config")
+        raise ValueError(
+            f"{file} names no class (_class_name = {kind!r:.60}): add it to the config"
+        )
     if config.get("quantization_config"):
         raise ValueError(f"{file}: quantised weights are not supported; use the original weights")
     return Component(folder, kind, config)
@@ -250,6 +255,24 @@ def inside(root: Path, file: Path) -> Path:
     return real
 
 
+#: "at": (file, field, value) of the config that was looked at last, to name it where the value turns out wrong.
+last_read: dict[str, tuple[Path, str, Any]] = {}
+
+
+class Fields(dict[str, Any]):
+    """A config from ``file`` that remembers in :data:`last_read` what was asked for last."""
+
+    file: Path
+
+    def __getitem__(self, name: str) -> Any:
+        value = super().__getitem__(name)
+        last_read["at"] = self.file, name, value
+        return value
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self[name] if name in self else default  # noqa: SIM401
+
+
 def read_json(root: Path, file: Path, limit: int = CONFIG_LIMIT) -> dict[str, Any]:
     """A JSON object from a file of at most ``limit`` bytes."""
     real = inside(root, file)
@@ -258,13 +281,15 @@ def read_json(root: Path, file: Path, limit: int = CONFIG_LIMIT) -> dict[str, An
         raise ValueError(
             f"{file} has {size} bytes, a config at most {limit}: it is no diffusers config"
         )
-    return _object(file, real.read_bytes())
+    fields = Fields(_object(file, real.read_bytes()))
+    fields.file = file
+    return fields
 
 
 def _object(file: Path, text: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(text.decode("utf-8"))
-    except (UnicodeDecodeError, RecursionError, json.JSONDecodeError) as error:
+        value = parse_json(text.decode("utf-8"), float)  # Infinity is what diffusers writes
+    except ValueError as error:
         raise ValueError(f"{file} is not valid JSON ({error}): copy the file again") from None
     if not isinstance(value, dict):
         raise ValueError(f"{file} holds a {type(value).__name__}, not an object")
@@ -369,10 +394,14 @@ def read_header(root: Path, file: Path) -> dict[str, Stored]:
             dtype, width = DTYPES[entry["dtype"]]
             shape = tuple(int(n) for n in entry["shape"])
             begin, stop = (int(n) for n in entry["data_offsets"])
-        except (KeyError, TypeError, ValueError):
-            raise ValueError(f"{file}: cannot read the header's entry {key!r}: {entry!r}") from None
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise ValueError(
+                f"{file}: cannot read the header's entry {key!r:.80}: {entry!r:.80}"
+            ) from None
         if dtype is None or min((*shape, 0)) < 0 or stop - begin != math.prod(shape) * width:
-            raise ValueError(f"{file}: the header's entry {key!r} contradicts itself: {entry!r}")
+            raise ValueError(
+                f"{file}: the header's entry {key!r:.80} contradicts itself: {entry!r:.80}"
+            )
         tensors[key] = Stored(dtype, shape)
         end = max(end, stop)
     if 8 + length + end != size:

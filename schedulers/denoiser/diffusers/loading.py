@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .folder import Component, Weights
+from .limits import check_limits, fields_for
 
 #: Attention weights of folders written before diffusers 0.15 → their present names.
 RENAMED = (
@@ -59,9 +60,11 @@ def build(part: Component, weights: Weights, dtype: torch.dtype) -> nn.Module:
     if kind is None:
         version = library("diffusers").__version__
         raise ValueError(f"{part.path}: diffusers {version} has no {part.kind}: update diffusers")
+    check_limits(part, weights)
+    fields = fields_for(kind, part.config)
     try:
         with Uninitialised():
-            module: nn.Module = kind.from_config(dict(part.config))
+            module: nn.Module = kind.from_config(fields)
     except Exception as error:
         raise ValueError(
             f"{part.path}/config.json: {part.kind} refuses it ({error}): correct the config"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .folder import Config
+from .limits import TOKENS
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,21 @@ class Encoder:
 
     def tokens(self, prompts: Sequence[str], length: int) -> dict[str, Tensor]:
         """input_ids and attention_mask [B, L], padded and cut to ``length``, or the tokenizer's own."""
+        most = getattr(self.model.config, "max_position_embeddings", None) or TOKENS
+        length = length or self.tokenizer.model_max_length
+        if not 1 <= length <= most:
+            raise ValueError(
+                f"a prompt of {length} tokens (model_max_length or max_text_seq_length): this encoder takes 1 to {most}"
+            )
         batch = self.tokenizer(
             [self.instead or prompt for prompt in prompts], padding="max_length", truncation=True, return_tensors="pt",
-            max_length=length or self.tokenizer.model_max_length,
+            max_length=length,
         )  # fmt: skip
+        rows = self.model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+        if batch["input_ids"].max() >= rows:
+            raise ValueError(
+                f"a token has number {int(batch['input_ids'].max())}, this encoder knows {rows}: they belong to different models"
+            )
         device = next(self.model.parameters()).device
         return {k: batch[k].to(device) for k in ("input_ids", "attention_mask")}
 

@@ -7,15 +7,16 @@ A network's family says which encoders to use and what the network takes from th
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from .families import FAMILIES
 from .folder import Config, Folder
+from .limits import TOKENS, errors_named
 from .loading import library
 from .prompts import Encoder, Prompts
+from .tokenizer import read_encoder, read_tokenizer
 
 ENCODERS = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel", "UMT5EncoderModel")
 TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast", "T5Tokenizer", "T5TokenizerFast")
@@ -62,6 +63,7 @@ class TextEncoder:
         return self
 
 
+@errors_named
 def load_text(folder: Folder, dtype: torch.dtype | None = None) -> TextEncoder:
     """The folder's text encoders. Default dtype: bfloat16 weights stay so, all others float32.
 
@@ -94,24 +96,15 @@ def _encoder(folder: Folder, suffix: str, dtype: torch.dtype | None) -> Encoder:
             f"{folder.path}: the tokenizer {name} is not known; known: {', '.join(TOKENIZERS)}"
         )
     name = "T5TokenizerFast" if name.startswith("T5") else "CLIPTokenizer"
-    local: dict[str, Any] = dict(local_files_only=True, trust_remote_code=False)
-    place = folder.files("tokenizer" + suffix)
-    try:
-        tokenizer = getattr(transformers, name).from_pretrained(str(place), **local)
-    except Exception as error:
-        first = str(error).strip().partition("\n")[0]
-        raise ValueError(
-            f"{place}: transformers cannot read this tokenizer ({first}); if it has only a spiece.model: pip install "
-            "sentencepiece protobuf"
-        ) from error
+    tokenizer = read_tokenizer(transformers, name, folder.files("tokenizer" + suffix), folder.root)
     folder.files("text_encoder" + suffix)
-    model, loaded = getattr(transformers, part.kind).from_pretrained(
-        str(part.path), use_safetensors=True, variant=weights.variant, torch_dtype=dtype, output_loading_info=True, **local
-    )  # fmt: skip
-    lost = sorted(loaded["missing_keys"])
+    model, missing = read_encoder(transformers, part, weights, dtype)
+    lost = sorted(missing)
     if lost:
         raise ValueError(
             f"{part.path}: config.json asks for {lost[0]!r} and {len(lost) - 1} more weights that are not there: "
             "config and weights belong to different models, or the folder is incomplete"
         )
-    return Encoder(tokenizer, model.eval().requires_grad_(False))
+    encoder = Encoder(tokenizer, model.eval().requires_grad_(False))
+    encoder.tokens(["a"], 0 if name.startswith("CLIP") else TOKENS)
+    return encoder

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from .folder import Component, Config, Folder
+from .limits import errors_named
 from .loading import build
 
 
@@ -153,6 +154,7 @@ def require_known(part: Component) -> None:
         )
 
 
+@errors_named
 def load_vae(folder: Folder, dtype: torch.dtype | None = None, device: str = "cpu") -> Vae:
     """The VAE of a folder. Default dtype: bfloat16 weights stay so, all others float32.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from .. import folder
 from ..family import Family
 from ..folder import Component, Folder
+from ..limits import check_scheduler
 from ..training import read_training
 
 
@@ -53,4 +54,5 @@ def check(read: Folder) -> None:
     """Raises ValueError for a folder whose configs, read without its weights, name what is not supported."""
     where = f"{read.network.path}/config.json"
     family_of(read.network.kind, where).check(read.network.config, where)
+    check_scheduler(read.scheduler)
     read_training(read.scheduler)

@@ -1,0 +1,38 @@
+import assert from "node:assert/strict";
+import test from "node:test";
+import { MOST_PINNED, checked } from "../../web/js/kept.js";
+
+const run = { name: "a", steps: 2, every: 1, sigma: [2, 1, 0], lambda: [-1, 0, null], timestep: null };
+const plan = { columns: ["stage", "x[0]"], rows: [[0, 1.5], [1, null]], stages: 2, nfe: 2, order: 1, steps: 2, path: "VE", solver: "Euler()" };
+
+test("what the panels keep comes back as it is", () => {
+  const kept = { y: "sigma", x: "progress", curve: "rmse", run: "m1abc", pins: [run], last: { runs: [run], plan } };
+  assert.deepEqual(checked(JSON.parse(JSON.stringify(kept))), kept);
+  assert.deepEqual(checked(undefined), {});
+});
+
+const JUNK = [null, 0, -1, Infinity, NaN, "", "x", "__proto__", "constructor", true, [], [[]], {}, [null], { length: 1e9 }, { sigma: "abc" }, "x".repeat(1e6),
+  [{ ...run, sigma: 5 }], [{ ...run, sigma: [{}] }], [{ ...run, lambda: [1] }], [{ ...run, every: 0 }], [{ ...run, steps: -1 }], [{ ...run, name: {} }],
+  [{ ...run, sigma: ["1", 2, 3] }], { runs: "x", plan: { ...plan, rows: [[1]] } }, { plan: { ...plan, columns: [{}] } }, { plan: { ...plan, rows: [[{}, 1]] } }];
+
+test("junk is as if it were not there", () => {
+  for (const junk of JUNK) {
+    const made = checked(junk);
+    assert.ok(Object.keys(made).every((name) => ["y", "x", "curve", "run", "pins", "last"].includes(name)));
+    for (const name of ["y", "x", "pins", "last", "run", "curve"]) {
+      const got = checked({ [name]: junk })[name];
+      if (name === "pins") assert.deepEqual(got ?? [], []);
+      else if (["run", "curve"].includes(name)) assert.ok(got === undefined || (typeof got === "string" && got.length <= 200));
+      else assert.equal(got, undefined, `${name} ${JSON.stringify(junk)?.slice(0, 60)}`);
+    }
+  }
+});
+
+test("lists are bounded, names are cut, other fields go", () => {
+  const long = { ...run, sigma: Array(MOST_PINNED + 1).fill(1), lambda: null };
+  assert.deepEqual(checked({ pins: [long] }).pins, []);
+  assert.deepEqual(checked({ pins: [run, run, run, run] }).pins, []);
+  const [pin] = checked({ pins: [{ ...run, name: "x".repeat(1e5), onclick: "alert(1)" }] }).pins;
+  assert.equal(pin.name.length, 200);
+  assert.equal(pin.onclick, undefined);
+});
