@@ -27,6 +27,12 @@ SPACINGS = (
     Defect("spacing: denoise takes the head of the run", "schedulers/spacing/levels.py",
            "kappas[-(taken + 1) :]", "kappas[: taken + 1]",
            ("tests/test_schedules.py::test_denoise_keeps_the_number_of_steps_and_the_tail",)),
+    Defect("spacing: trailing rounds on the wrong grid", "schedulers/spacing/in_time.py",
+           "np.round((schedule.t_max + 1) * left / n) - 1", "np.round((schedule.t_max + 1) * left / n - 1)",
+           ("tests/test_trailing.py::test_the_rule_is_the_published_one_for_every_number_of_steps",)),
+    Defect("schedule: the shift of a latent for its pixels", "schedulers/size_shift.py",
+           "-(-n // p) for n, p", "n for n, p",
+           ("tests/test_diffusers_beside.py::test_the_shift_of_a_latent_is_the_pipeline_s_for_its_size",)),
     Defect("schedule: flow begins at 1e-4", "schedulers/noise_schedule.py",
            "return 1e-3", "return 1e-4",
            ("tests/test_schedules.py::test_flow_ends_at_the_last_of_a_thousand_timesteps",),
@@ -219,6 +225,24 @@ RESUME = (
            "off <= SAME * size", "off <= size", ("tests/test_edited_state.py",)),
     Defect("resume: Langevin draws from the start again", "schedulers/solver/langevin.py",
            "state.x, state.draws, points.steps", "state.x, 0, points.steps", ("tests/test_langevin.py",)),
+)
+
+FOLDERS = (
+    Defect("folders: instruct-pix2pix sees its picture scaled as x", "schedulers/denoiser/diffusers/families/unet_condition.py",
+           "return Beside(factor=1.0)", "return Beside()",
+           ("tests/test_diffusers_beside.py::test_instruct_pix2pix_sees_latents_as_they_are",)),
+    Defect("folders: CogVideoX 1.5 without its inverted factor", "schedulers/denoiser/diffusers/families/cogvideox.py",
+           "factor=1 / float(", "factor=float(",
+           ("tests/test_diffusers_beside.py::test_cogvideox_from_a_picture",)),
+    Defect("folders: a video keeps its lead", "nodes/host/alone/guider.py",
+           "lead.without(out, first)", "out",
+           ("tests/test_diffusers_video.py::test_cogvideox_1_5_is_its_pipeline_s_video",)),
+    Defect("folders: Wan's mask the other way round", "schedulers/denoiser/diffusers/denoiser.py",
+           "1 - drawn if self.beside.kept else drawn", "drawn",
+           ("tests/test_diffusers_beside.py::test_wan_from_a_picture",)),
+    Defect("folders: PixArt's prompts as they are", "schedulers/denoiser/diffusers/families/pixart.py",
+           "return prompt.lower().strip()", "return prompt",
+           ("tests/test_diffusers_names.py::test_prompts_are_cleaned_as_the_pipeline_does",)),
 )
 
 GUIDANCE = (
@@ -419,6 +443,6 @@ STRANGERS = (
 
 #: All rows.
 DEFECTS: tuple[Defect, ...] = (
-    *SPACINGS, *NOISE, *PREDICTIONS, *SOLVERS, *RESUME, *GUIDANCE, *FITS, *HOST, *KEPT,
+    *SPACINGS, *NOISE, *PREDICTIONS, *SOLVERS, *RESUME, *FOLDERS, *GUIDANCE, *FITS, *HOST, *KEPT,
     *QUEUE, *STRANGERS,
 )

@@ -8,6 +8,12 @@ from __future__ import annotations
 
 from ...nodes.host.alone.places import set_folders, set_progress, set_typed
 from ..context import current
+from .conditioning import (
+    ConditioningZeroOut,
+    InpaintModelConditioning,
+    InstructPixToPixConditioning,
+    WanImageToVideo,
+)
 from .latent_space import VAEDecode, VAEDecodeTiled, VAEEncode, VAEEncodeTiled
 from .pictures import LoadImage, PreviewAny, PreviewImage, SaveAnimatedWEBP, SaveImage
 from .sampling import (
@@ -21,11 +27,23 @@ from .sampling import (
 from .tensors import FlipSigmas, LatentMultiply, MaskComposite, SolidMask, SplitSigmas
 
 set_folders(lambda kind: getattr(current(), kind))
+
+
+def tell(step: int, total: int) -> None:
+    """The run that is going on, if one is: a VAE or a fit may be used outside of one."""
+    try:
+        report = current().report
+    except LookupError:
+        return
+    report(step, total)
+
+
+set_progress(tell)
 set_typed(lambda name: name in current().typed)
-set_progress(lambda step, total: current().report(step, total))
 
 CORE_NODES = (
     RandomNoise, DisableNoise, BasicGuider, CFGGuider, SamplerCustomAdvanced, SamplerCustom,
     SplitSigmas, FlipSigmas, LatentMultiply, SolidMask, MaskComposite, SaveImage, PreviewImage, PreviewAny, LoadImage,
     VAEDecode, VAEDecodeTiled, VAEEncode, VAEEncodeTiled, SaveAnimatedWEBP,
+    ConditioningZeroOut, InpaintModelConditioning, InstructPixToPixConditioning, WanImageToVideo,
 )  # fmt: skip

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...schedulers.denoiser.diffusers import load_vae
+from ...schedulers.denoiser.diffusers import load_vae, read_latents
+from ...schedulers.denoiser.diffusers.vae import require_known
 from ...schedulers.measure import DTYPES
 from ..host import io
 from ..ui.file_names import refusal
-from .folders import folder_input, open_folder, resolve, stamp
+from .folders import folder_input, open_folder, stamp
 from .vae import FolderVae
 
 CATEGORY = "Sampling Kit/denoiser"
+
+
+def look_into_vae(name: str) -> None:
+    """Raises ValueError where loading would for what vae/config.json says."""
+    found = open_folder(name)
+    try:
+        require_known(found.part("vae"))
+        read_latents(found.part("vae"))
+    except ValueError as error:
+        raise ValueError(f"folder = {name!r}: {error}") from None
 
 
 class DiffusersVAE(io.ComfyNode):
@@ -38,7 +49,7 @@ class DiffusersVAE(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, folder: str = "") -> bool | str:
-        return True if folder is None else refusal(lambda: resolve(folder))
+        return True if folder is None else refusal(lambda: look_into_vae(folder))
 
     @classmethod
     def fingerprint_inputs(cls, folder: str = "", **kwargs: Any) -> Any:

@@ -12,8 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ...schedulers.denoiser.diffusers import Folder, Weights, read_file, read_folder
-from ...schedulers.denoiser.diffusers.folder import NETWORKS
+from ...schedulers.denoiser.diffusers import Folder, Weights, check, read_file, read_folder
+from ...schedulers.denoiser.diffusers.folder import NETWORKS, reach_of
 from .. import host
 from ..host import io
 from ..ui.file_names import is_there, leads_out
@@ -67,7 +67,7 @@ def resolve(name: str, input: str = "folder") -> tuple[Path, Path]:
         raise ValueError(f"{said}: choose a diffusers folder; they belong in {places}")
     path, outside = Path(name), leads_out(name)
     if path.is_absolute() and host.places.typed_path(name):
-        return _with_model(path, said), path.resolve()
+        return _with_model(path, said), reach_of(path.resolve())
     for root in () if outside else (*roots, SHIPPED):
         path = root / name
         if is_there(path) and path.is_dir():
@@ -99,6 +99,15 @@ def open_folder(
         return read_folder(path, root, variant.strip() or None, network)
     except ValueError as error:
         raise ValueError(f"{input} = {name!r}: {error}") from None
+
+
+def look_into(name: str, variant: str = "", network: str | None = None) -> None:
+    """Raises ValueError where a run would for what the configs say; reads no weights."""
+    folder = open_folder(name, variant, network)
+    try:
+        check(folder)
+    except ValueError as error:
+        raise ValueError(f"folder = {name!r}: {error}") from None
 
 
 def stamp(name: str) -> list[Any]:

@@ -10,6 +10,8 @@ import torch
 from ...schedulers.denoiser.diffusers import DiffusersDenoiser, choose_dtype, load
 from ...schedulers.denoiser.diffusers.denoiser import DTYPES, NAMES
 from ...schedulers.denoiser.diffusers.folder import NETWORKS, Folder
+from ...schedulers.denoiser.diffusers.training import unread
+from ...schedulers.size_shift import SizedFlow
 from .. import host
 from ..host import io
 from ..host.conditioning import Conditioning
@@ -18,7 +20,7 @@ from ..host.latent_layout import layout_of
 from ..ui.file_names import refusal
 from ..ui.inputs import listed
 from ..ui.wire_types import NoiseScheduleType
-from .folders import OWN, file_names, folder_input, open_file, open_folder, resolve, stamp
+from .folders import OWN, file_names, folder_input, look_into, open_file, open_folder, stamp
 
 CATEGORY = "Sampling Kit/denoiser"
 AUTO = "auto"
@@ -69,10 +71,19 @@ class LoadDiffusersDenoiser(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(cls, folder: str = "", weights: str = OWN) -> bool | str:
-        """ComfyUI then leaves both combos to us: a folder that is gone is named as such."""
-        looks = lambda: (folder is None or resolve(folder), weights is None or open_file(weights))  # noqa: E731
-        return refusal(looks)
+    def validate_inputs(
+        cls, folder: str | None = "", weights: str | None = OWN, network: str | None = AUTO, variant: str | None = ""
+    ) -> bool | str:  # fmt: skip
+        """ComfyUI then leaves the combos to us: a folder that is gone is named as such. Reads the configs."""
+
+        def look() -> None:
+            if weights is not None:
+                open_file(weights)
+            part = None if network is None else sub_folder(network)
+            if folder is not None and network is not None:
+                look_into(folder, variant or "", part)
+
+        return refusal(look)
 
     @classmethod
     def fingerprint_inputs(cls, folder: str = "", weights: str = OWN, **kwargs: Any) -> Any:
@@ -84,9 +95,7 @@ class LoadDiffusersDenoiser(io.ComfyNode):
     def execute(
         cls, folder: str, dtype: str = AUTO, network: str = AUTO, variant: str = "", weights: str = OWN
     ) -> Any:  # fmt: skip
-        if network not in (AUTO, *NETWORKS):
-            raise ValueError(f"network = {network!r}: choose one of {', '.join((AUTO, *NETWORKS))}")
-        part = None if network == AUTO else network
+        part = sub_folder(network)
 
         def loaded() -> tuple[DiffusersDenoiser, str]:
             found = open_folder(folder, variant, part)
@@ -96,6 +105,13 @@ class LoadDiffusersDenoiser(io.ComfyNode):
         model = host.models.make_diffusers(denoiser, vae, loaded)
         text = about(denoiser, open_folder(folder, variant, part))
         return io.NodeOutput(model, denoiser.noise_schedule, text, ui={"text": [text]})
+
+
+def sub_folder(network: str) -> str | None:
+    """The sub-folder of a choice; None: the only one there is."""
+    if network not in (AUTO, *NETWORKS):
+        raise ValueError(f"network = {network!r}: choose one of {', '.join((AUTO, *NETWORKS))}")
+    return None if network == AUTO else network
 
 
 def _load(folder: Folder, asked: str, where: str, file: str = OWN) -> DiffusersDenoiser:
@@ -120,20 +136,28 @@ def _vae(folder: Folder) -> str:
 
 def about(network: DiffusersDenoiser, folder: Folder) -> str:
     """What was loaded, for people."""
-    trained, schedule = network.trained, network.noise_schedule
+    schedule, ignored = (
+        network.noise_schedule,
+        unread(folder.scheduler.kind, folder.scheduler.config),
+    )
     parameters = sum(p.numel() for p in network.network.parameters())
-    dynamic = "; the shift depends on the size, this is the largest" if trained.dynamic else ""
+    sized = ""
+    if isinstance(schedule, SizedFlow):
+        rule = schedule.rule
+        sized = f"; the shift depends on the size, this is that of {rule.n1} tokens: connect the latent to Steps"
     latents = _latents(network)
     conditions = [f"{SOURCES[n].what}" for n in network.needs]
     optional = [f"{SOURCES[n].what}" for n in network.may]
     lines = [
         f"network: {network.kind} ({parameters / 1e6:.4g} M parameters), {folder.network.path}",
         f"prediction: {network.prediction}",
-        f"noise schedule: {schedule} on {schedule.path.name}, from {folder.scheduler.kind}{dynamic}",
+        f"noise schedule: {schedule} on {schedule.path.name}, from {folder.scheduler.kind}{sized}",
         f"dtype: {NAMES.get(network.dtype, network.dtype)}: {network.dtype_reason}; solver state and time: fp32",
         f"latents: {latents}",
         f"conditioning: {', '.join(conditions) or 'none'}" + (f"; optional: {', '.join(optional)}" if optional else ""),
     ]  # fmt: skip
+    if ignored:
+        lines.append(f"not applied from {folder.scheduler.kind}: {'; '.join(ignored)}")
     return "\n".join(lines)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -92,8 +94,25 @@ class FolderVae:
         if self.latent_dim == 2 and z.ndim == 5 and z.shape[2] == 1:
             z = z[:, :, 0]
         pixels = z.shape[-2] * z.shape[-1] * self.upscale_ratio**2
-        images = self._run("decode", z, pixels, tiles)
+        with self._shown(z if tiles is None else None):
+            images = self._run("decode", z, pixels, tiles)
         return (images / 2 + 0.5).clamp(0, 1).movedim(1, -1)
+
+    @contextmanager
+    def _shown(self, video: Tensor | None) -> Iterator[None]:
+        """The node's bar goes on with every batch of frames of a video that is decoded whole."""
+        vae = self.patcher.model
+        if video is None or video.ndim != 5 or not isinstance(vae, Vae):
+            yield
+            return
+        tell, done = host.places.progress(len(video) * video.shape[2]), [0]
+
+        def shown(frames: int) -> None:
+            done[0] += frames
+            tell(done[0], "")
+
+        with vae.watched(shown):
+            yield
 
     def _encode(self, images: Tensor, tiles: tuple[int, int] | None) -> Tensor:
         height, width = images.shape[-3:-1]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 Conditioning = list[Any]
 
-#: What a diffusers network takes beside the text (``adapters.py``) → ComfyUI's name for it in CONDITIONING.
+#: What a diffusers network takes beside the text (``family.py``) → ComfyUI's name for it in CONDITIONING.
 KEYS = {"pooled": "pooled_output", "mask": "attention_mask"}
 
 

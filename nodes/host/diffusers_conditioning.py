@@ -1,6 +1,6 @@
 """What diffusers networks are conditioned on, as ComfyUI's CONDITIONING: a tensor and a dict.
 
-One row a name of ``schedulers/denoiser/diffusers/adapters.py`` in ``SOURCES``. Keys are the core's
+One row a name of ``schedulers/denoiser/diffusers/family.py`` in ``SOURCES``. Keys are the core's
 own wherever the meaning is the same, so that its nodes work on them:
 
 ========  ====================================================================================
@@ -10,6 +10,7 @@ labels    the tensor: [B, 1, K] one class of K, or [B, 1, 1] the class's number 
 image     "clip_vision_output" (CLIP Vision)       fps       "frame_rate" (LTXVConditioning)
 size      "width", "height", "crop_w", "crop_h", "target_width", "target_height", or "aesthetic_score"
           (CLIPTextEncodeSDXL and …Refiner)
+aesthetic "aesthetic_score", where no size is given
 concat    "noise_concat" in the network's space, or "concat_latent_image" with "concat_mask"
 ========  ====================================================================================
 """
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor
 
 from ...schedulers.denoiser.diffusers import DiffusersDenoiser
+from ...schedulers.denoiser.diffusers.families.unet_condition import is_refiner
 from .conditioning import KEYS
 
 Extra = Mapping[str, Any]
@@ -38,7 +40,13 @@ def from_conditioning(
     network: DiffusersDenoiser, text: Tensor | None, extra: Extra, where: str = "conditioning"
 ) -> dict[str, Tensor]:
     """The engine's tensors for a network from one CONDITIONING. ValueError if one is missing or misshapen."""
+    if network.dims == 3 and "concat" not in network.needs and "concat_latent_image" in extra:
+        raise ValueError(
+            f"{where}: this {network.kind} makes videos from text only, and sees no picture (Wan's TI2V would need a time "
+            "for every token): remove the image-to-video conditioning"
+        )
     out = {}
+    extra = {**extra, "branch": where}
     for name in (*network.needs, *network.may):
         source = SOURCES[name]
         try:
@@ -151,14 +159,30 @@ def _size(network: DiffusersDenoiser, text: Tensor | None, extra: Extra) -> Tens
     return torch.tensor([[float(extra.get(key, usual.get(key))) for key in keys]])
 
 
-def _concat(network: DiffusersDenoiser, text: Tensor | None, extra: Extra) -> Tensor | None:
-    given = extra.get("noise_concat")
-    if given is not None:
-        return given
-    picture = extra.get("concat_latent_image")
-    if picture is None or network.adapter.concat_channels(network.config) != network.channels:
+def _aesthetic(network: DiffusersDenoiser, text: Tensor | None, extra: Extra) -> Tensor | None:
+    """The refiner's score where no node said one: 6, and 2.5 for the negative, as in its pipeline."""
+    pooled = extra.get(KEYS["pooled"])
+    if pooled is None or network.config.get("addition_embed_type") != "text_time":
         return None
-    return picture if network.latents is None else network.latents.from_vae(picture)
+    if not is_refiner(network.config, pooled):
+        return None
+    return _number(extra.get("aesthetic_score", 2.5 if extra["branch"] == "negative" else 6.0))
+
+
+def _concat(network: DiffusersDenoiser, text: Tensor | None, extra: Extra) -> Tensor | None:
+    if extra.get("noise_concat") is not None:
+        return extra["noise_concat"]
+    picture = extra.get("concat_latent_image")
+    if picture is None or not network.family.concat_channels(network.config):
+        return None
+    if picture.ndim == 4 and network.dims == 3:
+        picture = picture[:, :, None]
+    if picture.shape[1] != network.channels:
+        raise ValueError(
+            f"takes a picture of {network.channels} latent channels (concat_latent_image), got {picture.shape[1]}: "
+            "encode it with the VAE of the same folder"
+        )
+    return network.picture(picture, extra.get("concat_mask"))
 
 
 @dataclass(frozen=True)
@@ -181,8 +205,10 @@ SOURCES: dict[str, Source] = {
     ),
     "fps": Source(_fps, "a frame rate (frame_rate)", "connect LTXVConditioning"),
     "size": Source(_size, "picture sizes", "connect CLIPTextEncodeSDXL"),
+    "aesthetic": Source(_aesthetic, "an aesthetic score (SDXL's refiner)", "connect CLIPTextEncodeSDXLRefiner"),
     "concat": Source(
         _concat, "a picture's latents (concat_latent_image)",
-        "connect InpaintModelConditioning, or a node that makes image-to-video conditioning",
+        "connect InpaintModelConditioning, InstructPixToPixConditioning (a picture to edit or to animate) or "
+        "WanImageToVideo",
     ),
 }  # fmt: skip

@@ -24,6 +24,7 @@ from ...schedulers.measure.trace import View
 from ...schedulers.noise_schedule import NoiseSchedule
 from ...schedulers.path import Path as ProbabilityPath
 from ...schedulers.prediction import Prediction
+from ...schedulers.size_shift import SizedFlow
 from ...schedulers.solver import Solver
 from ...schedulers.split import Part, Stepped
 
@@ -54,6 +55,9 @@ class Models(Protocol):
 
     def latent_layout(self, model: Any, /) -> LatentLayout:
         """Channels, dimensions and scales of a MODEL's latents."""
+
+    def sized_flow(self, model: Any, /) -> SizedFlow | None:
+        """The MODEL's schedule where its shift depends on the size, None elsewhere."""
 
     def compute_choice(self, model: Any, asked: str, /) -> Choice:
         """The dtype that Denoiser Settings would choose."""

@@ -27,7 +27,8 @@ class EmptyDiffusersLatent(io.ComfyNode):
                 io.Int.Input("height", default=512, min=8, max=16384, step=8, tooltip="Pixels, rounded down."),
                 io.Int.Input(
                     "frames", default=1, min=1, max=16384, optional=True,
-                    tooltip="Of a video, rounded up to 1 + a multiple of the frames per latent. Pictures have 1.",
+                    tooltip="Of a video: 1 + a multiple of what the MODEL takes at a time, such as 49 or 81; another number is refused "
+                    "with the two next to it. Pictures have 1.",
                 ),
                 io.Int.Input("batch_size", default=1, min=1, max=4096, optional=True, tooltip="Number of pictures or videos."),
             ],

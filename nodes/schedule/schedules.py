@@ -8,6 +8,7 @@ import torch
 
 from ...schedulers import noise_schedule, spacing
 from ...schedulers.measure.run_levels import Run
+from ...schedulers.size_shift import SizedFlow
 from .. import host
 from ..host import io
 from ..ui.inputs import choice, chosen, inputs_for
@@ -59,7 +60,15 @@ class NoiseScheduleFromModel(io.ComfyNode):
             category=CATEGORY,
             description="Reads path, training table and range from any MODEL, with the shifts patched onto it.",
             search_aliases=["model_sampling", "scheduler", "sigma range"],
-            inputs=[io.Model.Input("model", tooltip="Native ComfyUI models and the kit's own.")],
+            inputs=[
+                io.Model.Input("model", tooltip="Native ComfyUI models and the kit's own."),
+                io.Latent.Input(
+                    "latent",
+                    optional=True,
+                    tooltip="What will be sampled. Then MODELs whose shift grows with the size of the picture (Flux, LTX) get the "
+                    "shift for this size, in place of the one they were loaded or patched with.",
+                ),
+            ],
             outputs=[
                 NoiseScheduleType.Output(
                     display_name="noise_schedule", tooltip="For Steps and Embedded Denoiser."
@@ -68,8 +77,11 @@ class NoiseScheduleFromModel(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: Any) -> Any:
-        return io.NodeOutput(host.models.schedule_of(model))
+    def execute(cls, model: Any, latent: dict[str, Any] | None = None) -> Any:
+        schedule, sized = host.models.schedule_of(model), host.models.sized_flow(model)
+        if latent is not None and sized is not None:
+            schedule = sized.for_latent(tuple(latent["samples"].shape[1:]))
+        return io.NodeOutput(schedule)
 
 
 class Steps(io.ComfyNode):
@@ -94,6 +106,11 @@ class Steps(io.ComfyNode):
                     "final", options=list(spacing.FINAL), default="zero", advanced=True,
                     tooltip="End at exactly 0 (the result is a prediction of x0), or at the schedule's smallest level.",
                 ),
+                io.Latent.Input(
+                    "latent", optional=True,
+                    tooltip="What will be sampled. For schedules whose shift grows with the size of the picture (folders of Flux, "
+                    "SD3.5, LTX); others do not need it.",
+                ),
             ],
             outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="For SamplerCustomAdvanced.")],
         )  # fmt: skip
@@ -110,9 +127,12 @@ class Steps(io.ComfyNode):
         spacing: dict[str, Any] | None = None,
         denoise: float = 1.0,
         final: str = "zero",
+        latent: dict[str, Any] | None = None,
     ) -> Run:
         """The noise levels. Raises ValueError where they do not fit the schedule."""
         kind = chosen("spacing", SPACINGS, spacing)
+        if latent is not None and isinstance(noise_schedule, SizedFlow):
+            noise_schedule = noise_schedule.for_latent(tuple(latent["samples"].shape[1:]))
         return _space(noise_schedule, steps, kind, denoise, final)
 
 

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .analytic import Denoiser
+from .base import Denoiser
 from .diffusers.vae import Latents
 
 CHANNELS, RATIO = 12, 2

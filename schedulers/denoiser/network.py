@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from ..path import Path, coefficients
 from ..store import Format
-from .analytic import Denoiser
+from .base import Denoiser
 
 #: Noise-to-data ratios that networks are trained for; κ outside is held at the ends.
 KAPPA = 0.002, 80.0

@@ -9,7 +9,7 @@ from torch.func import functional_call
 from ..noise_schedule import NoiseSchedule
 from ..path import Flow, Path
 from ..prediction import Number, Prediction
-from .analytic import Denoiser
+from .base import Denoiser
 
 
 def call_in(dtype: torch.dtype, denoiser: Denoiser, x: Tensor, *inputs: object) -> Tensor:

@@ -16,17 +16,18 @@ from .levels import Spacing, time_levels
 class Trailing(Spacing):
     """Evenly spaced in time, counted back from the last timestep: t_i = T(1 − i/n).
 
-    Starts at the noisiest level; right for few steps, zero terminal SNR and rectified flow.
+    Timesteps of a table are round(T(1 − i/n)) − 1, halves to even (Lin et al. 2023, table 2). Starts at
+    the noisiest level; right for few steps, zero terminal SNR and rectified flow.
     """
 
     title: ClassVar[str] = "trailing (uniform in time)"
     aliases: ClassVar[tuple[str, ...]] = ("trailing", "uniform", "simple", "sgm_uniform")
 
     def levels(self, schedule: NoiseSchedule, n: int) -> Array:
-        share = np.arange(n, 0, -1) / n
-        if schedule.discrete:
-            return time_levels(schedule, (schedule.t_max + 1) * share - 1)
-        return schedule.kappa(schedule.t_max * share)
+        left = np.arange(n, 0, -1)
+        if schedule.discrete:  # rounded on the grid 1 … T: on 0 … T − 1 the halves go the other way
+            return time_levels(schedule, np.round((schedule.t_max + 1) * left / n) - 1)
+        return schedule.kappa(schedule.t_max * (left / n))
 
 
 @dataclass(frozen=True)

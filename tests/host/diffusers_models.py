@@ -472,24 +472,20 @@ def lengths() -> dict[str, float]:
 
 def inpainted() -> dict[str, float]:
     """Networks that see a picture beside x, given as the core's inpainting and video nodes give it."""
-    tiny.TINY["sd-inpainting"] = tiny.Tiny(
-        "UNet2DConditionModel", dict(tiny.UNET_COND, in_channels=9), tiny.TINY["sd"].scheduler, (4, 8, 12),
-        (*tiny.text, ("concat", (5, 8, 12))), "AutoencoderKL",
-    )  # fmt: skip
     found = {}
-    for name in ("sd-inpainting", "cogvideox-1.5"):
+    for name in ("sd-inpaint", "cogvideox-1.5"):
         model, network = load(name), denoiser(name)
         x, cond = noise_of(name), condition(name)[0]
         picture = noise_of(name, 8)
         scaled, given = network.latents.from_vae(picture), {"concat_latent_image": picture}
-        if name == "sd-inpainting":
+        if name == "sd-inpaint":
             mask = torch.zeros(1, 1, 8, 12)
             mask[..., :5] = 1
             given["concat_mask"] = mask
             scaled = torch.cat([mask, scaled], 1)
         d = guess(model, x, 3.0, cond, given)
         found[name] = error(d, network(x, 3.0, cond | {"concat": scaled}))
-    found["missing"] = told(lambda: ksampler(load("sd-inpainting"), "sd", positive=condition("sd")[1]))  # fmt: skip
+    found["missing"] = told(lambda: ksampler(load("sd-inpaint"), "sd", positive=condition("sd")[1]))  # fmt: skip
     return found
 
 

@@ -125,7 +125,7 @@ def test_prompts_of_different_lengths_are_not_repeated(measured):
 def test_a_picture_beside_x_comes_as_from_the_core_s_nodes(measured):
     """concat_latent_image and concat_mask: inpainting, and CogVideoX 1.5 from a picture."""
     found = measured["inpainted"]
-    assert found["sd-inpainting"] < 1e-5 and found["cogvideox-1.5"] < 1e-5
+    assert found["sd-inpaint"] < 1e-5 and found["cogvideox-1.5"] < 1e-5
     assert "concat_latent_image" in found["missing"]
 
 

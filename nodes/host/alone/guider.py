@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from ....schedulers.denoiser.diffusers import lead
 from ....schedulers.guidance import COND, WEAK, Guidance, GuidanceRun
 from ....schedulers.guidance.networks import BranchNetworks
 from ..conditioning import Conditioning
@@ -67,14 +68,17 @@ class Guider:
         seed: int,
     ) -> Tensor:
         """From the LATENT wire to the denoiser's units and back."""
-        latents = self.model.latents
+        latents, first = self.model.latents, lead.lead_of(self.model.inner, latent)
 
         def report(step: int, x0: Tensor, x: Tensor, total: int) -> None:
             if show is not None:
-                show(step, latents.to_vae(x0), x, total)
+                show(step, latents.to_vae(lead.without(x0, first)), lead.without(x, first), total)
 
         start = self.model.latent_in(latent)
-        return latents.to_vae(sampler.sample(self, sigmas.tolist(), noise, start, report, seed))
+        if first:
+            noise, start = lead.start(noise, start, first, seed)
+        out = sampler.sample(self, sigmas.tolist(), noise, start, report, seed)
+        return latents.to_vae(lead.without(out, first))
 
     def new_run(self, sigmas: Sequence[float]) -> GuidanceRun:
         share, probe = self.share_pure_noise, self.holder is not None

@@ -20,9 +20,10 @@ from ....schedulers.measure.model_facts import ModelFacts, Weights, is_zero_snr
 from ....schedulers.noise_schedule import NoiseSchedule
 from ....schedulers.path import VP, Flow
 from ....schedulers.prediction import Prediction, usual
+from ....schedulers.size_shift import SizedFlow
 from ..conditioning import Conditioning, class_weights
 from ..diffusers_conditioning import from_conditioning
-from ..latent_layout import LatentLayout, dtypes_of, layout_of
+from ..latent_layout import LatentLayout, dtypes_of, layout_of, sized_flow_of
 from . import places
 
 
@@ -116,6 +117,11 @@ def schedule_of(model: Any) -> NoiseSchedule:
     if not isinstance(model, Model):
         raise TypeError(f"expected a MODEL, got {type(model).__name__}")
     return model.schedule
+
+
+def sized_flow(model: Any) -> SizedFlow | None:
+    """The MODEL's schedule where its shift depends on the size."""
+    return sized_flow_of(model.inner)
 
 
 def facts_of(model: Any) -> ModelFacts:

@@ -24,10 +24,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ....schedulers.denoiser.diffusers import DiffusersDenoiser, Latents
+from ....schedulers.denoiser.diffusers import DiffusersDenoiser, Latents, lead
+from ....schedulers.denoiser.diffusers.denoiser import filled
 from ....schedulers.path import VE, Flow
+from ....schedulers.size_shift import SizedFlow
 from ..diffusers_conditioning import from_conditioning
-from ..latent_layout import LatentLayout, dtypes_of, layout_of
+from ..latent_layout import LatentLayout, dtypes_of, layout_of, sized_flow_of
 from .model import sampling_for
 from .native_model import FractionalTable, ModelType, PixelSpace, ms
 
@@ -44,17 +46,6 @@ LAYERS: dict[type, type] = {
     nn.LayerNorm: manual_cast.LayerNorm,
 }
 
-#: (VAE class, latent channels, scale or None) → the ComfyUI format with the same latents, for previews.
-PREVIEWS: tuple[tuple[str, int, float | None, type], ...] = (
-    ("AutoencoderKL", 4, 0.18215, formats.SD15),
-    ("AutoencoderKL", 4, 0.13025, formats.SDXL),
-    ("AutoencoderKL", 16, 1.5305, formats.SD3),
-    ("AutoencoderKL", 16, 0.3611, formats.Flux),
-    ("AutoencoderKLWan", 16, None, formats.Wan21),
-    ("AutoencoderKLWan", 48, None, formats.Wan22),
-    ("AutoencoderKLLTXVideo", 128, None, formats.LTXV),
-)
-
 
 # ------------------------------------------------------------------------------------ latents
 
@@ -69,7 +60,7 @@ class FolderLatents(comfy.latent_formats.LatentFormat):
         self.latent_channels, self.latent_dimensions = layout.channels, layout.dims
         self.spacial_downscale_ratio = layout.spatial
         self.temporal_downscale_ratio = layout.temporal
-        like = _preview(vae, layout, self.latents.scale)
+        like = _preview(network, vae, layout, self.latents.scale)
         for name in ("latent_rgb_factors", "latent_rgb_factors_bias", "latent_rgb_factors_reshape", "taesd_decoder_name"):  # fmt: skip
             setattr(self, name, getattr(like, name))
 
@@ -80,14 +71,14 @@ class FolderLatents(comfy.latent_formats.LatentFormat):
         return self.latents.to_vae(latent)
 
 
-def _preview(vae: str, layout: LatentLayout, scale: float) -> Any:
+def _preview(network: DiffusersDenoiser, vae: str, layout: LatentLayout, scale: float) -> Any:
     """A ComfyUI format that previews such latents; the base class, which has no previews, if none does."""
     if not vae and (layout.channels, layout.spatial) == (3, 1):
         return PixelSpace()
-    for kind, channels, size, format in PREVIEWS:
+    for channels, size, name in network.family.previews if vae else ():
         close = size is None or abs(scale / size - 1) < 1e-2
-        if (vae, layout.channels) == (kind, channels) and close:
-            return format()
+        if channels == layout.channels and close and hasattr(formats, name):
+            return getattr(formats, name)()
     return formats.LatentFormat()
 
 
@@ -205,14 +196,21 @@ class FolderModel(comfy.model_base.BaseModel):
         network: DiffusersDenoiser = self.diffusion_model.denoiser
         where = str(kwargs.get("prompt_type") or "conditioning")
         out = {}
-        if "concat" in network.needs and kwargs.get("concat_latent_image") is not None:
-            kwargs["noise_concat"] = self.concat_cond(**kwargs)
+        picture = kwargs.get("concat_latent_image")
+        if picture is not None:
+            kwargs |= _sized_as(
+                kwargs["noise"], picture, kwargs.get("concat_mask", kwargs.get("denoise_mask"))
+            )
         named = from_conditioning(network, kwargs.get("cross_attn"), kwargs, where)
         for name, value in named.items():
             if name == "text":
                 out["c_crossattn"] = comfy.conds.CONDRegular(value)
             elif name == "concat":
-                out["c_concat"] = comfy.conds.CONDNoiseShape(value)
+                frames = kwargs["noise"].shape[2] if network.dims == 3 else 0
+                value = comfy.utils.resize_to_batch_size(
+                    filled(value, frames), len(kwargs["noise"])
+                )
+                out["c_concat"] = comfy.conds.CONDNoiseShape(value.to(kwargs["device"]))
             else:
                 out[name] = Exact(value.to(kwargs["device"]))
         return out
@@ -247,12 +245,38 @@ def _patcher(network: DiffusersDenoiser, vae: str, kind: Any) -> Any:
     for module in network.network.modules():
         module.__class__ = LAYERS.get(type(module), type(module))
     base.diffusion_model = Native(network).eval().requires_grad_(False)
-    _concat(base, network)
     comfy.model_management.archive_model_dtypes(base.diffusion_model)
     device = comfy.model_management.get_torch_device()
     made = kind(base, load_device=device, offload_device=offload)
     made.add_callback(comfy.patcher_extension.CallbacksMP.ON_LOAD, _patch_the_rest)
+    if network.family.leads:
+        kinds = comfy.patcher_extension.WrappersMP
+        made.add_wrapper_with_key(kinds.OUTER_SAMPLE, "sampling_kit_lead", _with_lead)
     return made
+
+
+def _with_lead(
+    run: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Tensor, denoise_mask: Tensor | None = None,
+    callback: Any = None, disable_pbar: bool = False, seed: int | None = None, **more: Any,
+) -> Tensor:  # fmt: skip
+    """A run of a MODEL that needs frames in front of the video (``lead.py``)."""
+    model = run.class_obj.model_patcher.model
+    first = lead.lead_of(model.diffusion_model.denoiser, latent)
+    if not first:
+        return run(
+            noise, latent, sampler, sigmas, denoise_mask, callback, disable_pbar, seed, **more
+        )
+
+    def shown(step: int, x0: Tensor, x: Tensor, total: int) -> None:
+        if callback is not None:
+            callback(step, lead.without(x0, first), lead.without(x, first), total)
+
+    noise, latent = lead.start(noise, latent, first, seed or 0)
+    if denoise_mask is not None:
+        denoise_mask = lead.repeated(denoise_mask, first)
+    more["latent_shapes"] = [latent.shape]
+    out = run(noise, latent, sampler, sigmas, denoise_mask, shown, disable_pbar, seed, **more)
+    return lead.without(out, first)
 
 
 def _patch_the_rest(patcher: Any, device: torch.device, *_: Any) -> None:
@@ -283,13 +307,21 @@ def _blank(clock: str) -> Any:
     return type("Blank", bases[clock], {})() if clock in bases else None
 
 
-def _concat(base: Any, network: DiffusersDenoiser) -> None:
-    """Tell ComfyUI which channels come after x: a picture's latents, for inpainting after its mask."""
-    channels = network.adapter.concat_channels(network.config)
-    if channels == network.channels:
-        base.concat_keys = ("concat_image",)
-    elif channels == network.channels + 1:
-        base.set_inpaint()
+def _sized_as(noise: Tensor, picture: Tensor, mask: Tensor | None) -> dict[str, Any]:
+    """A picture's latents and its mask in the rows and columns of ``noise``, as the core's concat_cond."""
+
+    def fitted(x: Tensor) -> Tensor:
+        rows, columns = noise.shape[-2:]
+        same = x.shape[-2:] == noise.shape[-2:]
+        return x if same else comfy.utils.common_upscale(x, columns, rows, "bilinear", "center")
+
+    if mask is not None:
+        mask = mask[:, :1] if mask.ndim == noise.ndim else mask
+        mask = mask.reshape(
+            -1, 1, *mask.shape[-(noise.ndim - 2 if mask.ndim == noise.ndim else 2) :]
+        )
+        mask = fitted(mask)
+    return dict(concat_latent_image=fitted(picture), concat_mask=mask)
 
 
 def latent_layout(model: Any) -> LatentLayout:
@@ -300,5 +332,11 @@ def latent_layout(model: Any) -> LatentLayout:
         return layout_of(network)
     return LatentLayout(
         format.latent_channels, format.latent_dimensions, format.spacial_downscale_ratio,
-        format.temporal_downscale_ratio, (1,) * format.latent_dimensions,
+        format.temporal_downscale_ratio, (1,) * format.latent_dimensions, format.temporal_downscale_ratio,
     )  # fmt: skip
+
+
+def sized_flow(model: Any) -> SizedFlow | None:
+    """The MODEL's schedule where its shift depends on the size."""
+    network = getattr(model.model.diffusion_model, "denoiser", None)
+    return sized_flow_of(network, [kind.__name__ for kind in type(model.model).__mro__])

@@ -17,6 +17,7 @@ from ....schedulers.measure.compute_dtype import Choice
 from ....schedulers.measure.model_facts import ModelFacts
 from ....schedulers.noise_schedule import NoiseSchedule
 from ....schedulers.prediction import Prediction
+from ....schedulers.size_shift import SizedFlow
 from ..latent_layout import LatentLayout
 
 
@@ -48,6 +49,12 @@ def latent_layout(model: Any) -> LatentLayout:
     from .folder_model import latent_layout
 
     return latent_layout(model)
+
+
+def sized_flow(model: Any) -> SizedFlow | None:
+    from .folder_model import sized_flow
+
+    return sized_flow(model)
 
 
 def compute_choice(model: Any, asked: str) -> Choice:

@@ -1,10 +1,11 @@
-"""diffusers folders as denoisers; see ``folder``, ``training``, ``adapters``, ``denoiser``, ``vae``, ``text``."""
+"""diffusers folders as denoisers: ``folder``, ``training``, ``families``, ``denoiser``, ``vae``, ``text``."""
 
 from .denoiser import DiffusersDenoiser, choose_dtype, load
-from .folder import Folder, Weights, read_file, read_folder
+from .families import check, read_folder
+from .folder import Folder, Weights, read_file
 from .text import TextEncoder, load_text
 from .training import Training, read_training
-from .vae import Latents, Vae, latents_of, load_vae
+from .vae import Latents, Vae, latents_of, load_vae, read_latents
 
 __all__ = [
     "DiffusersDenoiser",
@@ -14,6 +15,7 @@ __all__ = [
     "Training",
     "Vae",
     "Weights",
+    "check",
     "choose_dtype",
     "latents_of",
     "load",
@@ -21,5 +23,6 @@ __all__ = [
     "load_vae",
     "read_file",
     "read_folder",
+    "read_latents",
     "read_training",
 ]

@@ -15,12 +15,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...noise_schedule import NoiseSchedule
 from ...path import Path, rescale
-from ..analytic import Denoiser
-from .adapters import Adapter, Call, Conditioning, adapter_of, tokens
+from ...size_shift import tokens_of
+from ..base import Denoiser
+from .families import family_of
+from .family import Beside, Call, Conditioning, Facts, Family
 from .folder import Config, Folder, Weights
 from .limits import check_scheduler, errors_named
 from .loading import build, library
@@ -42,7 +45,7 @@ def choose_dtype(
     """
     if choice != "auto" and choice not in DTYPES:
         raise ValueError(f"dtype = {choice!r}: choose one of auto, {', '.join(DTYPES)}")
-    trained = adapter_of(kind).trained(config)
+    trained = family_of(kind).trained(config)
     bf16 = torch.bfloat16 in (stored, trained)
     because = "the weights are stored in bfloat16" if stored == torch.bfloat16 else ""
     because = because or f"{kind} with this config was trained in bfloat16"
@@ -75,10 +78,10 @@ def load(
     """
     part = folder.network
     where = f"{part.path}/config.json"
-    adapter = adapter_of(part.kind, where)
-    adapter.check(part.config, where)
+    family = family_of(part.kind, where)
+    family.check(part.config, where)
     check_scheduler(folder.scheduler)
-    training = read_training(folder.scheduler)
+    training = read_training(folder.scheduler).seen_in(family.patch(part.config))
     library("diffusers")
     weights = weights or folder.network_weights
     reason = "as asked"
@@ -87,7 +90,11 @@ def load(
     network = build(part, weights, dtype)
     vae = latents_of(folder)
     config = {**dict(getattr(network, "config", {})), **part.config}
-    return DiffusersDenoiser(network, part.kind, config, training, path, vae, reason).to(device)
+    facts = Facts(config, folder.part("vae").config if vae else {}, folder.index, folder.pipeline)
+    beside = family.beside(family, facts)
+    return DiffusersDenoiser(network, part.kind, config, training, path, vae, reason, beside).to(
+        device
+    )
 
 
 class DiffusersDenoiser(Denoiser):
@@ -95,7 +102,7 @@ class DiffusersDenoiser(Denoiser):
 
     ``network``: the bare module; ``trained``: its noise schedule, prediction and clock;
     ``latents``: how its latents relate to its VAE's, None where the folder has no VAE;
-    ``dtype_reason``: why it runs in ``dtype``.
+    ``dtype_reason``: why it runs in ``dtype``; ``beside``: what it sees after x.
     """
 
     def __init__(
@@ -107,12 +114,14 @@ class DiffusersDenoiser(Denoiser):
         path: Path | None = None,
         latents: Latents | None = None,
         dtype_reason: str = "",
+        beside: Beside | None = None,
     ) -> None:
         super().__init__(path or training.noise_schedule.path)
         self.network, self.kind, self.config, self.trained = network, kind, config, training
-        self.adapter: Adapter = adapter_of(kind)
+        self.family: Family = family_of(kind)
         self.latents = latents
         self.dtype_reason = dtype_reason
+        self.beside = beside or self.family.beside(self.family, Facts(config))
 
     # ------------------------------------------------------------------------------------- facts
 
@@ -137,27 +146,27 @@ class DiffusersDenoiser(Denoiser):
     @property
     def channels(self) -> int:
         """Channels of x."""
-        return self.adapter.latent_channels(self.config)
+        return self.family.latent_channels(self.config)
 
     @property
     def dims(self) -> int:
         """Axes of x after batch and channels: 2 for pictures, 3 for video (frames first)."""
-        return self.adapter.dims
+        return self.family.dims
 
     @property
     def needs(self) -> tuple[str, ...]:
         """Names of the conditioning tensors it cannot do without."""
-        extra = ("concat",) if self.adapter.concat_channels(self.config) else ()
-        return (*self.adapter.needs(self.config), *extra)
+        extra = ("concat",) if self.family.concat_channels(self.config) else ()
+        return (*self.family.needs(self.config), *extra)
 
     @property
     def may(self) -> tuple[str, ...]:
         """Names of the conditioning tensors it can use but need not have."""
-        return tuple(name for name in self.adapter.may if name not in self.needs)
+        return tuple(name for name in self.family.may if name not in self.needs)
 
     def tokens(self, shape: tuple[int, ...]) -> int:
         """Image tokens of a latent of ``shape`` [C, …]; what ``trained.at`` asks for."""
-        return tokens(self.config, self.adapter, shape)
+        return tokens_of(shape, self.family.patch(self.config))
 
     # ------------------------------------------------------------------------------- other readings
 
@@ -181,14 +190,14 @@ class DiffusersDenoiser(Denoiser):
 
     def check(self, x: Tensor) -> None:
         """Raises ValueError if x is not a batch of latents the network takes."""
-        patch, shape = self.adapter.patch(self.config), tuple(x.shape)
+        patch, shape = self.family.patch(self.config), tuple(x.shape)
         axes = "batch, channels, " + ("frames, " if self.dims == 3 else "") + "height, width"
         if x.ndim != 2 + self.dims or x.shape[1] != self.channels:
             raise ValueError(
                 f"{self.kind} takes latents of {self.channels} channels ({axes}), got shape {shape}: "
                 "make the empty latent that shape"
             )
-        if self.adapter.square and shape[-1] != shape[-2]:
+        if self.family.square and shape[-1] != shape[-2]:
             raise ValueError(
                 f"{self.kind} takes square latents only, got shape {shape}: make the empty latent square"
             )
@@ -201,7 +210,7 @@ class DiffusersDenoiser(Denoiser):
     def forward(self, x: Tensor, sigma: float | Tensor, cond: Conditioning | None = None) -> Tensor:
         """x0 in float32 (or x's float64) from x [B, C, …] and σ: a float, or one a picture [B].
 
-        ``cond``: tensors by name (see ``adapters.py``) with batch 1 or B. A σ tensor is best on the CPU.
+        ``cond``: tensors by name (see ``family.py``) with batch 1 or B. A σ tensor is best on the CPU.
         FloatingPointError if the output is not finite (checked on the CPU, and in float16 everywhere).
         """
         self.check(x)
@@ -234,6 +243,20 @@ class DiffusersDenoiser(Denoiser):
             )
         return {k: cond[k] for k in (*self.needs, *self.may) if cond.get(k) is not None}
 
+    def picture(self, z: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The conditioning "concat" of a picture's own VAE latents z [B, C, …].
+
+        ``mask`` [B, 1, …], 1 where it is to be drawn anew (None: everywhere), of z's size or a multiple.
+        """
+        scaled = self.latents.from_vae if self.latents else lambda z: z
+        seen = scaled(z) if self.beside.factor is None else z * self.beside.factor
+        if not self.beside.mask:
+            return seen
+        drawn = seen.new_ones(1, 1, *seen.shape[2:]) if mask is None else resized(mask.to(seen), z)
+        drawn = 1 - drawn if self.beside.kept else drawn
+        channels = drawn.expand(len(seen), self.beside.mask, *seen.shape[2:])
+        return torch.cat([channels, seen], 1)
+
     def raw(self, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
         """The network's output in x's layout, float32, times ``trained.sign``.
 
@@ -246,17 +269,24 @@ class DiffusersDenoiser(Denoiser):
             if name in conditions:
                 conditions[name] = conditions[name].to(dtype)
         inputs = x.to(dtype)
-        if self.adapter.concat_channels(self.config):
-            inputs = torch.cat([inputs, conditions["concat"]], 1)
+        if self.family.concat_channels(self.config):
+            picture = filled(conditions["concat"], x.shape[2] if self.dims == 3 else 0)
+            expected = (self.family.concat_channels(self.config), *x.shape[2:])
+            if tuple(picture.shape[1:]) != expected:
+                raise ValueError(
+                    f"{self.kind} sees a picture of shape {expected} beside x, got {tuple(picture.shape[1:])}: give the "
+                    "picture and the empty latent the same size"
+                )
+            inputs = torch.cat([inputs, picture], 1)
         t = t.to(x.device, torch.float32)
-        pixels = self.latents.spatial if self.latents else self.adapter.pixels
+        pixels = self.latents.spatial if self.latents else self.family.pixels
         height, width = (n * pixels for n in x.shape[-2:])
         call = Call(
-            inputs, t * self.adapter.time(self.config), conditions, self.config, (height, width)
+            inputs, t * self.family.time(self.config), conditions, self.config, (height, width)
         )
-        with exact_time(self.network, self.adapter.exact_time, t):
-            out = self.network(**self.adapter.arguments(call), return_dict=False)[0]
-        out = self.adapter.unpack(out, call)[:, : self.channels]  # a learned variance comes after
+        with exact_time(self.network, self.family.exact_time, t):
+            out = self.network(**self.family.arguments(call), return_dict=False)[0]
+        out = self.family.unpack(out, call)[:, : self.channels]  # a learned variance comes after
         return out.float() * self.trained.sign
 
     def require_finite(self, out: Tensor, sigmas: Sequence[float]) -> None:
@@ -306,3 +336,17 @@ def fit(name: str, value: Tensor, batch: int) -> Tensor:
             f"conditioning {name!r} has {rows} for a batch of {batch}: give 1 or {batch}"
         )
     return value.expand(batch, *value.shape[1:])
+
+
+def filled(picture: Tensor, frames: int) -> Tensor:
+    """Latents of a picture or of a video's first frames, followed by zeros up to ``frames`` latent frames."""
+    missing = frames - picture.shape[2] if picture.ndim == 5 else 0
+    return F.pad(picture, (0, 0, 0, 0, 0, missing)) if missing > 0 else picture
+
+
+def resized(mask: Tensor, like: Tensor) -> Tensor:
+    """A mask [B, 1, (F,) H, W] or [B, H, W] in the size of latents, each value 0 or 1."""
+    mask = mask[:, None] if mask.ndim == like.ndim - 1 else mask[:, :1]
+    if like.ndim == 4 and mask.ndim == 4 and mask.shape[2:] != like.shape[2:]:
+        mask = F.interpolate(mask, like.shape[2:], mode="bilinear")
+    return mask.round()

@@ -2,7 +2,7 @@
 
     model_index.json                                  optional: the pipeline and its components
     scheduler/scheduler_config.json                   the noise schedule (``training.py``)
-    unet | transformer / config.json + weights        the network (``adapters.py``)
+    unet | transformer / config.json + weights        the network (``families/``)
     vae, text_encoder*, tokenizer*                    optional (``vae.py``, ``text.py``)
 
 A network's own folder works too, with the scheduler's config in it or beside it. Every file must lie,
@@ -158,7 +158,7 @@ def read_folder(
     if not path.is_dir():
         raise ValueError(f"{path} is not a folder: give the folder that holds model_index.json")
     base = path.resolve()
-    limit = Path(root).resolve() if root is not None else base
+    limit = Path(root).resolve() if root is not None else reach_of(base)
     if not base.is_relative_to(limit):
         raise ValueError(f"{path} leads to {base}, outside {limit}: move or copy it there")
     index = read_json(limit, base / "model_index.json") if _there(base, "model_index.json") else {}
@@ -169,7 +169,11 @@ def read_folder(
         part = _component(limit, base, None)
         beside = base.parent if root is None else limit
         scheduler, reach = _scheduler_of_bare(base, limit, beside)
-        return Folder(base, reach, "", part, scheduler, index, variant)
+        whole = base if scheduler.path.is_relative_to(base) else base.parent
+        if whole != base and _there(whole, "model_index.json"):  # a part of a complete folder
+            index = read_json(reach, whole / "model_index.json")
+        kind = str(index.get("_class_name", ""))
+        return Folder(whole, reach, kind, part, scheduler, index, variant)
     if len(networks) != 1:
         what = "no network" if not networks else f"{len(networks)} networks ({', '.join(networks)})"
         way = (
@@ -181,6 +185,16 @@ def read_folder(
         limit, base / "scheduler", index.get("scheduler"), "scheduler_config.json"
     )
     return Folder(base, limit, str(index.get("_class_name", "")), part, scheduler, index, variant)
+
+
+def reach_of(folder: Path) -> Path:
+    """Where the files of a folder by itself may lie: in it; those of a hub's snapshot in its repository.
+
+    models--owner--name/snapshots/revision holds links into models--owner--name/blobs.
+    """
+    repository = folder.parent.parent
+    snapshot = folder.parent.name == "snapshots" and (repository / "blobs").is_dir()
+    return repository if snapshot else folder
 
 
 def _scheduler_of_bare(base: Path, limit: Path, beside: Path) -> tuple[Component, Path]:
@@ -229,7 +243,10 @@ def inside(root: Path, file: Path) -> Path:
     """``file`` resolved, a regular file or folder inside ``root``. Raises ValueError otherwise."""
     real = file.resolve()
     if not real.is_relative_to(root):
-        raise ValueError(f"{file} leads to {real}, outside {root}: put a copy of the file there")
+        raise ValueError(
+            f"{file} leads to {real}, outside {root}: put a copy of the file there, or give a hub's folder as "
+            "models--owner--name/snapshots/revision, blobs beside it"
+        )
     if not real.exists():
         raise ValueError(f"{file} is missing: the folder is incomplete, copy it again")
     mode = real.stat().st_mode
@@ -294,7 +311,8 @@ def read_weights(
     for file in sorted(folder.iterdir()) if folder.is_dir() else ():
         single = re.fullmatch(rf"{stem}(?:\.(\w+))?\.safetensors", file.name)
         shards = re.fullmatch(rf"{stem}\.safetensors\.index(?:\.(\w+))?\.json", file.name)
-        match = single or shards
+        older = re.fullmatch(rf"{stem}\.safetensors\.(\w+)\.index\.json", file.name)
+        match = single or shards or older
         if match:
             there[match[1] or ""] = file
     variant = variant if strict or variant in there else None

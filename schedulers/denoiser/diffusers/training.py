@@ -3,10 +3,10 @@
 Only what training fixed. Which levels a run visits (``use_karras_sigmas``, ``timestep_spacing``,
 ``shift_terminal``), clipping and solver orders are steps and solvers, and are not read here.
 
-Every scheduler class of diffusers belongs to one of four families, a row each in ``SCHEDULERS``:
+Every scheduler class of diffusers is of one of four kinds, a row each in ``SCHEDULERS``:
 
 ======  ==============================  =================================  ======================
-family  noise schedule                  prediction                         the network's time
+kind    noise schedule                  prediction                         the network's time
 ======  ==============================  =================================  ======================
 table   VP, β table (+ SNR shift,       eps, v, x0 by prediction_type      index, 0 … T−1
         + zero terminal SNR)
@@ -15,7 +15,7 @@ edm     VE on [σ_min, σ_max]            edm: D = c_skip·x + c_out·F        l
 score   VE on [σ_min, σ_max]            score                              σ
 ======  ==============================  =================================  ======================
 
-``use_flow_sigmas`` moves a table scheduler to the flow family. Flow networks are told σ, which the
+``use_flow_sigmas`` makes a table scheduler one of the flow kind. Flow networks are told σ, which the
 shift has already moved: the shift is a matter of the steps, never of the clock.
 """
 
@@ -43,6 +43,7 @@ from ...noise_schedule import (
 from ...path import Point
 from ...points import LARGEST_KAPPA
 from ...prediction import Prediction
+from ...size_shift import SizedFlow, SizeShift
 from .folder import Component, Config
 
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0", "flow_prediction": "flow"}
@@ -60,6 +61,9 @@ def _index(schedule: NoiseSchedule, kappa: float, T: int) -> float:
     return float(schedule.time(math.inf if pure else kappa))
 
 
+#: Keys that each ask for a spacing of their own.
+CURVES = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
+
 #: What a network is told at (α, σ) with κ = σ/α, on a schedule with T training timesteps.
 CLOCKS: dict[str, Callable[[NoiseSchedule, float, int], float]] = {
     "index": _index,
@@ -71,29 +75,10 @@ CLOCKS: dict[str, Callable[[NoiseSchedule, float, int], float]] = {
 
 
 @dataclass(frozen=True)
-class DynamicShift:
-    """A flow shift that grows with the number of image tokens n (Flux, SD3.5).
-
-    μ is linear in n through (n₀, base) and (n₁, most); the shift is e^μ, or μ itself (``linear``).
-    """
-
-    base: float = 0.5
-    most: float = 1.15
-    n0: int = 256
-    n1: int = 4096
-    linear: bool = False
-
-    def at(self, tokens: int) -> float:
-        slope = (self.most - self.base) / (self.n1 - self.n0)
-        mu = self.base + slope * (tokens - self.n0)
-        return mu if self.linear else math.exp(mu)
-
-
-@dataclass(frozen=True)
 class Training:
     """How a network was trained. ``sign`` multiplies its output before ``prediction`` is applied.
 
-    With a ``dynamic`` shift, ``noise_schedule`` holds the shift at its largest size; see :meth:`at`.
+    Where the shift depends on the size, ``noise_schedule`` is a :class:`SizedFlow`; see :meth:`at`.
     """
 
     noise_schedule: NoiseSchedule
@@ -101,7 +86,6 @@ class Training:
     clock: str
     timesteps: int = 1000
     sign: float = 1.0
-    dynamic: DynamicShift | None = None
 
     def __post_init__(self) -> None:
         self.prediction.check(self.noise_schedule.path)
@@ -117,15 +101,22 @@ class Training:
         return 1 / math.hypot(point.sigma, self.prediction.sigma_data)
 
     def at(self, tokens: int) -> Training:
-        """The same with the dynamic shift for an image of ``tokens`` tokens, if there is one."""
-        if self.dynamic is None:
+        """The same with the shift for ``tokens`` image tokens, where the shift depends on them."""
+        schedule = self.noise_schedule
+        if not isinstance(schedule, SizedFlow):
             return self
-        return replace(self, noise_schedule=RectifiedFlowSchedule(shift=self.dynamic.at(tokens)))
+        return replace(self, noise_schedule=schedule.for_tokens(tokens))
+
+    def seen_in(self, patch: tuple[int, ...]) -> Training:
+        """The same for a network one of whose tokens covers ``patch`` latents."""
+        if not isinstance(self.noise_schedule, SizedFlow):
+            return self
+        return replace(self, noise_schedule=replace(self.noise_schedule, patch=patch))
 
 
 @dataclass(frozen=True)
-class Family:
-    """A family and the defaults that a class's constructor gives to keys its config may lack."""
+class SchedulerKind:
+    """How to read a scheduler's config, and the defaults that a class's constructor gives to keys its config may lack."""
 
     read: Callable[[dict[str, Any], str], Training]
     defaults: dict[str, Any] = field(default_factory=dict)
@@ -180,16 +171,23 @@ def flow(c: dict[str, Any], where: str) -> Training:
     kind = _prediction(c, where) if c.get("prediction_type") else "flow"
     if c.get("invert_sigmas"):
         raise ValueError(f"{where}: invert_sigmas (Mochi) is not supported")
-    dynamic, shift = None, float(c.get("shift") or 1.0)
-    if c.get("use_dynamic_shifting"):
-        keys = dict(
-            base="base_shift", most="max_shift", n0="base_image_seq_len", n1="max_image_seq_len"
-        )
-        shifts: dict[str, Any] = {k: c[v] for k, v in keys.items() if c.get(v) is not None}
-        dynamic = DynamicShift(**shifts, linear=c.get("time_shift_type") == "linear")
-        shift = dynamic.at(dynamic.n1)
-    schedule = RectifiedFlowSchedule(shift=shift)
-    return Training(schedule, Prediction(kind), "flow", c["num_train_timesteps"], dynamic=dynamic)
+    curves = [key for key in CURVES if c.get(key)]
+    if len(curves) > 1:
+        raise ValueError(f"{where}: {' and '.join(curves)} contradict each other: keep one")
+    T = c["num_train_timesteps"]
+    if not c.get("use_dynamic_shifting"):
+        schedule = RectifiedFlowSchedule(shift=float(c.get("shift") or 1.0))
+        return Training(schedule, Prediction(kind), "flow", T)
+    keys = dict(
+        base="base_shift", most="max_shift", n0="base_image_seq_len", n1="max_image_seq_len"
+    )
+    numbers: dict[str, Any] = {k: c[v] for k, v in keys.items() if c.get(v) is not None}
+    growth = c.get("time_shift_type") or "exponential"
+    if growth not in ("exponential", "linear"):
+        raise ValueError(f"{where}: time_shift_type = {growth!r} is neither exponential nor linear")
+    rule = SizeShift(**numbers, linear=growth == "linear")
+    schedule = SizedFlow(shift=rule.at(rule.n1), rule=rule)
+    return Training(schedule, Prediction(kind), "flow", T)
 
 
 def edm(c: dict[str, Any], where: str) -> Training:
@@ -220,23 +218,27 @@ def _prediction(c: dict[str, Any], where: str) -> str:
 
 
 _T = dict(num_train_timesteps=1000)
-_DDPM = Family(table, _T | dict(beta_start=1e-4, beta_end=0.02, beta_schedule="linear"))
-_KDIFFUSION = Family(table, _T | dict(beta_start=0.00085, beta_end=0.012, beta_schedule="linear"))
-_LCM = Family(table, _T | dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"))
-_COGVIDEOX = Family(table, _LCM.defaults | dict(snr_shift_scale=3.0))
-_UNCLIP = Family(table, _T | dict(beta_schedule="squaredcos_cap_v2"))
-_FLOW = Family(flow, _T)
-_EDM = Family(edm, _T | dict(sigma_min=0.002, sigma_max=80.0, sigma_data=0.5, clock="log"))
-_COSINE = Family(
+_DDPM = SchedulerKind(table, _T | dict(beta_start=1e-4, beta_end=0.02, beta_schedule="linear"))
+_KDIFFUSION = SchedulerKind(
+    table, _T | dict(beta_start=0.00085, beta_end=0.012, beta_schedule="linear")
+)
+_LCM = SchedulerKind(
+    table, _T | dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+)
+_COGVIDEOX = SchedulerKind(table, _LCM.defaults | dict(snr_shift_scale=3.0))
+_UNCLIP = SchedulerKind(table, _T | dict(beta_schedule="squaredcos_cap_v2"))
+_FLOW = SchedulerKind(flow, _T)
+_EDM = SchedulerKind(edm, _T | dict(sigma_min=0.002, sigma_max=80.0, sigma_data=0.5, clock="log"))
+_COSINE = SchedulerKind(
     edm,
     _T
     | dict(sigma_min=0.3, sigma_max=500.0, sigma_data=1.0, prediction_type="v_prediction")
     | dict(clock="atan"),
 )
-_SCORE = Family(score, dict(num_train_timesteps=2000, sigma_min=0.01, sigma_max=1348.0))
+_SCORE = SchedulerKind(score, dict(num_train_timesteps=2000, sigma_min=0.01, sigma_max=1348.0))
 
-#: Scheduler class → family.
-SCHEDULERS: dict[str, Family] = {
+#: Scheduler class → kind.
+SCHEDULERS: dict[str, SchedulerKind] = {
     "DDPMScheduler": _DDPM,
     "DDPMParallelScheduler": _DDPM,
     "DDIMScheduler": _DDPM,
@@ -273,6 +275,38 @@ SCHEDULERS: dict[str, Family] = {
 }
 
 
+#: Keys of configs that change a run, though not the network: (the value that changes nothing, where the
+#: same is set here).
+UNREAD: dict[str, tuple[Any, str]] = {
+    "clip_sample": (False, "clip_x0 of DDPM"),
+    "thresholding": (False, "Dynamic Thresholding"),
+    "timestep_spacing": (None, "spacing of Steps"),
+    "steps_offset": (0, "offset of the leading spacing"),
+    "use_karras_sigmas": (False, "spacing of Steps"),
+    "use_exponential_sigmas": (False, "spacing of Steps"),
+    "use_beta_sigmas": (False, "spacing of Steps"),
+    "shift_terminal": (None, "nothing here stretches steps to a last level above 0"),
+    "set_alpha_to_one": (True, "final of Steps"),
+    "final_sigmas_type": ("zero", "final of Steps"),
+    "lambda_min_clipped": (-math.inf, "spacing of Steps"),
+    "stochastic_sampling": (False, "an ancestral solver"),
+    "interpolation_type": ("linear", "spacing of Steps"),
+    "sigma_schedule": (None, "spacing of Steps"),
+}
+#: Classes that clip where their config does not say so.
+CLIPPING = (
+    "DDPMScheduler", "DDPMParallelScheduler", "DDIMScheduler", "DDIMParallelScheduler", "DDIMInverseScheduler",
+    "RePaintScheduler", "CogVideoXDDIMScheduler", "CogVideoXDPMScheduler", "UnCLIPScheduler",
+)  # fmt: skip
+
+
+def unread(kind: str, config: Config) -> tuple[str, ...]:
+    """What a scheduler's config asks of a run, which steps and solver decide here: for people."""
+    config = {"clip_sample": kind in CLIPPING, **config}
+    asked = ((key, config.get(key, usual), usual, way) for key, (usual, way) in UNREAD.items())
+    return tuple(f"{k} = {v!r} ({way})" for k, v, usual, way in asked if v not in (usual, None))
+
+
 def read_training(scheduler: Component) -> Training:
     """What the scheduler's config says about the network. ValueError for what is unknown or contradictory."""
     return training_of(scheduler.kind, scheduler.config, f"{scheduler.path}/scheduler_config.json")
@@ -280,13 +314,13 @@ def read_training(scheduler: Component) -> Training:
 
 def training_of(kind: str, config: Config, where: str = "scheduler config") -> Training:
     """:func:`read_training` from a class name and a config."""
-    family = SCHEDULERS.get(kind)
-    if family is None:
+    reading = SCHEDULERS.get(kind)
+    if reading is None:
         raise ValueError(
             f"{where}: the scheduler {kind} is not known; put the config of one of these there: {', '.join(SCHEDULERS)}"
         )
     try:
-        return family.read({**family.defaults, **config}, where)
+        return reading.read({**reading.defaults, **config}, where)
     except ValueError as error:
         raise error if str(error).startswith(where) else ValueError(f"{where}: {error}") from None
     except (KeyError, TypeError) as error:

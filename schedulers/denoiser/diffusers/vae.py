@@ -25,7 +25,11 @@ from .loading import build
 
 @dataclass(frozen=True)
 class Latents:
-    """How a network's latents relate to the VAE's, and pixels (frames) per latent row (frame)."""
+    """How a network's latents relate to the VAE's, and pixels (frames) per latent row (frame).
+
+    Videos that decode to as many frames as were encoded have 1 + a multiple of ``step`` frames (0: of
+    ``temporal``).
+    """
 
     scale: float = 1.0
     shift: float = 0.0
@@ -34,6 +38,7 @@ class Latents:
     spatial: int = 8
     temporal: int = 1
     channels: int = 0
+    step: int = 0
 
     def from_vae(self, z: Tensor) -> Tensor:
         return (z - self._of(self.mean, 0.0, z) - self.shift) * (
@@ -56,13 +61,15 @@ class Latents:
 @dataclass(frozen=True)
 class VaeKind:
     """A row: axes of the latents; pixels and frames per latent, from the config; the class's default
-    ``scaling_factor``, which old configs lack; the config's name for latent channels."""
+    ``scaling_factor``, which old configs lack; the config's name for latent channels; ``pairs``: it decodes
+    two latent frames at a time, and a first one by itself only if their number is odd."""
 
     dims: int
     spatial: Callable[[Config], int]
     temporal: Callable[[Config], int] = lambda config: 1
     scale: float = 1.0
     channels: str = "latent_channels"
+    pairs: bool = False
 
 
 def _blocks(key: str) -> Callable[[Config], int]:
@@ -83,9 +90,10 @@ def _ltx(patch: str, usual: int) -> Callable[[Config], int]:
 
 VAES: dict[str, VaeKind] = {
     "AutoencoderKL": VaeKind(2, _blocks("block_out_channels"), scale=0.18215),
+    "AsymmetricAutoencoderKL": VaeKind(2, _blocks("down_block_out_channels"), scale=0.18215),
     "AutoencoderDC": VaeKind(2, _blocks("encoder_block_out_channels")),
     "AutoencoderKLCogVideoX": VaeKind(
-        3, _blocks("block_out_channels"), _or("temporal_compression_ratio", 4), scale=1.15258426
+        3, _blocks("block_out_channels"), _or("temporal_compression_ratio", 4), scale=1.15258426, pairs=True
     ),
     "AutoencoderKLWan": VaeKind(
         3, _or("scale_factor_spatial", 8), _or("scale_factor_temporal", 4), channels="z_dim"
@@ -97,12 +105,22 @@ VAES: dict[str, VaeKind] = {
 }  # fmt: skip
 
 
+#: A class that is not known: what its config may say about its latents.
+UNKNOWN = VaeKind(
+    2,
+    _or("spatial_compression_ratio", _or("scale_factor_spatial", _blocks("block_out_channels"))),
+    _or("temporal_compression_ratio", _or("scale_factor_temporal", 1)),
+)
+
+
 def _kind(part: Component) -> VaeKind:
-    if part.kind not in VAES:
+    """The row of a class; one that is not known must say its factor itself."""
+    if part.kind not in VAES and part.config.get("scaling_factor") is None:
         raise ValueError(
-            f"{part.path}/config.json: the VAE class {part.kind} is not known; known: {', '.join(VAES)}"
+            f"{part.path}/config.json: the VAE class {part.kind} is not known, and there is no scaling_factor, without "
+            f"which its latents cannot be read; known: {', '.join(VAES)}"
         )
-    return VAES[part.kind]
+    return VAES.get(part.kind, UNKNOWN)
 
 
 def read_latents(part: Component) -> Latents:
@@ -119,14 +137,21 @@ def read_latents(part: Component) -> Latents:
         )
     return Latents(
         scale, float(c.get("shift_factor") or 0.0), mean, std, kind.spatial(c), kind.temporal(c),
-        int(c.get(kind.channels) or 0),
+        int(c.get(kind.channels) or 0), kind.temporal(c) * (2 if kind.pairs else 1),
     )  # fmt: skip
 
 
 def latents_of(folder: Folder) -> Latents | None:
-    """Latents of the folder's VAE; None without one (a network on pixels) or with one of an unknown class."""
-    part = folder.part("vae") if folder.has("vae") else None
-    return read_latents(part) if part and part.kind in VAES else None
+    """Latents of the folder's VAE; None without one (a network on pixels)."""
+    return read_latents(folder.part("vae")) if folder.has("vae") else None
+
+
+def require_known(part: Component) -> None:
+    """Raises ValueError for a VAE class that cannot be loaded."""
+    if part.kind not in VAES:
+        raise ValueError(
+            f"{part.path}/config.json: the VAE class {part.kind} is not known; known: {', '.join(VAES)}"
+        )
 
 
 @errors_named
@@ -136,6 +161,7 @@ def load_vae(folder: Folder, dtype: torch.dtype | None = None, device: str = "cp
     float16 is not chosen: many VAEs (SDXL's) overflow in it.
     """
     part = folder.part("vae")
+    require_known(part)
     latents = read_latents(part)
     weights = folder.weights(part)
     if dtype is None:
@@ -153,9 +179,7 @@ class Vae(nn.Module):
             mean, std = (
                 tuple(getattr(module, k).float().tolist()) for k in ("latents_mean", "latents_std")
             )
-            self.latents = Latents(
-                latents.scale, latents.shift, mean, std, latents.spatial, latents.temporal, latents.channels
-            )  # fmt: skip
+            self.latents = replace(latents, mean=mean, std=std)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -222,6 +246,19 @@ class Vae(nn.Module):
         if getattr(self.module.config, "timestep_conditioning", False):  # LTX: noise-free latents
             extra = dict(temb=torch.zeros(len(z), device=z.device))
         return self._finite(self.module.decode(z, **extra).sample.float(), "latents")  # type: ignore[operator]
+
+    @contextmanager
+    def watched(self, tell: Callable[[int], None]) -> Iterator[None]:
+        """In this block ``tell`` is called after each part of a video that is decoded, with its latent frames."""
+        decoder = getattr(self.module, "decoder", None)
+        if self.dims != 3 or not isinstance(decoder, nn.Module):
+            yield
+            return
+        hook = decoder.register_forward_hook(lambda module, args, out: tell(args[0].shape[2]))
+        try:
+            yield
+        finally:
+            hook.remove()
 
     def _finite(self, out: Tensor, source: str) -> Tensor:
         if bool(torch.isfinite(out).all()):
