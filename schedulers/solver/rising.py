@@ -148,6 +148,6 @@ def run(plan: Plan, trial: Trial) -> Array:
         if stage.commit:
             anchors.insert(0, y)
         if stage.evaluate:
-            told = stage.told or stage.at
-            history.insert(0, trial.denoise(y / stage.at.alpha, told.kappa))
+            label = stage.noise_label or stage.at
+            history.insert(0, trial.denoise(y / stage.at.alpha, label.kappa))
     return anchors[0]
