@@ -191,7 +191,7 @@ def test_prefix_outside_of_the_folder_is_refused(tmp_path: Path, prefix: str):
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
 def test_nothing_half_written_is_left(tmp_path: Path, monkeypatch, error: BaseException):
     def half(self, file, *args, **options):
-        file.write(b"half")
+        Path(file).write_bytes(b"half")
         raise error
 
     monkeypatch.setattr(Image.Image, "save", half)
