@@ -23,7 +23,7 @@ from .whole_file import whole
 
 #: Bytes of a file that is read into memory, and of its header.
 LARGEST, LARGEST_TEXT = 2**32, 2**24
-LARGEST_TABLES = 2**27  # of a file that holds tables of numbers, no pictures and no networks
+LARGEST_TABLES = 2**26  # of a file that holds tables of numbers, no pictures and no networks
 #: Tensors in a file, and what each puts into the header: two strings and three keys.
 MOST_TENSORS, STRINGS = 50_000, 5
 #: Types of tensors: what NumPy and every device know.
