@@ -198,7 +198,7 @@ class Scaled(Rule):
         """The rule with the host's scale."""
         if cfg == self.cfg:
             return self
-        return replace(self, scale=max(cfg - 1 + self.neutral, 0.0))
+        return replace(self, **{"scale": max(cfg - 1 + self.neutral, 0.0)})
 
     def full(self, at: Level) -> float:
         """The weight where the curve is 1."""
