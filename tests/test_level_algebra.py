@@ -3,12 +3,16 @@
 import math
 import re
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
+from PIL import Image
 from scipy.interpolate import PchipInterpolator
 
+from sampling_kit.headless.cli import main
 from sampling_kit.nodes.schedule.level_algebra import EditLevels, JoinLevels, SplitAtLevel
 from sampling_kit.schedulers.level_algebra import (
     BOUNDARIES,
@@ -30,6 +34,7 @@ from sampling_kit.schedulers.noise_schedule import (
 )
 from sampling_kit.schedulers.spacing import Karras, Trailing, space
 
+EXAMPLE = Path(__file__).resolve().parent.parent / "example_workflows" / "api" / "two-experts.json"
 SD = ScaledLinearVP()
 RUN = (14.0, 8.0, 4.0, 2.0, 1.0, 0.5, 0.0)
 OPEN = RUN[:-1]
@@ -210,6 +215,19 @@ def test_the_nodes_take_timesteps_from_their_schedule():
     assert SD.time(float(edited[0])) == pytest.approx(499, abs=1e-3)
     boundary = {"boundary": "level", "value": 499.0, "unit": "timestep"}
     assert SplitAtLevel.execute(run, boundary, SD).result[2] == 6
+
+
+def test_two_experts_that_are_one_network_are_its_run_bit_for_bit(tmp_path):
+    """The example with the large network on both sides: state and noise cross the boundary."""
+    small = ["Steps.steps=6", "Empty Pixel Latent.batch_size=2", "High-noise model.kind=network"]
+    command = ["run", str(EXAMPLE), *(part for s in small for part in ("--set", s))]
+    done = CliRunner().invoke(main, [*command, "--output", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    (file,) = tmp_path.rglob("*.png")
+    picture = np.asarray(Image.open(file).convert("RGB"))
+    high = (len(picture) - 6) // 3  # three rows, a gap of 6 around each
+    rows = [picture[6 + i * high : (i + 1) * high] for i in range(3)]
+    assert np.array_equal(rows[1], rows[2]) and rows[0].std() > 10
 
 
 def test_every_choice_has_a_title_and_units_are_few():
