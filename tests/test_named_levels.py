@@ -178,6 +178,11 @@ def test_a_listed_number_of_steps_gives_the_list(row):
         assert points.sigmas()[:-1] == pytest.approx(listed, rel=1e-6)
 
 
+def test_a_run_to_the_smallest_level_is_the_whole_list():
+    points = space(SD, 10, Named(), final="sigma_min")
+    assert points.sigmas() == pytest.approx(BY_NAME["AYS SD 1.5"].lists[0], rel=1e-9)
+
+
 @each_curve
 @pytest.mark.parametrize("n", [3, 7, 13, 33])
 def test_another_number_of_steps_lies_on_the_monotone_cubic_in_log_sigma(row, n):

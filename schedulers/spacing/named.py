@@ -37,16 +37,23 @@ class Named(Spacing):
     )
 
     def levels(self, schedule: NoiseSchedule, n: int) -> Array:
+        return self._kappas(schedule, n, BY_NAME[self.name].closed)
+
+    def to_smallest(self, schedule: NoiseSchedule, n: int) -> Array:
+        """The list with its last level, where that is the model's smallest."""
+        return self._kappas(schedule, n + 1, False)
+
+    def _kappas(self, schedule: NoiseSchedule, n: int, ends: bool) -> Array:
         row = BY_NAME[self.name]
         self._check(row, schedule)
-        numbers = picked(row, n, schedule)
-        ends = Points(schedule.path, (schedule.kappa_max, schedule.kappa_min)).sigmas()
-        if numbers[0] > ends[0] * (1 + NEAR):
+        numbers = picked(row, n, schedule, ends)
+        top = Points(schedule.path, (schedule.kappa_max,)).sigmas()[0]
+        if numbers[0] > top * (1 + NEAR):
             raise ValueError(
                 f"Named.name = {self.name!r}: the list starts at σ = {numbers[0]:g}, but the noise schedule ends at "
-                f"{ends[0]:g}; it is for {row.model}: choose the list of your model"
+                f"{top:g}; it is for {row.model}: choose the list of your model"
             )
-        return np.array(Points.from_sigmas(schedule.path, np.minimum(numbers, ends[0])).kappas)
+        return np.array(Points.from_sigmas(schedule.path, np.minimum(numbers, top)).kappas)
 
     def _check(self, row: Row, schedule: NoiseSchedule) -> None:
         flow = isinstance(schedule.path, Flow)
@@ -63,11 +70,11 @@ class Named(Spacing):
             )
 
 
-def picked(row: Row, n: int, schedule: NoiseSchedule) -> Array:
-    """σ of SIGMAS at the first of n steps and the n − 1 that follow. Raises ValueError where there are too few."""
+def picked(row: Row, n: int, schedule: NoiseSchedule, ends: bool) -> Array:
+    """n σ of SIGMAS; ``ends``: one more is the list's last level, and left out. Raises ValueError where there are too few."""
     if row.pick != "curve":
         return _sigmas(row, _taken(row, n), schedule)
-    spare = int(row.closed)
+    spare = int(ends)
     long = [levels for levels in row.lists if len(levels) >= n + spare]
     levels = long[0] if long else row.lists[-1]
     numbers = _sigmas(row, levels, schedule)
