@@ -6,6 +6,16 @@ from __future__ import annotations
 from sampling_kit.benchmarks.defect import Defect
 
 SPACINGS = (
+    Defect("spacing: a named list resampled in σ", "schedulers/spacing/named.py",
+           "np.exp(monotone_cubic(np.arange(float(len(sigmas))), np.log(sigmas), places))",
+           "monotone_cubic(np.arange(float(len(sigmas))), sigmas, places)",
+           ("tests/test_named_levels.py::test_another_number_of_steps_lies_on_the_monotone_cubic_in_log_sigma",)),
+    Defect("levels: a step on the boundary is the low part's", "schedulers/level_algebra.py",
+           "sum(s >= sigma for s in sigmas[:-1])", "sum(s > sigma * (1 + SAME) for s in sigmas[:-1])",
+           ("tests/test_level_algebra.py::test_a_level_on_the_boundary_is_the_high_part_s_in_float32",)),
+    Defect("levels: a start keeps no step count", "schedulers/level_algebra.py",
+           "curve.levels(curve.place(sigma), len(sigmas) - 1)", "curve.levels(curve.place(sigma), len(sigmas) - 2)",
+           ("tests/test_level_algebra.py::test_a_start_keeps_the_number_of_steps_on_the_same_curve",)),
     Defect("spacing: KL optimal without its tangent", "schedulers/spacing/in_noise.py",
            "np.tan(angles)", "top + ramp * (bottom - top)",
            ("tests/test_schedules.py::test_levels_follow_the_spacing_s_formula",)),

@@ -26,6 +26,8 @@ ROOM_FOR = {
     "Sampling Kit/solver": ("same-noise-four-solvers", ", in the place of", "DDIM Solver"),
     "Sampling Kit/guidance": ("guidance-scale", ", in the place of", "CFG Guidance"),
     "SamplingKitScheduleEditor": ("ddim-eta", ", in the place of", "Steps"),
+    "SamplingKitEditLevels": ("two-experts", ", after", "Steps"),
+    "SamplingKitJoinLevels": ("two-experts", ", after", "Split at Level"),
     "SamplingKitSolverTable": ("tutorial-3-ddim", ", after", "DDIM Solver"),
     "SamplingKitSaveState": ("split-run", ", after", "Keep State"),
     "SamplingKitLoadState": ("split-run", ", before", "Resume State"),

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy import special
+from scipy import interpolate, special
 
 from sampling_kit.schedulers.fit.learned_amed import LearnedAMED
 from sampling_kit.schedulers.guidance import (
@@ -158,6 +158,12 @@ def trailing(high: float, low: float, n: int) -> np.ndarray:
     return high * np.arange(n, 0, -1) / n
 
 
+#: Sabour et al. 2024, the authors' page: Stable Diffusion 1.5 in 10 steps; the last is the model's smallest level.
+AYS_SD = (
+    14.6146412293, 6.4745760956, 3.8636745985, 2.6946151520, 1.8841921177, 1.3943805092, 0.9642583904, 0.6523686016,
+    0.3977456272, 0.1515232662, 0.0291671582,
+)  # fmt: skip
+
 #: Levels of a spacing with its defaults, on schedules without a table of timesteps (with one they round,
 #: which is compared with diffusers).
 LEVELS: dict[str, Levels] = {
@@ -180,4 +186,7 @@ LEVELS: dict[str, Levels] = {
         [14.61, 6.47, 3.86, 2.69, 1.88, 1.39, 0.96, 0.65, 0.40, 0.15, 0.03]
     ),
     "drawn": in_time(np.linspace),
+    "named": lambda schedule, n: np.exp(
+        interpolate.PchipInterpolator(np.arange(11), np.log(AYS_SD))(np.linspace(0, 10, n + 1)[:n])
+    ),
 }  # fmt: skip

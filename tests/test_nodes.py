@@ -94,6 +94,8 @@ QUICK = {
         *("--set", "100 steps.steps=6", "--set", "50 steps.steps=5", "--set", "30 steps.steps=5"),
         *("--set", "20 Karras steps.steps=4", "--set", "Empty Pixel Latent.batch_size=4"),
     ],
+    "named-levels": ["--set", "Empty Pixel Latent.batch_size=2"],
+    "two-experts": ["--set", "Steps.steps=6", "--set", "Empty Pixel Latent.batch_size=2"],
     "latent-space": ["--set", "All 20 steps.steps=6", "--set", "Postcards.batch_size=2"],
     "panorama": [
         "--set",

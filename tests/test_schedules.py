@@ -142,7 +142,11 @@ def test_a_shift_moves_lambda_and_composes(shift):
 # ------------------------------------------------------------------------------------------ spacings
 
 
-@each(kind=[k for k in spacings.ALL if k != "explicit"], schedule=[s for _, s in EVERY_SCHEDULE])
+#: Lists that a person or a vendor wrote: the one has its own length, the other a path (tests/test_named_levels.py).
+WRITTEN = ("explicit", "named")
+
+
+@each(kind=[k for k in spacings.ALL if k not in WRITTEN], schedule=[s for _, s in EVERY_SCHEDULE])
 def test_every_spacing_gives_exactly_n_falling_steps(schedule, kind):
     for n in (*range(1, 13), 50):
         for final in spacings.FINAL:
@@ -157,7 +161,7 @@ def test_every_spacing_gives_exactly_n_falling_steps(schedule, kind):
 
 
 #: A list of levels in σ does not fit rectified flow's range; λ has no even grid from pure noise.
-ONLY_VE = ("explicit", "uniform_lambda")
+ONLY_VE = (*WRITTEN, "uniform_lambda")
 TRUTHS = [(EDM(0.002, 80.0), kind) for kind in spacings.ALL]
 TRUTHS += [(RectifiedFlowSchedule(3.0), kind) for kind in spacings.ALL if kind not in ONLY_VE]
 

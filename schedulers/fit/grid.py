@@ -53,6 +53,7 @@ SETTINGS: dict[str, dict[str, spacing.Spacing]] = {
     "flow_shift": {f"flow shift {s:g}": spacing.FlowShift(s) for s in (0.3, 1.5, 3.0, 6.0)},
     "explicit": {},
     "drawn": {},
+    "named": {},  # of one model each
 }
 
 

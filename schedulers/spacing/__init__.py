@@ -9,6 +9,7 @@ t for rectified flow. Adding a spacing: one class in one of these files and its 
 from .in_noise import Exponential, Karras, KLOptimal, Polyexponential, UniformLambda
 from .in_time import Beta, FlowShift, Leading, Linspace, Quadratic, Trailing
 from .levels import FINAL, Spacing, space
+from .named import Named
 from .written import Drawn, Explicit
 
 ALL: dict[str, type[Spacing]] = {
@@ -25,6 +26,7 @@ ALL: dict[str, type[Spacing]] = {
     "flow_shift": FlowShift,
     "explicit": Explicit,
     "drawn": Drawn,
+    "named": Named,
 }
 
 __all__ = ["ALL", "FINAL", "Spacing", "space", *(kind.__name__ for kind in ALL.values())]

@@ -17,6 +17,10 @@ class Spacing(Settings):
     def levels(self, schedule: NoiseSchedule, n: int) -> Array:
         raise NotImplementedError
 
+    def to_smallest(self, schedule: NoiseSchedule, n: int) -> Array:
+        """n + 1 values of κ for a run of n steps that ends at the smallest level in place of 0."""
+        return self.levels(schedule, n + 1)
+
     def part(self, steps: int, n: int, denoise: float) -> int:
         """How many of a run's ``steps`` are taken below denoise = 1, the last ones, where n were asked for."""
         return n
@@ -40,7 +44,7 @@ def space(
     total = max(int(n / denoise), n)
     kappas = [*spacing.levels(schedule, total), 0.0]
     if final == "sigma_min":
-        kappas = [*spacing.levels(schedule, total + 1)]
+        kappas = [*spacing.to_smallest(schedule, total)]
     taken = spacing.part(len(kappas) - 1, n, denoise) if denoise < 1 else len(kappas) - 1
     return Points(schedule.path, tuple(kappas[-(taken + 1) :]))
 

@@ -118,10 +118,24 @@ Three solvers with 6, 12 and 24 steps from the same noise, against a fine refere
 
 ${no_checkpoint}`,
 
+  "named-levels": `# Levels by the model's name
+*Steps* with the spacing **named** takes a published list, for any number of steps: here Align Your Steps of Stable Diffusion 1.5 in 5 steps (first row), beside trailing steps (second), from the same noise. A list was made for its model: what is best for this little network *Fit Steps* finds.
+
+**Try:** **GITS SD 1.5** or **SDXL Lightning** as the name; your model's own name with your model, and the solver that docs/named-levels.md says.
+
+${no_checkpoint}`,
+
   "split-run": `# One run in two parts
 First row: 12 steps of a stochastic two-step solver in one go. Second: the same in two samplers, 5 steps and 7, with *Keep State* and *Resume State*: **equal to the last bit**. Third: split without the state, which loses the history and the place in the noise stream; last row: what that changes (×4).
 
 **Try:** another **step** in *Split*; put *Save State* after the first part and *Load State* before the second, and go on tomorrow.
+
+${no_checkpoint}`,
+
+  "two-experts": `# Two models, one run
+Wan 2.2 has one model for high noise and one for low. *Split at Level* finds the step where they change (t = 0.875: here after 5 of 12 steps), *Keep State* and *Resume State* carry the solver's history across. First row: the small network alone. Second: the small one for high noise, the large one for low. Third: the large one alone.
+
+**Try:** **level** as the boundary, with another value; Wan's two models in the place of the networks, and its image-to-video boundary, 0.9.
 
 ${no_checkpoint}`,
 
