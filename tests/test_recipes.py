@@ -19,13 +19,9 @@ RECIPES = {
 TESTS = {
     "Solver": (
         (
-            "test_solvers.py",
-            "test_solver_marginals.py",
-            "test_solver_runs.py",
-            "test_state.py",
-            "test_properties.py",
-            "test_trace.py",
-        ),  # fmt: skip
+            *("test_solvers.py", "test_solver_marginals.py", "test_solver_runs.py"),
+            *("test_state.py", "test_properties.py", "test_trace.py"),
+        ),
         "Halfway or halfway",
     ),
     "Guidance rule": (
