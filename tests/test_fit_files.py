@@ -72,9 +72,9 @@ def test_a_fit_killed_between_its_starts_makes_them_again(monkeypatch):
     tried = []
     real_fit = fit_solver.run_fit
 
-    def counted(problem, table, *rest):
+    def counted(problem, table, *rest, **more):
         tried.append(table)
-        return real_fit(problem, table, *rest)
+        return real_fit(problem, table, *rest, **more)
 
     monkeypatch.setattr(fit_solver, "run_fit", counted)
     fitted_for(recording, settings, 4, HELD, starts=3)

@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -198,7 +198,8 @@ class Scaled(Rule):
         """The rule with the host's scale."""
         if cfg == self.cfg:
             return self
-        return replace(self, **{"scale": max(cfg - 1 + self.neutral, 0.0)})
+        changed: Scaled = replace(cast("Any", self), scale=max(cfg - 1 + self.neutral, 0.0))
+        return changed
 
     def full(self, at: Level) -> float:
         """The weight where the curve is 1."""
