@@ -11,6 +11,7 @@ says which of them are right.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import itertools
 import json
 import sys
@@ -172,8 +173,9 @@ def guess(model: Any, x: Tensor, sigma: float, cond: dict[str, Tensor], more: An
     def look(x0: Any, evaluate: Any) -> Tensor:
         return evaluate(x, sigma)
 
-    host = sys.modules[next(k for k in sys.modules if k.endswith("nodes.host.comfy.model"))]
-    return host.probe(model, text, {"samples": torch.zeros_like(x)}, look)
+    host = next(k for k in sys.modules if k.endswith("nodes.host.comfy.model"))
+    evaluation = importlib.import_module(".evaluation", host.rpartition(".")[0])
+    return evaluation.probe(model, text, {"samples": torch.zeros_like(x)}, look)
 
 
 def lengths() -> dict[str, float]:
