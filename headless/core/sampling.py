@@ -13,6 +13,7 @@ from ...nodes.host.alone.guider import Guider
 from ...nodes.host.alone.runs import make_guider
 from ...nodes.host.alone.sampler import Sampler, solver_of
 from ...nodes.host.alone.traced import untraced
+from ...schedulers.denoiser.diffusers import lead
 from ...schedulers.guidance import CFG, COND, UNCOND, Guidance
 from ...schedulers.points import Points
 from ...schedulers.solver import Solver
@@ -102,13 +103,19 @@ def described(sampler: Any, guider: Guider, sigmas: Tensor) -> dict[str, Any]:
     return row
 
 
+def check_size(network: Any, x: Tensor) -> None:
+    """Refuses x before noise of its size is drawn; on the meta device, so that a huge one costs nothing."""
+    x, first = x.to("meta"), lead.lead_of(network, x)
+    network.check(lead.repeated(x, first) if first else x)
+
+
 def sample(
     noise: BatchNoise, guider: Guider, sampler: Sampler, sigmas: Tensor, latent: Latent
 ) -> tuple[Latent, Latent]:
     """(output, denoised output) of a run, reporting each step to the runner."""
     if "noise_mask" in latent:
         raise ValueError("latent_image: a noise mask is supported inside ComfyUI only")
-    guider.model.inner.check(latent["samples"])  # before noise of that size is drawn
+    check_size(guider.model.inner, latent["samples"])
     seen: dict[str, Tensor] = {}
     context = current()
     context.report(0, len(sigmas) - 1)
