@@ -22,7 +22,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path as File
 from typing import Any, NamedTuple
@@ -285,6 +285,38 @@ def keep_log(file: File, step: int) -> None:
     write_whole(file, "".join(f"{line}\n" for line in kept))
 
 
+def go_on(run: Run, folder: File) -> tuple[File, File]:
+    """Puts ``run`` where the folder's checkpoint ends; the files of the checkpoint and of the log."""
+    for part in folder.glob(".*.part"):  # a file that a kill left unfinished
+        part.unlink()
+    state, log = folder / "checkpoint.safetensors", folder / "log.jsonl"
+    if state.exists():
+        run.resume(state)
+    keep_log(log, run.step)
+    return state, log
+
+
+def batches_of(run: Run, seed: int, steps: int | None, workers: int) -> Iterator[Any]:
+    """The batches of the run's steps from where it is to ``steps`` (None: without end)."""
+    loader = DataLoader(
+        Batches(run.recipe, seed),
+        batch_size=None,
+        sampler=range(run.step, steps or 2**40),
+        num_workers=workers,
+        prefetch_factor=8 if workers else None,
+        pin_memory=run.device.type == "cuda",
+    )
+    return iter(loader)
+
+
+def save_guides(run: Run, folder: File, share: float) -> None:
+    """Write each early average that ``share`` of the run has reached and that is not there."""
+    for percent in GUIDES:
+        guide = folder / f"guide-{percent}.safetensors"
+        if share >= percent / 100 and not guide.exists():
+            run.export(guide)
+
+
 def train(
     name: str,
     folder: File,
@@ -310,15 +342,10 @@ def train(
     if not minutes > 0 or (math.isinf(minutes) if steps is None else steps < 1):
         raise ValueError("say when to stop: --minutes or --steps, above 0")
     folder.mkdir(parents=True, exist_ok=True)
-    for part in folder.glob(".*.part"):  # a file that a kill left unfinished
-        part.unlink()
     place = torch.device(device)
     bf16 = fast_bf16(place) if bf16 is None else bf16
     run = Run(name, recipe or RECIPES[name], seed, place, bf16)
-    state, log = folder / "checkpoint.safetensors", folder / "log.jsonl"
-    if state.exists():
-        run.resume(state)
-    keep_log(log, run.step)
+    state, log = go_on(run, folder)
     before, start, saved = run.minutes, time.monotonic(), time.monotonic()
 
     def save_run() -> None:
@@ -328,16 +355,8 @@ def train(
     def done() -> float:
         return max(run.minutes / minutes, run.step / steps if steps else 0.0)
 
-    loader = DataLoader(
-        Batches(run.recipe, seed),
-        batch_size=None,
-        sampler=range(run.step, steps or 2**40),
-        num_workers=workers,
-        prefetch_factor=8 if workers else None,
-        pin_memory=run.device.type == "cuda",
-    )
     progress = tqdm(total=100.0, initial=round(100 * done(), 1), unit="%", disable=not bar)
-    data = iter(loader)
+    data = batches_of(run, seed, steps, workers)
     while (reached := done()) < 1:
         run.advance(next(data), reached)
         run.minutes = before + (time.monotonic() - start) / 60
@@ -348,10 +367,7 @@ def train(
         append_line(log, json.dumps(line))
         progress.update(round(100 * min(done(), 1.0) - progress.n, 1))
         progress.set_postfix(step=run.step, loss=f"{run.loss:.4f}")
-        for percent in GUIDES:
-            guide = folder / f"guide-{percent}.safetensors"
-            if done() >= percent / 100 and not guide.exists():
-                run.export(guide)
+        save_guides(run, folder, done())
         if not end and time.monotonic() - saved > 60 * save_minutes:
             save_run()
             saved = time.monotonic()

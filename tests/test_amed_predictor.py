@@ -6,8 +6,8 @@ import re
 
 import pytest
 import torch
+from fit_cases import HELD, calls, folders, guider_of, node, one, recording_of, sampled
 from safetensors.torch import save_file
-from test_fit_nodes import HELD, calls, folders, guider_of, node, one, recording_of, sampled
 from torch import nn
 
 from sampling_kit.nodes.fit.train_predictor import levels

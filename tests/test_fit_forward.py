@@ -1,81 +1,30 @@
-"""The forward-only fit: exact cases, that it gains, never loses, stops, and goes on bit for bit."""
+"""The forward-only fit: its numbers and bands in exact cases, and that it gains."""
 
 import dataclasses
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from forward_cases import QUICK, normal, pictures, start, vectors
 
 from sampling_kit.benchmarks import problems
-from sampling_kit.schedulers.denoiser.analytic import Gaussian
 from sampling_kit.schedulers.fit import bands, forward
 from sampling_kit.schedulers.fit.ends import from_noise
 from sampling_kit.schedulers.fit.forward import Forward
 from sampling_kit.schedulers.fit.jacobian import columns
-from sampling_kit.schedulers.fit.problem import Problem, choose
+from sampling_kit.schedulers.fit.problem import Problem
 from sampling_kit.schedulers.fit.run_fit import run_fit
 from sampling_kit.schedulers.fit.table_numbers import Name, mean_table, moved, names
 from sampling_kit.schedulers.fit.track import tracked
 from sampling_kit.schedulers.noise_schedule import EDM
 from sampling_kit.schedulers.path import VE, VP, Flow, rescale
 from sampling_kit.schedulers.points import Points
-from sampling_kit.schedulers.solver import ALL, DDIM, AdamsBashforth, DPMSolverMultistep, HeunEDM
+from sampling_kit.schedulers.solver import ALL, DDIM, AdamsBashforth, DPMSolverMultistep
 from sampling_kit.schedulers.solver.band_mix import Mix, Spectra
-from sampling_kit.schedulers.solver.fitted import FittedSolver, table_of
+from sampling_kit.schedulers.solver.fitted import table_of
 from sampling_kit.schedulers.solver.selection import variants
 from sampling_kit.schedulers.spacing import Karras, space
-
-QUICK = Forward(numbers=3, bands=0, images=12, budget=10**6)
-
-
-def normal(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def start(n=5, solver=None, top=80.0):
-    return table_of((solver or DPMSolverMultistep()).plan(levels(VE(), n, top)))
-
-
-def levels(path, n=5, top=80.0):
-    return Points(path, (*np.geomspace(top, 0.05, n), 0.0))
-
-
-def with_teacher(path, field, x, teacher, **more):
-    """A problem whose ends are those of the table ``teacher``."""
-    problem = Problem(path, field, 80.0, x, torch.zeros_like(x), *halves(len(x)), **more)
-    problem.end = problem.run(teacher, torch.arange(len(x)))
-    problem.evaluations = 0
-    return problem
-
-
-def halves(n):
-    return torch.arange(2 * n // 3), torch.arange(2 * n // 3, n)
-
-
-def vectors(path=None, teacher=None, n=24):
-    """Independent Gaussians of many sizes: nonlinear in nothing but the noise level."""
-    path = path or VE()
-    std = torch.logspace(-1.5, 0.5, 12).double()
-    oracle = Gaussian(path, normal(12, seed=3), std)
-    x = normal(n, 12) * path.at(80.0).sigma
-    return with_teacher(path, lambda x, s, rows: oracle(x, s), x, teacher or start(60))
-
-
-def pictures(teacher, n=12):
-    """Stationary Gaussian pictures of three channels that go together, filtered exactly per frequency."""
-    power = 1 / (0.05 + 4 * torch.fft.fftfreq(8)[:, None] ** 2 + 4 * torch.fft.rfftfreq(8) ** 2)
-    turn = torch.linalg.qr(normal(3, 3, seed=5))[0]
-    sizes = torch.tensor([0.02, 0.1, 0.5]).double()[:, None, None] * power
-
-    def field(x, sigma, rows):
-        seen = torch.fft.rfft2(torch.einsum("ij,bjhw->bihw", turn.T, x))
-        out = torch.fft.irfft2(seen * sizes / (sizes + sigma**2), s=(8, 8))
-        return torch.einsum("ij,bjhw->bihw", turn, out)
-
-    return with_teacher(VE(), field, normal(n, 3, 8, 8) * 80, teacher)
-
 
 # ---- numbers
 
@@ -296,170 +245,3 @@ def test_bands_gain_where_frequencies_differ():
     assert both.records[:4] == plain.records
     assert both.after["rmse"] < 0.7 * plain.after["rmse"]
     assert any(both.table.mix)
-
-
-# ---- the loop
-
-
-def test_it_never_loses_and_reports_what_it_did():
-    problem = vectors()
-    seen = []
-    state = run_fit(problem, start(), QUICK, progress=seen.append)
-    assert seen[-1] is state and len(seen) == 1 + len(state.records)
-    errors = [s.after["rmse"] for s in seen]
-    assert max(errors) == errors[0]
-    assert state.evaluations == problem.evaluations == state.records[-1].evaluations
-    found = problem.errors(state.table, problem.held)
-    assert np.allclose(found, state.errors, atol=1e-12)
-
-
-def test_a_perfect_start_stays_and_stops_early():
-    problem = vectors(teacher=start())
-    state = run_fit(problem, start(), dataclasses.replace(QUICK, numbers=20))
-    assert state.table == start() and len(state.records) == 3
-
-
-def test_the_budget_is_kept():
-    for budget in (700, 1500, 3000):
-        problem = vectors()
-        state = run_fit(problem, start(), dataclasses.replace(QUICK, numbers=9, budget=budget))
-        assert state.evaluations <= max(budget, 40)
-        assert problem.evaluations == state.evaluations
-
-
-def test_images_are_those_that_the_budget_pays_for():
-    for budget in (2000, 4000):
-        problem = vectors(n=90)
-        state = run_fit(problem, start(), Forward(numbers=2, budget=budget))
-        assert len(state.records) == 2 and 0.85 * budget < state.evaluations <= budget
-    problem = vectors(n=90)
-    few = Forward(numbers=2, budget=100)
-    assert forward.affordable(problem, few.begin(problem, start()), few) == forward.LEAST
-
-
-def test_cost_is_what_a_move_costs():
-    for kind, problem in (("numbers", vectors()), ("bands", pictures(start(40)))):
-        settings = dataclasses.replace(QUICK, images=3)
-        state = settings.begin(problem, start())
-        expected = forward.cost(kind, problem, state.table, settings)
-        forward.MOVES[kind](problem, state, settings)
-        assert problem.evaluations - state.evaluations == expected
-
-
-class Stopped(Exception):
-    pass
-
-
-@pytest.mark.parametrize("kept", [1, 2, 4])
-def test_a_stopped_fit_goes_on_bit_for_bit(kept, tmp_path):
-    settings = Forward(numbers=3, bands=2, images=4, budget=10**6)
-    make = lambda: pictures(start(40))  # noqa: E731
-    whole = run_fit(make(), start(4), settings)
-    file = tmp_path / "state.safetensors"
-
-    def progress(state):
-        forward.save(file, state)
-        if len(state.records) == kept:
-            raise Stopped
-
-    with pytest.raises(Stopped):
-        run_fit(make(), start(4), settings, progress)
-    state = forward.load(file)
-    assert len(state.records) == kept
-    again = run_fit(make(), start(4), settings, state=state)
-    assert again.table == whole.table and again.records == whole.records
-    assert np.array_equal(again.errors, whole.errors)
-
-
-def test_a_move_that_failed_is_kept_and_read(tmp_path):
-    """Its error is infinite, which JSON has no number for."""
-    state = Forward().begin(pictures(start(40)), start(4))
-    failed = forward.MoveRecord("numbers", 9, np.inf, np.inf, 0.1, False)
-    forward.save(tmp_path / "state", replace(state, records=(failed,)))
-    assert forward.load(tmp_path / "state").records == (failed,)
-
-
-def test_it_stops_in_the_middle_of_a_move():
-    calls = 0
-
-    def check():
-        nonlocal calls
-        calls += 1
-        if calls > 20:
-            raise Stopped
-
-    problem = vectors()
-    problem.check = check
-    with pytest.raises(Stopped):
-        run_fit(problem, start(), QUICK)
-    assert calls == 21
-
-
-def test_it_is_the_same_twice_and_in_any_batches():
-    tables = []
-    for batch in (64, 64, 5):
-        problem = vectors()
-        problem.batch = batch
-        tables.append(run_fit(problem, start(), dataclasses.replace(QUICK, numbers=2)).table)
-    assert tables[0] == tables[1]
-    assert tables[2].x == pytest.approx(tables[0].x, rel=1e-6, abs=1e-9)
-
-
-def test_a_start_that_fails_is_refused():
-    problem = vectors()
-    problem.field = lambda x, s, rows: x * math.nan
-    with pytest.raises(ValueError, match="from another solver"):
-        run_fit(problem, start(), QUICK)
-
-
-def test_a_candidate_that_fails_is_passed_over():
-    """A field that breaks beyond its range: the fit keeps what works."""
-    problem = vectors()
-    field, limit = problem.field, 1.05 * float(problem.start.abs().max())
-    problem.field = lambda x, s, rows: field(x, s, rows) if x.abs().max() < limit else x * math.nan
-    wild = dataclasses.replace(QUICK, probe=0.4)
-    state = run_fit(problem, start(), wild)
-    assert math.isfinite(state.after["rmse"]) and np.isfinite(state.matrix).all()
-
-
-def test_one_outlier_does_not_rule():
-    """A held-out end that no solver reaches must not keep the others from gaining."""
-    problem = vectors()
-    problem.end = problem.end.clone()
-    problem.end[[2, 20]] += 30.0
-    state = run_fit(problem, start(), QUICK)
-    assert state.after["median"] < 0.5 * state.before["median"]
-
-
-def test_video_latents():
-    problem = pictures(start(40))
-    video = lambda x: x.reshape(-1, 3, 2, 4, 8)  # noqa: E731
-    flat = problem.field
-    problem.field = lambda x, s, rows: video(flat(x.reshape(-1, 3, 8, 8), s, rows))
-    problem.start, problem.end = video(problem.start), video(problem.end)
-    state = run_fit(problem, start(3), Forward(numbers=1, bands=1, images=4))
-    assert [r.kind for r in state.records] == ["numbers", "bands"]
-    assert state.after["rmse"] < state.before["rmse"]
-    fitted = FittedSolver(state.table)
-    assert fitted.plan(fitted.points(Flow())).nfe == 3
-
-
-def test_many_channels_are_not_mixed():
-    rings, c = bands.Rings.of(4, 4), bands.MIXED + 2
-    x = [normal(3, c, 4, 4, seed=s) for s in range(3)]
-    products = rings.products(torch.cat([rings.spectrum(t) for t in x]))
-    eye = [np.broadcast_to(np.eye(c), (len(products), c, c))] * 2
-    for rows in bands.equations(rings, products, eye, 2).solve(1e-3):
-        assert rows.shape[1:] == (5, c, c)
-        assert not (rows * (1 - np.eye(c))).any() and rows.any()
-
-
-def test_choose_ranks_starts():
-    problem = vectors()
-    solvers = {"DDIM": DDIM(), "2M": DPMSolverMultistep(), "Heun": HeunEDM()}
-    tables = {name: start(4, s) for name, s in solvers.items()}
-    found = choose(problem, tables, few=2)
-    assert sorted(name for name, _, _ in found) == sorted(tables)
-    best = min(tables, key=lambda n: float(problem.errors(tables[n], problem.held).median()))
-    assert found[0][0] == best
-    assert len(found[0][2]) in (4, 8)

@@ -173,3 +173,77 @@ def test_no_import_inside_nodes_hides_behind_a_string():
     texts = {p: p.read_text(encoding="utf-8") for p in NODES.values()}
     hiding = [p for p, text in texts.items() if "import_module" in text or "__import__" in text]
     assert hiding == [ROOT / "nodes" / "__init__.py"]
+
+
+# ------------------------------------------------------------------------------- sizes
+
+LINES = 450  # of a file at most
+BODY = 60  # of a function at most, its decorators aside
+#: Folders of what others, or ``dev.sync``, write.
+NOT_OURS = {"node_modules", "locales", "docs"}
+#: Longer functions, with their lines. No file of the pack itself has one; these may shrink, and then leave.
+LONG = {
+    "tests/test_properties.py::graphs": 67,
+    "tests/test_state_files.py::test_two_processes_draw_what_one_draws": 81,
+}
+
+
+def scripts(folder):
+    """Every file of Python and JavaScript below a folder, but hidden and generated ones."""
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.name in NOT_OURS or path.name == "__pycache__":
+            continue
+        if path.is_dir():
+            yield from scripts(path)
+        elif path.suffix in {".py", ".js", ".mjs"}:
+            yield path
+
+
+def too_long(folder, most=LINES):
+    """Its files of more lines than ``most``, as "file: lines"."""
+    counts = {p: len(p.read_bytes().splitlines()) for p in scripts(folder)}
+    return [f"{p.relative_to(folder)}: {n}" for p, n in counts.items() if n > most]
+
+
+def long_functions(text, most=BODY):
+    """name → lines, of the functions that are longer; a method under its class's name."""
+
+    def walk(node, prefix):
+        for child in ast.iter_child_nodes(node):
+            name = prefix
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                name = f"{prefix}{child.name}"
+                lines = child.end_lineno - child.lineno + 1
+                if not isinstance(child, ast.ClassDef) and lines > most:
+                    yield name, lines
+                name += "."
+            yield from walk(child, name)
+
+    return dict(walk(ast.parse(text), ""))
+
+
+def test_no_file_is_longer_than_450_lines():
+    assert len(list(scripts(ROOT))) > 300
+    assert {p.suffix for p in scripts(ROOT)} == {".py", ".js", ".mjs"}
+    assert not too_long(ROOT)
+
+
+def test_no_function_is_longer_than_60_lines():
+    long = {
+        f"{p.relative_to(ROOT).as_posix()}::{name}": lines
+        for p in scripts(ROOT)
+        if p.suffix == ".py"
+        for name, lines in long_functions(p.read_text(encoding="utf-8")).items()
+    }
+    assert long == LONG
+
+
+def test_long_files_and_functions_are_seen(tmp_path):
+    for name, lines in {"a/b.mjs": 451, "a/c.py": 450, "locales/d.js": 451, ".e/f.py": 451}.items():
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("x\n" * lines)
+    assert too_long(tmp_path) == ["a/b.mjs: 451"]
+    body = ["        x = 1\n"] * 60
+    text = "".join(["class A:\n    def b(self):\n", *body, "    async def c(self):\n", *body[1:]])
+    assert long_functions(text) == {"A.b": 61}

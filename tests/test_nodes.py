@@ -177,7 +177,7 @@ QUICK = {
 }
 
 
-EMBEDDED = [p for p in EXAMPLES if p.stem != "cogvideox"]  # its own: test_diffusers_text_vae.py
+EMBEDDED = [p for p in EXAMPLES if p.stem != "cogvideox"]  # its own: test_diffusers_cogvideox.py
 
 
 @pytest.mark.parametrize("path", EMBEDDED, ids=lambda p: p.stem)

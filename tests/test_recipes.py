@@ -18,7 +18,10 @@ RECIPES = {
 #: The tests of a kind, and of its addition alone in those that go through all there are.
 TESTS = {
     "Solver": (
-        ("test_solvers.py", "test_state.py", "test_properties.py", "test_trace.py"),
+        (
+            *("test_solvers.py", "test_solver_marginals.py", "test_solver_runs.py"),
+            *("test_state.py", "test_properties.py", "test_trace.py"),
+        ),
         "Halfway or halfway",
     ),
     "Guidance rule": (

@@ -6,15 +6,15 @@ Writes the folders below FOLDER and prints one JSON object of measurements; ``te
 says which of them are right.
 """
 
-# ruff: noqa: E402, I001  (native_models comes first: it says where ComfyUI is)
+# ruff: noqa: I001  (native_models comes first: it says where ComfyUI is)
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import itertools
 import json
 import sys
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,142 +24,34 @@ import comfy.sd
 import folder_paths
 import latent_preview
 import torch
-from comfy import model_management
 from comfy_extras import nodes_model_advanced as advanced
 from torch import Tensor
 
 import nodes
 
-PACK, ROOT = Path(sys.argv[1]), Path(sys.argv[2])
-sys.path.append(str(Path(__file__).resolve().parent.parent))
+sys.path += [str(folder) for folder in Path(__file__).resolve().parents[:2]]
 import diffusers_folders as tiny
-
-core = nodes.NODE_CLASS_MAPPINGS
-CFG = 3.0
-
-
-def engine(name: str) -> Any:
-    """One of the pack's engine modules, under the name ComfyUI loaded it by."""
-    (found,) = (m for key, m in sys.modules.items() if key.endswith(f".schedulers.{name}"))
-    return found
-
-
-def kit(name: str, **inputs: Any) -> Any:
-    return nodes.NODE_CLASS_MAPPINGS[f"SamplingKit{name}"].execute(**inputs).args
-
-
-@cache
-def folder(name: str, dtype: torch.dtype = torch.float32) -> str:
-    """A tiny folder's name, written once."""
-    full = name if dtype == torch.float32 else f"{name}-{str(dtype)[6:]}"
-    tiny.save(name, ROOT / full, dtype)
-    return full
-
-
-def load(name: str, **knobs: Any) -> Any:
-    return kit("LoadDiffusersDenoiser", folder=folder(name), **knobs)[0]
-
-
-def condition(name: str, seed: int = 1) -> tuple[dict[str, Tensor], Any]:
-    """The same random conditioning for the engine and for ComfyUI."""
-    tensors = tiny.conditioning(name, 1, seed)
-    keys = {"pooled": "pooled_output", "mask": "attention_mask", "concat": "noise_concat"}
-    text = tensors.get("text")
-    if "labels" in tensors:
-        text = (tensors["labels"] + 1).float().reshape(1, 1, 1)
-    return tensors, [[text, {keys[k]: v for k, v in tensors.items() if k in keys}]]
-
-
-def denoiser(name: str, **knobs: Any) -> Any:
-    """The engine's own, in ComfyUI's coordinates."""
-    own = engine("denoiser.diffusers")
-    made = own.load(own.read_folder(ROOT / folder(name)), **knobs)
-    return made.using(path=made.noise_schedule.path.host)
-
-
-def guided(name: str, network: Any) -> Any:
-    """D under CFG, two network calls."""
-    cond, uncond = condition(name)[0], condition(name, 2)[0]
-
-    def d(x: Tensor, sigma: float) -> Tensor:
-        low, high = network(x, sigma, uncond), network(x, sigma, cond)
-        return low + CFG * (high - low)
-
-    return d
-
-
-def noise_of(name: str, seed: int = 0, batch: int = 1) -> Tensor:
-    generator = torch.manual_seed(seed)
-    return torch.randn((batch, *tiny.TINY[name].shape), generator=generator)
-
-
-def empty(name: str, batch: int = 1) -> dict[str, Tensor]:
-    return {"samples": torch.zeros(batch, *tiny.TINY[name].shape)}
-
-
-def ksampler(model: Any, name: str, latent: Any = None, steps: int = 2, **more: Any) -> Tensor:
-    knobs = dict(cfg=CFG, sampler_name="euler", scheduler="normal", denoise=1.0) | more
-    positive, negative = condition(name)[1], condition(name, 2)[1]
-    positive, negative = more.pop("positive", positive), more.pop("negative", negative)
-    knobs = {k: v for k, v in knobs.items() if k not in ("positive", "negative")}
-    return nodes.KSampler().sample(
-        model, 0, steps, positive=positive, negative=negative, latent_image=latent or empty(name), **knobs
-    )[0]["samples"]  # fmt: skip
-
-
-def euler(name: str, model: Any, network: Any, steps: int = 2) -> Tensor:
-    """What the core's Euler does, on the engine's D."""
-    sampling = model.get_model_object("model_sampling")
-    sigmas = comfy.samplers.calculate_sigmas(sampling, "normal", steps)
-    noise = noise_of(name)
-    x = sampling.noise_scaling(sigmas[0], noise, torch.zeros_like(noise), True)
-    d = guided(name, network)
-    for s, t in itertools.pairwise(sigmas):  # tensors, as in the core: same rounding
-        x = x + (x - d(x, float(s))) / s * (t - s)
-    x = sampling.inverse_noise_scaling(sigmas[-1], x)
-    return out_of(network, x)
-
-
-def out_of(network: Any, x: Tensor) -> Tensor:
-    return x if network.latents is None else network.latents.to_vae(x)
-
-
-def ours(name: str, model: Any, schedule: Any) -> Tensor:
-    """SamplerCustomAdvanced with our steps, solver, guidance."""
-    sigmas = kit("Steps", noise_schedule=schedule, steps=4, spacing={"spacing": "trailing"})[0]
-    guider = kit("Guider", model=model, positive=condition(name)[1], negative=condition(name, 2)[1], guidance=kit("CFG", scale=CFG)[0])[0]  # fmt: skip
-    sampler = kit("DPMSolverMultistep")[0]
-    noise = n.core.Noise_RandomNoise(0)
-    return n.core.SamplerCustomAdvanced.execute(noise, guider, sampler, sigmas, empty(name)).args[
-        0
-    ]["samples"]
-
-
-def ours_by_engine(name: str, schedule: Any, network: Any) -> Tensor:
-    sigmas = kit("Steps", noise_schedule=schedule, steps=4, spacing={"spacing": "trailing"})[
-        0
-    ].tolist()
-    e, solver = engine("sample"), engine("solver").DPMSolverMultistep()
-    noise, path = noise_of(name), schedule.path
-    x = e.noised(path, sigmas[0], torch.zeros_like(noise), noise, True)
-    draws = engine("noise").PerImageNoise(0)
-    run = engine("solver.run").Run(guided(name, network), draws, lambda p: None)
-    x = e.sample(solver, path, run, x, sigmas)
-    return out_of(network, x / path.host.on(sigmas[-1]).alpha)
-
-
-def error(a: Tensor, b: Tensor) -> float:
-    return float((a - b).abs().max() / max(1, b.abs().max()))
-
-
-def told(act: Any) -> str:
-    """Type and text of the error that ``act`` ends with."""
-    try:
-        act()
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    return ""
-
+from diffusers_native import (
+    CFG,
+    ROOT,
+    call,
+    condition,
+    core,
+    denoiser,
+    empty,
+    error,
+    euler,
+    folder,
+    kit,
+    ksampler,
+    load,
+    noise_of,
+    ours,
+    ours_by_engine,
+    out_of,
+    told,
+)
+from diffusers_weights import dtypes, freed, overflow, partly_loaded, patched
 
 # ------------------------------------------------------------------------------------------ checks
 
@@ -176,105 +68,6 @@ def sampled() -> dict[str, list[float]]:
             float(model.get_model_object("model_sampling").sigma_max),
         ]
     return found
-
-
-def patched() -> dict[str, Any]:
-    """Weight patches on every weight, and a LoRA by its names; what is left after."""
-    found = {}
-    for name in ("sd", "flux", "cogvideox-5b"):
-        model = load(name)
-        state = {k: v.clone() for k, v in model.model.state_dict().items()}
-        keys = [k for k in state if k.startswith("diffusion_model.")]
-        before = ksampler(model, name)
-        clone = model.clone()
-        generator = torch.Generator().manual_seed(3)
-        deltas = {k: ("diff", (0.01 * torch.randn(state[k].shape, generator=generator),)) for k in keys if state[k].is_floating_point()}  # fmt: skip
-        taken = clone.add_patches(deltas)
-        changed = ksampler(clone, name)
-        again = ksampler(model, name)
-        after = model.model.state_dict()
-        lora_key = next(k for k in keys if k.endswith("to_q.weight"))
-        stem, (rows, columns) = lora_key.removesuffix(".weight"), state[lora_key].shape
-        pair = {"up": torch.ones(rows, 2), "down": torch.full((2, columns), 0.05)}
-        effects = []
-        for prefix, tail in ((stem, "lora_"), ("lora_unet_" + stem[len("diffusion_model."):].replace(".", "_"), "lora_")):  # fmt: skip
-            lora = {f"{prefix}.{tail}{k}.weight": v for k, v in pair.items()}
-            with_lora, _ = comfy.sd.load_lora_for_models(model, None, lora, 1.0, 1.0)
-            effects.append(error(ksampler(with_lora, name), before))
-        found[name] = {
-            "all taken": len(taken) == len(deltas),
-            "changed": error(changed, before),
-            "output again": torch.equal(again, before),
-            "weights again": all(torch.equal(after[k], v) for k, v in state.items()),
-            "names": sorted(k.removeprefix("diffusion_model.") for k in keys)
-            == sorted(tiny.network(name).state_dict()),
-            "lora": effects,
-            "without effect": [],
-        }
-    for name in ("wan", "pixart-alpha"):  # tables of blocks, which are no layer's weight
-        model = load(name)
-        before, state = ksampler(model, name), dict(model.model.state_dict())
-        keys = [k for k in state if k.endswith("scale_shift_table")]
-        state = {k: state[k].clone() for k in keys}
-        silent = []
-        for key in keys:
-            clone = model.clone()
-            clone.add_patches({key: ("diff", (torch.ones_like(state[key]),))})
-            first, second = ksampler(clone, name), ksampler(clone, name)
-            if error(first, before) < 1e-3 or not torch.equal(first, second):
-                silent.append(key)
-        found[name] = {
-            "without effect": silent,
-            "output again": torch.equal(ksampler(model, name), before),
-            "weights again": all(
-                torch.equal(model.model.state_dict()[k], v) for k, v in state.items()
-            ),
-        }
-    return found
-
-
-def partly_loaded() -> dict[str, Any]:
-    """With almost no memory, layers stay where they are and are moved and patched for each call."""
-    found = {}
-    for name in ("sd", "sd3", "wan", "cogvideox-5b"):
-        model = load(name)
-        whole = ksampler(model, name)
-        model_management.unload_all_models()
-        clone = model.clone()
-        key = next(k for k in clone.model.state_dict() if k.endswith("to_q.weight"))
-        clone.add_patches({key: ("diff", (torch.full_like(clone.model.state_dict()[key], 0.05),))})
-        full = ksampler(clone, name)
-        model_management.unload_all_models()
-        x, cond = noise_of(name), condition(name)[0]
-        lowvram = clone.clone()
-        lowvram.load(n.CPU, lowvram_model_memory=1)
-        layers = [m for m in lowvram.model.modules() if hasattr(m, "comfy_cast_weights")]
-        functions = sum(bool(m.weight_function) for m in layers)
-        d_low = apply(lowvram, x, cond)
-        lowvram.unpatch_model(n.CPU)
-        clone.load(n.CPU, full_load=True)
-        d_full = apply(clone, x, cond)
-        clone.unpatch_model(n.CPU)
-        found[name] = {
-            "layers": len(layers),
-            "functions": functions,
-            "error": error(d_low, d_full),
-            "effect": error(full, whole),
-            "after": error(ksampler(model, name), whole),
-        }
-    return found
-
-
-def apply(model: Any, x: Tensor, cond: dict[str, Tensor]) -> Tensor:
-    """D by BaseModel.apply_model in the middle of the range."""
-    sampling = model.get_model_object("model_sampling")
-    sigma = float(sampling.percent_to_sigma(0.5))
-    extra = model.model.extra_conds(
-        cross_attn=cond.get("text"), pooled_output=cond.get("pooled"), device=n.CPU, noise=x
-    )
-    text = extra.pop("c_crossattn").cond
-    rest = {k: v.concat([]) for k, v in extra.items()}
-    return model.model.apply_model(x, torch.full((len(x),), sigma), c_crossattn=text, **rest)
 
 
 def previewed() -> dict[str, Any]:
@@ -326,70 +119,6 @@ def batched() -> dict[str, float]:
     return found
 
 
-def freed() -> dict[str, Any]:
-    model = load("sd3")
-    first = ksampler(model, "sd3")
-    model_management.unload_all_models()
-    model_management.soft_empty_cache()
-    again = ksampler(model, "sd3")
-    factory, arguments = model.cached_patcher_init
-    copy = factory(*arguments, disable_dynamic=True)
-    return {
-        "again": torch.equal(first, again),
-        "second copy": torch.equal(first, ksampler(copy, "sd3")),
-        "shared": copy.model is model.model,
-    }
-
-
-def dtypes() -> dict[str, Any]:
-    """A folder stored in bfloat16: what it runs in, what it is told, and what Denoiser Settings does."""
-    name = "cogvideox-5b"
-    stored = folder(name, torch.bfloat16)
-    model, _, about = kit("LoadDiffusersDenoiser", folder=stored)
-    seen: list[Any] = []
-
-    def hook(module: Any, args: Any, kwargs: Any) -> None:
-        seen.append([str(kwargs["timestep"].dtype)[6:], str(kwargs["hidden_states"].dtype)[6:]])
-
-    net = model.model.diffusion_model.denoiser.network
-    handle = net.register_forward_pre_hook(hook, with_kwargs=True)
-    states: list[str] = []
-    rest = CFG, "euler", "normal", condition(name)[1], condition(name, 2)[1]
-    out = comfy.sample.sample(
-        model, noise_of(name), 2, *rest, empty(name)["samples"],
-        callback=lambda i, x0, x, t: states.append(str(x.dtype)[6:]),
-    )  # fmt: skip
-    handle.remove()
-    full = kit("LoadDiffusersDenoiser", folder=stored, dtype="fp32")[0]
-    asked = kit("DenoiserSettings", model=model, compute_dtype="fp32")[0]
-    want = ksampler(full, name)
-    found = {
-        "about": about,
-        "network": str(model.model.diffusion_model.dtype)[6:],
-        "seen": seen[0],
-        "state": states,
-        "bf16 against fp32": error(out, want),
-        "settings": error(ksampler(asked, name), want),
-        "undone": torch.equal(ksampler(model, name), out),
-        "fp16 refused": told(lambda: kit("LoadDiffusersDenoiser", folder=stored, dtype="fp16")),
-        "inspected": kit("InspectDenoiser", model=model)[0],
-    }
-    return found
-
-
-def overflow() -> str:
-    """A network whose numbers do not fit into float16."""
-    from safetensors.torch import load_file, save_file
-
-    made = tiny.save("sd", ROOT / "too-large")
-    file = made / "unet" / "diffusion_pytorch_model.safetensors"
-    weights = load_file(file)
-    weights["conv_out.weight"] = weights["conv_out.weight"] * 1e6
-    save_file(weights, file, {"format": "pt"})
-    model = kit("LoadDiffusersDenoiser", folder="too-large", dtype="fp16")[0]
-    return told(lambda: ksampler(model, "sd"))
-
-
 def conditioned() -> dict[str, Any]:
     """The core's conditioning nodes, and our class nodes."""
     sd, flux, dit = load("sd"), load("flux"), load("dit")
@@ -417,10 +146,6 @@ def conditioned() -> dict[str, Any]:
     }
 
 
-def _call(node: Any, *args: Any, **knobs: Any) -> Any:
-    return getattr(node(), node.FUNCTION)(*args, **knobs)
-
-
 def rescheduled() -> dict[str, Any]:
     """D at the same σ after the core's nodes that change the schedule, some of which name time differently."""
     found = {}
@@ -433,7 +158,7 @@ def rescheduled() -> dict[str, Any]:
         for kind in kinds:
             size = dict(width=64, height=64, max_shift=1.15, base_shift=0.5)
             knobs = {"ModelSamplingFlux": size, "ModelSamplingDiscrete": dict(sampling="eps", zsnr=False)}  # fmt: skip
-            (other,) = _call(getattr(advanced, kind), model, **knobs.get(kind, dict(shift=2.0)))
+            (other,) = call(getattr(advanced, kind), model, **knobs.get(kind, dict(shift=2.0)))
             sigma = 0.5 if name == "flux" else float(model.get_model_object("model_sampling").sigmas[500])  # fmt: skip
             a, b = (guess(m, x, sigma, cond) for m in (other, model))
             found[kind] = [error(a, b), error(a, denoiser(name)(x, sigma, cond))]
@@ -448,8 +173,9 @@ def guess(model: Any, x: Tensor, sigma: float, cond: dict[str, Tensor], more: An
     def look(x0: Any, evaluate: Any) -> Tensor:
         return evaluate(x, sigma)
 
-    host = sys.modules[next(k for k in sys.modules if k.endswith("nodes.host.comfy.model"))]
-    return host.probe(model, text, {"samples": torch.zeros_like(x)}, look)
+    host = next(k for k in sys.modules if k.endswith("nodes.host.comfy.model"))
+    evaluation = importlib.import_module(".evaluation", host.rpartition(".")[0])
+    return evaluation.probe(model, text, {"samples": torch.zeros_like(x)}, look)
 
 
 def lengths() -> dict[str, float]:

@@ -76,7 +76,7 @@ def relabelled(model: Any, prediction: str | None, schedule: NoiseSchedule | Non
 
 
 def raw_output(model: Any) -> Any:
-    from .model import raw_output
+    from .evaluation import raw_output
 
     return raw_output(model)
 

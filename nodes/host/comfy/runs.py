@@ -45,7 +45,7 @@ def probed(guider: Any, holder: Holder) -> Any:
 
 
 def model_of(value: Any) -> Any:
-    from .model import model_of
+    from .evaluation import model_of
 
     return model_of(value)
 
@@ -56,7 +56,7 @@ def probe(
     latent: dict[str, Any],
     look: Callable[[Tensor, Evaluate], T],
 ) -> T:
-    from .model import probe
+    from .evaluation import probe
 
     return probe(model, positive, latent, look)
 
