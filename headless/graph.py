@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any
 
-from ..nodes.host.alone.io import NodeOutput, bind
 from ..schedulers.printable import one_line
 from .context import Context, current, use
+from .extras import EXTRAS, PACKAGE, absent
 from .prompt import (
     AUTOGROW,
     DYNAMIC,
@@ -38,7 +38,7 @@ from .prompt import (
     title,
     upstream,
 )
-from .workflow import NodeFailure, Prompt, Workflow, WorkflowError, load
+from .workflow import NodeFailure, Prompt, Workflow, WorkflowError, load, reason_of
 
 __all__ = [
     "Context",
@@ -129,6 +129,11 @@ class _Checker:
     def node_errors(self, key: str) -> Iterator[NodeError]:
         node = self.prompt[key]
         node_class, inputs = self.registry[node["class_type"]], node["inputs"]
+        if lacking := absent(getattr(node_class, "LIBRARIES", ())):
+            extra = EXTRAS.get(lacking[0], lacking[0])
+            message = f"Needs {' and '.join(lacking)}, not installed"
+            hint = f"pip install '{PACKAGE}[{extra}]'"
+            yield self.error(key, InputError("missing_extra", message, hint))
         present = list(slots(node_class.define_schema().inputs, inputs))
         names = [slot.id for slot in present]
         unchecked = _self_checked(node_class, names)
@@ -208,12 +213,14 @@ def _custom(
     """What the node's own validate_inputs finds wrong; it sees None for a link."""
     if not hasattr(node_class, "validate_inputs"):
         return None
+    from ..nodes.host.alone.io import bind
+
     checked = {name: values[name] for name in _self_checked(node_class, values)}
     arguments = nest(_chosen(present, values), checked)
     try:
         verdict = bind(node_class, unique_id=key).validate_inputs(**arguments)
     except Exception as error:
-        verdict = f"validate_inputs raised {type(error).__name__}: {error}"
+        verdict = f"validate_inputs raised {reason_of(error, named=True)}"
     if verdict is True:
         return None
     message = "Custom validation failed" + (f" - {verdict}" if verdict is not False else "")
@@ -292,8 +299,10 @@ def _signature(prompt: Prompt, registry: Registry, key: str, signatures: Mapping
 
 def _run_node(
     workflow: Workflow, registry: Registry, key: str, results: Mapping[str, tuple[Any, ...]]
-) -> NodeOutput:
+) -> Any:
     """Call one node with its links and constants resolved."""
+    from ..nodes.host.alone.io import NodeOutput, bind
+
     node = workflow.prompt[key]
     context = current()
     extra = {"workflow": context.workflow} if context.workflow else None
@@ -319,8 +328,7 @@ def _run_node(
 
 def _failure(label: str, key: str, class_type: str, error: Exception) -> str:
     """One message for an exception of a node; plain errors speak for themselves."""
-    plain = type(error) in (ValueError, RuntimeError) and str(error)
-    reason = str(error) if plain else f"{type(error).__name__}: {error}"
+    reason = reason_of(error, named=type(error) not in (ValueError, RuntimeError))
     return one_line(f'node {key} "{label}" ({class_type})') + f" failed: {reason}"
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .prompt import SEEDS, Registry, slots, title
+from .prompt import AUTOGROW, DYNAMIC, SEEDS, Registry, Slot, slots, title
 from .workflow import Prompt, Workflow, WorkflowError
 
 #: Inputs of nodes that do nothing but hold or pass on a number.
@@ -27,12 +27,19 @@ def with_settings(workflow: Workflow, nodes: Registry, settings: Sequence[str]) 
         if node_class is None:
             continue  # the check says so
         inputs = changed.prompt[node]["inputs"]
-        names = [slot.id for slot in slots(node_class.define_schema().inputs, inputs)]
-        if name not in names:
+        present = list(slots(node_class.define_schema().inputs, inputs))
+        names = [slot.id for slot in present]
+        if name not in names and not any(_may_hold(slot, name) for slot in present):
             raise WorkflowError(
                 f"--set: node {node} has no input {name!r}; it has: {', '.join(names)}"
             )
     return changed
+
+
+def _may_hold(slot: Slot, name: str) -> bool:
+    """Whether an input is of a nested kind that is not understood here, and ``name`` is in it."""
+    nested = slot.type.startswith("COMFY_") and slot.type not in (AUTOGROW, DYNAMIC)
+    return nested and name.startswith(f"{slot.id}.")
 
 
 def _parse_setting(text: str, prompt: Prompt, nodes: Registry) -> tuple[str, str, Any]:
@@ -87,9 +94,12 @@ def with_seed(workflow: Workflow, nodes: Registry, seed: int | None) -> Workflow
 def _seed_inputs(node: Mapping[str, Any], nodes: Registry) -> Iterator[str]:
     """Names of a node's inputs that take a seed."""
     node_class = nodes.get(node["class_type"])
+    plain = [name for name in SEEDS if name in node["inputs"]]
     if node_class is None:  # a server may know it
-        yield from (name for name in SEEDS if name in node["inputs"])
+        yield from plain
         return
+    if getattr(node_class, "LISTED", False):  # by a server, perhaps of another version
+        yield from plain
     for slot in slots(node_class.define_schema().inputs, node["inputs"]):
         named = slot.id.split(".")[-1] in SEEDS
         if slot.type == "INT" and (named or slot.options.get("control_after_generate")):

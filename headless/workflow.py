@@ -25,6 +25,12 @@ class NodeFailure(RuntimeError):
     """A node raised while it ran; the original exception is the __cause__."""
 
 
+def reason_of(error: BaseException, named: bool = False) -> str:
+    """What an exception says, never nothing; ``named``: behind the name of its kind."""
+    kind, text = type(error).__name__, str(error).strip()
+    return f"{kind}: {text}" if named and text else text or kind
+
+
 @dataclass(frozen=True)
 class Workflow:
     """An API graph {node id: {"class_type", "inputs", "_meta"?}} and where it was read from.

@@ -18,6 +18,15 @@ Answer = Callable[
 ]  # (request, what the server would do)
 
 
+OBJECT_INFO: dict[str, Any] = {
+    "Paint": {
+        "input": {"required": {"seed": ["INT", {"min": 0, "max": 2**64 - 1}]}},
+        "output": ["IMAGE"],
+        "output_node": True,
+    }
+}
+
+
 def graph(seed: int) -> dict[str, Any]:
     return {"1": {"class_type": "Paint", "inputs": {"seed": seed}, "_meta": {"title": "the paint"}}}
 
@@ -168,7 +177,7 @@ class Fake:
         )
 
     async def object_info(self, _: Any) -> Any:
-        return web.json_response({"Paint": {"input": {}}})
+        return web.json_response(OBJECT_INFO)
 
     async def view(self, request: Any) -> Any:
         if self.break_downloads:

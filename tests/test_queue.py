@@ -16,7 +16,7 @@ from PIL import Image
 
 pytest.importorskip("aiohttp.web", reason="needs aiohttp (extra 'queue')")
 
-from fake_comfy import Fake, graph, png
+from fake_comfy import OBJECT_INFO, Fake, graph, png
 
 from sampling_kit.headless.queue import Done, Job, Queue, Watcher, limits, to_api
 from sampling_kit.headless.queue.answers import RemoteFile
@@ -219,7 +219,7 @@ def test_the_editor_s_format_goes_through_comfy_cli(monkeypatch):
     async def play(fake):
         return await asyncio.to_thread(to_api, {"nodes": []}, f"127.0.0.1:{fake.port}")
 
-    assert with_server(play) == {"ui": {"nodes": []}, "info": {"Paint": {"input": {}}}}
+    assert with_server(play) == {"ui": {"nodes": []}, "info": OBJECT_INFO}
     with pytest.raises(WorkflowError, match=r"http://127\.0\.0\.1:9/object_info cannot be read"):
         to_api({}, "127.0.0.1:9")
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..context import Context, use
+from ..extras import absent
 from ..prompt import Registry
 from ..workflow import Workflow, WorkflowError
 
@@ -25,3 +27,22 @@ def refuse_mistakes(workflow: Workflow, nodes: Registry, context: Context) -> No
         errors = check(workflow, nodes)
     if errors:
         raise WorkflowError("\n       ".join(str(error) for error in errors))
+
+
+def own_nodes() -> Registry:
+    """The nodes that run here; none without torch, as where the extra 'queue' alone is installed."""
+    if absent(["torch", "numpy"]):
+        return {}
+    from ..registry import registry
+
+    return registry()
+
+
+def nodes_for_queue(workflow: Workflow, ask: Callable[[], dict[str, Any]]) -> Registry:
+    """Our nodes, and those of a server (``ask`` is its /object_info) where the graph has others."""
+    from ..object_info import registry_of
+
+    nodes = own_nodes()
+    if all(node["class_type"] in nodes for node in workflow.prompt.values()):
+        return nodes
+    return {**registry_of(ask()), **nodes}

@@ -11,24 +11,27 @@ from ..terminal_text import say
 from ..workflow import WorkflowError, load
 from . import options
 from .errors import errors_reported
+from .report import JsonCommand, Report
 
 
-@click.command("verify")
+@click.command("verify", cls=JsonCommand)
 @click.argument("png", type=click.Path(path_type=Path))
 @options.settings_option
 @options.input_option
 @options.models_option
 @options.device_option
+@options.json_option
 @options.debug_option
 def verify_picture(
-    png: Path, settings: Sequence[str], input_dir: Path, models_dir: Path, device: str, debug: bool
+    png: Path, settings: Sequence[str], input_dir: Path, models_dir: Path, device: str, style: str | None, debug: bool
 ) -> None:  # fmt: skip
     """Run the workflow that PNG carries again and say whether it gives the same pixels.
 
     Ends with 0 if it does and 1 if not, naming what is not as it was. The run writes to a folder of its own. Paths of
     models outside of --models are taken only where --set repeats them.
     """
-    with errors_reported(debug):
+    report = Report(style, file=str(png))
+    with errors_reported(debug, report):
         from ..registry import registry
         from ..reproduce import verify
         from ..settings_flags import with_settings

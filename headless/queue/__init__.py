@@ -18,5 +18,6 @@ from .access import Access, access
 from .client import Queue
 from .editor_format import to_api
 from .jobs import Done, Job, Watcher
+from .node_list import object_info
 
-__all__ = ["Access", "Done", "Job", "Queue", "Watcher", "access", "to_api"]
+__all__ = ["Access", "Done", "Job", "Queue", "Watcher", "access", "object_info", "to_api"]
