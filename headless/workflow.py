@@ -1,4 +1,4 @@
-"""Read a workflow file: JSON in ComfyUI's API format, or a PNG that carries it. Light to import."""
+"""Read a workflow file: JSON in ComfyUI's API format, or a PNG or WebP that carries it. Light to import."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..schedulers.strict_json import parse_json, refuse
-from .png_text import PngError, is_png, read_text_chunks
+from .picture_text import DAMAGED, picture_texts
 
 Prompt = dict[str, dict[str, Any]]
 JSON_LIMIT = 32 * 2**20  # bytes
@@ -49,7 +49,7 @@ Convert = Callable[[dict[str, Any]], Prompt]
 
 
 def load(path: Path | str, convert: Convert | None = None) -> Workflow:
-    """Read API-format JSON (at most JSON_LIMIT) or a PNG saved by ComfyUI or by this tool.
+    """Read API-format JSON (at most JSON_LIMIT) or a PNG or WebP saved by ComfyUI or by this tool.
 
     ``convert`` makes an API graph of an editor's graph, which is refused without it. Raises
     WorkflowError when the file is missing, too large, damaged or not such a workflow.
@@ -58,8 +58,9 @@ def load(path: Path | str, convert: Convert | None = None) -> Workflow:
     try:
         if not path.is_file():
             raise WorkflowError("there is no such file")
-        return _from_png(path) if is_png(path) else _from_json(path, convert)
-    except (OSError, PngError, WorkflowError) as error:
+        texts = picture_texts(path)
+        return _from_json(path, convert) if texts is None else _from_picture(path, texts)
+    except (OSError, *DAMAGED, WorkflowError) as error:
         raise WorkflowError(f"{path}: {error}") from error.__cause__
 
 
@@ -79,11 +80,12 @@ def is_editor_format(data: Any) -> bool:
     return isinstance(data, dict) and "nodes" in data and "links" in data
 
 
-def _from_png(path: Path) -> Workflow:
-    texts = read_text_chunks(path)
+def _from_picture(path: Path, texts: dict[str, str]) -> Workflow:
     if "prompt" not in texts:
         carried = "only the editor's graph" if "workflow" in texts else "no workflow"
-        raise WorkflowError(f"the PNG holds {carried}; an image saved with its API graph is needed")
+        raise WorkflowError(
+            f"the picture holds {carried}; an image saved with its API graph is needed"
+        )
     # ComfyUI writes NaN into a node's "is_changed", which _prompt drops.
     prompt = _prompt(_parse(texts["prompt"], _to_null))
     ui = _parse(texts["workflow"], _to_null) if "workflow" in texts else None
