@@ -76,30 +76,34 @@ class NodeError:
         return one_line(f"{place}: {self.message}. {self.hint}")
 
 
-def check(workflow: Workflow, registry: Registry) -> list[NodeError]:
+def check(workflow: Workflow, registry: Registry, where: str = "") -> list[NodeError]:
     """What is wrong, at most MOST_ERRORS, before anything runs; an empty list means that it can run.
 
     As in ComfyUI only nodes that an output node needs are looked at, but a class that does not
-    exist is an error anywhere. Put the run's context in `use` first if node classes ask for it.
+    exist is an error anywhere; the rest is checked all the same. ``where``: whose nodes ``registry`` holds, if they are a
+    server's. Put the run's context in `use` first if node classes ask for it.
     """
-    checker = _Checker(workflow.prompt, registry)
-    if unknown := list(islice(checker.unknown_classes(), MOST_ERRORS)):
-        return unknown
+    checker = _Checker(workflow.prompt, registry, where)
+    unknown = list(islice(checker.unknown_classes(), MOST_ERRORS))
     needed = _needed(workflow.prompt, registry)
-    if not needed:
+    if not needed and not unknown:
         hint = "Add a node that saves or shows a result, such as SaveImage"
         name = workflow.source.name
         return [NodeError("prompt_no_outputs", "-", name, "workflow", "No output node", hint)]
-    nodes = [key for key in workflow.prompt if key in needed]
+    nodes = [
+        key
+        for key, node in workflow.prompt.items()
+        if key in needed and node["class_type"] in registry
+    ]
     wrong = chain.from_iterable(map(checker.node_errors, nodes))
-    return list(islice(chain(wrong, checker.cycles(needed)), MOST_ERRORS))
+    return list(islice(chain(unknown, wrong, checker.cycles(needed)), MOST_ERRORS))
 
 
 class _Checker:
     """The questions that `check` asks."""
 
-    def __init__(self, prompt: Prompt, registry: Registry) -> None:
-        self.prompt, self.registry = prompt, registry
+    def __init__(self, prompt: Prompt, registry: Registry, where: str = "") -> None:
+        self.prompt, self.registry, self.where = prompt, registry, where
 
     def error(self, node: str, wrong: InputError, name: str | None = None) -> NodeError:
         kind, message, hint = wrong.args
@@ -114,6 +118,8 @@ class _Checker:
             if name not in self.registry:
                 hint = f"{similar(name, self.registry)}`sampling-kit nodes` lists the nodes that "
                 hint += "run here; any other needs ComfyUI with its custom node installed"
+                if self.where:
+                    hint = f"{similar(name, self.registry)}{self.where} has no such node"
                 yield self.error(key, InputError("missing_node_type", "Node class not found", hint))
 
     def cycles(self, needed: Collection[str]) -> Iterator[NodeError]:
@@ -136,7 +142,10 @@ class _Checker:
             yield self.error(key, InputError("missing_extra", message, hint))
         present = list(slots(node_class.define_schema().inputs, inputs))
         names = [slot.id for slot in present]
-        unchecked = _self_checked(node_class, names)
+        unchecked = _self_checked(node_class, names) | getattr(
+            node_class, "OPEN_INPUTS", frozenset()
+        )
+        listed_by_server = getattr(node_class, "LISTED", False)
         values: dict[str, Any] = {}
         fine = True
         for slot in present:
@@ -151,7 +160,7 @@ class _Checker:
                 fine = False
                 yield self.error(key, wrong, slot.id)
         for name in links(self.prompt, key):
-            if name not in names:
+            if name not in names and not listed_by_server:
                 fine = False
                 hint = similar(name, names) + "Remove the link"
                 yield self.error(
@@ -162,7 +171,7 @@ class _Checker:
 
     def value(self, slot: Slot, value: Any, bounded: bool) -> Any:
         """What validate_inputs is given: the converted constant, or None for a good link."""
-        if isinstance(value, list):
+        if isinstance(value, list) and not slot.options.get("multiselect"):
             self.check_link(slot, value)
             return None
         converted = constant(slot, value)
@@ -181,6 +190,8 @@ class _Checker:
         if source not in self.prompt:
             hint = f"Nodes in this workflow: {listed(self.prompt)}"
             raise InputError("bad_linked_input", f"Linked node {source!r} does not exist", hint)
+        if self.prompt[source]["class_type"] not in self.registry:
+            return  # that it is unknown is said
         types = self.output_types(source)
         if not 0 <= index < len(types):
             hint = f"Its outputs, from 0: {', '.join(types) or 'none'}"
@@ -333,11 +344,14 @@ def _failure(label: str, key: str, class_type: str, error: Exception) -> str:
 
 
 def _needed(prompt: Prompt, registry: Registry) -> set[str]:
-    """The output nodes and everything upstream of them."""
-    schemas = {
-        name: registry[name].define_schema() for name in {n["class_type"] for n in prompt.values()}
+    """The output nodes, those of unknown classes too, and everything upstream of them."""
+    classes = {node["class_type"] for node in prompt.values()}
+    saving = {
+        name
+        for name in classes
+        if name not in registry or registry[name].define_schema().is_output_node
     }
-    outputs = [key for key, node in prompt.items() if schemas[node["class_type"]].is_output_node]
+    outputs = [key for key, node in prompt.items() if node["class_type"] in saving]
     return upstream(prompt, outputs)
 
 

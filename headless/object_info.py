@@ -13,10 +13,11 @@ from .prompt import Registry
 
 #: Options of a combo whose list does not say all that the server takes.
 OPEN_LISTS = "image_upload", "video_upload", "audio_upload", "file_upload", "remote", "multiselect"
+MATCHING = {"COMFY_MATCHTYPE_V3"}
 MOST_GROWN = 1000  # inputs of an Autogrow
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: an Autogrow copies its input and sets `optional`, as for our own
 class ListedInput:
     """An input as a server lists it; the same questions as to an Input of our own nodes."""
 
@@ -124,8 +125,10 @@ def _is_open(one: ListedInput) -> bool:
 
 
 def _kind(raw: Any) -> str:
-    """A wire type; the lists of older nodes are combos."""
-    return "COMBO" if isinstance(raw, list) else raw if isinstance(raw, str) else "*"
+    """A wire type; the lists of older nodes are combos, and what must only match another input may be anything."""
+    if isinstance(raw, list):
+        return "COMBO"
+    return raw if isinstance(raw, str) and raw not in MATCHING else "*"
 
 
 def _mapping(raw: Any) -> Mapping[str, Any]:

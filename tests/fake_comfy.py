@@ -49,6 +49,9 @@ class Fake:
         self.node_errors: dict[str, Any] = {}  # in a 200
         self.missing: set[str] = set()  # result files that were deleted
         self.subfolder, self.suffix = "a", ""
+        self.inputs: dict[str, bytes] = {}  # uploaded, by subfolder/name
+        self.uploads: list[str] = []
+        self.nodes: dict[str, Any] = OBJECT_INFO
         self.forget()
 
     def forget(self) -> None:
@@ -66,6 +69,7 @@ class Fake:
         app.router.add_get("/view", self.view)
         app.router.add_get("/object_info", self.object_info)
         app.router.add_post("/prompt", self.prompt)
+        app.router.add_post("/upload/image", self.upload)
         app.router.add_post("/api/jobs/cancel", self.cancel)
         app.router.add_post("/history", self.delete)
         self.runner = web.AppRunner(app, shutdown_timeout=0.01)
@@ -177,7 +181,7 @@ class Fake:
         )
 
     async def object_info(self, _: Any) -> Any:
-        return web.json_response(OBJECT_INFO)
+        return web.json_response(self.nodes)
 
     async def view(self, request: Any) -> Any:
         if self.break_downloads:
@@ -189,9 +193,24 @@ class Fake:
             return response
         if request.query["filename"] in self.missing:
             raise web.HTTPNotFound
+        if request.query.get("type") == "input":
+            name = f"{request.query['subfolder']}/{request.query['filename']}"
+            if name not in self.inputs:
+                raise web.HTTPNotFound
+            return web.Response(body=self.inputs[name])
         assert request.query["subfolder"] == self.subfolder
         number = int(request.query["filename"].split("_")[1])
         return web.Response(body=png(self.ran[number - 1]))
+
+    async def upload(self, request: Any) -> Any:
+        form = await request.post()
+        picture, folder = form["image"], form["subfolder"]
+        name = f"{folder}/{picture.filename}"
+        self.inputs[name] = picture.file.read()
+        self.uploads.append(name)
+        return web.json_response(
+            {"name": picture.filename, "subfolder": folder, "type": form["type"]}
+        )
 
     async def cancel(self, request: Any) -> Any:
         ids = (await request.json())["job_ids"]

@@ -113,6 +113,27 @@ seeds_option = click.option(
 )
 
 
+only_option = click.option(
+    "--only",
+    multiple=True,
+    metavar="NODE",
+    help="Run up to this output alone, named by its id or title; may be repeated.",
+)
+server_header_option = click.option(
+    "--header",
+    "headers",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Send this with every request; may be repeated. SAMPLING_KIT_BEARER_TOKEN in the environment "
+    "is a bearer token that no list of processes shows.",
+)
+proxies_option = click.option(
+    "--environment-proxies",
+    is_flag=True,
+    help="Use the proxies of HTTP_PROXY, HTTPS_PROXY and NO_PROXY.",
+)
+
+
 def seeds_to_run(seed: int | None, seeds: Sequence[int] | None) -> Sequence[int | None]:
     """The seeds of --seed or --seeds; [None] keeps those of the workflow. UsageError for both."""
     if seed is not None and seeds is not None:

@@ -33,28 +33,19 @@ if TYPE_CHECKING:
     metavar="URL",
     help="May be repeated: several servers share the jobs. ?token=... in it is kept.",
 )
-@click.option(
-    "--header",
-    "headers",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Send this with every request; may be repeated. SAMPLING_KIT_BEARER_TOKEN in the environment "
-    "is a bearer token that no list of processes shows.",
-)
+@options.server_header_option
 @click.option(
     "--api-key",
     default="",
     metavar="KEY",
     help="Key for nodes that call paid services; better in the environment, as COMFY_API_KEY.",
 )
-@click.option(
-    "--environment-proxies",
-    is_flag=True,
-    help="Use the proxies of HTTP_PROXY, HTTPS_PROXY and NO_PROXY.",
-)
+@options.proxies_option
 @options.settings_option
 @options.seed_option
 @options.seeds_option
+@options.only_option
+@options.input_option
 @options.output_option
 @click.option(
     "--watch/--no-watch", default=True, help="Wait for the results (default), or only submit."
@@ -81,6 +72,8 @@ def queue_workflow(
     settings: Sequence[str],
     seed: int | None,
     seeds: Sequence[int] | None,
+    only: Sequence[str],
+    input_dir: Path,
     output_dir: Path,
     watch: bool,
     previews: bool,
@@ -91,13 +84,14 @@ def queue_workflow(
     """Run WORKFLOW on a ComfyUI server, or several, once per seed, and fetch the results.
 
     The same command again goes on where it was stopped: what the output folder holds is not run twice.
-    Ctrl-C takes its own prompts off the server. WORKFLOW may be in the editor's format where comfy-cli
+    Ctrl-C takes its own prompts off the server. Pictures in --input that LoadImage names are uploaded. WORKFLOW may be in the editor's format where comfy-cli
     is installed.
     """
     report = Report(style, workflow=str(workflow))
     with errors_reported(debug, report):
         plan = options.seeds_to_run(seed, seeds)
-        from ..queue import Job, Queue, access, object_info, to_api
+        from ..queue import Job, Queue, access, object_info, to_api, with_uploads
+        from ..settings_flags import only as part_of
         from ..settings_flags import with_seed, with_settings
         from .prepare import nodes_for_queue
         from .queue_bars import QueueBars
@@ -105,12 +99,15 @@ def queue_workflow(
         way_in = access(headers, api_key, os.environ, environment_proxies)
         read = load(workflow, lambda ui: to_api(ui, servers[0], way_in))
         nodes: Registry = {}
-        if settings or plan != [None]:
+        if settings or only or plan != [None]:
             ask = partial(object_info, servers, way_in, patience, partial(say, err=True))
             nodes = nodes_for_queue(read, ask)
-        loaded = with_settings(read, nodes, settings)
+        part = part_of(with_settings(read, nodes, settings), nodes, only)
+        loaded, uploads = with_uploads(part, input_dir)
         variants = [(one, with_seed(loaded, nodes, one)) for one in plan]
-        jobs = [Job("" if one is None else f"seed{one}", w.prompt, w.ui) for one, w in variants]
+        jobs = [
+            Job("" if one is None else f"seed{one}", w.prompt, w.ui, uploads) for one, w in variants
+        ]
         with QueueBars(output_dir, len(jobs), previews, report) as bars:
             queue = Queue(
                 servers, output_dir, bars, patience, watch, previews=previews, access=way_in

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 @options.settings_option
 @options.seed_option
 @options.seeds_option
+@options.only_option
 @options.output_option
 @options.input_option
 @options.models_option
@@ -52,6 +53,7 @@ def run_workflow(
     settings: Sequence[str],
     seed: int | None,
     seeds: Sequence[int] | None,
+    only: Sequence[str],
     output_dir: Path,
     input_dir: Path,
     models_dir: Path,
@@ -67,6 +69,7 @@ def run_workflow(
         plan = options.seeds_to_run(seed, seeds)
         from ...nodes.host.alone import places
         from ..registry import registry
+        from ..settings_flags import only as part_of
         from ..settings_flags import with_seed, with_settings
         from .prepare import context_of, refuse_mistakes
 
@@ -76,7 +79,7 @@ def run_workflow(
             be_deterministic(threads=1)
         nodes = registry()
         places.set_images_at_once(at_once)
-        loaded = with_settings(load(workflow), nodes, settings)
+        loaded = part_of(with_settings(load(workflow), nodes, settings), nodes, only)
         device = options.set_device(device)
         context = context_of(loaded, output_dir, input_dir, models_dir, device)
         for end in (plan[0], plan[-1]):  # what fits both ends fits all seeds
