@@ -15,6 +15,7 @@ import torch
 
 from ..schedulers.whole_file import passing
 from .context import Context
+from .editor_graph import converter
 from .graph import execute
 from .open_picture import PictureError, frames_of, open_picture
 from .picture_text import picture_texts
@@ -73,7 +74,7 @@ def verify(
     The run writes to a folder of its own only, models too. It takes over the number of threads, as far as this machine
     has them, and no other setting. Raises WorkflowError if the file holds no workflow, or its workflow saves no picture.
     """
-    workflow = load(picture)
+    workflow = load(picture, converter(nodes))
     texts = picture_texts(picture)
     if texts is None:
         raise WorkflowError(

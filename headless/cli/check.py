@@ -40,17 +40,18 @@ def check_workflow(
     """Say what is wrong with WORKFLOW, without running it: here, or on a server."""
     report = Report(style, workflow=str(workflow))
     with errors_reported(debug, report):
+        from ..editor_graph import converter
         from ..settings_flags import with_settings
         from .prepare import context_of, refuse_mistakes
 
-        loaded, where = load(workflow), ""
+        where = ""
         if server is None:
             from ..registry import registry
 
             nodes = registry()
         else:
             nodes, where = _nodes_of(server, headers, environment_proxies)
-        loaded = with_settings(loaded, nodes, settings)
+        loaded = with_settings(load(workflow, converter(nodes)), nodes, settings)
         if server is not None:
             loaded = _as_sent(loaded, input_dir)
         context = context_of(loaded, Path("output"), input_dir, models_dir, "cpu")

@@ -147,6 +147,7 @@ def fit_solver(
         from ...nodes.fit.fit_solver import METHODS
         from ...schedulers.measure import plain
         from .. import fit_workflow as fitting
+        from ..editor_graph import converter
         from ..registry import registry
         from .prepare import context_of
 
@@ -154,7 +155,11 @@ def fit_solver(
         if embedded is not None and embedded not in KINDS:
             raise click.UsageError(f"--embedded {embedded}: choose one of {', '.join(KINDS)}")
         nodes, device = registry(), options.set_device(device)
-        loaded = load(workflow) if workflow else Workflow(Path(f"--embedded {embedded}"), {})
+        loaded = (
+            load(workflow, converter(nodes))
+            if workflow
+            else Workflow(Path(f"--embedded {embedded}"), {})
+        )
         context = context_of(loaded, output.parent, input_dir, models_dir, device)
         folder = trajectories or output.parent / "trajectories"
         with ExitStack() as stack:

@@ -84,8 +84,7 @@ def queue_workflow(
     """Run WORKFLOW on a ComfyUI server, or several, once per seed, and fetch the results.
 
     The same command again goes on where it was stopped: what the output folder holds is not run twice.
-    Ctrl-C takes its own prompts off the server. Pictures in --input that LoadImage names are uploaded. WORKFLOW may be in the editor's format where comfy-cli
-    is installed.
+    Ctrl-C takes its own prompts off the server. Pictures in --input that LoadImage names are uploaded. WORKFLOW may be in the editor's format.
     """
     report = Report(style, workflow=str(workflow))
     with errors_reported(debug, report):

@@ -68,6 +68,7 @@ def run_workflow(
     with errors_reported(debug, report):
         plan = options.seeds_to_run(seed, seeds)
         from ...nodes.host.alone import places
+        from ..editor_graph import converter
         from ..registry import registry
         from ..settings_flags import only as part_of
         from ..settings_flags import with_seed, with_settings
@@ -79,7 +80,9 @@ def run_workflow(
             be_deterministic(threads=1)
         nodes = registry()
         places.set_images_at_once(at_once)
-        loaded = part_of(with_settings(load(workflow), nodes, settings), nodes, only)
+        loaded = part_of(
+            with_settings(load(workflow, converter(nodes)), nodes, settings), nodes, only
+        )
         device = options.set_device(device)
         context = context_of(loaded, output_dir, input_dir, models_dir, device)
         for end in (plan[0], plan[-1]):  # what fits both ends fits all seeds

@@ -68,13 +68,14 @@ def sweep_workflow(
     """
     report = Report(style, workflow=str(workflow))
     with errors_reported(debug, report):
+        from ..editor_graph import converter
         from ..registry import registry
         from ..settings_flags import with_settings
         from ..sweep import Crew, axes, sweep, work_list
         from .prepare import context_of, refuse_mistakes
 
         nodes = registry()
-        loaded = with_settings(load(workflow), nodes, settings)
+        loaded = with_settings(load(workflow, converter(nodes)), nodes, settings)
         context = context_of(loaded, output_dir, input_dir, models_dir, "cpu")
         items = work_list(loaded, nodes, grid, seeds)
         typed = loaded.typed | {value for _, values in axes(grid) for value in values}

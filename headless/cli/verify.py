@@ -79,6 +79,7 @@ def _looker(
     settings: Sequence[str], input_dir: Path, models_dir: Path, device: str
 ) -> Callable[[Path], Verdict]:
     """What verifies one picture."""
+    from ..editor_graph import converter
     from ..registry import registry
     from ..reproduce import verify
     from ..settings_flags import with_settings
@@ -87,7 +88,7 @@ def _looker(
     nodes = registry()
 
     def look(file: Path) -> Verdict:
-        saved = load(file)
+        saved = load(file, converter(nodes))
         loaded = with_settings(saved, nodes, settings)
         if loaded.prompt != saved.prompt:
             raise WorkflowError(
@@ -124,7 +125,7 @@ def _carries(file: Path) -> bool:
         texts = picture_texts(file) if file.is_file() else None
     except (OSError, *DAMAGED):
         return True
-    return texts is not None and "prompt" in texts
+    return texts is not None and not texts.keys().isdisjoint(("prompt", "workflow"))
 
 
 def _told(verdict: Verdict) -> dict[str, Any]:
