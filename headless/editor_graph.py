@@ -40,6 +40,8 @@ class Frame:
     nodes: dict[Any, Mapping[str, Any]]
     links: dict[Any, Link]
     ends: dict[int, Any]  # subgraphs: output → id of the link to it
+    inputs: tuple[Any, ...]  # subgraphs: names of their inputs
+    widgets: set[int]  # subgraphs: those of their inputs that are widgets inside
     outer: Frame | None = None
     node: Mapping[str, Any] | None = None
     inner: dict[Any, Frame] = field(default_factory=dict)
@@ -78,7 +80,8 @@ def _frame(
     outer: Frame | None = None,
     node: Mapping[str, Any] | None = None,
 ) -> Frame:
-    links, ends = dict[Any, Link](), dict[int, Any]()
+    nodes = {n["id"]: n for n in graph["nodes"]}
+    links, ends, widgets = dict[Any, Link](), dict[int, Any](), set[int]()
     for row in graph["links"]:
         if isinstance(row, dict):
             id, origin, slot, target, end = (
@@ -89,7 +92,11 @@ def _frame(
         links[id] = origin, int(slot)
         if target == OUTPUTS:
             ends[int(end)] = id
-    return Frame(prefix, {n["id"]: n for n in graph["nodes"]}, links, ends, outer, node)
+        if origin == INPUTS and target in nodes:
+            places = _rows(nodes[target].get("inputs"))[int(end) :][:1]
+            widgets |= {int(slot) for place in places if _mapping(place.get("widget"))}
+    inputs = tuple(row.get("name") for row in _rows(graph.get("inputs")))
+    return Frame(prefix, nodes, links, ends, inputs, widgets, outer, node)
 
 
 def _frames(top: Frame, subgraphs: Mapping[str, Mapping[str, Any]]) -> list[Frame]:
@@ -151,11 +158,14 @@ def _placed(
     for item in inputs:
         name, options = prefix + item.id, item.as_dict()
         known = item.io_type in WIDGETS and item.io_type != "*" and not options.get("forceInput")
+        known = known or bool(options.get("socketless"))  # a widget that packs draw themselves
         if item.io_type == AUTOGROW or not (known or name in drawn):
             continue
         if not left:
             if "default" in options:
                 yield name, _wrapped(options["default"])
+            elif options.get("socketless"):
+                yield name, None
             continue
         value = left.pop()
         yield name, _wrapped(value)
@@ -187,7 +197,10 @@ def _follow(frame: Frame, link: Any) -> Source | None:
         if origin == INPUTS:
             if frame.outer is None or frame.node is None:
                 return None
-            link, frame = _rows(frame.node.get("inputs"))[slot].get("link"), frame.outer
+            place = _outside(frame, slot)
+            if place is None or place.get("link") is None:
+                return _promoted(frame, slot)
+            link, frame = place["link"], frame.outer
             continue
         node = frame.nodes.get(origin)
         if node is None or node.get("mode", 0) == MUTED:
@@ -205,6 +218,25 @@ def _follow(frame: Frame, link: Any) -> Source | None:
         else:
             return Source(f"{frame.prefix}{origin}", slot)
     raise WorkflowError("links of the editor's graph lead in a circle")
+
+
+def _outside(frame: Frame, slot: int) -> Mapping[str, Any] | None:
+    """The input of the node that stands for a subgraph, by its name, as a node may show a part of them."""
+    places = _rows(frame.node.get("inputs")) if frame.node is not None else []
+    if slot < len(frame.inputs):
+        named = [p for p in places if p.get("name") == frame.inputs[slot]]
+        return named[0] if named else None
+    return places[slot] if slot < len(places) else None
+
+
+def _promoted(frame: Frame, slot: int) -> Source | None:
+    """The value of a widget that a subgraph's own node shows; None where the node inside keeps it (proxyWidgets)."""
+    node = frame.node or {}
+    saved, shown = node.get("widgets_values"), sorted(frame.widgets)
+    proxies = _mapping(node.get("properties")).get("proxyWidgets")
+    if not isinstance(saved, list) or proxies or len(saved) != len(shown) or slot not in shown:
+        return None
+    return Source(value=saved[shown.index(slot)], is_value=True)
 
 
 def _past(node: Mapping[str, Any], slot: int) -> Any:

@@ -13,6 +13,7 @@ from .prompt import Registry
 
 #: Options of a combo whose list does not say all that the server takes.
 OPEN_LISTS = "image_upload", "video_upload", "audio_upload", "file_upload", "remote", "multiselect"
+SELF_CHECKED = {("CustomCombo", "choice")}  # the page fills in the list
 MATCHING = {"COMFY_MATCHTYPE_V3"}
 MOST_GROWN = 1000  # inputs of an Autogrow
 
@@ -90,7 +91,9 @@ def _class(name: str, info: Mapping[str, Any]) -> type[Any]:
     )
     own = {
         "define_schema": classmethod(lambda cls: schema),
-        "OPEN_INPUTS": frozenset(one.id for one in listed if _is_open(one)),
+        "OPEN_INPUTS": frozenset(
+            one.id for one in listed if _is_open(one) or (name, one.id) in SELF_CHECKED
+        ),
         "LISTED": True,
     }
     return type(name, (), own)

@@ -135,7 +135,8 @@ def constant(slot: Slot, value: Any) -> Any:
     if isinstance(value, dict) and "__value__" in value:
         value = value["__value__"]
     kind = slot.type
-    if kind not in WIDGETS and "default" not in slot.options:
+    drawn = "default" in slot.options or slot.options.get("socketless")  # a pack's own widget
+    if kind not in WIDGETS and not drawn:
         message = f"Expected a link of type {kind}, received {short(value)}"
         raise InputError("return_type_mismatch", message, f"Link an output of type {kind}")
     try:

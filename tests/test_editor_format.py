@@ -186,3 +186,22 @@ def test_stdin(work, monkeypatch):
 def test_a_node_called_prompt_is_a_node(work):
     work.write_text(json.dumps(graph_of() | {"prompt": graph_of()["1"]}))
     assert set(load(work).prompt) == {"1", "2", "prompt"}
+
+
+def test_a_subgraph_s_own_node_shows_widgets_of_its_inside():
+    """Its values follow the inputs of the definition, of which the node may list a part; older ones stay inside."""
+    paint = PAINT | {
+        "inputs": [place("noise_seed", 1, "INT", True), place("steps", 2, "INT", True)]
+    }
+    links = [[1, -10, 0, 1, 0], [2, -10, 1, 1, 1], [3, 1, 0, -20, 0]]
+    inside = subgraph("s", paint, links=links) | {"inputs": [{"name": "seed"}, {"name": "steps"}]}
+    host = node(6, "s", [place("steps", None, "INT", True)], [8, 9])
+    graph = ui(host, links=[], definitions={"subgraphs": [inside]})
+    assert inputs(graph) == {"6:1": PAINTED | {"noise_seed": 8, "steps": 9}}
+    host["properties"] = {"proxyWidgets": [["1", "noise_seed"]]}
+    graph = ui(host, links=[], definitions={"subgraphs": [inside]})
+    assert inputs(graph) == {"6:1": PAINTED}
+    outer = node(7, "PrimitiveNode", values=[5])
+    host["inputs"] = [place("steps", 4, "INT", True)]
+    graph = ui(host, outer, links=[[4, 7, 0, 6, 0, "INT"]], definitions={"subgraphs": [inside]})
+    assert inputs(graph) == {"6:1": PAINTED | {"steps": 5}}
