@@ -135,6 +135,7 @@ def test_events_come_as_lines(work):
     kinds = [event["event"] for event in events]
     assert kinds[0] == "start" and kinds[-1] == "end" and kinds.count("run") == 2
     assert dict(event="progress", node="1", step=1, total=2) in events
+    assert set(events[-1]) == {"event", "workflow"}, "runs were told as they came"
 
 
 def test_a_title_or_an_error_without_words_still_has_a_name(work, monkeypatch):

@@ -84,7 +84,8 @@ def queue_workflow(
     """Run WORKFLOW on a ComfyUI server, or several, once per seed, and fetch the results.
 
     The same command again goes on where it was stopped: what the output folder holds is not run twice.
-    Ctrl-C takes its own prompts off the server. Pictures in --input that LoadImage names are uploaded. WORKFLOW may be in the editor's format.
+    Ctrl-C takes its own prompts off the server. Pictures in --input that LoadImage names are uploaded.
+    WORKFLOW may be in the editor's format.
     """
     report = Report(style, workflow=str(workflow))
     with errors_reported(debug, report):
@@ -112,7 +113,7 @@ def queue_workflow(
                 servers, output_dir, bars, patience, watch, previews=previews, access=way_in
             )
             done = asyncio.run(queue.run(jobs))
-        report.put(jobs=[asdict(d) for d in done])
+        report.whole(jobs=[asdict(d) for d in done])
         failed = [d for d in done if d.error is not None]
         if failed:
             raise NodeFailure("\n       ".join(f"{d.label or 'job'}: {d.error}" for d in failed))

@@ -32,6 +32,11 @@ class Report:
         """Facts of the whole command: the object's own, or those of the last event."""
         self.facts |= facts
 
+    def whole(self, **facts: Any) -> None:
+        """Facts of the object alone: who reads events has heard them."""
+        if self.style == OBJECT:
+            self.facts |= facts
+
     def add(self, group: str, kind: str, facts: dict[str, Any]) -> None:
         """One more entry of the list ``group`` of the object, or an event of this kind."""
         if self.style == LINES:

@@ -87,7 +87,7 @@ def run_workflow(
         context = context_of(loaded, output_dir, input_dir, models_dir, device)
         for end in (plan[0], plan[-1]):  # what fits both ends fits all seeds
             refuse_mistakes(with_seed(loaded, nodes, end), nodes, context)
-        report.put(runs=[])
+        report.whole(runs=[])
         kept: Kept | None = {} if len(plan) > 1 else None
         for one in plan:
             made = _run_once(with_seed(loaded, nodes, one), nodes, context, report, kept)
