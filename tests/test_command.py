@@ -15,7 +15,8 @@ import test_headless_cli
 from test_headless_cli import REGISTRY, Paint, call, graph_of
 
 import sampling_kit
-from sampling_kit.headless import examples, extras, graph
+from sampling_kit.headless import extras, graph
+from sampling_kit.headless import shipped as examples
 from sampling_kit.headless.cli import options
 from sampling_kit.headless.prompt import title
 

@@ -14,7 +14,7 @@ import test_headless_cli
 from PIL import Image, PngImagePlugin
 from test_headless_cli import REGISTRY, call, graph_of
 
-from sampling_kit.headless import examples
+from sampling_kit.headless import shipped as examples
 from sampling_kit.headless.editor_graph import converter, to_prompt
 from sampling_kit.headless.registry import registry
 from sampling_kit.headless.workflow import MOST_NODES, WorkflowError, load

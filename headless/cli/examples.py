@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..examples import described, example
+from ..shipped import described, example
 from ..terminal_text import say
 from .run import run_workflow
 

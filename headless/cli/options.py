@@ -10,7 +10,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from ..examples import example, names
+from ..shipped import example, names
 from .report import json_option as json_option
 
 LARGEST_SEED = 2**64 - 1
