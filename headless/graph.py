@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any
 
-from ..nodes.host.alone.io import NodeOutput, bind
 from ..schedulers.printable import one_line
 from .context import Context, current, use
+from .extras import EXTRAS, PACKAGE, absent
 from .prompt import (
     AUTOGROW,
     DYNAMIC,
@@ -38,7 +38,7 @@ from .prompt import (
     title,
     upstream,
 )
-from .workflow import NodeFailure, Prompt, Workflow, WorkflowError, load
+from .workflow import NodeFailure, Prompt, Workflow, WorkflowError, load, reason_of
 
 __all__ = [
     "Context",
@@ -76,30 +76,34 @@ class NodeError:
         return one_line(f"{place}: {self.message}. {self.hint}")
 
 
-def check(workflow: Workflow, registry: Registry) -> list[NodeError]:
+def check(workflow: Workflow, registry: Registry, where: str = "") -> list[NodeError]:
     """What is wrong, at most MOST_ERRORS, before anything runs; an empty list means that it can run.
 
     As in ComfyUI only nodes that an output node needs are looked at, but a class that does not
-    exist is an error anywhere. Put the run's context in `use` first if node classes ask for it.
+    exist is an error anywhere; the rest is checked all the same. ``where``: whose nodes ``registry`` holds, if they are a
+    server's. Put the run's context in `use` first if node classes ask for it.
     """
-    checker = _Checker(workflow.prompt, registry)
-    if unknown := list(islice(checker.unknown_classes(), MOST_ERRORS)):
-        return unknown
+    checker = _Checker(workflow.prompt, registry, where)
+    unknown = list(islice(checker.unknown_classes(), MOST_ERRORS))
     needed = _needed(workflow.prompt, registry)
-    if not needed:
+    if not needed and not unknown:
         hint = "Add a node that saves or shows a result, such as SaveImage"
         name = workflow.source.name
         return [NodeError("prompt_no_outputs", "-", name, "workflow", "No output node", hint)]
-    nodes = [key for key in workflow.prompt if key in needed]
+    nodes = [
+        key
+        for key, node in workflow.prompt.items()
+        if key in needed and node["class_type"] in registry
+    ]
     wrong = chain.from_iterable(map(checker.node_errors, nodes))
-    return list(islice(chain(wrong, checker.cycles(needed)), MOST_ERRORS))
+    return list(islice(chain(unknown, wrong, checker.cycles(needed)), MOST_ERRORS))
 
 
 class _Checker:
     """The questions that `check` asks."""
 
-    def __init__(self, prompt: Prompt, registry: Registry) -> None:
-        self.prompt, self.registry = prompt, registry
+    def __init__(self, prompt: Prompt, registry: Registry, where: str = "") -> None:
+        self.prompt, self.registry, self.where = prompt, registry, where
 
     def error(self, node: str, wrong: InputError, name: str | None = None) -> NodeError:
         kind, message, hint = wrong.args
@@ -114,6 +118,8 @@ class _Checker:
             if name not in self.registry:
                 hint = f"{similar(name, self.registry)}`sampling-kit nodes` lists the nodes that "
                 hint += "run here; any other needs ComfyUI with its custom node installed"
+                if self.where:
+                    hint = f"{similar(name, self.registry)}{self.where} has no such node"
                 yield self.error(key, InputError("missing_node_type", "Node class not found", hint))
 
     def cycles(self, needed: Collection[str]) -> Iterator[NodeError]:
@@ -129,9 +135,17 @@ class _Checker:
     def node_errors(self, key: str) -> Iterator[NodeError]:
         node = self.prompt[key]
         node_class, inputs = self.registry[node["class_type"]], node["inputs"]
+        if lacking := absent(getattr(node_class, "LIBRARIES", ())):
+            extra = EXTRAS.get(lacking[0], lacking[0])
+            message = f"Needs {' and '.join(lacking)}, not installed"
+            hint = f"pip install '{PACKAGE}[{extra}]'"
+            yield self.error(key, InputError("missing_extra", message, hint))
         present = list(slots(node_class.define_schema().inputs, inputs))
         names = [slot.id for slot in present]
-        unchecked = _self_checked(node_class, names)
+        unchecked = _self_checked(node_class, names) | getattr(
+            node_class, "OPEN_INPUTS", frozenset()
+        )
+        listed_by_server = getattr(node_class, "LISTED", False)
         values: dict[str, Any] = {}
         fine = True
         for slot in present:
@@ -146,7 +160,7 @@ class _Checker:
                 fine = False
                 yield self.error(key, wrong, slot.id)
         for name in links(self.prompt, key):
-            if name not in names:
+            if name not in names and not listed_by_server:
                 fine = False
                 hint = similar(name, names) + "Remove the link"
                 yield self.error(
@@ -157,7 +171,7 @@ class _Checker:
 
     def value(self, slot: Slot, value: Any, bounded: bool) -> Any:
         """What validate_inputs is given: the converted constant, or None for a good link."""
-        if isinstance(value, list):
+        if isinstance(value, list) and not slot.options.get("multiselect"):
             self.check_link(slot, value)
             return None
         converted = constant(slot, value)
@@ -176,6 +190,8 @@ class _Checker:
         if source not in self.prompt:
             hint = f"Nodes in this workflow: {listed(self.prompt)}"
             raise InputError("bad_linked_input", f"Linked node {source!r} does not exist", hint)
+        if self.prompt[source]["class_type"] not in self.registry:
+            return  # that it is unknown is said
         types = self.output_types(source)
         if not 0 <= index < len(types):
             hint = f"Its outputs, from 0: {', '.join(types) or 'none'}"
@@ -208,12 +224,14 @@ def _custom(
     """What the node's own validate_inputs finds wrong; it sees None for a link."""
     if not hasattr(node_class, "validate_inputs"):
         return None
+    from ..nodes.host.alone.io import bind
+
     checked = {name: values[name] for name in _self_checked(node_class, values)}
     arguments = nest(_chosen(present, values), checked)
     try:
         verdict = bind(node_class, unique_id=key).validate_inputs(**arguments)
     except Exception as error:
-        verdict = f"validate_inputs raised {type(error).__name__}: {error}"
+        verdict = f"validate_inputs raised {reason_of(error, named=True)}"
     if verdict is True:
         return None
     message = "Custom validation failed" + (f" - {verdict}" if verdict is not False else "")
@@ -292,8 +310,10 @@ def _signature(prompt: Prompt, registry: Registry, key: str, signatures: Mapping
 
 def _run_node(
     workflow: Workflow, registry: Registry, key: str, results: Mapping[str, tuple[Any, ...]]
-) -> NodeOutput:
+) -> Any:
     """Call one node with its links and constants resolved."""
+    from ..nodes.host.alone.io import NodeOutput, bind
+
     node = workflow.prompt[key]
     context = current()
     extra = {"workflow": context.workflow} if context.workflow else None
@@ -319,17 +339,19 @@ def _run_node(
 
 def _failure(label: str, key: str, class_type: str, error: Exception) -> str:
     """One message for an exception of a node; plain errors speak for themselves."""
-    plain = type(error) in (ValueError, RuntimeError) and str(error)
-    reason = str(error) if plain else f"{type(error).__name__}: {error}"
+    reason = reason_of(error, named=type(error) not in (ValueError, RuntimeError))
     return one_line(f'node {key} "{label}" ({class_type})') + f" failed: {reason}"
 
 
 def _needed(prompt: Prompt, registry: Registry) -> set[str]:
-    """The output nodes and everything upstream of them."""
-    schemas = {
-        name: registry[name].define_schema() for name in {n["class_type"] for n in prompt.values()}
+    """The output nodes, those of unknown classes too, and everything upstream of them."""
+    classes = {node["class_type"] for node in prompt.values()}
+    saving = {
+        name
+        for name in classes
+        if name not in registry or registry[name].define_schema().is_output_node
     }
-    outputs = [key for key, node in prompt.items() if schemas[node["class_type"]].is_output_node]
+    outputs = [key for key, node in prompt.items() if node["class_type"] in saving]
     return upstream(prompt, outputs)
 
 

@@ -8,10 +8,12 @@ import math
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..nodes.host.alone.io import Input
 from .workflow import Prompt
+
+if TYPE_CHECKING:
+    from ..nodes.host.alone.io import Input
 
 Registry = Mapping[str, type[Any]]  # node class by id
 
@@ -33,12 +35,11 @@ def title(prompt: Prompt, node: str, registry: Registry) -> str:
     class_type = prompt[node]["class_type"]
     meta = prompt[node].get("_meta")
     written = meta.get("title") if isinstance(meta, dict) else None
-    if isinstance(written, str) and written:
+    if isinstance(written, str) and written.strip():
         return written
     node_class = registry.get(class_type)
-    if node_class is None:
-        return str(class_type)
-    return str(node_class.define_schema().display_name or class_type)
+    display = node_class.define_schema().display_name if node_class is not None else ""
+    return str(display or class_type or "(no class)")
 
 
 def links(prompt: Prompt, node: str) -> dict[str, str]:
@@ -110,8 +111,9 @@ def slots(inputs: Sequence[Input], values: Mapping[str, Any], prefix: str = "") 
 
 def _grown(slot: Slot, values: Mapping[str, Any]) -> Iterator[Slot]:
     template = slot.item.extra["template"]
-    for i in range(template.max):
-        name = f"{slot.id}.{template.prefix}{i}"
+    names = getattr(template, "names", None)  # as servers list them
+    for i in range(template.max if names is None else len(names)):
+        name = f"{slot.id}.{f'{template.prefix}{i}' if names is None else names[i]}"
         item = copy.copy(template.input)
         item.optional = item.optional or i >= template.min
         if name in values or not item.optional:
@@ -133,7 +135,8 @@ def constant(slot: Slot, value: Any) -> Any:
     if isinstance(value, dict) and "__value__" in value:
         value = value["__value__"]
     kind = slot.type
-    if kind not in WIDGETS and "default" not in slot.options:
+    drawn = "default" in slot.options or slot.options.get("socketless")  # a pack's own widget
+    if kind not in WIDGETS and not drawn:
         message = f"Expected a link of type {kind}, received {short(value)}"
         raise InputError("return_type_mismatch", message, f"Link an output of type {kind}")
     try:

@@ -1,4 +1,4 @@
-"""`--set` and `--seed`: the same workflow with other values."""
+"""`--set`, `--seed` and `--only`: the same workflow with other values, or a part of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .prompt import SEEDS, Registry, slots, title
+from .prompt import AUTOGROW, DYNAMIC, SEEDS, Registry, Slot, slots, title, upstream
 from .workflow import Prompt, Workflow, WorkflowError
 
 #: Inputs of nodes that do nothing but hold or pass on a number.
@@ -27,12 +27,19 @@ def with_settings(workflow: Workflow, nodes: Registry, settings: Sequence[str]) 
         if node_class is None:
             continue  # the check says so
         inputs = changed.prompt[node]["inputs"]
-        names = [slot.id for slot in slots(node_class.define_schema().inputs, inputs)]
-        if name not in names:
+        present = list(slots(node_class.define_schema().inputs, inputs))
+        names = [slot.id for slot in present]
+        if name not in names and not any(_may_hold(slot, name) for slot in present):
             raise WorkflowError(
                 f"--set: node {node} has no input {name!r}; it has: {', '.join(names)}"
             )
     return changed
+
+
+def _may_hold(slot: Slot, name: str) -> bool:
+    """Whether an input is of a nested kind that is not understood here, and ``name`` is in it."""
+    nested = slot.type.startswith("COMFY_") and slot.type not in (AUTOGROW, DYNAMIC)
+    return nested and name.startswith(f"{slot.id}.")
 
 
 def _parse_setting(text: str, prompt: Prompt, nodes: Registry) -> tuple[str, str, Any]:
@@ -87,9 +94,12 @@ def with_seed(workflow: Workflow, nodes: Registry, seed: int | None) -> Workflow
 def _seed_inputs(node: Mapping[str, Any], nodes: Registry) -> Iterator[str]:
     """Names of a node's inputs that take a seed."""
     node_class = nodes.get(node["class_type"])
+    plain = [name for name in SEEDS if name in node["inputs"]]
     if node_class is None:  # a server may know it
-        yield from (name for name in SEEDS if name in node["inputs"])
+        yield from plain
         return
+    if getattr(node_class, "LISTED", False):  # by a server, perhaps of another version
+        yield from plain
     for slot in slots(node_class.define_schema().inputs, node["inputs"]):
         named = slot.id.split(".")[-1] in SEEDS
         if slot.type == "INT" and (named or slot.options.get("control_after_generate")):
@@ -131,3 +141,41 @@ def _with_values(workflow: Workflow, values: Values) -> Workflow:
     for node, name, value in values:
         prompt[node]["inputs"][name] = value
     return replace(workflow, prompt=prompt, ui=workflow.ui if prompt == workflow.prompt else None)
+
+
+def only(workflow: Workflow, nodes: Registry, names: Sequence[str]) -> Workflow:
+    """The part of the workflow that the outputs ``names`` (ids or titles) need; all of it without names.
+
+    Raises WorkflowError for a name that is no node, or a node that is no output.
+    """
+    if not names:
+        return workflow
+    chosen: set[str] = set()
+    for name in names:
+        matches = _find(name, workflow.prompt, nodes)
+        if not matches:
+            raise WorkflowError(
+                f"--only: no node is called {name[:80]!r}; {_outputs(workflow, nodes)}"
+            )
+        for key in matches:
+            if not _is_output(workflow.prompt[key], nodes):
+                label = title(workflow.prompt, key, nodes)
+                raise WorkflowError(
+                    f'--only: node {key} "{label}" is no output; {_outputs(workflow, nodes)}'
+                )
+        chosen |= {*matches}
+    part = upstream(workflow.prompt, chosen)
+    prompt = {key: node for key, node in workflow.prompt.items() if key in part}
+    return replace(workflow, prompt=prompt, ui=workflow.ui if prompt == workflow.prompt else None)
+
+
+def _is_output(node: Mapping[str, Any], nodes: Registry) -> bool:
+    """Whether a node saves or shows something; one of an unknown class may."""
+    node_class = nodes.get(node["class_type"])
+    return node_class is None or bool(node_class.define_schema().is_output_node)
+
+
+def _outputs(workflow: Workflow, nodes: Registry) -> str:
+    outputs = [key for key, node in workflow.prompt.items() if _is_output(node, nodes)]
+    named = ", ".join(f'{key} "{title(workflow.prompt, key, nodes)}"' for key in outputs)
+    return f"outputs are: {named or 'none'}"

@@ -1,15 +1,16 @@
-"""Read a workflow file: JSON in ComfyUI's API format, or a PNG that carries it. Light to import."""
+"""Read a workflow file: JSON in ComfyUI's API format, or a PNG or WebP that carries it. Light to import."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..schedulers.strict_json import parse_json, refuse
-from .png_text import PngError, is_png, read_text_chunks
+from .picture_text import DAMAGED, picture_texts
 
 Prompt = dict[str, dict[str, Any]]
 JSON_LIMIT = 32 * 2**20  # bytes
@@ -23,6 +24,12 @@ class WorkflowError(ValueError):
 
 class NodeFailure(RuntimeError):
     """A node raised while it ran; the original exception is the __cause__."""
+
+
+def reason_of(error: BaseException, named: bool = False) -> str:
+    """What an exception says, never nothing; ``named``: behind the name of its kind."""
+    kind, text = type(error).__name__, str(error).strip()
+    return f"{kind}: {text}" if named and text else text or kind
 
 
 @dataclass(frozen=True)
@@ -43,29 +50,53 @@ Convert = Callable[[dict[str, Any]], Prompt]
 
 
 def load(path: Path | str, convert: Convert | None = None) -> Workflow:
-    """Read API-format JSON (at most JSON_LIMIT) or a PNG saved by ComfyUI or by this tool.
+    """Read a workflow: JSON (at most JSON_LIMIT), or a PNG or WebP saved by ComfyUI or by this tool; "-": JSON from stdin.
 
-    ``convert`` makes an API graph of an editor's graph, which is refused without it. Raises
-    WorkflowError when the file is missing, too large, damaged or not such a workflow.
+    The JSON is an API graph, the body of a POST to /prompt, or the editor's graph; UTF-8 or UTF-16. ``convert`` makes
+    an API graph of an editor's graph, which is refused without it. Raises WorkflowError when the file is missing, too
+    large, damaged or not such a workflow.
     """
     path = Path(path)
     try:
+        if str(path) == "-":
+            return _from_json(path, sys.stdin.buffer.read(JSON_LIMIT + 1), convert)
         if not path.is_file():
             raise WorkflowError("there is no such file")
-        return _from_png(path) if is_png(path) else _from_json(path, convert)
-    except (OSError, PngError, WorkflowError) as error:
+        texts = picture_texts(path)
+        if texts is not None:
+            return _from_picture(path, texts, convert)
+        with path.open("rb") as file:
+            return _from_json(path, file.read(JSON_LIMIT + 1), convert, path.stat().st_size)
+    except (OSError, *DAMAGED, WorkflowError) as error:
         raise WorkflowError(f"{path}: {error}") from error.__cause__
 
 
-def _from_json(path: Path, convert: Convert | None = None) -> Workflow:
-    size = path.stat().st_size
-    if size > JSON_LIMIT:
+def _from_json(
+    path: Path, raw: bytes, convert: Convert | None = None, size: int | None = None
+) -> Workflow:
+    if len(raw) > JSON_LIMIT:
+        shown = f"{size / 2**20:.0f} MB is" if size else "it is"
         limit = f"the limit is {JSON_LIMIT // 2**20} MB"
-        raise WorkflowError(f"{size / 2**20:.0f} MB is too large for a workflow, {limit}")
-    data = _parse(path.read_bytes())
+        raise WorkflowError(f"{shown} too large for a workflow, {limit}")
+    data = _parse(raw)
+    ui = None
+    if (
+        isinstance(data, dict)
+        and isinstance(data.get("prompt"), dict)
+        and not _is_node(data["prompt"])
+    ):
+        extra = data.get("extra_data")
+        ui = extra.get("extra_pnginfo") if isinstance(extra, dict) else None
+        ui = ui.get("workflow") if isinstance(ui, dict) else None
+        data = data["prompt"]
     if convert is not None and is_editor_format(data):
         return Workflow(path, _prompt(convert(data)), data)
-    return Workflow(path, _prompt(data))
+    return Workflow(path, _prompt(data), ui if isinstance(ui, dict) else None)
+
+
+def _is_node(data: dict[str, Any]) -> bool:
+    """Whether "prompt" is the id of a node, not the graph in a body of /prompt."""
+    return isinstance(data.get("class_type"), str)
 
 
 def is_editor_format(data: Any) -> bool:
@@ -73,11 +104,16 @@ def is_editor_format(data: Any) -> bool:
     return isinstance(data, dict) and "nodes" in data and "links" in data
 
 
-def _from_png(path: Path) -> Workflow:
-    texts = read_text_chunks(path)
+def _from_picture(path: Path, texts: dict[str, str], convert: Convert | None = None) -> Workflow:
+    if "prompt" not in texts and "workflow" in texts and convert is not None:
+        data = _parse(texts["workflow"], _to_null)
+        if is_editor_format(data):
+            return Workflow(path, _prompt(convert(data)), data)
     if "prompt" not in texts:
         carried = "only the editor's graph" if "workflow" in texts else "no workflow"
-        raise WorkflowError(f"the PNG holds {carried}; an image saved with its API graph is needed")
+        raise WorkflowError(
+            f"the picture holds {carried}; an image saved with its API graph is needed"
+        )
     # ComfyUI writes NaN into a node's "is_changed", which _prompt drops.
     prompt = _prompt(_parse(texts["prompt"], _to_null))
     ui = _parse(texts["workflow"], _to_null) if "workflow" in texts else None
@@ -88,7 +124,7 @@ def _parse(text: str | bytes, not_finite: Callable[[str], Any] = refuse) -> Any:
     """The JSON value, see `parse_json`; raises WorkflowError."""
     try:
         if isinstance(text, bytes):
-            text = text.decode("utf-8-sig")
+            text = text.decode(_encoding(text))
         return parse_json(text, not_finite)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
@@ -96,6 +132,14 @@ def _parse(text: str | bytes, not_finite: Callable[[str], Any] = refuse) -> Any:
         raise WorkflowError(f"not JSON: {error.msg} at {where}{cut}") from None
     except ValueError as error:
         raise WorkflowError(f"not JSON: {error}") from None
+
+
+def _encoding(raw: bytes) -> str:
+    """UTF-16 by its mark, or by the zero beside the first "{" where it has none (PowerShell, editors of Windows)."""
+    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "utf-16"
+    zeros = {b"{\0": "utf-16-le", b"\0{": "utf-16-be"}
+    return zeros.get(raw[:2], "utf-8-sig")
 
 
 def _to_null(_: str) -> None:

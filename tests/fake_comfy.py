@@ -18,6 +18,15 @@ Answer = Callable[
 ]  # (request, what the server would do)
 
 
+OBJECT_INFO: dict[str, Any] = {
+    "Paint": {
+        "input": {"required": {"seed": ["INT", {"min": 0, "max": 2**64 - 1}]}},
+        "output": ["IMAGE"],
+        "output_node": True,
+    }
+}
+
+
 def graph(seed: int) -> dict[str, Any]:
     return {"1": {"class_type": "Paint", "inputs": {"seed": seed}, "_meta": {"title": "the paint"}}}
 
@@ -40,6 +49,9 @@ class Fake:
         self.node_errors: dict[str, Any] = {}  # in a 200
         self.missing: set[str] = set()  # result files that were deleted
         self.subfolder, self.suffix = "a", ""
+        self.inputs: dict[str, bytes] = {}  # uploaded, by subfolder/name
+        self.uploads: list[str] = []
+        self.nodes: dict[str, Any] = OBJECT_INFO
         self.forget()
 
     def forget(self) -> None:
@@ -57,6 +69,7 @@ class Fake:
         app.router.add_get("/view", self.view)
         app.router.add_get("/object_info", self.object_info)
         app.router.add_post("/prompt", self.prompt)
+        app.router.add_post("/upload/image", self.upload)
         app.router.add_post("/api/jobs/cancel", self.cancel)
         app.router.add_post("/history", self.delete)
         self.runner = web.AppRunner(app, shutdown_timeout=0.01)
@@ -168,7 +181,7 @@ class Fake:
         )
 
     async def object_info(self, _: Any) -> Any:
-        return web.json_response({"Paint": {"input": {}}})
+        return web.json_response(self.nodes)
 
     async def view(self, request: Any) -> Any:
         if self.break_downloads:
@@ -180,9 +193,24 @@ class Fake:
             return response
         if request.query["filename"] in self.missing:
             raise web.HTTPNotFound
+        if request.query.get("type") == "input":
+            name = f"{request.query['subfolder']}/{request.query['filename']}"
+            if name not in self.inputs:
+                raise web.HTTPNotFound
+            return web.Response(body=self.inputs[name])
         assert request.query["subfolder"] == self.subfolder
         number = int(request.query["filename"].split("_")[1])
         return web.Response(body=png(self.ran[number - 1]))
+
+    async def upload(self, request: Any) -> Any:
+        form = await request.post()
+        picture, folder = form["image"], form["subfolder"]
+        name = f"{folder}/{picture.filename}"
+        self.inputs[name] = picture.file.read()
+        self.uploads.append(name)
+        return web.json_response(
+            {"name": picture.filename, "subfolder": folder, "type": form["type"]}
+        )
 
     async def cancel(self, request: Any) -> Any:
         ids = (await request.json())["job_ids"]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -209,17 +207,18 @@ def test_previews_come_where_they_are_asked_for(tmp_path, previews):
     assert seen == ({f"seed{s}": png(s) for s in range(2)} if previews else {})
 
 
-def test_the_editor_s_format_goes_through_comfy_cli(monkeypatch):
+def test_the_editor_s_format_is_converted_with_the_server_s_list():
     """The server is named as --server names it."""
-    converter = ModuleType("comfy_cli.workflow_to_api")
-    converter.convert_ui_to_api = lambda ui, info: {"ui": ui, "info": info}
-    monkeypatch.setitem(sys.modules, "comfy_cli", ModuleType("comfy_cli"))
-    monkeypatch.setitem(sys.modules, "comfy_cli.workflow_to_api", converter)
+    node = {"id": 7, "type": "Paint", "widgets_values": [5, "fixed"], "inputs": [], "outputs": []}
+    ui = {"nodes": [node], "links": []}
 
     async def play(fake):
-        return await asyncio.to_thread(to_api, {"nodes": []}, f"127.0.0.1:{fake.port}")
+        return await asyncio.to_thread(to_api, ui, f"127.0.0.1:{fake.port}")
 
-    assert with_server(play) == {"ui": {"nodes": []}, "info": {"Paint": {"input": {}}}}
+    title = {"title": "Paint"}
+    assert with_server(play) == {
+        "7": {"class_type": "Paint", "inputs": {"seed": 5}, "_meta": title}
+    }
     with pytest.raises(WorkflowError, match=r"http://127\.0\.0\.1:9/object_info cannot be read"):
         to_api({}, "127.0.0.1:9")
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import click
 
+from ... import __version__
 from .check import check_workflow
+from .examples import run_example
 from .fit import fit_solver
 from .list_nodes import list_nodes
 from .queue import queue_workflow
@@ -14,12 +16,14 @@ from .verify import verify_picture
 
 
 @click.group()
+@click.version_option(__version__, prog_name="sampling-kit")
 def main() -> None:
     """Run ComfyUI workflows of diffusion samplers without ComfyUI."""
 
 
 for command in (
     run_workflow,
+    run_example,
     queue_workflow,
     check_workflow,
     sweep_workflow,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -19,6 +18,7 @@ from ..terminal_text import say
 from ..workflow import Workflow, load
 from . import options
 from .errors import errors_reported
+from .report import JsonCommand, Report
 
 
 def parse_numbers(_: click.Context, __: click.Parameter, text: str) -> list[int]:
@@ -33,8 +33,8 @@ def parse_numbers(_: click.Context, __: click.Parameter, text: str) -> list[int]
     return numbers
 
 
-@click.command("fit")
-@click.argument("workflow", type=click.Path(path_type=Path), required=False)
+@click.command("fit", cls=JsonCommand)
+@click.argument("workflow", type=options.WorkflowPath(), required=False)
 @click.option(
     "--embedded",
     metavar="KIND",
@@ -60,7 +60,7 @@ def parse_numbers(_: click.Context, __: click.Parameter, text: str) -> list[int]
 )
 @click.option(
     "--seeds",
-    callback=options.parse_seeds,
+    callback=options.parse_row,
     default="1000-1063",
     show_default=True,
     metavar="A-B",
@@ -129,7 +129,7 @@ def fit_solver(
     workflow: Path | None, embedded: str | None, cfg: float, node: str | None, output: Path, nfes: list[int],
     seeds: range, held: int, method: str, settings: Sequence[str], starts: int, levels: int, substeps: int,
     batch: int, against: str, trajectories: Path | None, input_dir: Path, models_dir: Path, device: str,
-    as_json: bool, debug: bool,
+    style: str | None, debug: bool,
 ) -> None:  # fmt: skip
     """Fit a solver to the model, guidance and size of WORKFLOW, or to an embedded model.
 
@@ -137,15 +137,17 @@ def fit_solver(
     pair of solver and spacing, and writes the fits, the table and a plot. Interrupted, it goes on where it
     stopped when it is started again.
     """
-    if (workflow is None) == (embedded is None):
-        raise click.UsageError("give either a WORKFLOW or --embedded KIND")
-    with errors_reported(debug):
+    report = Report(style)
+    with errors_reported(debug, report):
+        if (workflow is None) == (embedded is None):
+            raise click.UsageError("give either a WORKFLOW or --embedded KIND")
         import torch
 
         from ...nodes.denoiser.embedded import KINDS
         from ...nodes.fit.fit_solver import METHODS
         from ...schedulers.measure import plain
         from .. import fit_workflow as fitting
+        from ..editor_graph import converter
         from ..registry import registry
         from .prepare import context_of
 
@@ -153,14 +155,18 @@ def fit_solver(
         if embedded is not None and embedded not in KINDS:
             raise click.UsageError(f"--embedded {embedded}: choose one of {', '.join(KINDS)}")
         nodes, device = registry(), options.set_device(device)
-        loaded = load(workflow) if workflow else Workflow(Path(f"--embedded {embedded}"), {})
+        loaded = (
+            load(workflow, converter(nodes))
+            if workflow
+            else Workflow(Path(f"--embedded {embedded}"), {})
+        )
         context = context_of(loaded, output.parent, input_dir, models_dir, device)
         folder = trajectories or output.parent / "trajectories"
         with ExitStack() as stack:
             stack.enter_context(use(context))
             stack.enter_context(torch.inference_mode())
             tell: Any = lambda what: lambda step, text="": None  # noqa: E731
-            if not as_json and on_terminal():
+            if not report and on_terminal():
                 tell = stack.enter_context(stage_bars())
             if embedded is None:
                 source = fitting.from_workflow(loaded, nodes, context, node)
@@ -170,13 +176,13 @@ def fit_solver(
             started = time.perf_counter()
             fits, comparison = fitting.fit_source(
                 source, folder, nfes, chosen, seeds=seeds, held=held, levels=levels, substeps=substeps, batch=batch,
-                starts=starts, against=against, say=(lambda text: None) if as_json else say, tell=tell,
+                starts=starts, against=against, say=(lambda text: report.event("note", text=text)) if report else say, tell=tell,
             )  # fmt: skip
         files = _write_fits(output, fits, comparison)
-        if as_json:
+        if report:
             seconds = round(time.perf_counter() - started, 1)
             facts = comparison.payload() | {"files": files, "seconds": seconds}
-            say(json.dumps(plain(facts), allow_nan=False))
+            report.put(**plain(facts))
         else:
             say("\n".join(["", comparison.text(), "", *files]))
 

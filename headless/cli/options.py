@@ -8,18 +8,50 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
+
+from ..shipped import example, names
+from .report import json_option as json_option
 
 LARGEST_SEED = 2**64 - 1
+MOST_SEEDS = 1_000_000  # of one command
 
 
-def parse_seeds(_: click.Context, __: click.Parameter, text: str | None) -> range | None:
-    """A-B, both of them included."""
+def parse_seeds(
+    _: click.Context, __: click.Parameter, text: str | None
+) -> range | tuple[int, ...] | None:
+    """N, A-B (both of them included) and lists of these: 1,2,7-9. A range where they follow one another.
+
+    A seed that is named twice counts once. Raises BadParameter, also for more than MOST_SEEDS.
+    """
     if text is None:
         return None
-    ends = re.fullmatch(r"(\d+)-(\d+)", text)
-    if not ends or not int(ends[1]) <= int(ends[2]) <= LARGEST_SEED:
-        raise click.BadParameter(f"{text[:80]!r} is not a range such as 0-7, below 2 to the 64")
-    return range(int(ends[1]), int(ends[2]) + 1)
+    ranges = [_seed_range(part.strip(), text) for part in text.split(",")]
+    if sum(part.stop - part.start for part in ranges) > MOST_SEEDS:
+        raise click.BadParameter(f"{text[:80]!r} has more than {MOST_SEEDS} seeds")
+    if len(ranges) == 1:
+        return ranges[0]
+    seeds = tuple(dict.fromkeys(seed for part in ranges for seed in part))
+    whole = range(seeds[0], seeds[0] + len(seeds))
+    return whole if seeds == tuple(whole) else seeds
+
+
+def _seed_range(part: str, text: str) -> range:
+    """The range of N or A-B, a part of ``text``."""
+    ends = re.fullmatch(r"([0-9]{1,20})(?:-([0-9]{1,20}))?", part)
+    if not ends or not int(ends[1]) <= int(ends[2] or ends[1]) <= LARGEST_SEED:
+        raise click.BadParameter(
+            f"{text[:80]!r} is not a range or list such as 5, 0-7 or 1,2,7-9, below 2 to the 64"
+        )
+    return range(int(ends[1]), int(ends[2] or ends[1]) + 1)
+
+
+def parse_row(context: click.Context, parameter: click.Parameter, text: str | None) -> range | None:
+    """Seeds that follow one another, at least one."""
+    seeds = parse_seeds(context, parameter, text)
+    if isinstance(seeds, tuple):
+        raise click.BadParameter(f"{text!r} leaves seeds out: give a range such as 1000-1063")
+    return seeds
 
 
 def _folder(flag: str, name: str, help: str) -> Any:
@@ -34,11 +66,24 @@ def _folder(flag: str, name: str, help: str) -> Any:
     )
 
 
-workflow_argument = click.argument("workflow", type=click.Path(path_type=Path))
+class WorkflowPath(click.Path):
+    """A file, or the name of an example where there is no such file. The shell completes both."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        path = super().convert(value, param, ctx)
+        shipped = None if Path(str(value)).exists() else example(str(value))
+        return shipped or path
+
+    def shell_complete(self, ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
+        files = super().shell_complete(ctx, param, incomplete)
+        return [CompletionItem(name) for name in names() if name.startswith(incomplete)] + files
+
+
+workflow_argument = click.argument("workflow", type=WorkflowPath())
 debug_option = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object instead of text."
-)
 input_option = _folder("--input", "input_dir", "Folder that LoadImage reads from.")
 output_option = _folder("--output", "output_dir", "Folder for the images.")
 models_option = _folder(
@@ -61,11 +106,35 @@ seed_option = click.option(
     "--seed", type=click.IntRange(0, LARGEST_SEED), help="Set every seed of the workflow."
 )
 seeds_option = click.option(
-    "--seeds", callback=parse_seeds, metavar="A-B", help="Run once per seed."
+    "--seeds",
+    callback=parse_seeds,
+    metavar="N|A-B|N,A-B",
+    help="Run once per seed: 5, 0-7 or 1,2,7-9.",
 )
 
 
-def seeds_to_run(seed: int | None, seeds: range | None) -> Sequence[int | None]:
+only_option = click.option(
+    "--only",
+    multiple=True,
+    metavar="NODE",
+    help="Run up to this output alone, named by its id or title; may be repeated.",
+)
+server_header_option = click.option(
+    "--header",
+    "headers",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Send this with every request; may be repeated. SAMPLING_KIT_BEARER_TOKEN in the environment "
+    "is a bearer token that no list of processes shows.",
+)
+proxies_option = click.option(
+    "--environment-proxies",
+    is_flag=True,
+    help="Use the proxies of HTTP_PROXY, HTTPS_PROXY and NO_PROXY.",
+)
+
+
+def seeds_to_run(seed: int | None, seeds: Sequence[int] | None) -> Sequence[int | None]:
     """The seeds of --seed or --seeds; [None] keeps those of the workflow. UsageError for both."""
     if seed is not None and seeds is not None:
         raise click.UsageError("use --seed or --seeds, not both")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..context import Context, use
+from ..extras import absent
 from ..prompt import Registry
 from ..workflow import Workflow, WorkflowError
 
@@ -17,11 +19,30 @@ def context_of(workflow: Workflow, output: Path, input: Path, models: Path, devi
     return Context(output, input, temp, device, None, workflow.prompt, workflow.ui, **facts)
 
 
-def refuse_mistakes(workflow: Workflow, nodes: Registry, context: Context) -> None:
-    """Raise WorkflowError with one line per mistake."""
+def refuse_mistakes(workflow: Workflow, nodes: Registry, context: Context, where: str = "") -> None:
+    """Raise WorkflowError with one line per mistake. ``where``: the server whose nodes these are."""
     from ..graph import check
 
     with use(context):
-        errors = check(workflow, nodes)
+        errors = check(workflow, nodes, where)
     if errors:
         raise WorkflowError("\n       ".join(str(error) for error in errors))
+
+
+def own_nodes() -> Registry:
+    """The nodes that run here; none without torch, as where the extra 'queue' alone is installed."""
+    if absent(["torch", "numpy"]):
+        return {}
+    from ..registry import registry
+
+    return registry()
+
+
+def nodes_for_queue(workflow: Workflow, ask: Callable[[], dict[str, Any]]) -> Registry:
+    """Our nodes; where the graph has others, those of a server (``ask`` is its /object_info), which then decides."""
+    from ..object_info import registry_of
+
+    nodes = own_nodes()
+    if all(node["class_type"] in nodes for node in workflow.prompt.values()):
+        return nodes
+    return {**nodes, **registry_of(ask())}

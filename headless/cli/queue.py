@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,9 +16,13 @@ from ..terminal_text import say
 from ..workflow import NodeFailure, load
 from . import options
 from .errors import errors_reported
+from .report import JsonCommand, Report
+
+if TYPE_CHECKING:
+    from ..prompt import Registry
 
 
-@click.command("queue")
+@click.command("queue", cls=JsonCommand)
 @options.workflow_argument
 @click.option(
     "--server",
@@ -28,28 +33,19 @@ from .errors import errors_reported
     metavar="URL",
     help="May be repeated: several servers share the jobs. ?token=... in it is kept.",
 )
-@click.option(
-    "--header",
-    "headers",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Send this with every request; may be repeated. SAMPLING_KIT_BEARER_TOKEN in the environment "
-    "is a bearer token that no list of processes shows.",
-)
+@options.server_header_option
 @click.option(
     "--api-key",
     default="",
     metavar="KEY",
     help="Key for nodes that call paid services; better in the environment, as COMFY_API_KEY.",
 )
-@click.option(
-    "--environment-proxies",
-    is_flag=True,
-    help="Use the proxies of HTTP_PROXY, HTTPS_PROXY and NO_PROXY.",
-)
+@options.proxies_option
 @options.settings_option
 @options.seed_option
 @options.seeds_option
+@options.only_option
+@options.input_option
 @options.output_option
 @click.option(
     "--watch/--no-watch", default=True, help="Wait for the results (default), or only submit."
@@ -75,40 +71,49 @@ def queue_workflow(
     environment_proxies: bool,
     settings: Sequence[str],
     seed: int | None,
-    seeds: range | None,
+    seeds: Sequence[int] | None,
+    only: Sequence[str],
+    input_dir: Path,
     output_dir: Path,
     watch: bool,
     previews: bool,
     patience: float,
-    as_json: bool,
+    style: str | None,
     debug: bool,
 ) -> None:
     """Run WORKFLOW on a ComfyUI server, or several, once per seed, and fetch the results.
 
     The same command again goes on where it was stopped: what the output folder holds is not run twice.
-    Ctrl-C takes its own prompts off the server. WORKFLOW may be in the editor's format where comfy-cli
-    is installed.
+    Ctrl-C takes its own prompts off the server. Pictures in --input that LoadImage names are uploaded.
+    WORKFLOW may be in the editor's format.
     """
-    plan = options.seeds_to_run(seed, seeds)
-    with errors_reported(debug):
-        from ..queue import Job, Queue, access, to_api
-        from ..registry import registry
+    report = Report(style, workflow=str(workflow))
+    with errors_reported(debug, report):
+        plan = options.seeds_to_run(seed, seeds)
+        from ..queue import Job, Queue, access, object_info, to_api, with_uploads
+        from ..settings_flags import only as part_of
         from ..settings_flags import with_seed, with_settings
+        from .prepare import nodes_for_queue
         from .queue_bars import QueueBars
 
-        nodes = registry()
         way_in = access(headers, api_key, os.environ, environment_proxies)
         read = load(workflow, lambda ui: to_api(ui, servers[0], way_in))
-        loaded = with_settings(read, nodes, settings)
+        nodes: Registry = {}
+        if settings or only or plan != [None]:
+            ask = partial(object_info, servers, way_in, patience, partial(say, err=True))
+            nodes = nodes_for_queue(read, ask)
+        part = part_of(with_settings(read, nodes, settings), nodes, only)
+        loaded, uploads = with_uploads(part, input_dir)
         variants = [(one, with_seed(loaded, nodes, one)) for one in plan]
-        jobs = [Job("" if one is None else f"seed{one}", w.prompt, w.ui) for one, w in variants]
-        with QueueBars(output_dir, len(jobs), previews, quiet=as_json) as bars:
+        jobs = [
+            Job("" if one is None else f"seed{one}", w.prompt, w.ui, uploads) for one, w in variants
+        ]
+        with QueueBars(output_dir, len(jobs), previews, report) as bars:
             queue = Queue(
                 servers, output_dir, bars, patience, watch, previews=previews, access=way_in
             )
             done = asyncio.run(queue.run(jobs))
-        if as_json:
-            say(json.dumps({"workflow": str(workflow), "jobs": [asdict(d) for d in done]}))
-        failed = [d for d in done if d.error]
+        report.whole(jobs=[asdict(d) for d in done])
+        failed = [d for d in done if d.error is not None]
         if failed:
             raise NodeFailure("\n       ".join(f"{d.label or 'job'}: {d.error}" for d in failed))

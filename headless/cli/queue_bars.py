@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,19 @@ from ...schedulers.whole_file import passing, write_whole
 from ..bars import bar, on_terminal
 from ..queue import Done, Watcher
 from ..terminal_text import indented, one_line, say
+from .report import Report
 
 
 class QueueBars(Watcher):
-    """Bars on stderr where it is a terminal, file names on stdout; ``quiet``: neither."""
+    """Bars on stderr where it is a terminal, file names on stdout; with a ``report`` events alone."""
 
     def __init__(
-        self, folder: Path, jobs: int, previews: bool = False, quiet: bool = False
+        self, folder: Path, jobs: int, previews: bool = False, report: Report | None = None
     ) -> None:
-        self.folder, self.jobs, self.previews, self.quiet = folder, jobs, previews, quiet
-        self.shown = not quiet and on_terminal()
+        self.folder, self.jobs, self.previews = folder, jobs, previews
+        self.report = report or Report(None)
+        self.quiet = bool(self.report)
+        self.shown = not self.quiet and on_terminal()
 
     def __enter__(self) -> QueueBars:
         self.all = bar("jobs", self.jobs, self.shown, unit="job")
@@ -30,6 +34,7 @@ class QueueBars(Watcher):
         self.all.close()
 
     def progress(self, label: str, node: str, step: int, total: int) -> None:
+        self.report.event("progress", label=label, node=node, step=step, total=total)
         self.steps.total = total
         self.steps.set_description(one_line(f"{label or 'job'}, node {node}"), refresh=False)
         self.steps.n = step
@@ -42,6 +47,7 @@ class QueueBars(Watcher):
 
     def finished(self, done: Done) -> None:
         self.all.update()
+        self.report.event("job", **asdict(done))
         if self.quiet or done.error:
             return
         for text in done.texts:
@@ -50,6 +56,7 @@ class QueueBars(Watcher):
             say("\n".join(str((self.folder / name).resolve()) for name in done.files))
 
     def note(self, text: str) -> None:
+        self.report.event("note", text=text)
         if not self.quiet:
             with self.all.external_write_mode():
                 say(text, err=True)

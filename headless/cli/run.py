@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,22 +13,24 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..bars import node_bars, on_terminal
-from ..context import Context
+from ..context import Context, Progress
 from ..terminal_text import indented, one_line, say
 from ..workflow import Workflow, load
 from . import options
 from .errors import errors_reported
+from .report import JsonCommand, Report
 
 if TYPE_CHECKING:
     from ..graph import Kept
     from ..prompt import Registry
 
 
-@click.command("run")
+@click.command("run", cls=JsonCommand)
 @options.workflow_argument
 @options.settings_option
 @options.seed_option
 @options.seeds_option
+@options.only_option
 @options.output_option
 @options.input_option
 @options.models_option
@@ -51,21 +52,25 @@ def run_workflow(
     workflow: Path,
     settings: Sequence[str],
     seed: int | None,
-    seeds: range | None,
+    seeds: Sequence[int] | None,
+    only: Sequence[str],
     output_dir: Path,
     input_dir: Path,
     models_dir: Path,
     device: str,
     at_once: int | None,
     deterministic: bool,
-    as_json: bool,
+    style: str | None,
     debug: bool,
 ) -> None:
     """Run WORKFLOW: API-format JSON, or a PNG that ComfyUI or this tool saved."""
-    plan = options.seeds_to_run(seed, seeds)
-    with errors_reported(debug):
+    report = Report(style, workflow=str(workflow))
+    with errors_reported(debug, report):
+        plan = options.seeds_to_run(seed, seeds)
         from ...nodes.host.alone import places
+        from ..editor_graph import converter
         from ..registry import registry
+        from ..settings_flags import only as part_of
         from ..settings_flags import with_seed, with_settings
         from .prepare import context_of, refuse_mistakes
 
@@ -75,26 +80,26 @@ def run_workflow(
             be_deterministic(threads=1)
         nodes = registry()
         places.set_images_at_once(at_once)
-        loaded = with_settings(load(workflow), nodes, settings)
+        loaded = part_of(
+            with_settings(load(workflow, converter(nodes)), nodes, settings), nodes, only
+        )
         device = options.set_device(device)
         context = context_of(loaded, output_dir, input_dir, models_dir, device)
         for end in (plan[0], plan[-1]):  # what fits both ends fits all seeds
             refuse_mistakes(with_seed(loaded, nodes, end), nodes, context)
-        runs: list[dict[str, Any]] = []
+        report.whole(runs=[])
         kept: Kept | None = {} if len(plan) > 1 else None
         for one in plan:
-            runs.append(_run_once(with_seed(loaded, nodes, one), nodes, context, as_json, kept))
-            runs[-1]["seed"] = one
-            if not as_json:
-                for heading, text in _texts(runs[-1]["outputs"], loaded, nodes):
+            made = _run_once(with_seed(loaded, nodes, one), nodes, context, report, kept)
+            report.add("runs", "run", made | {"seed": one})
+            if not report:
+                for heading, text in _texts(made["outputs"], loaded, nodes):
                     say(f"{one_line(heading)}:\n{indented(text)}", err=True)
-                say("\n".join(runs[-1]["files"]))
-        if as_json:
-            say(json.dumps({"workflow": str(workflow), "runs": runs}, allow_nan=False))
+                say("\n".join(made["files"]))
 
 
 def _run_once(
-    workflow: Workflow, nodes: Registry, context: Context, quiet: bool, kept: Kept | None = None
+    workflow: Workflow, nodes: Registry, context: Context, report: Report, kept: Kept | None = None
 ) -> dict[str, Any]:
     """{"outputs", "files", "seconds"} of one run."""
     from ...schedulers.measure import plain
@@ -103,8 +108,8 @@ def _run_once(
 
     started = time.perf_counter()
     with ExitStack() as stack:
-        progress = None
-        if not quiet and on_terminal():
+        progress = _progress_events(report) if report else None
+        if not report and on_terminal():
             bars = node_bars(lambda node: title(workflow.prompt, node, nodes))
             progress = stack.enter_context(bars)
         here = replace(
@@ -121,6 +126,11 @@ def _run_once(
         "files": _files(outputs, {"output": context.output, "temp": context.temp}),
         "seconds": round(time.perf_counter() - started, 3),
     }
+
+
+def _progress_events(report: Report) -> Progress:
+    """A run's progress callback that reports events."""
+    return lambda node, step, total: report.event("progress", node=node, step=step, total=total)
 
 
 def _texts(

@@ -13,9 +13,10 @@ from ..terminal_text import say
 from ..workflow import load
 from . import options
 from .errors import errors_reported
+from .report import JsonCommand, Report
 
 
-@click.command("sweep")
+@click.command("sweep", cls=JsonCommand)
 @options.workflow_argument
 @click.option(
     "--grid",
@@ -43,12 +44,13 @@ from .errors import errors_reported
 @click.option(
     "--threads", type=click.IntRange(1, 1024), default=1, show_default=True, help="Per worker."
 )
+@options.json_option
 @options.debug_option
 def sweep_workflow(
     workflow: Path,
     grid: Sequence[str],
     settings: Sequence[str],
-    seeds: range | None,
+    seeds: Sequence[int] | None,
     output_dir: Path,
     input_dir: Path,
     models_dir: Path,
@@ -56,6 +58,7 @@ def sweep_workflow(
     workers: int | None,
     address: str | None,
     threads: int,
+    style: str | None,
     debug: bool,
 ) -> None:
     """Run WORKFLOW for every combination of --grid and --seeds, on all GPUs, cores or a Ray cluster.
@@ -63,14 +66,16 @@ def sweep_workflow(
     The same command again does what is missing: an item is done once, whatever is killed. The output
     folder gets items/, manifest.jsonl, table.md and sheet.png.
     """
-    with errors_reported(debug):
+    report = Report(style, workflow=str(workflow))
+    with errors_reported(debug, report):
+        from ..editor_graph import converter
         from ..registry import registry
         from ..settings_flags import with_settings
         from ..sweep import Crew, axes, sweep, work_list
         from .prepare import context_of, refuse_mistakes
 
         nodes = registry()
-        loaded = with_settings(load(workflow), nodes, settings)
+        loaded = with_settings(load(workflow, converter(nodes)), nodes, settings)
         context = context_of(loaded, output_dir, input_dir, models_dir, "cpu")
         items = work_list(loaded, nodes, grid, seeds)
         typed = loaded.typed | {value for _, values in axes(grid) for value in values}
@@ -78,14 +83,18 @@ def sweep_workflow(
         for item in (items[0], items[-1]):
             refuse_mistakes(replace(loaded, prompt=item.prompt), nodes, context)
         crew = Crew(workers, address, device, threads, input_dir, models_dir, typed)
-        with bar(total=len(items), unit="item", shown=on_terminal()) as shown:
+        with bar(total=len(items), unit="item", shown=not report and on_terminal()) as shown:
 
             def show(done: int, total: int) -> None:
                 shown.update(done - shown.n)
+                report.event("progress", done=done, total=total)
 
             def note(text: str) -> None:
+                report.event("note", text=text)
                 with shown.external_write_mode():
                     say(text, err=True)
 
             there, done = sweep(loaded, items, grid, seeds, output_dir, crew, show, note)
-        say(f"{output_dir}: {there + done} items, {there} of them were there")
+        report.put(output=str(output_dir), items=there + done, there=there)
+        if not report:
+            say(f"{output_dir}: {there + done} items, {there} of them were there")

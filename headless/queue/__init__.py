@@ -18,5 +18,17 @@ from .access import Access, access
 from .client import Queue
 from .editor_format import to_api
 from .jobs import Done, Job, Watcher
+from .node_list import object_info
+from .uploads import with_uploads
 
-__all__ = ["Access", "Done", "Job", "Queue", "Watcher", "access", "to_api"]
+__all__ = [
+    "Access",
+    "Done",
+    "Job",
+    "Queue",
+    "Watcher",
+    "access",
+    "object_info",
+    "to_api",
+    "with_uploads",
+]

@@ -25,6 +25,7 @@ OWED: dict[str, dict[str, type]] = {
     "/history": {},
     "/prompt": {"prompt_id": str},
     "/object_info": {},
+    "/upload/image": {"name": str},
 }
 SUCCESS, ERROR = "success", "error"  # how a run ends
 OUR_MESSAGES = {"executing", "progress"}  # of the websocket

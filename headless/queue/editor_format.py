@@ -1,37 +1,24 @@
-"""The editor's format of a workflow, made an API graph."""
+"""The editor's format of a workflow, made an API graph with a server's list of nodes."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
+from ..editor_graph import to_prompt
+from ..object_info import registry_of
 from ..workflow import Prompt, WorkflowError
-from .access import Access
-from .faults import Lost, Refuses, Strange
-from .http import Server
+from .access import Access, address
+from .faults import Refuses, Unreachable
+from .node_list import object_info
 
 
 def to_api(ui: dict[str, Any], server: str, access: Access | None = None) -> Prompt:
-    """The API graph of an editor's graph, by comfy-cli's converter and the server's node list."""
+    """The API graph of an editor's graph. Raises WorkflowError, also where the server's list cannot be read."""
     try:
-        from comfy_cli.workflow_to_api import convert_ui_to_api
-    except ImportError:
-        raise WorkflowError(
-            "this is the editor's format: `pip install comfy-cli` lets this command convert it; or export it "
-            "with Workflow > Export (API) in ComfyUI"
-        ) from None
-    connection = Server(server, access)
-
-    async def ask() -> dict[str, Any]:
-        async with connection:
-            return dict(await connection.json("GET", "/object_info"))
-
-    try:
-        object_info = asyncio.run(ask())
-    except (Lost, Strange, Refuses) as error:
+        nodes = object_info([server], access)
+    except (Unreachable, Refuses) as error:
         raise WorkflowError(
             "the editor's format is converted with the server's list of nodes, but "
-            f"{connection.address}/object_info cannot be read: {connection.hide(str(error))}"
+            f"{address(server).base}/object_info cannot be read: {error}"
         ) from None
-    converted: Prompt = convert_ui_to_api(ui, object_info)
-    return converted
+    return to_prompt(ui, registry_of(nodes))

@@ -6,7 +6,7 @@ import asyncio
 import time
 import uuid
 import zlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -18,6 +18,7 @@ from .answers import Entry, Queued, accept, entry, first_line, parsed, queued, r
 from .content import is_page
 from .faults import GraphRefused, JobFails, Lost, Refuses, Strange
 from .jobs import Job
+from .uploads import FOLDER, Upload
 
 REDIRECTS = {301, 302, 303, 307, 308}
 #: What a status says, whatever was asked; what is not here says Strange.
@@ -71,6 +72,7 @@ class Server:
         self.place, self.access = address(server), access or Access()
         self.base, self.client = self.place.base, uuid.uuid4().hex
         self.answered = False
+        self.uploaded: set[str] = set()  # names of pictures that it is known to have
 
     @property
     def address(self) -> str:
@@ -106,6 +108,7 @@ class Server:
         query: Mapping[str, str] | None = None,
         body: Any = None,
         seconds: float | None = None,
+        form: Callable[[], aiohttp.FormData] | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The reply of a route, after at most one redirect. ``seconds``: for all of it, body included.
 
@@ -120,6 +123,7 @@ class Server:
                     url,
                     params=None if hop else asked,
                     json=body,
+                    data=form() if form else None,
                     allow_redirects=False,
                     timeout=_times(seconds),
                 ) as reply,
@@ -143,11 +147,18 @@ class Server:
             self._raise(status, answer)
         return parsed(owed or route, answer)
 
-    async def _ask(self, method: str, route: str, body: Any = None) -> tuple[int, bytes]:
+    async def _ask(
+        self,
+        method: str,
+        route: str,
+        body: Any = None,
+        form: Callable[[], aiohttp.FormData] | None = None,
+    ) -> tuple[int, bytes]:
         """(status, body) of an answer of bounded size and time."""
+        seconds = limits.UPLOAD_SECONDS if form else limits.ANSWER_SECONDS
         async with (
             _failures_sorted(self.answered),
-            self.reply(method, route, body=body, seconds=limits.ANSWER_SECONDS) as reply,
+            self.reply(method, route, body=body, seconds=seconds, form=form) as reply,
         ):
             answer = await _whole_body(reply)
             page = is_page(answer[: limits.FILE_HEAD], reply.headers.get("Content-Type", ""))
@@ -183,7 +194,9 @@ class Server:
         return entry(await self.json("GET", f"/history/{id}", owed="/history"), id)
 
     async def submit(self, id: str, job: Job, previews: bool) -> None:
-        """Put a job into the queue. Raises GraphRefused where the server refuses any of its graph."""
+        """Put a job into the queue, its pictures first. Raises GraphRefused where the server refuses any of its graph."""
+        for picture in job.uploads:
+            await self.upload(picture)
         extra: dict[str, Any] = {"extra_pnginfo": {"workflow": job.ui}} if job.ui else {}
         if previews:  # a server sends none of its own accord
             extra["preview_method"] = "auto"
@@ -196,6 +209,29 @@ class Server:
         if status >= 400:
             self._raise(status, answer, OF_THE_JOB)
         accept(parsed("/prompt", answer), id, job.prompt)
+
+    async def upload(self, picture: Upload) -> None:
+        """Let the server have a picture, unless it does; the name is of the bytes, so what is there is the same."""
+        if picture.name in self.uploaded:
+            return
+        query = dict(filename=picture.filename, subfolder=FOLDER, type="input")
+        async with self.reply("GET", "/view", query, seconds=limits.ANSWER_SECONDS) as reply:
+            there = reply.content_length if reply.status == 200 else None
+        content = picture.content()
+        if there != len(content):  # a server that was killed may hold a part
+
+            def form() -> aiohttp.FormData:
+                fields = aiohttp.FormData(dict(subfolder=FOLDER, type="input", overwrite="true"))
+                fields.add_field("image", content, filename=picture.filename)
+                return fields
+
+            status, answer = await self._ask("POST", "/upload/image", form=form)
+            if status >= 400:
+                self._raise(status, answer, OF_THE_JOB)
+            stored = parsed("/upload/image", answer)
+            if (stored["name"], stored.get("subfolder")) != (picture.filename, FOLDER):
+                raise JobFails(f"the server keeps {picture.path.name!r} under another name")
+        self.uploaded.add(picture.name)
 
     async def cancel(self, ids: Sequence[str], forget: bool = False) -> None:
         """Take prompts off the queue, running ones too. ``forget``: out of the history as well."""

@@ -12,6 +12,7 @@ from typing import Any
 from ..workflow import Prompt
 from .answers import Picture
 from .limits import FRAMES_BYTES
+from .uploads import Upload
 
 SENDERS = {"SaveImageWebsocket"}  # classes that send their pictures over the websocket alone
 AGAIN = "run_again"  # an input that no node has: ComfyUI ignores it, and does not take the node from its cache
@@ -19,11 +20,12 @@ AGAIN = "run_again"  # an input that no node has: ComfyUI ignores it, and does n
 
 @dataclass(frozen=True)
 class Job:
-    """One graph to run. ``label`` names its files and its line of the ledger."""
+    """One graph to run. ``label`` names its files and its line of the ledger; the server must have ``uploads`` first."""
 
     label: str
     prompt: Prompt
     ui: dict[str, Any] | None = None
+    uploads: tuple[Upload, ...] = ()
 
     def id(self, folder: str, attempt: int = 0) -> str:
         """The prompt id: a UUID of the graph within the folder called ``folder``, another for each attempt."""

@@ -47,7 +47,7 @@ def axes(grid: Sequence[str]) -> list[tuple[str, list[str]]]:
 
 
 def work_list(
-    workflow: Workflow, nodes: Registry, grid: Sequence[str], seeds: range | None
+    workflow: Workflow, nodes: Registry, grid: Sequence[str], seeds: Sequence[int] | None
 ) -> list[Item]:
     """Every combination, seeds innermost. Raises WorkflowError for one that cannot be set."""
     named = axes(grid)
@@ -60,7 +60,7 @@ def work_list(
     for combination in itertools.product(*(v for _, v in named)):
         chosen = {t: v for (t, _), v in zip(named, combination, strict=True)}
         with_grid = with_settings(workflow, nodes, [f"{t}={v}" for t, v in chosen.items()])
-        for seed in seeds or [None]:
+        for seed in seeds or (None,):
             one = with_seed(with_grid, nodes, seed)
             mine = chosen | ({} if seed is None else {"seed": seed})
             items.append(Item(len(items), mine, one.prompt))

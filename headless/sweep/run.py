@@ -17,7 +17,7 @@ def sweep(
     workflow: Workflow,
     items: Sequence[Item],
     grid: Sequence[str],
-    seeds: range | None,
+    seeds: Sequence[int] | None,
     output: Path,
     crew: Crew,
     bar: Callable[[int, int], Any] = lambda done, total: None,
@@ -31,7 +31,7 @@ def sweep(
     spec = dict(
         workflow=workflow.prompt,
         grid=list(grid),
-        seeds=None if seeds is None else [seeds[0], seeds[-1]],
+        seeds=_written(seeds),
     )
     with Folder.opened(output, spec, note) as folder:
         there = set(folder.done(items))
@@ -54,3 +54,10 @@ def sweep(
         more = f"and {len(failed) - 20} more" if len(failed) > 20 else ""
         raise NodeFailure("\n       ".join([f"{len(failed)} items failed", *shown, more]).rstrip())
     return len(items) - len(todo), len(todo)
+
+
+def _written(seeds: Sequence[int] | None) -> Any:
+    """The seeds as sweep.json holds them: the two ends of a range, or {"list": …}."""
+    if seeds is None:
+        return None
+    return [seeds[0], seeds[-1]] if isinstance(seeds, range) else {"list": list(seeds)}

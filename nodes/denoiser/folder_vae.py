@@ -26,6 +26,8 @@ def look_into_vae(name: str) -> None:
 
 
 class DiffusersVAE(io.ComfyNode):
+    LIBRARIES = ("diffusers",)  # that it needs to run
+
     @classmethod
     def define_schema(cls) -> Any:
         return io.Schema(

@@ -27,6 +27,8 @@ AUTO = "auto"
 
 
 class LoadDiffusersDenoiser(io.ComfyNode):
+    LIBRARIES = ("diffusers",)  # that it needs to run
+
     @classmethod
     def define_schema(cls) -> Any:
         return io.Schema(

@@ -54,6 +54,8 @@ def encoders(folder: str) -> Encoders:
 
 
 class DiffusersTextEncode(io.ComfyNode):
+    LIBRARIES = ("transformers",)  # that it needs to run
+
     @classmethod
     def define_schema(cls) -> Any:
         return io.Schema(

@@ -44,7 +44,7 @@ class RecordTrajectories(io.ComfyNode):
             inputs=[
                 io.Guider.Input("guider", tooltip="The model as you use it: CFGGuider, BasicGuider, the kit's Guider, …"),
                 io.Latent.Input("latent", tooltip="An empty latent of the size you draw. The batch size does not matter."),
-                io.Int.Input("seed", default=1000, min=0, max=0xFFFFFFFF, tooltip="Of the first trajectory; row i has seed + i."),
+                io.Int.Input("seed", default=1000, min=0, max=0xFFFFFFFFFFFFFFFF, tooltip="Of the first trajectory; row i has seed + i."),
                 io.Int.Input("count", default=64, min=2, max=100000, tooltip="Trajectories: to fit and to judge by. 24 will do, 64 are good."),
                 io.Int.Input("levels", default=24, min=2, max=1000, tooltip="Noise levels that are kept, even in log-SNR."),
                 io.Int.Input("substeps", default=2, min=1, max=100, tooltip="Steps of the teacher from one level to the next."),

@@ -48,7 +48,7 @@ class TrainAMED(io.ComfyNode):
                 io.Int.Input("held_out", default=16, min=1, max=100000, tooltip="Trajectories that are not fitted but judge the result."),
                 io.Int.Input("rounds", default=8, min=1, max=1000, tooltip="Times through the trajectories."),
                 io.Float.Input("rate", default=0.005, min=0.00001, max=1.0, step=0.001, round=False, optional=True, advanced=True, tooltip="Of Adam."),
-                io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFF, optional=True, advanced=True, tooltip="Of the order of trajectories."),
+                io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, optional=True, advanced=True, tooltip="Of the order of trajectories."),
                 io.Sampler.Input(
                     "sampler", optional=True,
                     tooltip="AMED as a plug-in of this solver of the kit, one with one evaluation per step (DPM-Solver++ 2M, iPNDM, …).",

@@ -29,7 +29,7 @@ class Postcards(io.ComfyNode):
                     tooltip="The class; with 'one of each' image i has class i.",
                 ),
                 io.Int.Input(
-                    "seed", default=postcards.HELD_OUT, min=0, max=0xFFFFFFFF, control_after_generate=True,
+                    "seed", default=postcards.HELD_OUT, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
                     tooltip="Seed of the first image.",
                 ),
                 io.Int.Input("size", default=64, min=postcards.MIN_SIZE, max=postcards.MAX_SIZE, tooltip="Pixels."),
@@ -48,7 +48,9 @@ class Postcards(io.ComfyNode):
         rows = class_rows(name)
         rows = [rows[i % len(rows)] for i in range(batch_size if name == EACH else 1)]
         labels = [int(np.argmax(rows[i % len(rows)])) for i in range(batch_size)]
-        images = np.stack([postcards.scene(k, seed + i, size) for i, k in enumerate(labels)])
+        images = np.stack(
+            [postcards.scene(k, (seed + i) % 2**64, size) for i, k in enumerate(labels)]
+        )
         return io.NodeOutput(torch.from_numpy(images).float() / 255, class_conditioning(rows))
 
 

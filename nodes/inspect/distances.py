@@ -37,7 +37,7 @@ class Distances(io.ComfyNode):
                 io.Latent.Input("features_b", optional=True, tooltip="Features of b, with features_a."),
                 io.Int.Input("directions", default=512, min=1, max=100000, optional=True, tooltip="Random directions of sliced Wasserstein."),
                 io.Int.Input("shuffles", default=200, min=0, max=10000, optional=True, tooltip="Shuffles behind p, which is at least 1/(shuffles + 1); 0: no p."),
-                io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFF, optional=True, tooltip="Of directions and shuffles."),
+                io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, optional=True, tooltip="Of directions and shuffles."),
             ],
             outputs=[
                 io.Float.Output(display_name="energy", tooltip="The energy distance."),

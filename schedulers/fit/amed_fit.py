@@ -59,7 +59,7 @@ def train(
         optimizer = torch.optim.Adam(predictor.parameters(), rate)
         losses = []
         for turn in range(rounds):
-            generator = torch.Generator().manual_seed(seed + turn)
+            generator = torch.Generator().manual_seed((seed + turn) % 2**64)
             order = problem.train[torch.randperm(len(problem.train), generator=generator)]
             parts = []
             batches = order.split(min(batch, problem.batch))
