@@ -210,8 +210,8 @@ def facts_of(model: Any) -> ModelFacts:
 
 def times_of(sampling: Any, loaded: Any) -> tuple[float, float] | None:
     """The time that the network is told at one and the same σ: now, and as the MODEL was loaded. None where either
-    does not say, or where one is flow and the other is not."""
-    if is_flow(sampling) != is_flow(loaded):
+    does not say or is not flow: other classes (EDM's, by its node) bring the clock that their network knows."""
+    if not (is_flow(sampling) and is_flow(loaded)):
         return None
     sigma = torch.tensor([0.5])
     try:
