@@ -202,7 +202,7 @@ def test_reference_end_points_are_tied_to_the_weights(tmp_path, monkeypatch):
     file = tmp_path / "reference.safetensors"
     facts = reference.make(file, count=2, steps=12)
     again, ends = reference.read(file)
-    assert again == facts
+    assert {name: fact for name, fact in again.items() if name != "version"} == facts
     assert set(ends) == set(reference.SCALES) == set(facts["error"])
     assert (ends["cond"] - ends["cfg2"]).abs().max() > 1e-2
     monkeypatch.setattr(trained, "file", lambda name: file)

@@ -115,7 +115,10 @@ class SolverTable(io.ComfyNode):
         """Raises ValueError for a solver that has no table."""
         if not sampler.planned:
             raise ValueError(f"{sampler.title} chooses its steps while it runs: it has no table")
-        return sampler.plan(_run(sigmas, noise_schedule).points)
+        points = _run(sigmas, noise_schedule).points
+        if not len(points):
+            raise ValueError("sigmas: no noise levels, so there is no table: connect those of a run")
+        return sampler.plan(points)
 
 
 def _live_plan(**inputs: Any) -> Plan:

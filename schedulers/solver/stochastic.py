@@ -24,7 +24,7 @@ Known = tuple[float, Combo]
 
 #: φ(κ) of the extended reverse-time SDE, as log φ: how much of the old noise is kept.
 NOISE_SCALES: dict[str, Callable[[float], float]] = {
-    "er_sde": lambda kappa: math.log(kappa) + math.log(math.exp(kappa**0.3) + 10),
+    "er_sde": lambda kappa: math.log(kappa) + float(np.logaddexp(kappa**0.3, math.log(10))),
     "reverse_sde": lambda kappa: 2 * math.log(kappa),
     "ode": lambda kappa: math.log(kappa),
 }
