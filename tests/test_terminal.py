@@ -84,7 +84,9 @@ def test_titles_texts_and_errors_of_a_workflow(tmp_path, call, monkeypatch):
 
 
 def test_a_report_of_verify():
-    verdict = Verdict(9, False, False, {f"plan\n{NASTY}": ({"a": 1}, NASTY + "\nfile.png: reproduces")})
+    verdict = Verdict(
+        9, False, False, {f"plan\n{NASTY}": ({"a": 1}, NASTY + "\nfile.png: reproduces")}
+    )
     assert str(verdict).count("\n") == 1 and harmless(str(verdict))
 
 

@@ -117,7 +117,9 @@ class SolverTable(io.ComfyNode):
             raise ValueError(f"{sampler.title} chooses its steps while it runs: it has no table")
         points = _run(sigmas, noise_schedule).points
         if not len(points):
-            raise ValueError("sigmas: no noise levels, so there is no table: connect those of a run")
+            raise ValueError(
+                "sigmas: no noise levels, so there is no table: connect those of a run"
+            )
         return sampler.plan(points)
 
 
