@@ -58,12 +58,10 @@ def test_the_engine_imports_torch_and_numpy_only():
 
 
 def test_only_the_comfy_files_import_the_host():
-    """comfy_cli is a tool of its own, which converts workflows."""
     comfy = inside("nodes", "host", "comfy")
 
     def host(module, level):
-        root = root_of(module)
-        return not level and root.startswith(("comfy", "folder_paths")) and root != "comfy_cli"
+        return not level and root_of(module).startswith(("comfy", "folder_paths"))
 
     assert importing(comfy, host)
     assert not importing([p for p in CODE if p not in comfy], host)
