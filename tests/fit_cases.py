@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from node_calls import one
 
 from sampling_kit.headless.context import Context, use
-from sampling_kit.headless.registry import registry
 from sampling_kit.schedulers.fit import compare, grid
 from sampling_kit.schedulers.solver import DDIM, AdamsBashforth, DPMSolverMultistep
 
-NODES = registry()
 SMALL = {"kind": "gaussian", "size": 24, "scenes": 6, "rank": 3}
 COUNT, HELD = 12, 4
 
@@ -32,15 +31,6 @@ def folders(tmp_path, monkeypatch):
     here = Context(*places, "cpu", None, {}, None, models=tmp_path / "models")
     with use(here), torch.inference_mode():
         yield tmp_path
-
-
-def node(kind, /, **inputs):
-    kind = kind if kind in NODES else f"SamplingKit{kind}"
-    return NODES[kind].execute(**inputs).result
-
-
-def one(kind, /, **inputs):
-    return node(kind, **inputs)[0]
 
 
 def guider_of(schedule="ve_edm", name="one of each", cfg=2.0, **settings):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from node_calls import node, one
 
 from sampling_kit.headless.context import Context, use
-from sampling_kit.headless.registry import registry
 
-NODES = registry()
 STEPS, SEED = 6, 11
 
 
@@ -18,16 +17,6 @@ def folders(tmp_path):
     places = (tmp_path / kind for kind in ("output", "input", "temp"))
     with use(Context(*places, "cpu", None, {}, None)):
         yield tmp_path
-
-
-def node(kind, /, **inputs):
-    """The outputs of one node."""
-    kind = kind if kind in NODES else f"SamplingKit{kind}"
-    return NODES[kind].execute(**inputs).result
-
-
-def one(kind, /, **inputs):
-    return node(kind, **inputs)[0]
 
 
 # ---------------------------------------------------------------------- graphs, as nodes make them

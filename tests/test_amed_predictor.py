@@ -6,7 +6,8 @@ import re
 
 import pytest
 import torch
-from fit_cases import HELD, calls, folders, guider_of, node, one, recording_of, sampled
+from fit_cases import HELD, calls, folders, guider_of, recording_of, sampled
+from node_calls import node, one
 from safetensors.torch import save_file
 from torch import nn
 

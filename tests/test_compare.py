@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from node_calls import folders, one
+from node_calls import returned as node
 
-from sampling_kit.headless.context import Context, use
-from sampling_kit.headless.registry import registry
 from sampling_kit.nodes.inspect.compare_solvers import combined, named
 from sampling_kit.schedulers.measure.compare_solvers import Entry, refined
 from sampling_kit.schedulers.measure.trace import Step, Trace
@@ -19,23 +19,7 @@ from sampling_kit.schedulers.path import VE, Flow
 from sampling_kit.schedulers.show import contact_sheet, convergence_plot
 from sampling_kit.schedulers.show.style import new_figure
 
-NODES = registry()
-
-
-@pytest.fixture(autouse=True)
-def folders(tmp_path):
-    places = (tmp_path / kind for kind in ("output", "input", "temp"))
-    with use(Context(*places, "cpu", None, {}, None)):
-        yield tmp_path
-
-
-def node(kind, /, **inputs):
-    kind = kind if kind in NODES else f"SamplingKit{kind}"
-    return NODES[kind].execute(**inputs)
-
-
-def one(kind, /, **inputs):
-    return node(kind, **inputs).result[0]
+__all__ = ["folders"]  # a fixture
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ import math
 
 import pytest
 from click.testing import CliRunner
-from fit_cases import NODES, SMALL, folders
+from fit_cases import SMALL, folders
+from node_calls import NODES
 from PIL import Image
 
 from sampling_kit.headless.cli import main

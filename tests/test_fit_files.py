@@ -6,7 +6,8 @@ import logging
 
 import pytest
 import torch
-from fit_cases import HELD, NODES, calls, few, folders, guider_of, node, one, recording_of, sampled
+from fit_cases import HELD, calls, few, folders, guider_of, recording_of, sampled
+from node_calls import NODES, node, one
 
 from sampling_kit.headless.context import Context, use
 from sampling_kit.nodes.fit import fit_solver

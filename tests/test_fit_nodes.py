@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fit_cases import COUNT, HELD, calls, folders, guider_of, node, one, recording_of, sampled
+from fit_cases import COUNT, HELD, calls, folders, guider_of, recording_of, sampled
+from node_calls import node, one
 
 from sampling_kit.nodes import host
 

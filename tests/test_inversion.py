@@ -10,34 +10,17 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from node_calls import NODES, folders, node, one
 
 from sampling_kit.embedded import postcards
 from sampling_kit.headless.cli import main
-from sampling_kit.headless.context import Context, use
-from sampling_kit.headless.registry import registry
 from sampling_kit.schedulers.measure.metrics import distances
 from sampling_kit.schedulers.solver import ALL
 from sampling_kit.schedulers.solver.run import Run
 
-NODES = registry()
+__all__ = ["folders"]  # a fixture
+
 EXAMPLES = Path(__file__).resolve().parent.parent / "example_workflows" / "api"
-
-
-@pytest.fixture(autouse=True)
-def context(tmp_path):
-    places = (tmp_path / kind for kind in ("output", "input", "temp"))
-    with use(Context(*places, "cpu", None, {}, None)):
-        yield
-
-
-def node(kind, /, **inputs):
-    """The outputs of one node."""
-    kind = kind if kind in NODES else f"SamplingKit{kind}"
-    return NODES[kind].execute(**inputs).result
-
-
-def one(kind, /, **inputs):
-    return node(kind, **inputs)[0]
 
 
 # --------------------------------------------------------------------------------------- inversion

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from state_cases import SEED, STEPS, Graph, folders, graphs, node, one, split
+from node_calls import node, one
+from state_cases import SEED, STEPS, Graph, folders, graphs, split
 
 from sampling_kit.schedulers.noise import PerImageNoise
 from sampling_kit.schedulers.noise_schedule import EDM, LinearVP, RectifiedFlowSchedule

@@ -10,9 +10,10 @@ import sys
 import pytest
 import torch
 from click.testing import CliRunner
+from node_calls import NODES, node, one
 from safetensors import safe_open
 from safetensors.torch import save_file
-from state_cases import NODES, folders, graphs, node, one, split
+from state_cases import folders, graphs, split
 
 from sampling_kit.headless.cli import main
 from sampling_kit.schedulers.split import load

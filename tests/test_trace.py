@@ -9,7 +9,8 @@ import math
 
 import pytest
 import torch
-from trace_cases import CASES, Gaussian, folders, recorded
+from node_calls import folders
+from trace_cases import CASES, Gaussian, recorded
 
 from sampling_kit.schedulers.measure.error import doubled, embedded, rms
 from sampling_kit.schedulers.measure.recorder import angle

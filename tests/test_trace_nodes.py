@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from trace_cases import CASES, SEED, folders, node, recorded
+from node_calls import folders, one
+from node_calls import returned as node
+from trace_cases import CASES, SEED, recorded
 
 from sampling_kit.nodes.host.trace_watch import Watch
 from sampling_kit.schedulers.measure.trace import MEBI
@@ -12,10 +14,6 @@ from sampling_kit.schedulers.points import Points
 from sampling_kit.schedulers.solver import HeunEDM
 
 __all__ = ["folders"]  # a fixture
-
-
-def one(kind, /, **inputs):
-    return node(kind, **inputs).result[0]
 
 
 # ----------------------------------------------------------------------------------------- nodes

@@ -7,35 +7,18 @@ from functools import partial
 
 import pytest
 import torch
+from node_calls import folders, node, one
 
-from sampling_kit.headless.context import Context, use
-from sampling_kit.headless.registry import registry
 from sampling_kit.schedulers.guidance import ALL as RULES
 from sampling_kit.schedulers.guidance import DDNM, UNCOND, ClassifierGuidance
 from sampling_kit.schedulers.noise import BatchSeed, PerImageNoise, images_of
 from sampling_kit.schedulers.split import load, save
 
-NODES = registry()
+__all__ = ["folders"]  # a fixture
+
 WIRED = {ClassifierGuidance, DDNM}  # they need a CLASSIFIER, a MEASUREMENT
 GUIDED = [rule for rule in RULES if rule().reads <= {UNCOND} and not rule.gradient]
 GUIDED = [rule for rule in GUIDED if rule not in WIRED]
-
-
-@pytest.fixture(autouse=True)
-def context(tmp_path):
-    places = (tmp_path / kind for kind in ("output", "input", "temp"))
-    with use(Context(*places, "cpu", None, {}, None)):
-        yield
-
-
-def node(kind, /, **inputs):
-    """The outputs of one node."""
-    kind = kind if kind in NODES else f"SamplingKit{kind}"
-    return NODES[kind].execute(**inputs).result
-
-
-def one(kind, /, **inputs):
-    return node(kind, **inputs)[0]
 
 
 class Runs:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import math
 
-import pytest
 import torch
 
-from sampling_kit.headless.context import Context, use
-from sampling_kit.headless.registry import registry
 from sampling_kit.schedulers.measure.recorder import Recorder
 from sampling_kit.schedulers.noise import PerImageNoise
 from sampling_kit.schedulers.noise_schedule import EDM, RectifiedFlowSchedule
@@ -17,22 +14,7 @@ from sampling_kit.schedulers.solver.run import Run
 from sampling_kit.schedulers.spacing import Karras, Trailing, space
 from sampling_kit.schedulers.split import Stepped
 
-NODES = registry()
 STD, SEED = 0.5, 11
-
-
-@pytest.fixture(autouse=True)
-def folders(tmp_path):
-    """What the runner says to the nodes that it runs."""
-    places = (tmp_path / kind for kind in ("output", "input", "temp"))
-    with use(Context(*places, "cpu", None, {}, None)):
-        yield tmp_path
-
-
-def node(kind, /, **inputs):
-    """What one node returns."""
-    kind = kind if kind in NODES else f"SamplingKit{kind}"
-    return NODES[kind].execute(**inputs)
 
 
 # ------------------------------------------------------------------------ the engine, on N(0, STD²)
