@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .json_values import mapping, sequence
 from .prompt import AUTOGROW, DYNAMIC, SEEDS, WIDGETS, Registry
 from .workflow import MOST_NODES, Convert, Prompt, WorkflowError
 
@@ -55,7 +56,7 @@ def converter(nodes: Registry) -> Convert:
 def to_prompt(ui: Mapping[str, Any], nodes: Registry) -> Prompt:
     """The API graph of an editor's graph. Raises WorkflowError for one that is damaged or too large."""
     try:
-        definitions = _mapping(_mapping(ui.get("definitions"))).get("subgraphs")
+        definitions = mapping(ui.get("definitions")).get("subgraphs")
         subgraphs = {d["id"]: d for d in _rows(definitions)}
         prompt: Prompt = {}
         for frame in _frames(_frame("", ui), subgraphs):
@@ -94,7 +95,7 @@ def _frame(
             ends[int(end)] = id
         if origin == INPUTS and target in nodes:
             places = _rows(nodes[target].get("inputs"))[int(end) :][:1]
-            widgets |= {int(slot) for place in places if _mapping(place.get("widget"))}
+            widgets |= {int(slot) for place in places if mapping(place.get("widget"))}
     inputs = tuple(row.get("name") for row in _rows(graph.get("inputs")))
     return Frame(prefix, nodes, links, ends, inputs, widgets, outer, node)
 
@@ -141,7 +142,7 @@ def _entry(frame: Frame, node: Mapping[str, Any], nodes: Registry) -> dict[str, 
 def _values(node: Mapping[str, Any], schema: Any) -> Iterator[tuple[str, Any]]:
     """(input, value) of a node's widgets."""
     saved = node.get("widgets_values") or []
-    drawn = {p["widget"]["name"] for p in _rows(node.get("inputs")) if _mapping(p.get("widget"))}
+    drawn = {p["widget"]["name"] for p in _rows(node.get("inputs")) if mapping(p.get("widget"))}
     if isinstance(saved, dict):
         yield from ((name, _wrapped(value)) for name, value in saved.items())
     elif schema is not None:
@@ -233,7 +234,7 @@ def _promoted(frame: Frame, slot: int) -> Source | None:
     """The value of a widget that a subgraph's own node shows; None where the node inside keeps it (proxyWidgets)."""
     node = frame.node or {}
     saved, shown = node.get("widgets_values"), sorted(frame.widgets)
-    proxies = _mapping(node.get("properties")).get("proxyWidgets")
+    proxies = mapping(node.get("properties")).get("proxyWidgets")
     if not isinstance(saved, list) or proxies or len(saved) != len(shown) or slot not in shown:
         return None
     return Source(value=saved[shown.index(slot)], is_value=True)
@@ -249,9 +250,5 @@ def _past(node: Mapping[str, Any], slot: int) -> Any:
     return next((p.get("link") for p in (*exact, *alike) if p.get("link") is not None), None)
 
 
-def _mapping(raw: Any) -> Mapping[str, Any]:
-    return raw if isinstance(raw, dict) else {}
-
-
 def _rows(raw: Any) -> list[Any]:
-    return [row for row in raw if isinstance(row, dict)] if isinstance(raw, list) else []
+    return [row for row in sequence(raw) if isinstance(row, dict)]

@@ -20,10 +20,12 @@ def advice(module: str) -> str | None:
     extra = EXTRAS.get(name)
     if extra is None:
         return None
-    return (
-        f"{name} is not installed, which the extra '{extra}' brings: "
-        f"pip install '{PACKAGE}[{extra}]'"
-    )
+    return f"{name} is not installed, which the extra '{extra}' brings: {install(extra)}"
+
+
+def install(extra: str) -> str:
+    """The command that installs an extra."""
+    return f"pip install '{PACKAGE}[{extra}]'"
 
 
 def absent(modules: Iterable[str]) -> list[str]:

@@ -19,7 +19,7 @@ from typing import Any
 
 from ..schedulers.printable import one_line
 from .context import Context, current, use
-from .extras import EXTRAS, PACKAGE, absent
+from .extras import EXTRAS, absent, install
 from .prompt import (
     AUTOGROW,
     DYNAMIC,
@@ -136,9 +136,8 @@ class _Checker:
         node = self.prompt[key]
         node_class, inputs = self.registry[node["class_type"]], node["inputs"]
         if lacking := absent(getattr(node_class, "LIBRARIES", ())):
-            extra = EXTRAS.get(lacking[0], lacking[0])
+            hint = install(EXTRAS.get(lacking[0], lacking[0]))
             message = f"Needs {' and '.join(lacking)}, not installed"
-            hint = f"pip install '{PACKAGE}[{extra}]'"
             yield self.error(key, InputError("missing_extra", message, hint))
         present = list(slots(node_class.define_schema().inputs, inputs))
         names = [slot.id for slot in present]

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .json_values import mapping, sequence
 from .prompt import Registry
 
 #: Options of a combo whose list does not say all that the server takes.
@@ -35,11 +36,11 @@ class ListedInput:
     def extra(self) -> dict[str, Any]:
         """What the nested kinds of inputs are made of."""
         if self.io_type == "COMFY_DYNAMICCOMBO_V3":
-            options = [_mapping(option) for option in _list(self.options.get("options"))]
+            options = [mapping(option) for option in sequence(self.options.get("options"))]
             return {
                 "options": [ListedOption(o.get("key"), tuple(inputs_of(o))) for o in options],
             }
-        return {"template": _template(_mapping(self.options.get("template")))}
+        return {"template": _template(mapping(self.options.get("template")))}
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def _class(name: str, info: Mapping[str, Any]) -> type[Any]:
     schema = ListedSchema(
         display_name=str(info.get("display_name") or name),
         inputs=listed,
-        outputs=tuple(ListedOutput(_kind(o)) for o in _list(info.get("output"))),
+        outputs=tuple(ListedOutput(_kind(o)) for o in sequence(info.get("output"))),
         is_output_node=info.get("output_node") is True,
     )
     own = {
@@ -101,11 +102,11 @@ def _class(name: str, info: Mapping[str, Any]) -> type[Any]:
 
 def inputs_of(info: Mapping[str, Any]) -> Iterator[ListedInput]:
     """The required and optional inputs of an entry."""
-    groups = _mapping(info.get("input", info.get("inputs")))
+    groups = mapping(info.get("input", info.get("inputs")))
     for group in ("required", "optional"):
-        for name, spec in _mapping(groups.get(group)).items():
-            pair = [*_list(spec), None, None]
-            options = dict(_mapping(pair[1]))
+        for name, spec in mapping(groups.get(group)).items():
+            pair = [*sequence(spec), None, None]
+            options = dict(mapping(pair[1]))
             if isinstance(pair[0], list):  # a combo as ComfyUI writes those of its older nodes
                 options = {"options": pair[0], **options}
             yield ListedInput(name, _kind(pair[0]), options, group == "optional")
@@ -113,7 +114,7 @@ def inputs_of(info: Mapping[str, Any]) -> Iterator[ListedInput]:
 
 def _template(raw: Mapping[str, Any]) -> ListedTemplate:
     first = next(inputs_of(raw), ListedInput("", "*", {}))
-    names = [str(name) for name in _list(raw.get("names"))]
+    names = [str(name) for name in sequence(raw.get("names"))]
     if not names:
         most = min(_count(raw.get("max"), 10), MOST_GROWN)
         names = [f"{raw.get('prefix', '')}{i}" for i in range(most)]
@@ -132,14 +133,6 @@ def _kind(raw: Any) -> str:
     if isinstance(raw, list):
         return "COMBO"
     return raw if isinstance(raw, str) and raw not in MATCHING else "*"
-
-
-def _mapping(raw: Any) -> Mapping[str, Any]:
-    return raw if isinstance(raw, dict) else {}
-
-
-def _list(raw: Any) -> list[Any]:
-    return raw if isinstance(raw, list) else []
 
 
 def _count(raw: Any, otherwise: int) -> int:

@@ -16,6 +16,7 @@ MOST_FRAMES = 4096
 MOST_SCANS = 256  # of a progressive JPEG, each of which goes over all pixels
 MOST_TAGS = 2**21  # bytes that the tags of a camera say they have, which may overlap
 
+EXIF = b"Exif\0\0"  # in front of the tags of a JPEG, sometimes of others
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -70,8 +71,7 @@ def _png(stream: BinaryIO) -> Counted:
                 frames = int.from_bytes(stream.read(4), "big")
                 length -= 4
             if head[4:] == b"eXIf":
-                check_tags(stream.read(min(length, MOST_TAGS)))
-                stream.seek(-min(length, MOST_TAGS), os.SEEK_CUR)
+                length -= _check_ahead(stream, length)
             yield length + 4
 
     numbered(stream, chunks())
@@ -80,7 +80,7 @@ def _png(stream: BinaryIO) -> Counted:
 
 def _jpeg(stream: BinaryIO) -> Counted:
     stream.seek(2)
-    tags = {b"Exif\0\0": b"", b"MPF\0": b""}
+    tags = {EXIF: b"", b"MPF\0": b""}
 
     def segments() -> Iterator[int]:
         """Bytes behind the head of every segment before the first scan."""
@@ -111,22 +111,35 @@ def _webp(stream: BinaryIO) -> Counted:
         """Bytes behind the head of every chunk."""
         while len(head := stream.read(8)) == 8:
             length = int.from_bytes(head[4:], "little")
+            padding = length % 2
             if head[:4] == b"EXIF":
-                check_tags(stream.read(min(length, MOST_TAGS)).removeprefix(b"Exif\0\0"))
-                stream.seek(-min(length, MOST_TAGS), os.SEEK_CUR)
-            yield length + length % 2
+                length -= _check_ahead(stream, length)
+            yield length + padding
 
     numbered(stream, chunks())
     return Counted()
 
 
+def _check_ahead(stream: BinaryIO, length: int) -> int:
+    """Check the tags in the next ``length`` bytes; how many bytes of them were read."""
+    data = stream.read(min(length, MOST_TAGS))
+    check_tags(data)
+    return len(data)
+
+
 def check_tags(data: bytes) -> None:
-    """Raises PictureError where the tags of TIFF's kind, which cameras write, say they have more than MOST_TAGS bytes."""
+    """Raises PictureError where the tags of TIFF's kind, which cameras write, say they have more than MOST_TAGS bytes.
+
+    They are read as Pillow does, which passes over up to two "Exif" in front of them.
+    """
+    if data.startswith(3 * EXIF):
+        raise PictureError("its tags are damaged")
+    size, data = len(data), data.removeprefix(EXIF).removeprefix(EXIF)
     order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
     at = int.from_bytes(data[4:8], order)
     entries = data[at + 2 : at + 2 + 12 * int.from_bytes(data[at : at + 2], order)]
     counts = (int.from_bytes(entries[i + 4 : i + 8], order) for i in range(0, len(entries), 12))
-    if len(data) >= MOST_TAGS or 8 * sum(counts) > MOST_TAGS:
+    if size >= MOST_TAGS or 8 * sum(counts) > MOST_TAGS:
         raise PictureError(f"its tags have more than {MOST_TAGS >> 20} MB")
 
 

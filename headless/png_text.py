@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .picture_parts import MOST_PARTS
+from .picture_parts import PNG as SIGNATURE
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
 TEXT_LIMIT = 32 * 2**20  # bytes of text in one file, before and after decompression
 KEYWORD_LIMIT = 79  # bytes, as PNG has it
 

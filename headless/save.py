@@ -46,11 +46,7 @@ def save_images(
     folder, for a wrong shape and for values that are not finite.
     """
     pixels = _to_pixels(images)
-    subfolder, stem = split_prefix(
-        fill_in(prefix, width=pixels.shape[2], height=pixels.shape[1]), folder
-    )
-    target = folder / subfolder
-    make_folder(target)
+    target, subfolder, stem = _place(pixels, prefix, folder)
     number = next_number(target, stem) - 1
     saved = []
     for index, image in enumerate(pixels):
@@ -82,11 +78,7 @@ def save_animation(
     looks for it. `how` goes to the encoder.
     """
     pixels = _to_pixels(images)
-    subfolder, stem = split_prefix(
-        fill_in(prefix, width=pixels.shape[2], height=pixels.shape[1]), folder
-    )
-    target = folder / subfolder
-    make_folder(target)
+    target, subfolder, stem = _place(pixels, prefix, folder)
     frames = [Image.fromarray(frame) for frame in pixels]
     exif, others = frames[0].getexif(), 0x010F
     for keyword, value in metadata.items():
@@ -98,6 +90,14 @@ def save_animation(
     first = next_number(target, stem)
     number = _write(frames[0], target, stem, ".webp", first, options | dict(how))
     return {"filename": f"{stem}_{number:05}_.webp", "subfolder": subfolder, "type": "output"}
+
+
+def _place(pixels: NDArray[np.uint8], prefix: str, folder: Path) -> tuple[Path, str, str]:
+    """(folder of the files, made; its path below ``folder``; stem of their names)."""
+    filled = fill_in(prefix, width=pixels.shape[2], height=pixels.shape[1])
+    subfolder, stem = split_prefix(filled, folder)
+    make_folder(folder / subfolder)
+    return folder / subfolder, subfolder, stem
 
 
 def _to_pixels(images: torch.Tensor) -> NDArray[np.uint8]:

@@ -136,11 +136,11 @@ def _source(prompt: Prompt, node: str, name: str) -> tuple[str, str] | None:
 
 
 def _with_values(workflow: Workflow, values: Values) -> Workflow:
-    """The workflow with inputs set. The editor's graph goes if it no longer says the same."""
+    """The workflow with inputs set."""
     prompt = copy.deepcopy(workflow.prompt)
     for node, name, value in values:
         prompt[node]["inputs"][name] = value
-    return replace(workflow, prompt=prompt, ui=workflow.ui if prompt == workflow.prompt else None)
+    return workflow.with_prompt(prompt)
 
 
 def only(workflow: Workflow, nodes: Registry, names: Sequence[str]) -> Workflow:
@@ -165,8 +165,7 @@ def only(workflow: Workflow, nodes: Registry, names: Sequence[str]) -> Workflow:
                 )
         chosen |= {*matches}
     part = upstream(workflow.prompt, chosen)
-    prompt = {key: node for key, node in workflow.prompt.items() if key in part}
-    return replace(workflow, prompt=prompt, ui=workflow.ui if prompt == workflow.prompt else None)
+    return workflow.with_prompt({k: node for k, node in workflow.prompt.items() if k in part})
 
 
 def _is_output(node: Mapping[str, Any], nodes: Registry) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from .picture_parts import MOST_PARTS, MOST_TAGS
+from .picture_parts import EXIF, MOST_PARTS, MOST_TAGS
 
 ASCII, ENTRY = 2, 12  # the type of a text, bytes of a directory's entry
 MOST_ENTRIES = 512
@@ -55,7 +55,7 @@ def _exif(file: BinaryIO) -> bytes:
         if head[:4] == b"EXIF":
             if length > MOST_TAGS:
                 raise WebpError(f"the WebP file has more than {MOST_TAGS >> 20} MB of EXIF")
-            return file.read(length).removeprefix(b"Exif\0\0")
+            return file.read(length).removeprefix(EXIF)
         file.seek(length + length % 2, os.SEEK_CUR)
     raise WebpError(f"the WebP file has more than {MOST_PARTS} chunks")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,10 @@ class Workflow:
     prompt: Prompt
     ui: dict[str, Any] | None = None
     typed: frozenset[str] = frozenset()
+
+    def with_prompt(self, prompt: Prompt) -> Workflow:
+        """The workflow with another API graph. The editor's graph goes if it no longer says the same."""
+        return replace(self, prompt=prompt, ui=self.ui if prompt == self.prompt else None)
 
 
 Convert = Callable[[dict[str, Any]], Prompt]

@@ -21,7 +21,7 @@ from sampling_kit.headless import picture_parts
 from sampling_kit.headless.cli import main
 from sampling_kit.headless.load_image import load_image
 from sampling_kit.headless.open_picture import FORMATS, MOST_PIXELS, PictureError, open_picture
-from sampling_kit.headless.picture_parts import MOST_FRAMES, MOST_PARTS, MOST_SCANS
+from sampling_kit.headless.picture_parts import EXIF, MOST_FRAMES, MOST_PARTS, MOST_SCANS
 from sampling_kit.headless.save import save_images
 from sampling_kit.headless.sweep.table import sheet
 from sampling_kit.headless.sweep.worker import digest
@@ -57,6 +57,14 @@ def tags(entries: int, length: int) -> bytes:
     """The tags of a camera: every entry claims the same ``length`` bytes."""
     rows = b"".join(struct.pack("<HHII", i, 7, length, 8) for i in range(entries))
     return b"II*\0" + struct.pack("<IH", 8, entries) + rows + bytes(4)
+
+
+def misread_tags(entries: int, length: int) -> bytes:
+    """Tags behind "Exif" that are none for a reader who takes that for their head."""
+    data = bytearray(EXIF + tags(entries, length))
+    at = int.from_bytes(data[4:8], "big")
+    data[at : at + 2] = bytes(2)
+    return bytes(data)
 
 
 def jpeg(*segments: tuple[int, bytes]) -> bytes:
@@ -96,6 +104,11 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "JPEG with tags in parts": (lambda: jpeg(*[(0xE1, b"Exif\0\0" + bytes(60_000))] * 40), "tags"),
     "JPEG with an index of pictures": (lambda: jpeg((0xE2, b"MPF\0" + tags(5000, 60_000))), "tags"),
     "WebP with tags": (lambda: webp_with(tags(30_000, 10**6)), "tags"),
+    "PNG with Exif and tags": (lambda: png(chunk(b"eXIf", misread_tags(30_000, 10**6))), "tags"),
+    "JPEG with twice Exif and tags": (lambda: jpeg((0xE1, EXIF + misread_tags(5000, 60_000))), "tags"),
+    "WebP with twice Exif and tags": (lambda: webp_with(EXIF + misread_tags(30_000, 10**6)), "tags"),
+    "PNG of Exif alone": (lambda: png(chunk(b"eXIf", EXIF * 10_000)), "tags"),
+    "PNG cut in its tags": (lambda: png(chunk(b"eXIf", tags(9, 9)))[:50], "Truncated"),
     "nothing": (lambda: b"", "none of PNG"),
     "text": (lambda: b"hello", "none of PNG"),
 }  # fmt: skip

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...schedulers.strict_json import parse_json
+from ..json_values import mapping, sequence
 from ..workflow import Prompt
 from .faults import GraphRefused, JobFails, Strange
 from .limits import FILES, LINE_CHARACTERS, MESSAGE_CHARACTERS, TEXT_CHARACTERS
@@ -35,14 +36,6 @@ PICTURE_TYPES = {"image/jpeg": "jpg", "image/png": "png"}  # by the name in one
 
 
 # ------------------------------------------------------------------------------ values of any type
-
-
-def mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def sequence(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, list) else ()
 
 
 def words(value: Any) -> str:

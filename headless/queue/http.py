@@ -156,10 +156,7 @@ class Server:
     ) -> tuple[int, bytes]:
         """(status, body) of an answer of bounded size and time."""
         seconds = limits.UPLOAD_SECONDS if form else limits.ANSWER_SECONDS
-        async with (
-            _failures_sorted(self.answered),
-            self.reply(method, route, body=body, seconds=seconds, form=form) as reply,
-        ):
+        async with self.reply(method, route, body=body, seconds=seconds, form=form) as reply:
             answer = await _whole_body(reply)
             page = is_page(answer[: limits.FILE_HEAD], reply.headers.get("Content-Type", ""))
             if page and reply.status < 400:

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ..extras import EXTRAS, install
 from ..workflow import WorkflowError
 
 TOKEN, TOKEN_FILE, MODE = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"
@@ -61,9 +62,7 @@ def cluster(address: str | None, cores: int) -> Iterator[Any]:
         try:
             import ray
         except ImportError:
-            raise WorkflowError(
-                "a sweep needs Ray: pip install 'comfyui-sampling-kit[scale]'"
-            ) from None
+            raise WorkflowError(f"a sweep needs Ray: {install(EXTRAS['ray'])}") from None
         handler = signal.getsignal(signal.SIGTERM)
         quiet: dict[str, Any] = dict(log_to_driver=False, logging_level="error")
         if address is None:

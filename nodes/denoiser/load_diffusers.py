@@ -99,13 +99,16 @@ class LoadDiffusersDenoiser(io.ComfyNode):
     ) -> Any:  # fmt: skip
         part = sub_folder(network)
 
-        def loaded() -> tuple[DiffusersDenoiser, str]:
-            found = open_folder(folder, variant, part)
+        def opened() -> Folder:
+            return open_folder(folder, variant, part)
+
+        def loaded(found: Folder) -> tuple[DiffusersDenoiser, str]:
             return _load(found, dtype, f"folder = {folder!r}", weights), _vae(found)
 
-        denoiser, vae = loaded()
-        model = host.models.make_diffusers(denoiser, vae, loaded)
-        text = about(denoiser, open_folder(folder, variant, part))
+        first = opened()
+        denoiser, vae = loaded(first)
+        model = host.models.make_diffusers(denoiser, vae, lambda: loaded(opened()))
+        text = about(denoiser, first)
         return io.NodeOutput(model, denoiser.noise_schedule, text, ui={"text": [text]})
 
 

@@ -14,8 +14,6 @@ from ..ui.wire_types import NoiseScheduleType
 CATEGORY = "Sampling Kit/denoiser"
 AS_LOADED = "as loaded"
 
-_TEXT = io.String.Output(display_name="text", tooltip="For people; also shown by Preview as Text.")
-
 
 class DenoiserSettings(io.ComfyNode):
     @classmethod

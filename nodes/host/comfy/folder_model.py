@@ -26,12 +26,11 @@ from torch.func import functional_call
 
 from ....schedulers.denoiser.diffusers import DiffusersDenoiser, Latents, lead
 from ....schedulers.denoiser.diffusers.denoiser import filled
-from ....schedulers.path import VE, Flow
 from ....schedulers.size_shift import SizedFlow
 from ..diffusers_conditioning import from_conditioning
 from ..latent_layout import LatentLayout, dtypes_of, layout_of, sized_flow_of
 from .model import sampling_for
-from .native_model import FractionalTable, ModelType, PixelSpace, ms
+from .native_model import FractionalTable, PixelSpace, model_type, ms
 
 formats, manual_cast = comfy.latent_formats, comfy.ops.manual_cast
 Load = Callable[[], tuple[DiffusersDenoiser, str]]
@@ -235,12 +234,11 @@ def _afresh(again: Load, disable_dynamic: bool = False) -> Any:
 def _patcher(network: DiffusersDenoiser, vae: str, kind: Any) -> Any:
     trained = network.trained
     schedule = trained.noise_schedule
-    type_ = {Flow: ModelType.FLOW, VE: ModelType.EDM}.get(type(schedule.path), ModelType.EPS)
     config = FolderConfig({"disable_unet_model_creation": True})
     config.latent_format = FolderLatents(network, vae)
     config.supported_inference_dtypes = dtypes_of(network)
     offload = comfy.model_management.unet_offload_device()
-    base = FolderModel(config, model_type=type_, device=offload)
+    base = FolderModel(config, model_type=model_type(schedule), device=offload)
     base.model_sampling = sampling_for(schedule, trained.prediction, _blank(trained.clock))
     for module in network.network.modules():
         module.__class__ = LAYERS.get(type(module), type(module))

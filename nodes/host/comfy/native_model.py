@@ -96,6 +96,11 @@ class Network(nn.Module):
         return self.prediction.write(d, x, host, sigma)
 
 
+def model_type(schedule: NoiseSchedule) -> Any:
+    """ComfyUI's kind of MODEL for the path of a schedule."""
+    return {Flow: ModelType.FLOW, VE: ModelType.EDM}.get(type(schedule.path), ModelType.EPS)
+
+
 def _table() -> nn.Module:
     """The blank of VP and sub-VP: a table with interpolated timesteps."""
 
@@ -110,7 +115,7 @@ def make_model(
 ) -> Any:
     """Native MODEL from ``build(path)`` → denoiser, outputting ``prediction`` (default: the usual one)."""
     prediction = prediction or usual(schedule.path)
-    kind = {Flow: ModelType.FLOW, VE: ModelType.EDM}.get(type(schedule.path), ModelType.EPS)
+    kind = model_type(schedule)
     sampling = sampling_for(schedule, prediction, _table() if kind is ModelType.EPS else None)
     sigma_of = sampling.sigma  # except on flow, where it would shift what timestep() did not
     if kind is ModelType.FLOW:
