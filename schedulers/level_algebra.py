@@ -19,7 +19,7 @@ import numpy as np
 
 from .noise_schedule import NoiseSchedule
 from .path import Flow
-from .points import host_sigmas
+from .points import host_sigmas, require_run
 from .settings import Settings, knob
 from .spacing.written import monotone_cubic
 
@@ -280,8 +280,7 @@ def _require_share(name: str, value: float) -> None:
 
 
 def _require_falling(sigmas: Sequence[float], name: str = "sigmas") -> None:
-    if len(sigmas) < 2:
-        raise ValueError(f"{name}: a run has 2 levels or more, got {len(sigmas)}")
+    require_run(sigmas, name)
     for i, (a, b) in enumerate(pairwise(sigmas)):
         if not (math.isfinite(a) and a > b >= 0):
             raise ValueError(

@@ -7,7 +7,7 @@ flow, t for flow). :meth:`Points.from_sigmas` and :meth:`Points.sigmas` translat
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -83,6 +83,14 @@ class Points:
     def steps(self) -> Sequence[tuple[Point, Point]]:
         """(from, to) for every step of the run."""
         return tuple(zip(self._points, self._points[1:], strict=False))
+
+
+def require_run(sigmas: Sized, name: str = "sigmas") -> None:
+    """Raises ValueError, which names the input, for SIGMAS without a step."""
+    if len(sigmas) < 2:
+        raise ValueError(
+            f"{name}: a run has 2 levels or more, got {len(sigmas)}; connect those of a scheduler, such as Steps"
+        )
 
 
 def finite(kappas: Sequence[float]) -> list[float]:

@@ -17,16 +17,14 @@ def sample(solver: Solver, path: Path, run: Run, x: Tensor, sigmas: Sequence[flo
 
     ``run`` denoises in the host's coordinates (x0 + κ·ε, or flow's own).
     """
-    if len(sigmas) < 2:
-        return x
     points = Points.from_sigmas(path, sigmas)
-    return solver.solve(points, run, x)
+    return solver.solve(points, run, x) if len(points) > 1 else x
 
 
 def require_latent(path: Path, sigmas: Sequence[float]) -> None:
     """Raises ValueError for a run that ends at pure noise on flow, where a LATENT, which is x/(1 − σ), has no value:
     an inversion, or a list of that one level."""
-    if len(sigmas) == 0 or path.host.on(float(sigmas[-1])).alpha > 0:
+    if len(sigmas) == 0 or not path.host.on(float(sigmas[-1])).alpha <= 0:  # NaN: Points says so
         return
     if len(sigmas) == 1:
         raise ValueError(

@@ -26,6 +26,10 @@ def _cell(value: Any) -> str:
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A Markdown table, every line ended. Values stand as ``str`` writes them."""
-    lines = [f"| {' | '.join(map(str, cells))} |\n" for cells in (header, *rows)]
+    """A Markdown table, every line ended. Values stand as ``str`` writes them, on one line, ``|`` escaped."""
+    lines = [f"| {' | '.join(map(_markdown_cell, cells))} |\n" for cells in (header, *rows)]
     return "".join((lines[0], "|" + "---|" * len(header) + "\n", *lines[1:]))
+
+
+def _markdown_cell(value: Any) -> str:
+    return " ".join(str(value).replace("|", "\\|").splitlines())

@@ -108,6 +108,14 @@ def test_a_reference_of_one_s_own(parts):
         node("CompareSolvers", **cut, **once, **shared)
 
 
+@pytest.mark.parametrize("levels", [[], [0.0]])
+def test_a_reference_needs_a_step(parts, levels):
+    shared, (few, _) = parts
+    once = dict(samplers={"sampler0": one("Euler")}, sigmas={"sigmas0": few})
+    with pytest.raises(ValueError, match=f"reference_sigmas: .* got {len(levels)}; connect"):
+        node("CompareSolvers", reference_sigmas=torch.tensor(levels), **once, **shared)
+
+
 def test_all_and_pairs():
     a, b, s, t = "a", "b", torch.ones(3), torch.zeros(4)
     assert combined([a, b], [s, t], "all") == [(a, s), (a, t), (b, s), (b, t)]

@@ -144,6 +144,9 @@ def test_errors_name_the_input_and_the_way_out():
         node("FitSolver", trajectories=recording, nfe=4, held_out=1, method=QUICK, sampler=one("DDIM"), sigmas=sigmas)  # fmt: skip
     with pytest.raises(ValueError, match="sigmas: they start at 40"):
         node("FitSolver", trajectories=recording, nfe=3, held_out=1, method=QUICK, sampler=one("DDIM"), sigmas=sigmas / 2)  # fmt: skip
+    for few in (sigmas[:0], sigmas[:1]):
+        with pytest.raises(ValueError, match=f"sigmas: a run has 2 levels or more, got {len(few)}"):
+            node("FitSolver", trajectories=recording, nfe=3, held_out=1, method=QUICK, sampler=one("DDIM"), sigmas=few)  # fmt: skip
     with pytest.raises(ValueError, match="method = 'magic': choose one of forward"):
         node("FitSolver", trajectories=recording, nfe=4, held_out=1, method={"method": "magic"})
     with pytest.raises(TypeError, match="expected TRAJECTORIES, got str"):

@@ -110,7 +110,7 @@ def test_the_audit_node_gives_plot_table_and_json():
         json.loads(kit("PrecisionAudit", model=model, latent=latent(), sigmas=sigmas)[2])["steps"]
         == 3
     )
-    with pytest.raises(ValueError, match="at least 2"):
+    with pytest.raises(ValueError, match="sigmas: a run has 2 levels or more, got 1; connect"):
         kit("PrecisionAudit", model=model, latent=latent(), sigmas=torch.tensor([1.0]))
 
 

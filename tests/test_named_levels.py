@@ -219,6 +219,15 @@ def test_a_list_that_does_not_fit_is_refused_in_words(name, schedule, steps, wor
         space(schedule, steps, Named(name))
 
 
+@pytest.mark.parametrize("more", [{"final": "sigma_min"}, {"denoise": 0.5}])
+def test_one_step_of_one_level_says_what_asks_for_more(more):
+    words = "Named.name = 'Hyper-SDXL 1 step': .* use 1 step, with denoise = 1 and final = zero"
+    with pytest.raises(ValueError, match=words):
+        space(SD, 1, Named("Hyper-SDXL 1 step"), **more)
+    with pytest.raises(ValueError, match="50 levels, which steps / denoise may not exceed"):
+        space(SD, 50, Named("LCM"), **more)
+
+
 def test_timesteps_are_those_of_the_schedule_s_own_table():
     cosine = CosineVP()
     assert cosine.time(Named("DMD2 SDXL").levels(cosine, 4)) == pytest.approx([999, 749, 499, 249])

@@ -14,7 +14,8 @@ from sampling_kit.schedulers import spacing as spacings
 from sampling_kit.schedulers.noise_schedule import EDM, LinearVP, RectifiedFlowSchedule
 from sampling_kit.schedulers.path import PATHS, VE, VP, Flow, SubVP, coefficients, rescale
 from sampling_kit.schedulers.points import LARGEST_KAPPA, Points
-from sampling_kit.schedulers.sample import require_latent, skips_one
+from sampling_kit.schedulers.sample import require_latent, sample, skips_one
+from sampling_kit.schedulers.solver import Euler, Run
 from sampling_kit.schedulers.spacing import space
 from sampling_kit.schedulers.spacing.in_time import beta_quantile
 
@@ -332,6 +333,20 @@ def test_a_run_that_ends_at_pure_noise_on_flow_is_refused():
         require_latent(Flow(), [1.0])
     with pytest.raises(ValueError, match=r"denoise = 0.8 "):
         require_latent(Flow(), [0.1, 0.3, 0.5, 0.7, 1.0])
+
+
+@pytest.mark.parametrize("path", [VP(), Flow()])
+@pytest.mark.parametrize("levels", [[math.nan], [0.5, math.nan]])
+def test_a_level_that_is_no_number_is_refused_however_few_there_are(path, levels):
+    x = torch.zeros(1, 2)
+
+    def run(sigmas):
+        require_latent(path, sigmas)
+        return sample(Euler(), path, Run(lambda x, sigma: x), x, sigmas)
+
+    with pytest.raises(ValueError, match="SIGMAS holds nan"):
+        run(levels)
+    assert run([0.5]) is x
 
 
 # --------------------------------------------------------------------------------------- bad input

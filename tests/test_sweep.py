@@ -20,6 +20,7 @@ from sampling_kit.benchmarks.reliability import two_nodes
 from sampling_kit.headless.registry import registry
 from sampling_kit.headless.sweep import Crew, Folder, Item, Worker, axes, digest, sweep, work_list
 from sampling_kit.headless.sweep import crew as module
+from sampling_kit.headless.sweep.table import table
 from sampling_kit.headless.workflow import NodeFailure, Workflow, WorkflowError
 
 
@@ -117,6 +118,14 @@ def test_a_sweep_too_large_to_be_meant():
 
 def run(folder: Path, crew: Crew) -> tuple[int, int]:
     return sweep(workflow(), items(), GRID, SEEDS, folder, crew)
+
+
+def test_a_prompt_stays_in_its_cell_of_the_table():
+    prompt = "[cat|dog]\non a chair"
+    took = {"nfe": 3, "network_calls": 3, "seconds": 1.5}
+    record = {"index": 0, "6.text": prompt, **took, "files": {}}
+    *_, row = table([record]).splitlines()
+    assert row == r"| 0 | [cat\|dog] on a chair | 3 | 3 | 1.5 |  |"
 
 
 def test_a_stopped_sweep_goes_on(tmp_path):

@@ -16,7 +16,7 @@ from ...schedulers.fit.forward import Forward
 from ...schedulers.fit.gradient import Gradient
 from ...schedulers.fit.problem import Problem
 from ...schedulers.fit.run_fit import Fit, run_fit
-from ...schedulers.points import Points
+from ...schedulers.points import Points, require_run
 from ...schedulers.solver import Solver
 from ...schedulers.solver.fitted import FittedSolver, Table, table_of
 from .. import host
@@ -73,9 +73,9 @@ class FitSolver(io.ComfyNode):
         if (sampler is None) != (sigmas is None):
             raise ValueError("sampler and sigmas: connect both to start there, or neither")
         begin = None
-        if sampler is not None:
-            levels = [] if sigmas is None else sigmas.tolist()
-            points = Points.from_sigmas(recording.schedule.path, levels)
+        if sampler is not None and sigmas is not None:
+            require_run(sigmas)
+            points = Points.from_sigmas(recording.schedule.path, sigmas.tolist())
             begin = (plain_solver(sampler), points)
         fit = fitted(recording, settings, nfe, held_out, starts=starts, begin=begin)
         return io.NodeOutput(fit, card_text(fit), ui={"text": [card_text(fit)]})

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...schedulers.measure import compare_solvers as compare
 from ...schedulers.measure.trace import Trace
+from ...schedulers.points import require_run
 from ...schedulers.show import convergence_plot
 from ...schedulers.show.style import written
 from ...schedulers.solver import UniPC
@@ -79,6 +80,8 @@ class CompareSolvers(io.ComfyNode):
         reference_sigmas: Tensor | None = None, vae: Any = None,
     ) -> Any:  # fmt: skip
         wanted = combined(ordered(samplers, "sampler"), ordered(sigmas, "sigmas"), runs)
+        if reference_sigmas is not None:
+            require_run(reference_sigmas, "reference_sigmas")
         called = named(names, [sampler for sampler, _ in wanted])
 
         def run(sampler: Any, levels: Tensor) -> Trace:
@@ -127,8 +130,7 @@ def combined(samplers: list[Any], sigmas: list[Tensor], runs: str) -> list[tuple
     if not (samplers and sigmas):
         raise ValueError("samplers, sigmas: connect at least one of each")
     for i, levels in enumerate(sigmas):
-        if len(levels) < 2:
-            raise ValueError(f"sigmas{i}: a run has 2 levels or more, got {len(levels)}")
+        require_run(levels, f"sigmas{i}")
     if runs == RUNS[0]:
         return [(sampler, levels) for sampler in samplers for levels in sigmas]
     count = max(len(samplers), len(sigmas))

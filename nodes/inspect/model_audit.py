@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...schedulers.measure import DTYPES, precision, prediction_type, spread
 from ...schedulers.measure.model_facts import misfits
+from ...schedulers.points import require_run
 from ...schedulers.show import precision_plot
 from .. import host
 from ..host import io
@@ -126,8 +127,7 @@ class PrecisionAudit(io.ComfyNode):
     ) -> Any:  # fmt: skip
         schedule = host.models.schedule_of(model)
         run = [*spread(schedule, steps), 0.0] if sigmas is None else [float(s) for s in sigmas]
-        if len(run) < 2:
-            raise ValueError(f"sigmas: a run needs at least 2 noise levels, got {len(run)}")
+        require_run(run)
         notes, models = [], {}
         for name, dtype in DTYPES.items():
             try:

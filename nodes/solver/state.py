@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ...schedulers.points import require_run
 from ...schedulers.solver import Solver
 from ...schedulers.split import Handover, Part, load, save
 from .. import host
@@ -59,8 +60,7 @@ class KeepState(io.ComfyNode):
 
     @classmethod
     def execute(cls, sampler: Any, sigmas: Tensor) -> Any:
-        if len(sigmas) < 2:
-            raise ValueError(f"sigmas: a run has 2 levels or more, got {len(sigmas)}")
+        require_run(sigmas)
         state = Handover()
         part = Part(plain_solver(sampler), state, tuple(sigmas.tolist()))
         return io.NodeOutput(host.runs.make_sampler(part), state)

@@ -78,18 +78,21 @@ def picked(row: Row, n: int, schedule: NoiseSchedule, ends: bool) -> Array:
     long = [levels for levels in row.lists if len(levels) >= n + spare]
     levels = long[0] if long else row.lists[-1]
     numbers = _sigmas(row, levels, schedule)
+    if len(numbers) == 1 < n + spare:
+        raise ValueError(
+            f"Named.name = {row.name!r}: the list has one level and cannot be drawn out to {n + spare}; use 1 step, "
+            "with denoise = 1 and final = zero"
+        )
     return resampled(numbers, n + spare)[:n]
 
 
 def resampled(sigmas: Array, count: int) -> Array:
     """``count`` levels on the monotone cubic through log σ of falling ``sigmas``, all above 0; the ends stay.
 
-    A list of that many comes back as it is. Raises ValueError where one level is to become several.
+    A list of that many comes back as it is; one level cannot become several.
     """
     if count == len(sigmas):
         return sigmas
-    if len(sigmas) == 1:
-        raise ValueError(f"the list has one level and cannot be drawn out to {count}; use 1 step")
     places = np.linspace(0, len(sigmas) - 1, count)
     curve = np.exp(monotone_cubic(np.arange(float(len(sigmas))), np.log(sigmas), places))
     curve[0] = sigmas[0]
@@ -103,7 +106,8 @@ def _taken(row: Row, n: int) -> Levels:
     levels = row.lists[0]
     if n > len(levels):
         raise ValueError(
-            f"Named.name = {row.name!r}: steps = {n}; the list has {len(levels)} levels"
+            f"Named.name = {row.name!r}: steps = {n}; the list has {len(levels)} levels, which steps / denoise "
+            "may not exceed (nor reach, with final = sigma_min)"
         )
     if row.pick == "first":
         return levels[:n]

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ..text_table import markdown_table
+
 Levels = tuple[float, ...]
 
 
@@ -175,17 +177,14 @@ ROWS: tuple[Row, ...] = (
 
 def row_table() -> str:
     """The rows as a Markdown table: names, models, steps that a list has, solvers, sources."""
-    lines = [
-        "| list | model | steps listed | made for | source |",
-        "| --- | --- | --- | --- | --- |",
-    ]
+    lines = []
     for row in ROWS:
         counts = [len(levels) - row.closed for levels in row.lists]
         listed = ", ".join(map(str, counts)) if row.pick == "curve" else f"1 to {counts[0]}"
         if len(counts) > 4:
             listed = f"{counts[0]} to {counts[-1]}"
-        lines.append(f"| {row.name} | {row.model} | {listed} | {row.solver} | {row.source} |")
-    return "\n".join(lines) + "\n"
+        lines.append((row.name, row.model, listed, row.solver, row.source))
+    return markdown_table(("list", "model", "steps listed", "made for", "source"), lines)
 
 
 BY_NAME: dict[str, Row] = {row.name: row for row in ROWS}
