@@ -127,6 +127,16 @@ export async function until(what, look, right = Boolean, patience = 60_000) {
   throw new Error(`${what}: ${JSON.stringify(last instanceof Error ? last.message : last)?.slice(0, 300)}`);
 }
 
+// The box of an element at rest: a node that is drawn anew has none for a moment, and moves until the view stands still.
+export async function settled(element) {
+  let last = null;
+  return until("the element rests", () => element.boundingBox({ timeout: 1000 }), (box) => {
+    const rests = box && last && box.x === last.x && box.y === last.y;
+    last = box;
+    return rests;
+  }, 10_000);
+}
+
 export async function show() {
   await page.evaluate(inside.mark);
   await page.evaluate(inPage.fit);

@@ -1,6 +1,6 @@
 // The pack's panels after undo: drawn, followed and, above all, obeyed. Nodes 2.0 makes every node anew when it undoes, but keeps what it drew of them.
 //   node tests/browser/undo.mjs [--url http://127.0.0.1:8188] [--shots DIR] [--only classic|nodes2]
-import { changes, eachRenderer, hold, inside, lines, page, panel, set, shot, show, test, traced, until, value } from "./panels.mjs";
+import { changes, eachRenderer, hold, inside, lines, page, panel, set, settled, shot, show, test, traced, until, value } from "./panels.mjs";
 
 const PANEL = "sampling_kit_panel";
 const EDITOR = "SamplingKitScheduleEditor";
@@ -56,7 +56,7 @@ const drawn = (index = 0) => page.locator(".sk").filter({ has: page.locator(".sk
 
 // Drags the middle handle as a user does; returns the curve as drawn.
 async function drag(dx, dy, index = 0) {
-  const handles = drawn(index).locator(".sk-handle"), box = await handles.nth(1).boundingBox();
+  const handles = drawn(index).locator(".sk-handle"), box = await settled(handles.nth(1));
   const [left, top] = [box.x + box.width / 2, box.y + box.height / 2];
   await page.mouse.move(left, top);
   await page.mouse.down();

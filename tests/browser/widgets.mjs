@@ -4,7 +4,7 @@
 import { readFileSync } from "node:fs";
 import path from "node:path";
 import { inPage } from "./page.mjs";
-import { changes, eachRenderer, hold, inside, lines, note, page, panel, root, set, shot, show, test, traced, until, value } from "./panels.mjs";
+import { changes, eachRenderer, hold, inside, lines, note, page, panel, root, set, settled, shot, show, test, traced, until, value } from "./panels.mjs";
 
 async function widgets() {
   await test("every widget is drawn before any run", async (expect) => {
@@ -64,7 +64,7 @@ async function widgets() {
 
   await test("a drag in the editor changes text and levels; undo takes it back", async (expect) => {
     const handle = panel("ScheduleEditor").locator(".sk-handle").nth(1), before = await value("ScheduleEditor", "curve"), levels = await lines("ScheduleEditor");
-    const box = await handle.boundingBox();
+    const box = await settled(handle);
     const top = await panel("ScheduleEditor").boundingBox(); // above it lie the node's widgets
     const inputs = () => page.screenshot({ clip: { x: top.x, y: top.y - 110, width: top.width, height: 100 } });
     await page.mouse.move(box.x + box.width / 2, box.y + box.height / 2);
