@@ -10,6 +10,7 @@ from .in_noise import Exponential, Karras, KLOptimal, Polyexponential, UniformLa
 from .in_time import Beta, FlowShift, Leading, Linspace, Quadratic, Trailing
 from .levels import FINAL, Spacing, space
 from .named import Named
+from .run_ends import ENDS, ByRule, Ends, SkipLast, Typed, WholeRange
 from .written import Drawn, Explicit
 
 ALL: dict[str, type[Spacing]] = {
@@ -29,4 +30,16 @@ ALL: dict[str, type[Spacing]] = {
     "named": Named,
 }
 
-__all__ = ["ALL", "FINAL", "Spacing", "space", *(kind.__name__ for kind in ALL.values())]
+__all__ = [
+    "ALL",
+    "ENDS",
+    "FINAL",
+    "ByRule",
+    "Ends",
+    "SkipLast",
+    "Spacing",
+    "Typed",
+    "WholeRange",
+    "space",
+    *(kind.__name__ for kind in ALL.values()),
+]
