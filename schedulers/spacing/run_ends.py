@@ -78,9 +78,7 @@ class ByRule(Ends):
         highest, lowest = schedule.kappa_max, schedule.kappa_min
         first, last = highest, self.data_std * LARGEST_LAST
         for _ in range(ROUNDS if n > 1 else 0):
-            top = min(
-                first, FIRST * self.data_std * self.side * math.sqrt(n)
-            )  # pure noise has no h
+            top = min(first, FIRST * self.data_std * self.side * n)  # pure noise has no h
             h = max(math.log(top / last), 1e-3) / (n - 1)
             first = FIRST * self.data_std * self.side * math.sqrt((n - 1) / h)
             last = self.data_std * min(LAST * h / (n - 1), LARGEST_LAST)
