@@ -164,6 +164,7 @@ AYS_SD = (
     0.3977456272, 0.1515232662, 0.0291671582,
 )  # fmt: skip
 
+
 def comfyui_table(schedule):
     """κ of ``sigmas`` of ModelSamplingContinuousEDM, and of ModelSamplingDiscreteFlow with its shift."""
     if not isinstance(schedule.path, Flow):
