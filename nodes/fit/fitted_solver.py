@@ -21,6 +21,7 @@ from ..host import io
 from ..host.guider_field import Ready
 from ..ui.file_names import is_there, leads_out, refusal, split_prefix, stamp
 from ..ui.inputs import listed
+from ..ui.payload import report_on_page
 from ..ui.wire_types import SolverFitType, TrajectoriesType
 from .kept import PARTS, SUFFIX, card_text
 from .recording import CATEGORY, Recording, checked
@@ -111,7 +112,7 @@ class SaveFittedSolver(io.ComfyNode):
         file, root = new_fit_file(name)
         told = saved(checked_fit(fit), file)
         shown = file.relative_to(root).as_posix()
-        return io.NodeOutput(shown, ui={"text": [f"{shown}: {told}"]})
+        return io.NodeOutput(shown, ui=report_on_page(f"{shown}: {told}"))
 
 
 def new_fit_file(name: str) -> tuple[Path, Path]:
@@ -228,7 +229,8 @@ class SolverReport(io.ComfyNode):
             raise ValueError("fits: connect at least one SOLVER_FIT")
         found = reported(recording, given, held_out, against)
         facts = json.dumps(plain(found.payload()), allow_nan=False)
-        return io.NodeOutput(fit_plot.plot(found), found.text(), facts, ui={"text": [found.text()]})
+        plot, text = fit_plot.plot(found), found.text()
+        return io.NodeOutput(plot, text, facts, ui=report_on_page(text, plot))
 
 
 AGAINST: dict[str, Callable[[], tuple[Solver, ...]]] = {

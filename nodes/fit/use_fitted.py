@@ -15,6 +15,7 @@ from ...schedulers.solver.fitted import FittedSolver
 from .. import host
 from ..host import io
 from ..host.guider_field import Facts
+from ..ui.payload import report_on_page
 from ..ui.wire_types import SolverFitType
 
 CATEGORY = "Sampling Kit/fit"
@@ -57,7 +58,7 @@ class UseFittedSolver(io.ComfyNode):
             log.warning("Fitted Solver: %s", one_line(warning))
         text = "\n".join(f"WARNING: {w}" for w in warnings) or "fits this model and guidance"
         sigmas = torch.tensor(solver.points(schedule.path).sigmas(), dtype=torch.float32)
-        return io.NodeOutput(host.runs.make_sampler(solver), sigmas, text, ui={"text": [text]})
+        return io.NodeOutput(host.runs.make_sampler(solver), sigmas, text, ui=report_on_page(text))
 
 
 def misfits(fit: FittedSolver, facts: Facts, schedule: NoiseSchedule) -> list[str]:

@@ -18,7 +18,8 @@ from ..fit.use_fitted import UseFittedSolver
 from ..guidance.rules import Guider
 from ..host import io
 from ..host.guidance_wire import in_words
-from ..noise.per_image import ImageSeeds
+from ..noise.wire import NoiseWire
+from ..ui.payload import report_on_page
 from ..ui.wire_types import GuidanceType, SolverFitType
 
 CATEGORY = "Sampling Kit/sample"
@@ -90,11 +91,11 @@ class Sample(io.ComfyNode):
         else:
             wants = Wants(steps, solver, spacing, denoise, sampler, sigmas)
             run = wants.on(schedule_for(model, latent_image), guided=len(rules.reads) > 1)
-        noise = ImageSeeds(seed)
+        noise = NoiseWire(seed)
         made = host.runs.run_sampler(noise, guider, run.sampler, run.sigmas, latent_image)
         lines = [run.text, "" if guidance is None else "guidance: as connected, in place of cfg"]
         text = "\n".join(filter(None, [*lines, in_words(guider.run.report())]))
-        return io.NodeOutput(made, text, ui={"text": [text]})
+        return io.NodeOutput(made, text, ui=report_on_page(text))
 
 
 def schedule_for(model: Any, latent: dict[str, Any]) -> NoiseSchedule:
