@@ -11,9 +11,14 @@ began, to rounding, whatever the network is. One state does not say what the oth
 a state that was kept (``schedulers/turn_back.py``).
 
 O-BELM has order 2; BDIA at γ = 1, which is the midpoint rule over two steps, too, where the steps change evenly; below
-order 1. The second root of the two-step recursion is −γ or −r². It does not grow on the way down, nor on BDIA's way up at
-γ = 1. On O-BELM's way up, where steps grow, it grows as their square: the noise that it finds is far from the ODE's,
-though the way back undoes it.
+order 1. With μ = h·∂f/∂x ≤ 0 the second root of the recursion stays within the unit circle on the way down where
+
+    BDIA     |μ| ≤ 2(1 − γ)/(1 + γ)          O-BELM   |μ| ≤ 2(1 − r)
+
+(put z = −1 into its polynomial). For the data's small directions μ = h/σ: BDIA at γ = 1 amplifies what alternates from step
+to step in every run, O-BELM in none whose levels fall by one factor, where |μ| = 1 − r: take spacings even in log σ. On
+the way up, where steps grow, O-BELM's root is r²: what it finds is then farther from the ODE's noise, yet the way back
+undoes it.
 
 A root that does not shrink keeps every rounding: in float32 a state at σ = 80 is known to 5·10⁻⁶, and so would be the
 picture. States are therefore float64 where the device has it (MPS has not); the network is asked in the run's dtype.
@@ -39,8 +44,8 @@ class Invertible(Solver):
     """Take it to edit a picture: a run up to noise and, after Turn Back, the way down again end in the same picture exactly,
     with one evaluation a step, and change it only where the condition changed.
 
-    BDIA adds to Euler's step what the step from here back to the state before would miss it by, times γ; O-BELM
-    weighs the two states by their steps, for order 2 on any levels. Rising levels take 1/γ, which undoes a run down with γ.
+    Use it with exponential levels. O-BELM weighs the two states by their steps; BDIA adds to Euler's step what the step from
+    here back to the state before would miss it by, times γ. Rising levels take 1/γ, which undoes a run down with γ.
     """
 
     title: ClassVar[str] = "Invertible (BDIA, O-BELM)"
@@ -50,11 +55,14 @@ class Invertible(Solver):
     paper: ClassVar[str] = (
         "Zhang et al. 2023 (BDIA, arXiv 2307.10829); Wang et al. 2024 (O-BELM, 2410.07273)"
     )
+    equals: ClassVar[str] = (
+        "the repositories of the two papers; neither ComfyUI nor diffusers has one"
+    )
     method: str = knob(
-        "bdia", "bdia: stable both ways at γ = 1. o_belm: on the way down only.", options=("bdia", "o_belm")
+        "o_belm", "o_belm: order 2, the more stable. bdia: as published first.", options=("o_belm", "bdia")
     )  # fmt: skip
     gamma: float = knob(
-        1.0, "BDIA's γ: 1 for editing; smaller damps the alternation that 1 keeps, down only.",
+        1.0, "BDIA's γ; smaller damps, on the way down, what alternates from step to step.",
         low=0.05, high=1.0, step=0.01,
     )  # fmt: skip
 
@@ -76,7 +84,7 @@ class Invertible(Solver):
                 continue
             back = p.sigma - grid[i - 1].sigma
             x, before = self._next(x, before, f, h, back, gamma), x
-        return build.finish(x)
+        return build.finish(x).on(points.path)
 
     def steps(
         self, points: Points, state: State, noise: DrawNoise | None = None, level: int | None = None

@@ -89,8 +89,8 @@ ROWS: tuple[Published, ...] = (
     Published("LCM", LCM(), ("lcm",), ("LCM",), ("LCMScheduler",)),
     Published("Euler-Maruyama", EulerMaruyama(), (), (), ("ScoreSdeVeScheduler",)),
     Published("Langevin", Langevin()),
-    Published("BDIA (invertible)", Invertible()),
-    Published("O-BELM (invertible)", Invertible("o_belm")),
+    Published("BDIA (invertible)", Invertible("bdia")),
+    Published("O-BELM (invertible)", Invertible()),
 )  # fmt: skip
 BY_NAME = {row.name: row for row in ROWS}
 
