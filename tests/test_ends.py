@@ -126,12 +126,13 @@ def test_steps_node_takes_ends_and_auto():
     assert (own.kappas[0], own.kappas[-2]) == (40.0, 0.1)
     rule = levels("karras", ends={"ends": "rule", "data_std": 0.5})
     assert rule == space(EDM(), 6, spacings.Karras(), ends=ByRule(0.5))
-    for final, count in (("zero", 7), ("sigma_min", 7)):
+    for final, count in (("sigma_min", 7), ("zero", 7)):
         auto = levels("auto", final=final)
         assert len(auto) == count and (auto.kappas[-1] == 0) == (final == "zero")
     half = levels("auto", denoise=0.5)
     assert half.kappas[0] == pytest.approx(policy.start_level(EDM(), 0.5))
     small = levels("auto", latent={"samples": torch.zeros(1, 3, 32, 32)})
-    assert small.kappas[0] == pytest.approx(ByRule(0.5, 32).range(EDM(), 6, 6)[0])
+    assert small.kappas[-2] == pytest.approx(ByRule(0.5, 32).range(EDM(), 6, 6)[1])
+    assert small.kappas[0] == 80 and small.kappas[-2] < auto.kappas[-2]
     typed = levels("auto", ends={"ends": "own", "first": 30.0, "last": 0.3})
     assert (typed.kappas[0], typed.kappas[-2]) == (30.0, 0.3)

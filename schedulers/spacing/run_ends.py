@@ -74,6 +74,12 @@ class ByRule(Ends):
         high=100000,
     )
 
+    first: str = knob(
+        "rule",
+        "The first level: by rule, or the schedule's largest, for spacings that spend few steps there (noise share).",
+        options=("rule", "schedule"),
+    )
+
     def range(self, schedule: NoiseSchedule, n: int, total: int) -> tuple[float, float]:
         highest, lowest = schedule.kappa_max, schedule.kappa_min
         first, last = highest, self.data_std * LARGEST_LAST
@@ -83,7 +89,8 @@ class ByRule(Ends):
             first = FIRST * self.data_std * self.side * math.sqrt((n - 1) / h)
             last = self.data_std * min(LAST * h / (n - 1), LARGEST_LAST)
             first, last = min(first, highest), max(last, lowest)
-        return within(schedule, first if total == n else highest, last)
+        lower = total == n and self.first == "rule"
+        return within(schedule, first if lower else highest, last)
 
 
 #: Of :class:`ByRule`.
