@@ -1,7 +1,7 @@
 """Auto: which solver, spacing and ends to take, from what is known before a run.
 
-A policy is a table of rows, each good up to a number of denoiser evaluations: for rectified flow and for the other
-paths, without and with guidance. It asks no network. Its rows are measured (``python -m benchmarks.policy``). Tables
+A policy is a table of rows, each good up to a number of denoiser evaluations: for schedules that begin at pure noise
+and for others, without and with guidance. It asks no network. Its rows are measured (``python -m benchmarks.policy``). Tables
 are kept by version: a picture that says which version it was made with can be made again.
 
 Below denoise = 1 a run begins at the time that is this share of the schedule's, as with ComfyUI's simple; on
@@ -17,12 +17,13 @@ from typing import ClassVar
 import numpy as np
 
 from .noise_schedule import Array, NoiseSchedule
-from .path import VE, Flow
+from .path import VE
 from .points import Points
 from .settings import knob
-from .solver import AdamsBashforth, GaussianAdams, GradientEstimation, Solver
+from .solver import AdamsBashforth, GaussianAdams, GradientEstimation, Solver, UniPC
 from .spacing import ByRule, Ends, NoiseShare, Spacing, WholeRange
 
+PURE_NOISE = 1000.0  # κ: from here on a level counts as pure noise
 SIDE = 128  # √(height · width) of the latent, where it is not said: 1024² pixels
 
 
@@ -47,7 +48,9 @@ class Rows:
 
 @dataclass(frozen=True)
 class Policy:
-    flow: Rows
+    """For schedules that begin at pure noise (rectified flow, zero terminal SNR), and for the others."""
+
+    pure: Rows
     other: Rows
 
 
@@ -96,7 +99,7 @@ def choose(
     row = next(row for row in (rows.guided if guided else rows.plain) if nfe <= row.nfe)
     steps = next((n for n in range(nfe, 0, -1) if row.solver.nfe(n) <= nfe), 1)
     std = data_std or usual_std(schedule)
-    spacing, ends = _scaled(row.spacing, std), ByRule(std, side, "schedule")
+    spacing, ends = _scaled(row.spacing, std), ByRule(std, side)
     first, last = _range(schedule, ends, steps, denoise)
     sigma = Points(schedule.path, (last,)).sigmas()[0]
     text = f"auto: {solver_name(row.solver)}, {spacing.title}, ends at σ {sigma:.2g}"
@@ -128,7 +131,7 @@ def solver_name(solver: Solver) -> str:
 class Auto(Spacing):
     """The policy's levels for a solver of order 2 without guidance, by the schedule and the number of steps.
 
-    With ends = schedule they are the policy's: from the schedule's largest level to a last one by rule. Below denoise = 1 a run begins
+    With ends = schedule they are the policy's: both close with fewer steps, as by rule. Below denoise = 1 a run begins
     at the time that is this share of the schedule's, as with ComfyUI's simple.
     """
 
@@ -155,7 +158,7 @@ class Auto(Spacing):
         self, schedule: NoiseSchedule, n: int, denoise: float, to_zero: bool, ends: Ends
     ) -> list[float]:
         if isinstance(ends, WholeRange):
-            ends = ByRule(usual_std(schedule), self.side, "schedule")
+            ends = ByRule(usual_std(schedule), self.side)
         count = n if to_zero else n + 1
         levels = _spread(schedule, count, denoise, self._spacing(schedule), ends)
         return [*levels, 0.0] if to_zero else [*levels]
@@ -171,7 +174,7 @@ def _policy(version: int, schedule: NoiseSchedule) -> Rows:
             f"policy version {version} is not known here, only {known}: update the pack"
         )
     policy = POLICIES[version]
-    return policy.flow if isinstance(schedule.path, Flow) else policy.other
+    return policy.pure if schedule.kappa_max > PURE_NOISE else policy.other
 
 
 def _spread(
@@ -202,26 +205,19 @@ def start_level(schedule: NoiseSchedule, denoise: float) -> float:
 
 MOST_OF_START = 4.0  # from image to image the last level lies at least this factor below the first
 
-NOISE_SHARE = NoiseShare(2.5, 0.5)
+SHARE = NoiseShare(2.5, 0.5)
+PURE = (
+    Row(4, GaussianAdams(), SHARE),
+    Row(15, UniPC(), SHARE),
+    Row(math.inf, GaussianAdams(), SHARE),
+)
 POLICIES: dict[int, Policy] = {
     1: Policy(
-        flow=Rows(
-            plain=(
-                Row(5, GradientEstimation(), NOISE_SHARE),
-                Row(12, AdamsBashforth(3), NOISE_SHARE),
-                Row(math.inf, GaussianAdams(), NOISE_SHARE),
-            ),
-            guided=(Row(math.inf, AdamsBashforth(2), NOISE_SHARE),),
-            spacing=NOISE_SHARE,
-        ),
+        pure=Rows(plain=PURE, guided=PURE, spacing=SHARE),
         other=Rows(
-            plain=(
-                Row(4, GaussianAdams(), NOISE_SHARE),
-                Row(6, GradientEstimation(), NOISE_SHARE),
-                Row(math.inf, GaussianAdams(), NOISE_SHARE),
-            ),
-            guided=(Row(math.inf, AdamsBashforth(3), NOISE_SHARE),),
-            spacing=NOISE_SHARE,
+            plain=(Row(6, GradientEstimation(), SHARE), Row(math.inf, GaussianAdams(), SHARE)),
+            guided=(Row(math.inf, GaussianAdams(), SHARE),),
+            spacing=SHARE,
         ),
     ),
 }

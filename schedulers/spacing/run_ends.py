@@ -47,7 +47,7 @@ class ByRule(Ends):
     """The fewer the steps, the narrower the range, both ends closing smoothly: no evaluation is spent where few are.
 
     With s the standard deviation of the data, n levels and h = ln(first/last)/(n − 1), the step in λ:
-    last = 0.8·s·h/(n − 1), at most s/2, and first = 1.2·s·side·√((n − 1)/h), but never beyond the schedule's range. A
+    last = 0.8·s·h/(n − 1), at most s/2, and first = 2·s·side·√((n − 1)/h), but never beyond the schedule's range. A
     detail of deviation d keeps at least the share d/√(d² + last²) of itself. Below denoise = 1 the run begins where it
     does without the rule.
     """
@@ -74,12 +74,6 @@ class ByRule(Ends):
         high=100000,
     )
 
-    first: str = knob(
-        "rule",
-        "The first level: by rule, or the schedule's largest, for spacings that spend few steps there (noise share).",
-        options=("rule", "schedule"),
-    )
-
     def range(self, schedule: NoiseSchedule, n: int, total: int) -> tuple[float, float]:
         highest, lowest = schedule.kappa_max, schedule.kappa_min
         first, last = highest, self.data_std * LARGEST_LAST
@@ -89,12 +83,11 @@ class ByRule(Ends):
             first = FIRST * self.data_std * self.side * math.sqrt((n - 1) / h)
             last = self.data_std * min(LAST * h / (n - 1), LARGEST_LAST)
             first, last = min(first, highest), max(last, lowest)
-        lower = total == n and self.first == "rule"
-        return within(schedule, first if lower else highest, last)
+        return within(schedule, first if total == n else highest, last)
 
 
 #: Of :class:`ByRule`.
-FIRST, LAST, LARGEST_LAST, ROUNDS = 1.2, 0.8, 0.5, 40
+FIRST, LAST, LARGEST_LAST, ROUNDS = 2.0, 0.8, 0.5, 40
 
 
 @dataclass(frozen=True)
