@@ -1,6 +1,6 @@
 """How good "auto" is: its error beside the best of all pairs of solver and spacing, and beside peers' defaults.
 
-    python -m benchmarks.policy [--problems ztf postcards …] [--nfe 4 5 6 8 10] [--seeds 12] [--write]
+    python -m benchmarks.policy [--problems ztf postcards …] [--nfe 4 5 6 8 10] [--seeds 12] [--keep FILE] [--write]
 
 The rows of ``schedulers/policy.py`` were chosen on the problems and seeds of CHOSEN; those of JUDGED say how good they
 are. "best" is the best pair of CANDIDATES, SPACINGS and ends (the schedule's, by rule) found on these very seeds, which
@@ -16,9 +16,10 @@ import json
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -280,29 +281,50 @@ def written(page: str, rows: Sequence[Judged]) -> str:
     return "\n\n".join([head + MARKS[0], *body, MARKS[1] + tail])
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--problems", nargs="+", default=JUDGED, choices=sorted({*CHOSEN, *JUDGED}))
-    parser.add_argument("--nfe", nargs="+", type=int, default=NFES)
-    parser.add_argument("--seeds", type=int, default=12)
-    parser.add_argument("--skip", type=int, default=12, help="seeds left out: those chosen on")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--write", action="store_true", help="write docs/choosing.md")
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    rows: list[Judged] = []
-    started = time.perf_counter()
-    for name in options.problems:
+def merged(file: Path, rows: Sequence[Judged]) -> list[Judged]:
+    """What the file holds and ``rows``, which replace its own of the same problem and number; both are kept there."""
+    kept = (
+        [_read(row) for row in json.loads(file.read_text(encoding="utf-8"))]
+        if file.exists()
+        else []
+    )
+    found = {(r.problem, r.nfe): r for r in [*kept, *rows]}
+    every = sorted(found.values(), key=lambda r: (r.problem, r.nfe))
+    file.write_text(json.dumps([asdict(row) for row in every], indent=1), encoding="utf-8")
+    return every
+
+
+def _read(row: dict[str, Any]) -> Judged:
+    scores = {key: Score(**row[key]) for key in ("auto", "best", "default")}
+    return Judged(row["problem"], row["nfe"], **scores)
+
+
+def measure(names: Sequence[str], nfes: Sequence[int], seeds: int, skip: int) -> Iterator[Judged]:
+    for name in names:
         try:
-            at = bench(name, options.seeds, options.skip)
+            at = bench(name, seeds, skip)
         except galaxies.Missing as missing:
             print(f"{name} is left out: {missing}")
             continue
-        rows += [judge(at, nfe) for nfe in options.nfe]
-    if options.json:
-        print(json.dumps([vars(r) | {"auto": vars(r.auto)} for r in rows], default=vars))
-    else:
-        print(table(rows), findings(rows), f"{time.perf_counter() - started:.0f} s", sep="\n\n")
+        for nfe in nfes:
+            yield judge(at, nfe)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--problems", nargs="*", default=JUDGED, choices=sorted({*CHOSEN, *JUDGED}))
+    parser.add_argument("--nfe", nargs="+", type=int, default=NFES)
+    parser.add_argument("--seeds", type=int, default=12)
+    parser.add_argument("--skip", type=int, default=24, help="seeds left out: those chosen on")
+    parser.add_argument("--keep", type=Path, help="a JSON file for rows that are measured in parts")
+    parser.add_argument("--write", action="store_true", help="write docs/choosing.md")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    started = time.perf_counter()
+    rows = list(measure(options.problems, options.nfe, options.seeds, options.skip))
+    if options.keep:
+        rows = merged(options.keep, rows)
+    print(table(rows), findings(rows), f"{time.perf_counter() - started:.0f} s", sep="\n\n")
     if options.write:
         DOCS.write_text(written(DOCS.read_text(encoding="utf-8"), rows), encoding="utf-8")
 

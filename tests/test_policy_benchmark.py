@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,6 +21,15 @@ def test_auto_is_judged_against_pairs_and_defaults():
     assert "old" not in page and page.startswith("a\n") and page.endswith("\nz")
     assert f"{row.auto.rmse:.4f}" in page
     assert all(policy.short_name(r.solver) in page for r in policies.POLICIES[1].other.plain)
+
+
+def test_rows_are_measured_in_parts(tmp_path):
+    score = policy.Score("x", 1.0, 0.5, 2.0, (1.0, 1.0, 1.0))
+    rows = [policy.Judged("ztf", nfe, score, score, score) for nfe in (5, 4)]
+    file = tmp_path / "rows.json"
+    policy.merged(file, rows[:1])
+    again = replace(rows[0], auto=replace(score, rmse=3.0))
+    assert [(r.nfe, r.to_best) for r in policy.merged(file, [rows[1], again])] == [(4, 1), (5, 3)]
 
 
 def test_bands_are_shares_of_the_exact_energy():
