@@ -164,6 +164,7 @@ AYS_SD = (
     0.3977456272, 0.1515232662, 0.0291671582,
 )  # fmt: skip
 
+
 def noise_share(first, last, n):
     """p = κ²/(κ² + 2²) at even quantiles of Beta(1/4, 1/4), by scipy; the noise end by 1 − p."""
     law = stats.beta(0.25, 0.25)
