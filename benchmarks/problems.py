@@ -200,8 +200,6 @@ def problem(name: str, seeds: int | None = None) -> Problem:
 
 
 PROBLEMS = ("mixture", "mixture-flow", "postcards")
-#: Standard deviation of the data.
-DATA_STD = {"mixture": 0.8, "mixture-flow": 0.8, "postcards": 0.5, "hsc": 0.69, "ztf": 0.69}
 
 
 @dataclass(frozen=True)
