@@ -173,7 +173,7 @@ def _of_rows(name: str, rows: Tensor) -> problems.Denoise:
 
     @torch.no_grad()
     def call(x: Tensor, sigma: float) -> Tensor:
-        return field(x.float(), float(sigma), rows).to(x.dtype)
+        return field(x.float(), float(sigma), torch.arange(len(rows))).to(x.dtype)
 
     return call
 
