@@ -12,6 +12,7 @@ import { mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import path from "node:path";
 import { parseArgs } from "node:util";
+import models from "./models.mjs";
 import notes from "./notes.mjs";
 import { PACK, inPage, launch, open } from "./page.mjs";
 
@@ -87,7 +88,7 @@ async function check(page, stem, mode) {
   const problems = differences(got.output, want);
   for (const n of got.nodes) {
     const wanted = want[n.id]?._meta?.title ?? n.displayName;
-    if (n.missing) problems.push(`node ${n.id} (${n.type}) is missing or in error`);
+    if (n.missing && !n.files) problems.push(`node ${n.id} (${n.type}) is missing or in error`);
     if (n.title !== wanted && n.type !== "MarkdownNote") problems.push(`node ${n.id} is titled "${n.title}", not "${wanted}"`);
     if (n.type.startsWith("SamplingKit") && (!n.displayName || n.displayName === n.type)) problems.push(`${n.type} has no display name`);
   }
@@ -96,7 +97,8 @@ async function check(page, stem, mode) {
     if (/"(randomize|increment|decrement)"/.test(JSON.stringify(n.widgets_values))) problems.push(`node ${n.id}: seed is not fixed`);
   }
   if (!got.nodes.some((n) => n.type === "MarkdownNote")) problems.push("no note");
-  for (const part of ["Schedule", "Denoiser", "Guidance", "Solver", "Start", "Sample"]) if (!got.groups.includes(part)) problems.push(`no group "${part}"`);
+  const daily = ui.nodes.some((n) => /Loader/.test(n.type)), parts = daily ? ["Model", "Prompt", "Start", "Sample", "Result"] : ["Schedule", "Denoiser", "Guidance", "Solver", "Start", "Sample"];
+  for (const part of parts) if (!got.groups.includes(part)) problems.push(`no group "${part}"`);
   if (mode === "classic") problems.push(...overlaps(got.nodes));
   await shot(page, `${stem}-${mode}`);
   report(`${stem}: ${mode}`, [...problems, ...took(page)]);
@@ -167,7 +169,7 @@ try {
   const page = await open(browser, options.url);
   if (options.write)
     for (const stem of stems) {
-      const saved = await page.evaluate(inPage.build, { api: twin(stem), stem, note: notes[stem], pack: PACK, version });
+      const saved = await page.evaluate(inPage.build, { api: twin(stem), stem, note: notes[stem], pack: PACK, version, models });
       writeFileSync(file(stem), `${JSON.stringify(saved, null, 1)}\n`);
     }
   for (const stem of turn(0)) {
