@@ -14,6 +14,7 @@ from ..host import io
 from ..ui.inputs import choice, chosen, inputs_for
 from ..ui.live_route import bounded, show_live
 from ..ui.payload import levels_on_page
+from ..ui.remembered import schedule_on_page
 from ..ui.wire_types import NoiseScheduleType
 
 CATEGORY = "Sampling Kit/schedule"
@@ -81,7 +82,7 @@ class NoiseScheduleFromModel(io.ComfyNode):
         schedule, sized = host.models.schedule_of(model), host.models.sized_flow(model)
         if latent is not None and sized is not None:
             schedule = sized.for_latent(tuple(latent["samples"].shape[1:]))
-        return io.NodeOutput(schedule)
+        return io.NodeOutput(schedule, ui=schedule_on_page(schedule))
 
 
 class Steps(io.ComfyNode):
