@@ -25,6 +25,7 @@ from ..host.guider_field import Ready
 from ..solver.state import plain_solver
 from ..ui.inputs import choice, chosen
 from ..ui.payload import report_on_page
+from ..ui.search_words import FEWER
 from ..ui.wire_types import SolverFitType, TrajectoriesType
 from .kept import PARTS, Kept, card_text
 from .recording import CATEGORY, Recording, checked, teacher_cost
@@ -48,7 +49,7 @@ class FitSolver(io.ComfyNode):
             "that it ends where the teacher ends. It starts exactly at the best training-free solver and spacing, is judged on "
             "held-out trajectories, and is never worse than its start there. Interrupted, it goes on from its best numbers; done, "
             "it is read from the recording's folder.",
-            search_aliases=["AMED", "EPD", "DC-Solver", "LD3", "BNS", "learned solver", "distill", "few steps", "train solver"],
+            search_aliases=["AMED", "EPD", "DC-Solver", "LD3", "BNS", "learned solver", "distill", "few steps", "train solver", *FEWER],
             is_output_node=True,
             inputs=[
                 TrajectoriesType.Input("trajectories", tooltip="From Record Trajectories."),
