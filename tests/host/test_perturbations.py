@@ -11,9 +11,12 @@ import pytest
 
 pytestmark = pytest.mark.host
 
-NETWORKS = ("UNet", "SD3", "Flux", "Wan", "LTX")
+NETWORKS = ("UNet", "SD3", "Flux", "Wan", "LTX", "Z-Image", "Cosmos", "Anima", "HiDream", "Krea 2")
 #: What is usual where the network is too small for the usual blocks: the middle one.
-MIDDLE = dict(UNet="middle", SD3="double.2", Flux="double.1", Wan="double.1", LTX="double.1")
+MIDDLE = {
+    "UNet": "middle", "SD3": "double.2", "Krea 2": "single.1",
+    **dict.fromkeys(("Flux", "Wan", "LTX", "Z-Image", "Cosmos", "Anima", "HiDream"), "double.1"),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
