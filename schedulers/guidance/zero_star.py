@@ -37,7 +37,7 @@ class CFGZeroStar(Scaled):
     def rests(self, at: Level) -> bool:
         """Whether v = 0 here."""
         early = at.step is not None and at.step < self.zero_steps
-        return early and self.scale != 1 and self.curve(at) != 0
+        return early and self.stepped(at).scale != 1 and self.curve(at) != 0
 
     def active(self, at: Level) -> bool:
         return self.rests(at) or super().active(at)

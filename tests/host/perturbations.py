@@ -372,7 +372,12 @@ def main() -> None:
     Perturbation = perturb.Perturbation
     with torch.inference_mode():
         networks = {name: measure(name) for name in NETWORKS}
-        more = {"full size": full_size(), "others": other_patches(), "refusals": refusals()}
+        families = {
+            n: ["-".join(row.attention), "-".join(row.blocks)]
+            for n, row in perturb.FAMILIES.items()
+        }
+        more = {"families": families}
+        more |= {"full size": full_size(), "others": other_patches(), "refusals": refusals()}
         print(json.dumps({"networks": networks, **more}))
 
 

@@ -68,6 +68,22 @@ def test_default_layers_of_full_size(measured: dict[str, Any]) -> None:
     }
 
 
+def test_the_table_of_families_is_the_code_s(measured: dict[str, Any]) -> None:
+    """docs/choosing.md, whose AuraFlow has the class name of SD3."""
+    text = (Path(__file__).parents[2] / "docs" / "choosing.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.count(" | ") == 4]
+    table = {
+        row[0].split(" ")[0] + row[0].count("Aura") * "+": [
+            cell.replace(", ", "-") for cell in row[2:4]
+        ]
+        for row in rows
+    }
+    for path, (attention, blocks) in measured["families"].items():
+        name = path.rsplit(".", 1)[1] + path.startswith("aura") * "+"
+        kinds = [attention.replace("_block", "") or "–", blocks.replace("_block", "")]
+        assert table[name] == kinds, name
+
+
 def test_patches_of_others_stay(measured: dict[str, Any]) -> None:
     assert all(measured["others"].values()), measured["others"]
 
