@@ -79,3 +79,26 @@ def test_what_is_not_known_is_refused_by_name(measured: dict[str, Any]) -> None:
 
 def test_packs_may_set_the_seed_of_our_noise(measured: dict[str, Any]) -> None:
     assert measured["assignable"] == [5, 1]
+
+
+def test_caches_skip_for_ours_as_for_core_s_and_are_warned_of_by_name(
+    measured: dict[str, Any],
+) -> None:
+    found = measured["caches"]
+    assert found["acts"] > 1e-3 and found["afterwards"] == 0
+    assert max(found["as core"], found["core's guider"]) < 1e-5
+    for name, title in (("lazy", "LazyCache"), ("easy", "EasyCache")):
+        assert found[f"{name} UniPC"] == []
+        for solver in ("HeunEDM", "Adaptive"):
+            (line,) = found[f"{name} {solver}"]
+            assert title in line and "more than once a step" in line
+    silent = [v for k, v in found.items() if k.startswith(("none ", "compile "))]
+    assert len(silent) == 6 and not any(silent)
+    (line,) = found["kept"]
+    assert "UniPC: keeps 1 states and 4 predictions of 0.000977 MiB on cpu" in line
+
+
+def test_a_model_with_a_sampler_of_its_own_gets_a_sentence(measured: dict[str, Any]) -> None:
+    found = measured["own_samplers"]
+    assert "Frames" in found["frames"] and "block by block" in found["frames"]
+    assert "Policy" in found["actions"] and "select_action" in found["actions"]
