@@ -71,6 +71,19 @@ def caches() -> dict[str, Any]:
     return found
 
 
+def cfg_functions() -> dict[str, list[str]]:
+    """{rule: what the log says of a patch's own CFG function beside it}."""
+    model, sampler, image = native.native("FLOW"), native.kit("Euler"), native.latent(1, 4, 8, 8)
+    patched, sigmas = model.clone(), native.steps(model, 4)
+    patched.set_model_sampler_cfg_function(lambda args: args["cond"])
+    found = {}
+    for rule in ("CFG", "APG"):
+        guidance = native.kit(rule)
+        guider = native.guide(patched, negative=native.NEGATIVE, guidance=guidance)
+        found[rule] = noted(lambda g=guider: native.run(g, sampler, sigmas, image))
+    return found
+
+
 class Frames(nn.Module):
     """A network that makes frame after frame."""
 

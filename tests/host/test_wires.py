@@ -102,3 +102,10 @@ def test_a_model_with_a_sampler_of_its_own_gets_a_sentence(measured: dict[str, A
     found = measured["own_samplers"]
     assert "Frames" in found["frames"] and "block by block" in found["frames"]
     assert "Policy" in found["actions"] and "select_action" in found["actions"]
+
+
+def test_a_patch_s_cfg_function_that_does_nothing_is_named(measured: dict[str, Any]) -> None:
+    found = measured["cfg_functions"]
+    assert found["CFG"] == []
+    (line,) = found["APG"]
+    assert "Dynamic Thresholding" in line and "does nothing" in line

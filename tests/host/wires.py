@@ -375,7 +375,7 @@ def assignable() -> list[int]:
 
 
 CHECKS = (
-    memory, levels, one_of_a_batch, nesting, reported_levels, scales, noise_samplers, classes, assignable, caches.caches, caches.own_samplers,
+    memory, levels, one_of_a_batch, nesting, reported_levels, scales, noise_samplers, classes, assignable, caches.caches, caches.own_samplers, caches.cfg_functions,
 )  # fmt: skip
 
 
