@@ -23,6 +23,8 @@ class CFGZeroStar(Scaled):
     Made for flow; other models are brought to flow's coordinates. With 8 steps or fewer set
     zero_steps = 0: a step that rests is a step lost. So too where a run starts below pure noise (img2img, the second
     part of a run of its own): the rule rests at the start of every list of levels.
+    Where a wrapper reports another level, and both answers move by δ, CFG moves by δ and this rule by
+    (1 + (w − 1)(1 − s))·δ and s's change: more than CFG by as much as s is below 1, whatever s is taken from.
     """
 
     guides: ClassVar[bool] = True

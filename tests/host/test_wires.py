@@ -47,7 +47,7 @@ def test_other_packs_samplers_nest_in_either_order(measured: dict[str, Any]) -> 
 def test_rules_do_not_follow_a_level_that_a_wrapper_reports(measured: dict[str, Any]) -> None:
     rows = measured["reported_levels"]
     assert len(rows) == 42
-    # CFG-Zero*'s scale is a ratio of two predictions as flow has them, so it moves with the network's answer
+    # CFG-Zero* moves by 1 + (w − 1)(1 − s) where CFG moves by 1, whatever s is taken from: test_guidance_rules.py
     most = lambda case: 1.75 if case.startswith("CFGZeroStar") else 1.2  # noqa: E731
     assert {case: share for case, share in rows.items() if share > most(case)} == {}
 
@@ -79,6 +79,12 @@ def test_what_is_not_known_is_refused_by_name(measured: dict[str, Any]) -> None:
 
 def test_packs_may_set_the_seed_of_our_noise(measured: dict[str, Any]) -> None:
     assert measured["assignable"] == [5, 1]
+    assert measured["cached_noise"] == [5, 1]
+
+
+def test_torchs_generator_is_the_cores_noise(measured: dict[str, Any]) -> None:
+    rows = measured["core_noise"]
+    assert len(rows) == 5 and not any(rows.values()), rows
 
 
 def test_caches_skip_for_ours_as_for_core_s_and_are_warned_of_by_name(
