@@ -82,6 +82,8 @@ NOISE = (
     Defect("noise: what one node sets holds for all", "nodes/noise/wire.py",
            "if consumer == self.maker:", "if True:",
            ("tests/test_noise_recipe.py::test_what_one_node_sets_on_a_noise_no_other_sees",)),
+    Defect("drafts: numbers counted from 0", "schedulers/draft_numbers.py",
+           "range(first - 1, last)", "range(first, last + 1)", ("tests/test_drafts.py",)),
     Defect("noise: a run draws x_T again", "schedulers/solver/plan.py",
            "noise(draws + 1, anchors[0])", "noise(draws, anchors[0])",
            ("tests/test_program.py::test_churned_levels_hand_out_the_state_before_the_noise",)),

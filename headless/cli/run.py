@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 @options.settings_option
 @options.seed_option
 @options.seeds_option
+@click.option(
+    "--pick",
+    metavar="N,N",
+    help="Finish these drafts of a workflow with Pick Drafts: 3,7 or 1,4-6; an empty text: the drafts alone.",
+)
 @options.only_option
 @options.output_option
 @options.input_option
@@ -53,6 +58,7 @@ def run_workflow(
     settings: Sequence[str],
     seed: int | None,
     seeds: Sequence[int] | None,
+    pick: str | None,
     only: Sequence[str],
     output_dir: Path,
     input_dir: Path,
@@ -71,7 +77,7 @@ def run_workflow(
         from ..editor_graph import converter
         from ..registry import registry
         from ..settings_flags import only as part_of
-        from ..settings_flags import with_seed, with_settings
+        from ..settings_flags import with_pick, with_seed, with_settings
         from .prepare import context_of, refuse_mistakes
 
         if deterministic:
@@ -80,9 +86,8 @@ def run_workflow(
             be_deterministic(threads=1)
         nodes = registry()
         places.set_images_at_once(at_once)
-        loaded = part_of(
-            with_settings(load(workflow, converter(nodes)), nodes, settings), nodes, only
-        )
+        changed = with_settings(load(workflow, converter(nodes)), nodes, settings)
+        loaded = part_of(with_pick(changed, pick), nodes, only)
         device = options.set_device(device)
         context = context_of(loaded, output_dir, input_dir, models_dir, device)
         for end in (plan[0], plan[-1]):  # what fits both ends fits all seeds

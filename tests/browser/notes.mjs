@@ -139,6 +139,13 @@ First row: 12 steps of a stochastic two-step solver in one go. Second: the same 
 
 ${no_checkpoint}`,
 
+  "draft-pick-finish": `# Draft, pick, finish
+Twelve seeds run half of their steps; *Draft Sheet* shows what each would become and numbers them. *Pick Drafts* goes on with **3 and 7**, and each ends as its full run: same history, same noise.
+
+**Try:** empty **numbers**: only the drafts run. Look, write others, and queue again: ComfyUI keeps the drafts in its cache. Without a page: *sampling-kit run draft-pick-finish --pick 2,5-6*.
+
+${weights}`,
+
   "two-experts": `# Two models, one run
 Wan 2.2 has one model for high noise and one for low. *Split at Level* finds the step where they change (t = 0.875: here after 5 of 12 steps), *Keep State* and *Resume State* carry the solver's history across. First row: the small network alone. Second: the small one for high noise, the large one for low. Third: the large one alone.
 

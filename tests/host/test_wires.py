@@ -37,6 +37,10 @@ def test_an_image_of_a_batch_is_the_same_alone(measured: dict[str, Any]) -> None
     assert {case: gaps for case, gaps in rows.items() if any(gaps)} == {}
 
 
+def test_picked_drafts_end_as_their_full_runs(measured: dict[str, Any]) -> None:
+    assert measured["picked_drafts"] == [0.0, 0.0]
+
+
 def test_other_packs_samplers_nest_in_either_order(measured: dict[str, Any]) -> None:
     found = measured["nesting"]
     assert found["distances"] == dict.fromkeys(found["distances"], 0.0)

@@ -147,6 +147,23 @@ def one_of_a_batch() -> dict[str, list[float]]:
     return found
 
 
+def picked_drafts() -> list[float]:
+    """Distance of two picked drafts from their full runs, by a rule that remembers and a solver that draws."""
+    model, image = native.native("FLOW"), native.latent(4, 4, 8, 8)
+    sigmas, sampler = native.steps(model, STEPS), native.kit("SASolver")
+    high, low = core.SplitSigmas.execute(sigmas, 3).args
+    guider = guide(model, "APG", momentum=-0.5)
+    whole = run(guider, sampler, sigmas, image)["samples"]
+    keep, state = outputs("KeepState", sampler=sampler, sigmas=sigmas)
+    drafts = run(guider, keep, high, image)
+    some, latent = outputs("PickDrafts", state=state, latent=drafts, numbers="4, 2")
+    end = run(
+        guider, outputs("ResumeState", sampler=sampler, state=some)[0], low, latent, silence()
+    )
+    waits = outputs("PickDrafts", state=state, latent=drafts, numbers="")[0]
+    return [gap(end, {"samples": whole[[3, 1]]}), float(waits.message is not None)]
+
+
 def nesting() -> dict[str, Any]:
     """A pack's SAMPLER around each of ours, and Trace around the pack's: distance from the bare run."""
     model, image = native.native("FLOW"), native.latent(1, 4, 8, 8)
@@ -407,7 +424,7 @@ def core_noise() -> dict[str, float]:
 
 
 CHECKS = (
-    memory, levels, one_of_a_batch, nesting, reported_levels, scales, noise_samplers, classes, assignable, cached_noise, core_noise,
+    memory, levels, one_of_a_batch, picked_drafts, nesting, reported_levels, scales, noise_samplers, classes, assignable, cached_noise, core_noise,
 )  # fmt: skip
 
 
