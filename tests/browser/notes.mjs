@@ -132,6 +132,13 @@ First row: **one seed, six variations**: a second seed mixed in on the sphere, s
 
 ${weights}`,
 
+  "reported-level": `# A level that is not quite true
+First row: in the middle of the run the model is told of **less noise** than there is, so it leaves some, which later steps make into detail. Second: the plain run. Third: told of more, and smoother. Steps and guidance stay those of the true level.
+
+**Try:** **amount** 0.1; a **curve** that acts late: 0:0, 0.5:0, 0.8:1, 1:0. *Keep State* and *Resume State* go inside *Reported Level*.
+
+${weights}`,
+
   "split-run": `# One run in two parts
 First row: 12 steps of a stochastic two-step solver in one go. Second: the same in two samplers, 5 steps and 7, with *Keep State* and *Resume State*: **equal to the last bit**. Third: split without the state, which loses the history and the place in the noise stream; last row: what that changes (×4).
 

@@ -56,6 +56,14 @@ def test_rules_do_not_follow_a_level_that_a_wrapper_reports(measured: dict[str, 
     assert {case: share for case, share in rows.items() if share > most(case)} == {}
 
 
+def test_a_reported_level_is_right_with_every_rule_and_in_parts(measured: dict[str, Any]) -> None:
+    rows = dict(measured["reporting"])
+    assert len(rows) == 28
+    assert rows.pop("core's Euler, our rule") < 1e-5
+    rounds = lambda case: 1e-6 if case.endswith("as a pack's") else 0.0  # noqa: E731  σ·0.8 in float32
+    assert {case: gap for case, gap in rows.items() if gap > rounds(case)} == {}
+
+
 def test_the_host_s_cfg_acts_on_every_scale(measured: dict[str, Any]) -> None:
     rows = dict(measured["scales"])
     assert rows.pop("refused") == [1.0]

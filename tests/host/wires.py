@@ -20,6 +20,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parent))
 import native_models as native  # first: it says where ComfyUI is, and that it must use the CPU
 from comfy_extras import nodes_custom_sampler as core
+from reported_runs import reporting as reporting_of
 
 import nodes
 
@@ -423,8 +424,13 @@ def core_noise() -> dict[str, float]:
     return rows
 
 
+def reporting() -> dict[str, float]:
+    return reporting_of(RULES, wrapped)
+
+
 CHECKS = (
     memory, levels, one_of_a_batch, picked_drafts, nesting, reported_levels, scales, noise_samplers, classes, assignable, cached_noise, core_noise,
+    reporting,
 )  # fmt: skip
 
 
