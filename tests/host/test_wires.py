@@ -37,6 +37,10 @@ def test_an_image_of_a_batch_is_the_same_alone(measured: dict[str, Any]) -> None
     assert {case: gaps for case, gaps in rows.items() if any(gaps)} == {}
 
 
+def test_picked_drafts_end_as_their_full_runs(measured: dict[str, Any]) -> None:
+    assert measured["picked_drafts"] == [0.0, 0.0]
+
+
 def test_other_packs_samplers_nest_in_either_order(measured: dict[str, Any]) -> None:
     found = measured["nesting"]
     assert found["distances"] == dict.fromkeys(found["distances"], 0.0)
@@ -50,6 +54,14 @@ def test_rules_do_not_follow_a_level_that_a_wrapper_reports(measured: dict[str, 
     # CFG-Zero* moves by 1 + (w − 1)(1 − s) where CFG moves by 1, whatever s is taken from: test_guidance_rules.py
     most = lambda case: 1.75 if case.startswith("CFGZeroStar") else 1.2  # noqa: E731
     assert {case: share for case, share in rows.items() if share > most(case)} == {}
+
+
+def test_a_reported_level_is_right_with_every_rule_and_in_parts(measured: dict[str, Any]) -> None:
+    rows = dict(measured["reporting"])
+    assert len(rows) == 28
+    assert rows.pop("core's Euler, our rule") < 1e-5
+    rounds = lambda case: 1e-6 if case.endswith("as a pack's") else 0.0  # noqa: E731  σ·0.8 in float32
+    assert {case: gap for case, gap in rows.items() if gap > rounds(case)} == {}
 
 
 def test_the_host_s_cfg_acts_on_every_scale(measured: dict[str, Any]) -> None:
