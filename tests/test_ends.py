@@ -2,8 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
+import torch
 
+from sampling_kit.nodes.schedule.schedules import Steps
 from sampling_kit.schedulers import policy
 from sampling_kit.schedulers import spacing as spacings
 from sampling_kit.schedulers.noise_schedule import (
@@ -55,10 +58,10 @@ def test_skipping_leaves_out_the_smallest_level_and_nothing_else():
 
 
 def test_a_rule_narrows_both_ends_less_and_less():
-    ranges = [ByRule().range(EDM(), n, n) for n in range(1, 30)]
-    widths = [math.log(a / b) for a, b in ranges]
-    assert widths == sorted(widths) and ranges[-1] == (80.0, 0.002)
-    assert ranges[3][0] < 80 and ranges[3][1] > 0.1
+    ranges = [ByRule(0.5, 32).range(EDM(), n, n) for n in range(1, 50)]
+    firsts, lasts = zip(*ranges[1:], strict=True)
+    assert list(firsts) == sorted(firsts) and list(lasts) == sorted(lasts, reverse=True)
+    assert lasts[0] == 0.5 * 0.5 and firsts[2] < 30 and lasts[-1] < 0.003
     img2img = space(EDM(), 4, spacings.Karras(), denoise=0.5, ends=ByRule())
     last = space(EDM(), 4, spacings.Karras(), ends=ByRule()).kappas[-2]
     assert img2img.kappas[-2] == pytest.approx(last)
@@ -83,6 +86,14 @@ def test_auto_chooses_for_every_schedule_and_number(schedule, guided):
             assert found.text.startswith("auto: ") and "ends at σ" in found.text
 
 
+def test_a_rule_is_where_its_two_equations_hold():
+    for n in (4, 7, 12):
+        first, last = ByRule(0.8, 20).range(EDM(1e-5, 1e5), n, n)
+        g = math.log(first / last) / (n - 1) ** 2
+        assert last == pytest.approx(0.8 * min(0.8 * g, 0.5))
+        assert first == pytest.approx(1.2 * 0.8 * 20 / math.sqrt(g))
+
+
 def test_old_versions_stay_and_unknown_ones_are_refused():
     found = [policy.choose(LinearVP(), 8, version=v) for v in policy.POLICIES]
     assert [c.version for c in found] == list(policy.POLICIES)
@@ -93,3 +104,34 @@ def test_old_versions_stay_and_unknown_ones_are_refused():
         policy.choose(LinearVP(), 0)
     with pytest.raises(ValueError, match="denoise = 0"):
         found[0].points(LinearVP(), 4, 0)
+
+
+def test_ddim_uniform_is_comfyui_s():
+    """comfy/samplers.py, ddim_scheduler: sigmas[1], [1 + ss], … with ss = T//n, where n divides T."""
+    table = np.exp(np.linspace(math.log(0.002), math.log(80), 1000))
+    expected = table[1::125][::-1]
+    ours = space(EDM(), 8, spacings.HostTable("ddim_uniform")).kappas[:-1]
+    assert ours == pytest.approx(expected)
+    with pytest.raises(ValueError, match="the table has 1000"):
+        space(EDM(), 1000, spacings.HostTable())
+
+
+def test_steps_node_takes_ends_and_auto():
+    def levels(spacing, **inputs):
+        return Steps.run(EDM(), 6, {"spacing": spacing}, **inputs).points
+
+    whole = levels("exponential")
+    assert whole == space(EDM(), 6, spacings.Exponential())
+    own = levels("exponential", ends={"ends": "own", "first": 40.0, "last": 0.1})
+    assert (own.kappas[0], own.kappas[-2]) == (40.0, 0.1)
+    rule = levels("karras", ends={"ends": "rule", "data_std": 0.5})
+    assert rule == space(EDM(), 6, spacings.Karras(), ends=ByRule(0.5))
+    for final, count in (("zero", 7), ("sigma_min", 7)):
+        auto = levels("auto", final=final)
+        assert len(auto) == count and (auto.kappas[-1] == 0) == (final == "zero")
+    half = levels("auto", denoise=0.5)
+    assert half.kappas[0] == pytest.approx(policy.start_level(EDM(), 0.5))
+    small = levels("auto", latent={"samples": torch.zeros(1, 3, 32, 32)})
+    assert small.kappas[0] == pytest.approx(ByRule(0.5, 32).range(EDM(), 6, 6)[0])
+    typed = levels("auto", ends={"ends": "own", "first": 30.0, "last": 0.3})
+    assert (typed.kappas[0], typed.kappas[-2]) == (30.0, 0.3)

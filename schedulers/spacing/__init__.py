@@ -6,6 +6,7 @@ largest first; :func:`space` adds the end point (exactly 0, or the schedule's sm
 t for rectified flow. Adding a spacing: one class in one of these files and its name in ``ALL``.
 """
 
+from .host_table import HostTable
 from .in_noise import Exponential, Karras, KLOptimal, Polyexponential, UniformLambda
 from .in_time import Beta, FlowShift, Leading, Linspace, Quadratic, Trailing
 from .levels import FINAL, Spacing, space
@@ -28,6 +29,7 @@ ALL: dict[str, type[Spacing]] = {
     "explicit": Explicit,
     "drawn": Drawn,
     "named": Named,
+    "host_table": HostTable,
 }
 
 __all__ = [

@@ -34,6 +34,15 @@ class Spacing(Settings):
         share = (times[0] - times) / (times[0] - times[-1])
         return time_levels(schedule, ends[0] + (ends[1] - ends[0]) * share)
 
+    def run(
+        self, schedule: NoiseSchedule, n: int, denoise: float, to_zero: bool, ends: Ends
+    ) -> list[float]:
+        """κ of a run of n steps, as :func:`space` describes it; its last level above 0 is the end if not ``to_zero``."""
+        total = max(int(n / denoise), n)
+        kappas = _levels(schedule, n, total, self, to_zero, ends)
+        taken = self.part(len(kappas) - 1, n, denoise) if denoise < 1 else len(kappas) - 1
+        return kappas[-(taken + 1) :]
+
     def part(self, steps: int, n: int, denoise: float) -> int:
         """How many of a run's ``steps`` are taken below denoise = 1, the last ones, where n were asked for."""
         return n
@@ -61,10 +70,8 @@ def space(
         raise ValueError(f"denoise = {denoise}: must be above 0 and at most 1")
     if final not in FINAL:
         raise ValueError(f"final = {final!r}: choose one of {', '.join(FINAL)}")
-    total = max(int(n / denoise), n)
-    kappas = _levels(schedule, n, total, spacing, final == "zero", ends or WholeRange())
-    taken = spacing.part(len(kappas) - 1, n, denoise) if denoise < 1 else len(kappas) - 1
-    return Points(schedule.path, tuple(kappas[-(taken + 1) :]))
+    kappas = spacing.run(schedule, n, denoise, final == "zero", ends or WholeRange())
+    return Points(schedule.path, tuple(kappas))
 
 
 def _levels(

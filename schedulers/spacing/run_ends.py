@@ -44,11 +44,19 @@ class SkipLast(Ends):
 
 @dataclass(frozen=True)
 class ByRule(Ends):
-    """The fewer the steps, the narrower the range, both ends closing smoothly.
+    """The fewer the steps, the narrower the range, both ends closing smoothly: no evaluation is spent where few are.
 
-    With s the standard deviation of the data and n steps, κ goes from s·exp(min(2.8 + 0.23n, 6)) to s·exp((3 − n)/2), but
-    never beyond the schedule's range. Below denoise = 1 the run begins where it does without the rule.
+    With s the standard deviation of the data, n levels and h = ln(first/last)/(n − 1), the step in λ:
+    last = 0.8·s·h/(n − 1), at most s/2, and first = 1.2·s·side·√((n − 1)/h), but never beyond the schedule's range. A
+    detail of deviation d keeps at least the share d/√(d² + last²) of itself. Below denoise = 1 the run begins where it
+    does without the rule.
     """
+
+    # Why. Three errors in units of s: the run between the ends, of order 2 where steps are long, B·h²; the last level,
+    # whose D lacks what is finer than it, a·last/s (the energy of pictures is even in the logarithm of scale); the
+    # start, whose x lacks the data: the mean of a picture of side² values, s·side wide, is off by
+    # (s·side/first)²/2 of itself. Their sum is least where a·last/s = 2Bh/(n − 1) and b·(s·side/first)² = Bh/(n − 1).
+    # The two constants left are measured (python -m benchmarks.ends).
 
     title: ClassVar[str] = "by rule"
     data_std: float = knob(
@@ -58,11 +66,28 @@ class ByRule(Ends):
         high=1e6,
         step=0.01,
     )
+    side: int = knob(
+        128,
+        "Height and width of the latent or of the pixels, √(height · width): the mean of a larger picture is decided at "
+        "a higher level.",
+        low=1,
+        high=100000,
+    )
 
     def range(self, schedule: NoiseSchedule, n: int, total: int) -> tuple[float, float]:
-        first = self.data_std * math.exp(min(2.8 + 0.23 * n, 6.0))
-        last = self.data_std * math.exp(min((3 - n) / 2, 0.0))
-        return within(schedule, first if total == n else schedule.kappa_max, last)
+        highest, lowest = schedule.kappa_max, schedule.kappa_min
+        first, last = highest, self.data_std * LARGEST_LAST
+        for _ in range(ROUNDS if n > 1 else 0):
+            top = min(first, FIRST * self.data_std * self.side * n)  # pure noise has no h
+            h = max(math.log(top / last), 1e-3) / (n - 1)
+            first = FIRST * self.data_std * self.side * math.sqrt((n - 1) / h)
+            last = self.data_std * min(LAST * h / (n - 1), LARGEST_LAST)
+            first, last = min(first, highest), max(last, lowest)
+        return within(schedule, first if total == n else highest, last)
+
+
+#: Of :class:`ByRule`.
+FIRST, LAST, LARGEST_LAST, ROUNDS = 1.2, 0.8, 0.5, 40
 
 
 @dataclass(frozen=True)
