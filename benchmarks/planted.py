@@ -350,8 +350,20 @@ STRANGERS = (
            ("tests/test_preview.py::test_what_many_nodes_make_together_is_bounded",)),
 )
 
+DOORS = (
+    Defect("doors: what a pipeline changes is not heard", "doors/stepwise.py",
+           "self.exchange.y.copy_(sample)", "pass",
+           ("tests/test_doors.py::test_what_a_pipeline_changes_moves_the_solver_s_state",)),
+    Defect("doors: the picture of a run in the middle has the first level", "doors/diffusers_scheduler.py",
+           "return raised if index else self.points[0]", "return self.points[0]",
+           ("tests/test_doors.py::test_a_run_begins_in_the_middle",)),
+    Defect("doors: k-diffusion's noise between the wrong levels", "doors/k_diffusion.py",
+           "self.draws.append((before, stage.at.sigma))", "self.draws.append((stage.at.sigma, before))",
+           ("tests/test_doors.py::test_k_diffusion_s_noise_is_asked_for_between_the_levels_of_the_run",)),
+)
+
 #: All rows.
 DEFECTS: tuple[Defect, ...] = (
     *SPACINGS, *NOISE, *PREDICTIONS, *SOLVERS, *RESUME, *FOLDERS, *GUIDANCE, *FITS, *HOST, *KEPT,
-    *QUEUE, *STRANGERS,
+    *QUEUE, *STRANGERS, *DOORS,
 )
