@@ -24,6 +24,7 @@ CONVERTERS = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
 CUT = reprlib.Repr()
 CUT.maxlist = CUT.maxdict = CUT.maxtuple = 8
 CUT.maxlong = CUT.maxother = CUT.maxstring = 60
+NEAR = 0.75  # of 1, by difflib: one key in four beside the right one
 SEEDS = "seed", "noise_seed"  # names of inputs
 
 
@@ -191,8 +192,8 @@ def nest(present: Iterable[Slot], values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def similar(name: Any, names: Iterable[Any]) -> str:
-    """ "Did you mean ...? " when one of `names` is close to `name`, else nothing."""
-    close = difflib.get_close_matches(str(name)[:100], [str(n) for n in names], n=1)
+    """ "Did you mean ...? " when one of `names` is near `name`, as a slip of the keys is, else nothing."""
+    close = difflib.get_close_matches(str(name)[:100], [str(n) for n in names], 1, NEAR)
     return f"Did you mean {close[0]!r}? " if close else ""
 
 

@@ -13,6 +13,7 @@ from ..schedulers.strict_json import parse_json, refuse
 from .picture_text import DAMAGED, picture_texts
 
 Prompt = dict[str, dict[str, Any]]
+Convert = Callable[[dict[str, Any]], Prompt]
 JSON_LIMIT = 32 * 2**20  # bytes
 MOST_NODES = 5000
 NODE_KEYS = ("class_type", "inputs", "_meta")
@@ -38,19 +39,24 @@ class Workflow:
 
     An input is a value or a link [node id, output index]. `ui` is the editor's graph, if it was
     there too; it is passed through to saved images. `typed` are the texts that a person set by --set.
+    `from_editor`: the API graph was made of the editor's.
     """
 
     source: Path
     prompt: Prompt
     ui: dict[str, Any] | None = None
     typed: frozenset[str] = frozenset()
+    from_editor: bool = False
+
+    def converted(self, convert: Convert) -> Workflow:
+        """The workflow as it was read, its API graph made of the editor's once more: with the schemas of other nodes."""
+        if not self.from_editor or self.ui is None:
+            return self
+        return replace(self, prompt=_prompt(convert(self.ui)))
 
     def with_prompt(self, prompt: Prompt) -> Workflow:
         """The workflow with another API graph. The editor's graph goes if it no longer says the same."""
         return replace(self, prompt=prompt, ui=self.ui if prompt == self.prompt else None)
-
-
-Convert = Callable[[dict[str, Any]], Prompt]
 
 
 def load(path: Path | str, convert: Convert | None = None) -> Workflow:
@@ -94,7 +100,7 @@ def _from_json(
         ui = ui.get("workflow") if isinstance(ui, dict) else None
         data = data["prompt"]
     if convert is not None and is_editor_format(data):
-        return Workflow(path, _prompt(convert(data)), data)
+        return Workflow(path, _prompt(convert(data)), data, from_editor=True)
     return Workflow(path, _prompt(data), ui if isinstance(ui, dict) else None)
 
 
@@ -112,7 +118,7 @@ def _from_picture(path: Path, texts: dict[str, str], convert: Convert | None = N
     if "prompt" not in texts and "workflow" in texts and convert is not None:
         data = _parse(texts["workflow"], _to_null)
         if is_editor_format(data):
-            return Workflow(path, _prompt(convert(data)), data)
+            return Workflow(path, _prompt(convert(data)), data, from_editor=True)
     if "prompt" not in texts:
         carried = "only the editor's graph" if "workflow" in texts else "no workflow"
         raise WorkflowError(

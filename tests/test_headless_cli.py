@@ -82,6 +82,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A workflow file in an empty folder, which becomes the working directory."""
     monkeypatch.setattr(registry, "registry", lambda: REGISTRY)
     monkeypatch.setattr(options, "set_device", lambda name: name)
+    monkeypatch.delenv("COMFYUI_PATH", raising=False)
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "w.json"
     path.write_text(json.dumps(graph_of()))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..context import Context, use
 from ..extras import absent
 from ..prompt import Registry
 from ..workflow import Workflow, WorkflowError
+
+if TYPE_CHECKING:
+    from ..queue import Job
 
 
 def context_of(workflow: Workflow, output: Path, input: Path, models: Path, device: str) -> Context:
@@ -46,3 +49,25 @@ def nodes_for_queue(workflow: Workflow, ask: Callable[[], dict[str, Any]]) -> Re
     if all(node["class_type"] in nodes for node in workflow.prompt.values()):
         return nodes
     return {**nodes, **registry_of(ask())}
+
+
+def queue_jobs(
+    read: Workflow,
+    nodes: Registry,
+    settings: Sequence[str],
+    only: Sequence[str],
+    seeds: Sequence[int | None],
+    input_dir: Path,
+) -> list[Job]:
+    """One job per seed of a workflow for servers, with the pictures that they must have first."""
+    from ..queue import Job, with_uploads
+    from ..settings_flags import only as part_of
+    from ..settings_flags import with_seed, with_settings
+
+    part = part_of(with_settings(read, nodes, settings), nodes, only)
+    loaded, uploads = with_uploads(part, input_dir)
+    variants = [(seed, with_seed(loaded, nodes, seed)) for seed in seeds]
+    return [
+        Job("" if seed is None else f"seed{seed}", one.prompt, one.ui, uploads)
+        for seed, one in variants
+    ]

@@ -90,10 +90,8 @@ def queue_workflow(
     report = Report(style, workflow=str(workflow))
     with errors_reported(debug, report):
         plan = options.seeds_to_run(seed, seeds)
-        from ..queue import Job, Queue, access, object_info, to_api, with_uploads
-        from ..settings_flags import only as part_of
-        from ..settings_flags import with_seed, with_settings
-        from .prepare import nodes_for_queue
+        from ..queue import Queue, access, object_info, to_api
+        from .prepare import nodes_for_queue, queue_jobs
         from .queue_bars import QueueBars
 
         way_in = access(headers, api_key, os.environ, environment_proxies)
@@ -102,12 +100,7 @@ def queue_workflow(
         if settings or only or plan != [None]:
             ask = partial(object_info, servers, way_in, patience, partial(say, err=True))
             nodes = nodes_for_queue(read, ask)
-        part = part_of(with_settings(read, nodes, settings), nodes, only)
-        loaded, uploads = with_uploads(part, input_dir)
-        variants = [(one, with_seed(loaded, nodes, one)) for one in plan]
-        jobs = [
-            Job("" if one is None else f"seed{one}", w.prompt, w.ui, uploads) for one, w in variants
-        ]
+        jobs = queue_jobs(read, nodes, settings, only, plan, input_dir)
         with QueueBars(output_dir, len(jobs), previews, report) as bars:
             queue = Queue(
                 servers, output_dir, bars, patience, watch, previews=previews, access=way_in

@@ -19,6 +19,7 @@ from ..workflow import Workflow, load
 from . import options
 from .errors import errors_reported
 from .report import JsonCommand, Report
+from .run_in_comfyui import Wanted, comfyui_for, run_in_comfyui
 
 if TYPE_CHECKING:
     from ..graph import Kept
@@ -46,6 +47,19 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Refuse operations that may differ from run to run; fixes the threads at 1.",
 )
+@click.option(
+    "--comfyui",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Start this ComfyUI for the run, with its nodes and models, and stop it. COMFYUI_PATH names one for workflows "
+    "with nodes that do not run here.",
+)
+@click.option(
+    "--comfyui-python",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The Python that runs it; default: that of its .venv or venv.",
+)
 @options.json_option
 @options.debug_option
 def run_workflow(
@@ -60,42 +74,60 @@ def run_workflow(
     device: str,
     at_once: int | None,
     deterministic: bool,
+    comfyui: Path | None,
+    comfyui_python: Path | None,
     style: str | None,
     debug: bool,
 ) -> None:
-    """Run WORKFLOW: API-format JSON, or a PNG that ComfyUI or this tool saved."""
+    """Run WORKFLOW, JSON or a picture that carries it, here or in a ComfyUI that is started for it."""
     report = Report(style, workflow=str(workflow))
     with errors_reported(debug, report):
         plan = options.seeds_to_run(seed, seeds)
-        from ...nodes.host.alone import places
-        from ..editor_graph import converter
-        from ..registry import registry
-        from ..settings_flags import only as part_of
-        from ..settings_flags import with_seed, with_settings
-        from .prepare import context_of, refuse_mistakes
-
-        if deterministic:
-            from ..provenance import be_deterministic
-
-            be_deterministic(threads=1)
-        nodes = registry()
-        places.set_images_at_once(at_once)
-        loaded = part_of(
-            with_settings(load(workflow, converter(nodes)), nodes, settings), nodes, only
+        wanted = Wanted(
+            settings, only, plan, output_dir, input_dir, models_dir, device, deterministic
         )
-        device = options.set_device(device)
-        context = context_of(loaded, output_dir, input_dir, models_dir, device)
-        for end in (plan[0], plan[-1]):  # what fits both ends fits all seeds
-            refuse_mistakes(with_seed(loaded, nodes, end), nodes, context)
-        report.whole(runs=[])
-        kept: Kept | None = {} if len(plan) > 1 else None
-        for one in plan:
-            made = _run_once(with_seed(loaded, nodes, one), nodes, context, report, kept)
-            report.add("runs", "run", made | {"seed": one})
-            if not report:
-                for heading, text in _texts(made["outputs"], loaded, nodes):
-                    say(f"{one_line(heading)}:\n{indented(text)}", err=True)
-                say("\n".join(made["files"]))
+        from ..editor_graph import converter
+        from .prepare import own_nodes
+
+        nodes = own_nodes()
+        read = load(workflow, converter(nodes))
+        place = comfyui_for(read, nodes, comfyui, comfyui_python)
+        if place is None:
+            _run_here(read, wanted, at_once, report)
+        elif at_once:
+            raise click.UsageError("--at-once does not reach into a ComfyUI")
+        else:
+            run_in_comfyui(place, read, wanted, report)
+
+
+def _run_here(read: Workflow, wanted: Wanted, at_once: int | None, report: Report) -> None:
+    """Run the workflow once per seed without ComfyUI."""
+    from ...nodes.host.alone import places
+    from ..registry import registry
+    from ..settings_flags import only as part_of
+    from ..settings_flags import with_seed, with_settings
+    from .prepare import context_of, refuse_mistakes
+
+    if wanted.deterministic:
+        from ..provenance import be_deterministic
+
+        be_deterministic(threads=1)
+    nodes, plan = registry(), wanted.seeds
+    places.set_images_at_once(at_once)
+    loaded = part_of(with_settings(read, nodes, wanted.settings), nodes, wanted.only)
+    device = options.set_device(wanted.device)
+    context = context_of(loaded, wanted.output, wanted.input, wanted.models, device)
+    for end in (plan[0], plan[-1]):  # what fits both ends fits all seeds
+        refuse_mistakes(with_seed(loaded, nodes, end), nodes, context)
+    report.whole(runs=[])
+    kept: Kept | None = {} if len(plan) > 1 else None
+    for one in plan:
+        made = _run_once(with_seed(loaded, nodes, one), nodes, context, report, kept)
+        report.add("runs", "run", made | {"seed": one})
+        if not report:
+            for heading, text in _texts(made["outputs"], loaded, nodes):
+                say(f"{one_line(heading)}:\n{indented(text)}", err=True)
+            say("\n".join(made["files"]))
 
 
 def _run_once(
