@@ -58,16 +58,19 @@ def queue_jobs(
     only: Sequence[str],
     seeds: Sequence[int | None],
     input_dir: Path,
+    choices: bool = True,
 ) -> list[Job]:
     """One job per seed of a workflow for servers, with the pictures that they must have first."""
+    from ..dynamic_prompts import with_choices
     from ..queue import Job, with_uploads
     from ..settings_flags import only as part_of
     from ..settings_flags import with_seed, with_settings
 
     part = part_of(with_settings(read, nodes, settings), nodes, only)
     loaded, uploads = with_uploads(part, input_dir)
-    variants = [(seed, with_seed(loaded, nodes, seed)) for seed in seeds]
-    return [
-        Job("" if seed is None else f"seed{seed}", one.prompt, one.ui, uploads)
-        for seed, one in variants
-    ]
+    jobs = []
+    for seed in seeds:
+        one, chosen = with_choices(with_seed(loaded, nodes, seed), nodes, seed, choices)
+        label = "" if seed is None else f"seed{seed}"
+        jobs.append(Job(label, one.prompt, one.ui, uploads, chosen))
+    return jobs

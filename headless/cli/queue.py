@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 @options.seed_option
 @options.seeds_option
 @options.only_option
+@options.choices_option
 @options.input_option
 @options.output_option
 @click.option(
@@ -73,6 +74,7 @@ def queue_workflow(
     seed: int | None,
     seeds: Sequence[int] | None,
     only: Sequence[str],
+    choices: bool,
     input_dir: Path,
     output_dir: Path,
     watch: bool,
@@ -90,6 +92,7 @@ def queue_workflow(
     report = Report(style, workflow=str(workflow))
     with errors_reported(debug, report):
         plan = options.seeds_to_run(seed, seeds)
+        from ..dynamic_prompts import may_choose
         from ..queue import Queue, access, object_info, to_api
         from .prepare import nodes_for_queue, queue_jobs
         from .queue_bars import QueueBars
@@ -97,10 +100,10 @@ def queue_workflow(
         way_in = access(headers, api_key, os.environ, environment_proxies)
         read = load(workflow, lambda ui: to_api(ui, servers[0], way_in))
         nodes: Registry = {}
-        if settings or only or plan != [None]:
+        if settings or only or plan != [None] or (choices and may_choose(read)):
             ask = partial(object_info, servers, way_in, patience, partial(say, err=True))
             nodes = nodes_for_queue(read, ask)
-        jobs = queue_jobs(read, nodes, settings, only, plan, input_dir)
+        jobs = queue_jobs(read, nodes, settings, only, plan, input_dir, choices)
         with QueueBars(output_dir, len(jobs), previews, report) as bars:
             queue = Queue(
                 servers, output_dir, bars, patience, watch, previews=previews, access=way_in

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 @options.seed_option
 @options.seeds_option
 @options.only_option
+@options.choices_option
 @options.output_option
 @options.input_option
 @options.models_option
@@ -68,6 +69,7 @@ def run_workflow(
     seed: int | None,
     seeds: Sequence[int] | None,
     only: Sequence[str],
+    choices: bool,
     output_dir: Path,
     input_dir: Path,
     models_dir: Path,
@@ -83,9 +85,8 @@ def run_workflow(
     report = Report(style, workflow=str(workflow))
     with errors_reported(debug, report):
         plan = options.seeds_to_run(seed, seeds)
-        wanted = Wanted(
-            settings, only, plan, output_dir, input_dir, models_dir, device, deterministic
-        )
+        folders = output_dir, input_dir, models_dir
+        wanted = Wanted(settings, only, plan, choices, *folders, device, deterministic)
         from ..editor_graph import converter
         from .prepare import own_nodes
 
@@ -103,6 +104,7 @@ def run_workflow(
 def _run_here(read: Workflow, wanted: Wanted, at_once: int | None, report: Report) -> None:
     """Run the workflow once per seed without ComfyUI."""
     from ...nodes.host.alone import places
+    from ..dynamic_prompts import with_choices
     from ..registry import registry
     from ..settings_flags import only as part_of
     from ..settings_flags import with_seed, with_settings
@@ -117,13 +119,18 @@ def _run_here(read: Workflow, wanted: Wanted, at_once: int | None, report: Repor
     loaded = part_of(with_settings(read, nodes, wanted.settings), nodes, wanted.only)
     device = options.set_device(wanted.device)
     context = context_of(loaded, wanted.output, wanted.input, wanted.models, device)
+
+    def variant(seed: int | None) -> tuple[Workflow, dict[str, str]]:
+        return with_choices(with_seed(loaded, nodes, seed), nodes, seed, wanted.choices)
+
     for end in (plan[0], plan[-1]):  # what fits both ends fits all seeds
-        refuse_mistakes(with_seed(loaded, nodes, end), nodes, context)
+        refuse_mistakes(variant(end)[0], nodes, context)
     report.whole(runs=[])
     kept: Kept | None = {} if len(plan) > 1 else None
     for one in plan:
-        made = _run_once(with_seed(loaded, nodes, one), nodes, context, report, kept)
-        report.add("runs", "run", made | {"seed": one})
+        workflow, chosen = variant(one)
+        made = _run_once(workflow, nodes, context, report, kept)
+        report.add("runs", "run", made | {"seed": one, "chosen": chosen})
         if not report:
             for heading, text in _texts(made["outputs"], loaded, nodes):
                 say(f"{one_line(heading)}:\n{indented(text)}", err=True)

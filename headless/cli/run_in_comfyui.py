@@ -29,6 +29,7 @@ class Wanted:
     settings: Sequence[str]
     only: Sequence[str]
     seeds: Sequence[int | None]
+    choices: bool
     output: Path
     input: Path
     models: Path
@@ -67,9 +68,8 @@ def run_in_comfyui(place: Installation, workflow: Workflow, wanted: Wanted, repo
         seconds = round(time.perf_counter() - started, 3)
     for one, seed in zip(done, wanted.seeds, strict=True):
         files = [str((wanted.output / name).resolve()) for name in one.files]
-        report.add(
-            "runs", "run", dict(files=files, texts=list(one.texts), error=one.error, seed=seed)
-        )
+        facts = dict(files=files, texts=list(one.texts), error=one.error, chosen=dict(one.chosen))
+        report.add("runs", "run", facts | {"seed": seed})
     report.put(seconds=seconds)
     failed = [one for one in done if one.error is not None]
     if failed:
@@ -89,7 +89,8 @@ def _run(
 
     nodes = registry_of(object_info([comfy.address]))
     read = workflow.converted(converter(nodes))
-    jobs = queue_jobs(read, nodes, wanted.settings, wanted.only, wanted.seeds, wanted.input)
+    asked = wanted.settings, wanted.only, wanted.seeds, wanted.input, wanted.choices
+    jobs = queue_jobs(read, nodes, *asked)
     for job in (jobs[0], jobs[-1]):
         checked = read.with_prompt(job.prompt)
         context = context_of(checked, wanted.output, wanted.input, wanted.models, "cpu")

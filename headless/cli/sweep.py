@@ -26,6 +26,7 @@ from .report import JsonCommand, Report
 )
 @options.settings_option
 @options.seeds_option
+@options.choices_option
 @options.output_option
 @options.input_option
 @options.models_option
@@ -51,6 +52,7 @@ def sweep_workflow(
     grid: Sequence[str],
     settings: Sequence[str],
     seeds: Sequence[int] | None,
+    choices: bool,
     output_dir: Path,
     input_dir: Path,
     models_dir: Path,
@@ -77,7 +79,7 @@ def sweep_workflow(
         nodes = registry()
         loaded = with_settings(load(workflow, converter(nodes)), nodes, settings)
         context = context_of(loaded, output_dir, input_dir, models_dir, "cpu")
-        items = work_list(loaded, nodes, grid, seeds)
+        items = work_list(loaded, nodes, grid, seeds, choices)
         typed = loaded.typed | {value for _, values in axes(grid) for value in values}
         context = replace(context, typed=typed)
         for item in (items[0], items[-1]):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..terminal_text import say, say_error
-from ..workflow import NodeFailure, Workflow, WorkflowError, load, reason_of
+from ..workflow import NodeFailure, Workflow, WorkflowError, load, reason_of, stdin_to_file
 from . import options
 from .errors import errors_reported
 from .report import JsonCommand, Report
@@ -37,7 +39,7 @@ def verify_picture(
     pictures: Sequence[Path], settings: Sequence[str], input_dir: Path, models_dir: Path, device: str,
     style: str | None, debug: bool,
 ) -> None:  # fmt: skip
-    """Run the workflows that PICTURES (PNG, WebP, or folders of them) carry again: do they give the same pixels?
+    """Run the workflows that PICTURES (PNG, WebP, or folders of them; - is stdin) carry again: do they give the same pixels?
 
     Ends with 0 if all do: bit for bit, or within 2/255 where a picture is from another host. Ends with 1 if one does
     not, naming what is not as it was, and with 2 if one is none that can be verified; the others are looked at all the
@@ -45,8 +47,8 @@ def verify_picture(
     outside of --models are taken only where --set repeats them.
     """
     report = Report(style)
-    with errors_reported(debug, report):
-        files = list(_files(pictures))
+    with errors_reported(debug, report), _stdin_as_file(pictures) as places:
+        files = list(_files(places))
         if not files:
             raise WorkflowError(f"{pictures[0]}: no PNG or WebP with a workflow lies there")
         look = _looker(settings, input_dir, models_dir, options.set_device(device))
@@ -55,7 +57,7 @@ def verify_picture(
             try:
                 verdict = look(file)
             except (WorkflowError, NodeFailure) as error:
-                if files == list(pictures):
+                if files == list(places):
                     raise
                 say_error(reason_of(error))
                 end = INVALID if isinstance(error, WorkflowError) else FAILED
@@ -102,6 +104,14 @@ def _looker(
         return verify(file, nodes, context, check)
 
     return look
+
+
+@contextmanager
+def _stdin_as_file(pictures: Sequence[Path]) -> Iterator[list[Path]]:
+    """The places; for "-" a file that goes in the end."""
+    with tempfile.TemporaryDirectory(prefix="sampling-kit-") as scratch:
+        stdin = stdin_to_file(Path(scratch)) if Path("-") in pictures else None
+        yield [stdin if stdin and place == Path("-") else place for place in pictures]
 
 
 def _files(places: Sequence[Path]) -> Iterator[Path]:
