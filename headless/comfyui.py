@@ -1,7 +1,7 @@
 """A ComfyUI that a person names, started for one command and stopped with it. No other file of the pack starts a program.
 
-It listens on loopback, at a free port; what it writes goes to a folder of its own that is deleted; its models, its custom
-nodes and its input folder are used as they are. The arguments are fixed, no shell is involved, and nothing that a
+It listens on loopback, at a free port; what it writes, and pictures that are sent to it, go to a folder of its own that is
+deleted; its models, its custom nodes and its input folder are read as they are. The arguments are fixed, no shell is involved, and nothing that a
 workflow says is among them. Needs aiohttp (the extra ``queue``).
 """
 
@@ -58,11 +58,6 @@ class Installation:
 
     root: Path
     python: Path
-
-    @property
-    def input(self) -> Path:
-        """The folder that its workflows read from."""
-        return self.root / "input"
 
 
 def installation(

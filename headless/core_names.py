@@ -13,4 +13,4 @@ FILE = Path(__file__).with_name(
 @cache
 def core_classes() -> frozenset[str]:
     """Every class of ComfyUI's own nodes, whether a stand-in of it runs here or not."""
-    return frozenset(FILE.read_text(encoding="utf-8").split())
+    return frozenset(FILE.read_text(encoding="utf-8").splitlines())

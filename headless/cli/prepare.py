@@ -59,15 +59,16 @@ def queue_jobs(
     seeds: Sequence[int | None],
     input_dir: Path,
     choices: bool = True,
+    place: str = "input",
 ) -> list[Job]:
-    """One job per seed of a workflow for servers, with the pictures that they must have first."""
+    """One job per seed of a workflow for servers, with the pictures that they must have first, in their folder ``place``."""
     from ..dynamic_prompts import with_choices
     from ..queue import Job, with_uploads
     from ..settings_flags import only as part_of
     from ..settings_flags import with_seed, with_settings
 
     part = part_of(with_settings(read, nodes, settings), nodes, only)
-    loaded, uploads = with_uploads(part, input_dir)
+    loaded, uploads = with_uploads(part, input_dir, place)
     jobs = []
     for seed in seeds:
         one, chosen = with_choices(with_seed(loaded, nodes, seed), nodes, seed, choices)

@@ -90,7 +90,7 @@ def _run(
     nodes = registry_of(object_info([comfy.address]))
     read = workflow.converted(converter(nodes))
     asked = wanted.settings, wanted.only, wanted.seeds, wanted.input, wanted.choices
-    jobs = queue_jobs(read, nodes, *asked)
+    jobs = queue_jobs(read, nodes, *asked, place="temp")  # nothing stays in its input folder
     for job in (jobs[0], jobs[-1]):
         checked = read.with_prompt(job.prompt)
         context = context_of(checked, wanted.output, wanted.input, wanted.models, "cpu")
