@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .noise import PerImageNoise
+from .noise import BatchSeed, DrawNoise, NoiseRecipe, draws_of, from_facts, recipe_of, to_facts
 from .path import Path
 from .points import Points
 from .solver import Progress, Run, Solver, State, drive
-from .solver.base import host_plan
-from .solver.run import DrawNoise, Program
+from .solver.base import host_plan, spans_of
+from .solver.run import Program
 from .store import Format
 
 #: What guidance keeps between evaluations, by name.
@@ -42,6 +42,7 @@ class Stopped:
     ``solver`` and ``path`` are the repr of what made it; ``extra`` holds tensors of the host that belong to
     the run, such as the picture under a noise mask, ``memory`` what guidance keeps between evaluations. All
     tensors are on the CPU. ``images``: image i of the batch has the noise of seed + images[i]; None: of seed + i.
+    ``recipe``: how noise comes from the seed; None: from each image's own stream.
     """
 
     solver: str
@@ -53,11 +54,12 @@ class Stopped:
     extra: Mapping[str, Tensor] = field(default_factory=dict)
     memory: Mapping[str, Tensor] = field(default_factory=dict)
     images: tuple[int, ...] | None = None
+    recipe: NoiseRecipe | None = None
 
-    @property
-    def noise(self) -> PerImageNoise:
+    def draws(self, solver: Solver, path: Path) -> DrawNoise:
         """The noise that the solver draws on the way."""
-        return PerImageNoise(self.seed, self.images)
+        seed = BatchSeed(self.seed, self.images, self.recipe)
+        return draws_of(seed, spans_of(solver, path, self.sigmas))
 
     @property
     def sigma(self) -> float:
@@ -128,10 +130,11 @@ class Part:
                 repr(path),
                 self.sigmas,
                 0,
-                seed,
+                int(seed),
                 State((x,)),
                 extra or {},
                 images=images,
+                recipe=recipe_of(seed),
             )
             self._check_levels(start, levels)
             return start
@@ -238,7 +241,8 @@ class Stepped:
     ) -> Stopped:
         """The state the run starts from; see :meth:`Part.begin`."""
         state, name = State((x,)), repr(self.solver)
-        return Stopped(name, repr(path), tuple(levels), 0, seed, state, extra or {}, images=images)
+        made = name, repr(path), tuple(levels), 0, int(seed), state, extra or {}
+        return Stopped(*made, images=images, recipe=recipe_of(seed))
 
     def run(
         self, start: Stopped, path: Path, run: Run, levels: Sequence[float], memory: Memory = dict
@@ -337,6 +341,8 @@ def save(stopped: Stopped, file: File, latent: Mapping[str, Tensor]) -> None:
     facts = {name: getattr(stopped, name) for name in ("solver", "path", "sigmas", "level", "seed")}
     if stopped.images is not None:
         facts["images"] = stopped.images
+    if stopped.recipe is not None:
+        facts["noise"] = to_facts(stopped.recipe)
     state = {name: getattr(stopped.state, name) for name in ("stage", "draws", "lift")}
     FORMAT.write(file, tensors, facts | state)
 
@@ -365,8 +371,9 @@ def _from_facts(facts: Mapping[str, Any]) -> Stopped:
         raise ValueError(f"level {level} of {len(sigmas)}")
     state = State((), (), int(facts["stage"]), int(facts["draws"]), lift=float(facts["lift"]))
     images = tuple(map(int, facts["images"])) if "images" in facts else None
+    recipe = from_facts(facts["noise"]) if "noise" in facts else None
     made = str(facts["solver"]), str(facts["path"])
-    return Stopped(*made, sigmas, level, int(facts["seed"]), state, images=images)
+    return Stopped(*made, sigmas, level, int(facts["seed"]), state, images=images, recipe=recipe)
 
 
 def _tensors(stopped: Stopped) -> dict[str, Tensor]:

@@ -164,6 +164,17 @@ AYS_SD = (
     0.3977456272, 0.1515232662, 0.0291671582,
 )  # fmt: skip
 
+
+def comfyui_table(schedule):
+    """κ of ``sigmas`` of ModelSamplingContinuousEDM, and of ModelSamplingDiscreteFlow with its shift."""
+    if not isinstance(schedule.path, Flow):
+        return np.exp(np.linspace(np.log(schedule.kappa_min), np.log(schedule.kappa_max), 1000))
+    t = np.arange(1, 1001) / 1000
+    sigma = schedule.shift * t / (1 + (schedule.shift - 1) * t)
+    with np.errstate(divide="ignore"):
+        return sigma / (1 - sigma)
+
+
 #: Levels of a spacing with its defaults, on schedules without a table of timesteps (with one they round,
 #: which is compared with diffusers).
 LEVELS: dict[str, Levels] = {
@@ -189,4 +200,5 @@ LEVELS: dict[str, Levels] = {
     "named": lambda schedule, n: np.exp(
         interpolate.PchipInterpolator(np.arange(11), np.log(AYS_SD))(np.linspace(0, 10, n + 1)[:n])
     ),
+    "host_table": lambda schedule, n: comfyui_table(schedule)[[-(1 + int(x * (1000 / n))) for x in range(n)]],
 }  # fmt: skip

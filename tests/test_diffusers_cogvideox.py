@@ -19,7 +19,7 @@ from sampling_kit.headless import graph  # noqa: E402
 from sampling_kit.headless.cli import main  # noqa: E402
 from sampling_kit.headless.registry import registry  # noqa: E402
 from sampling_kit.nodes.denoiser.folders import SHIPPED  # noqa: E402
-from sampling_kit.nodes.noise.per_image import ImageSeeds  # noqa: E402
+from sampling_kit.nodes.noise.wire import NoiseWire  # noqa: E402
 
 __all__ = ["without_gradients"]  # a fixture
 
@@ -99,7 +99,7 @@ def test_the_example_draws_what_diffusers_own_pipeline_draws(tmp_path):
     assert code == 0, printed
     pipe = diffusers.CogVideoXPipeline.from_pretrained(SHIPPED / TINY)
     pipe.set_progress_bar_config(disable=True)
-    noise = ImageSeeds(7).generate_noise({"samples": torch.zeros(1, 4, 3, 16, 24)})
+    noise = NoiseWire(7).generate_noise({"samples": torch.zeros(1, 4, 3, 16, 24)})
     prompt = "a paper boat drifts down a sunlit stream"
     with torch.no_grad():
         text = pipe.encode_prompt(prompt, "", True, max_sequence_length=16)  # T5 stays in bfloat16

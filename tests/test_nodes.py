@@ -95,6 +95,10 @@ QUICK = {
         *("--set", "20 Karras steps.steps=4", "--set", "Empty Pixel Latent.batch_size=4"),
     ],
     "named-levels": ["--set", "Empty Pixel Latent.batch_size=2"],
+    "noise": [
+        *("--set", "20 steps.steps=4", "--set", "80 steps.steps=6"),
+        *("--set", "Empty Pixel Latent.batch_size=2"),
+    ],
     "two-experts": ["--set", "Steps.steps=6", "--set", "Empty Pixel Latent.batch_size=2"],
     "latent-space": ["--set", "All 20 steps.steps=6", "--set", "Postcards.batch_size=2"],
     "panorama": [

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sampling_kit.nodes.noise.per_image import ImageSeeds
+from sampling_kit.nodes.noise.wire import NoiseWire
 from sampling_kit.schedulers.noise import PIECE, PerImageNoise, mix
 
 LIKE = torch.empty(3, 4, 5, 6)
@@ -47,8 +47,8 @@ def test_global_randomness_is_not_consumed_by_draws():
 
 def test_the_noise_wire_honours_batch_index():
     latent = {"samples": torch.zeros(3, 4, 5, 6)}
-    whole = ImageSeeds(7).generate_noise(latent)
-    third = ImageSeeds(7).generate_noise({"samples": torch.zeros(1, 4, 5, 6), "batch_index": [2]})
+    whole = NoiseWire(7).generate_noise(latent)
+    third = NoiseWire(7).generate_noise({"samples": torch.zeros(1, 4, 5, 6), "batch_index": [2]})
     assert torch.equal(third[0], whole[2])
 
 

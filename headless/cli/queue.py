@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from ..terminal_text import say
-from ..workflow import NodeFailure, load
+from ..calls.run_on_servers import SERVER, queue
+from ..workflow import NodeFailure
 from . import options
 from .errors import errors_reported
+from .queue_bars import QueueBars
 from .report import JsonCommand, Report
-
-if TYPE_CHECKING:
-    from ..prompt import Registry
 
 
 @click.command("queue", cls=JsonCommand)
@@ -28,7 +22,7 @@ if TYPE_CHECKING:
     "--server",
     "servers",
     multiple=True,
-    default=["http://127.0.0.1:8188"],
+    default=[SERVER],
     show_default=True,
     metavar="URL",
     help="May be repeated: several servers share the jobs. ?token=... in it is kept.",
@@ -91,24 +85,25 @@ def queue_workflow(
     """
     report = Report(style, workflow=str(workflow))
     with errors_reported(debug, report):
-        plan = options.seeds_to_run(seed, seeds)
-        from ..dynamic_prompts import may_choose
-        from ..queue import Queue, access, object_info, to_api
-        from .prepare import nodes_for_queue, queue_jobs
-        from .queue_bars import QueueBars
-
-        way_in = access(headers, api_key, os.environ, environment_proxies)
-        read = load(workflow, lambda ui: to_api(ui, servers[0], way_in))
-        nodes: Registry = {}
-        if settings or only or plan != [None] or (choices and may_choose(read)):
-            ask = partial(object_info, servers, way_in, patience, partial(say, err=True))
-            nodes = nodes_for_queue(read, ask)
-        jobs = queue_jobs(read, nodes, settings, only, plan, input_dir, choices)
-        with QueueBars(output_dir, len(jobs), previews, report) as bars:
-            queue = Queue(
-                servers, output_dir, bars, patience, watch, previews=previews, access=way_in
+        with QueueBars(output_dir, previews, report) as bars:
+            done = queue(
+                workflow,
+                servers=servers,
+                headers=headers,
+                api_key=api_key,
+                environment_proxies=environment_proxies,
+                settings=settings,
+                seed=seed,
+                seeds=seeds,
+                only=only,
+                choices=choices,
+                input=input_dir,
+                output=output_dir,
+                wait=watch,
+                previews=previews,
+                patience=patience,
+                watcher=bars,
             )
-            done = asyncio.run(queue.run(jobs))
         report.whole(jobs=[asdict(d) for d in done])
         failed = [d for d in done if d.error is not None]
         if failed:

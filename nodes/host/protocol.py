@@ -6,7 +6,7 @@ MODEL, GUIDER, SAMPLER, NOISE and LATENT are the host's own objects, so they are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -96,6 +96,9 @@ class Runs(Protocol):
 
     def probed(self, guider: Any, holder: Holder, /) -> Any:
         """The same GUIDER, which puts the report of every run into ``holder``."""
+
+    def consumer(self) -> Hashable:
+        """Which node of which run is executing; None where nobody says."""
 
     def model_of(self, value: Any, /) -> Any:
         """The MODEL of a GUIDER; anything else as it is."""

@@ -2,36 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from ...schedulers.noise import BatchSeed, PerImageNoise
+from ...schedulers.noise import NoiseRecipe
+from ...schedulers.noise.recipe import TABLES
 from ..host import io
+from ..ui.inputs import inputs_for, made, summary
+from .wire import NoiseWire
 
 CATEGORY = "Sampling Kit/noise"
-
-
-@dataclass(eq=False)
-class ImageSeeds:
-    """NOISE: image i of a batch starts from the noise of seed + i (or seed + batch_index[i]).
-
-    Packs set ``seed`` on a NOISE. The seed that a run reads after :meth:`generate_noise` says which images of the batch
-    it is for, so that our solvers' own draws are those images' too.
-    """
-
-    seed: int
-
-    def generate_noise(self, latent: dict[str, Any]) -> Any:
-        """Noise shaped like latent["samples"], on the CPU; nested latents get one draw per part."""
-        torch.manual_seed(self.seed)  # samplers of other packs draw from the global stream
-        samples, indices = latent["samples"], latent.get("batch_index")
-        self.seed = BatchSeed(self.seed, indices)
-        noise = PerImageNoise(self.seed, self.seed.images)
-        if getattr(samples, "is_nested", False):
-            return type(samples)([noise(-part, t.cpu()) for part, t in enumerate(samples.unbind())])
-        return noise(0, samples.cpu())
 
 
 class PerImageNoiseNode(io.ComfyNode):
@@ -57,7 +36,38 @@ class PerImageNoiseNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, seed: int) -> Any:
-        return io.NodeOutput(ImageSeeds(seed))
+        return io.NodeOutput(NoiseWire(seed))
 
 
-NODES = (PerImageNoiseNode,)
+class NoiseNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        return io.Schema(
+            node_id="SamplingKitNoise",
+            display_name="Noise",
+            category=CATEGORY,
+            description=summary(
+                NoiseRecipe,
+                "A second seed mixes in on the sphere, on the way too. Every colour keeps the variance of each value at 1. "
+                "Computed on the CPU, so that no device changes a picture; a latent's batch_index is kept.",
+            ),
+            search_aliases=sorted(
+                {alias for table in TABLES.values() for kind in table.values() for alias in kind.aliases}
+                | {"RandomNoise", "seed", "noise"}
+            ),
+            inputs=[
+                io.Int.Input(
+                    "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
+                    tooltip="Seed of the first image.",
+                ),
+                *inputs_for(NoiseRecipe),
+            ],
+            outputs=[io.Noise.Output(display_name="noise", tooltip="For SamplerCustomAdvanced.")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, seed: int, **recipe: Any) -> Any:
+        return io.NodeOutput(NoiseWire(seed, made(NoiseRecipe, recipe)))
+
+
+NODES = (PerImageNoiseNode, NoiseNode)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..noise import DrawNoise
 from ..path import VE
 from ..points import Points
 from ..solver.amed import AMED
@@ -18,7 +19,7 @@ from ..solver.data_dependent import DataDependent
 from ..solver.fitted import Table, table_of
 from ..solver.formula import Builder, total
 from ..solver.plan import Plan
-from ..solver.run import DrawNoise, Program, Progress, Run
+from ..solver.run import Program, Progress, Run
 from ..solver.state import State
 from .amed_predictors import Bottleneck, middle_of
 

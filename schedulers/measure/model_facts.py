@@ -273,7 +273,7 @@ def is_zero_snr(kappa_max: float) -> bool:
 
 
 def _text(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def names_of(kinds: Iterable[type]) -> str:

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ..noise import DrawNoise
 from ..path import Path, Point
 from ..points import Points, finite
 from ..settings import knob
@@ -23,7 +24,7 @@ from .base import Solver
 from .data_dependent import DataDependent
 from .ddim import ddim_step
 from .formula import Builder, Combo
-from .run import Ask, DrawNoise, Program, Progress, Read, Run, drive
+from .run import Ask, Program, Progress, Read, Run, drive
 from .runge_kutta import TABLEAUX, Tableau, lambda_step, noise_step, seeds_step, sigma_step
 from .state import State
 

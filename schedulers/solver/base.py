@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,11 +10,12 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from ..noise import DrawNoise, Span
 from ..path import Path, Point
 from ..points import Points
 from ..settings import Settings
 from .plan import Plan, Stage
-from .run import DrawNoise, Program, Run, drive
+from .run import Program, Run, drive
 from .state import State
 
 
@@ -100,6 +102,13 @@ class Solver(Settings):
 def host_plan(solver: Solver, points: Points) -> Plan:
     """The solver's plan in host coordinates; kept, since a queue repeats the same run."""
     return solver.plan(points).on(points.path.host)
+
+
+def spans_of(solver: Solver, path: Path, sigmas: Sequence[float]) -> tuple[Span, ...]:
+    """Between which levels each noise draw of a run over SIGMAS is made; () for a solver without a plan."""
+    if not solver.planned or not solver.stochastic or len(sigmas) < 2:
+        return ()
+    return host_plan(solver, Points.from_sigmas(path, sigmas)).spans
 
 
 def make_plan(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ..noise import DrawNoise
 from ..points import Points
 from .base import Solver
-from .run import DrawNoise, Program
+from .run import Program
 from .state import State
 
 

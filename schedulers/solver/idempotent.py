@@ -9,10 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..noise import DrawNoise
 from ..points import Points
 from ..settings import knob
 from .data_dependent import DataDependent
-from .run import Ask, DrawNoise, Program, Read, Run, drive
+from .run import Ask, Program, Read, Run, drive
 from .state import State
 
 

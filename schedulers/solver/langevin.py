@@ -9,13 +9,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..noise import DrawNoise
 from ..path import Point
 from ..points import Points
 from ..settings import knob
 from .data_dependent import DataDependent
 from .ddim import ddim_step
 from .formula import LinearStep
-from .run import Ask, DrawNoise, Program
+from .run import Ask, Program
 from .state import State
 from .stochastic import reverse_sde_step
 

@@ -24,12 +24,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..noise import DrawNoise, Span
 from ..path import Path, Point, rescale
 from ..points import host_sigmas
 from ..text_table import markdown_table
 from .band_mix import Mix, Spectra
 from .kernels import ANCHOR, DATA, Move, moves
-from .run import Ask, DrawNoise, Run, drive
+from .run import Ask, Run, drive
 from .state import State
 
 
@@ -81,6 +82,22 @@ class Plan:
     @cached_property
     def steps(self) -> int:
         return max((stage.step + 1 for stage in self.stages if stage.evaluate), default=0)
+
+    @cached_property
+    def spans(self) -> tuple[Span, ...]:
+        """Between which levels each noise draw of the run is made, as (κ, κ'): the part of its stage's way down that no
+        earlier draw was made for, so that no two overlap. None: there is none (noise put back, a second draw)."""
+        spans: list[Span] = []
+        here = lowest = self.start.kappa
+        for stage in self.stages:
+            to = stage.at.kappa
+            if stage.noise:
+                top = min(here, lowest)
+                spans.append((top, to) if to < top else None)
+                lowest = min(lowest, to)
+            if stage.commit:
+                here = to
+        return tuple(spans)
 
     @cached_property
     def moves(self) -> tuple[Move, ...]:

@@ -28,8 +28,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from ..noise import DrawNoise
+
 Denoise = Callable[[Tensor, float], Tensor]
-DrawNoise = Callable[[int, Tensor], Tensor]
 
 
 @dataclass(frozen=True)

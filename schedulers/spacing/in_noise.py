@@ -18,7 +18,10 @@ class SigmaSpacing(Spacing):
     """Spacings defined between the largest and the smallest σ."""
 
     def levels(self, schedule: NoiseSchedule, n: int) -> Array:
-        ends = Points(schedule.path, (schedule.kappa_max, schedule.kappa_min))
+        return self.between(schedule, n, schedule.kappa_max, schedule.kappa_min)
+
+    def between(self, schedule: NoiseSchedule, n: int, first: float, last: float) -> Array:
+        ends = Points(schedule.path, (first, last))
         sigmas = self.sigmas(np.arange(n) / max(n - 1, 1), *ends.sigmas())
         return np.array(Points.from_sigmas(schedule.path, sigmas).kappas)
 
@@ -106,8 +109,10 @@ class UniformLambda(Spacing):
     )
 
     def levels(self, schedule: NoiseSchedule, n: int) -> Array:
-        top = schedule.kappa_max
-        if math.isfinite(top):
-            return np.geomspace(top, schedule.kappa_min, n)
+        return self.between(schedule, n, schedule.kappa_max, schedule.kappa_min)
+
+    def between(self, schedule: NoiseSchedule, n: int, first: float, last: float) -> Array:
+        if math.isfinite(first):
+            return np.geomspace(first, last, n)
         near = float(schedule.kappa(schedule.t_max * self.start_time))
-        return np.array([top, *np.geomspace(near, schedule.kappa_min, n - 1)])
+        return np.array([first, *np.geomspace(near, last, n - 1)])

@@ -78,6 +78,10 @@ class Quadratic(Spacing):
     def levels(self, schedule: NoiseSchedule, n: int) -> Array:
         return schedule.kappa(np.linspace(schedule.t_max**0.5, schedule.t_min**0.5, n) ** 2)
 
+    def between(self, schedule: NoiseSchedule, n: int, first: float, last: float) -> Array:
+        start, end = schedule.time(np.array([first, last])) ** 0.5
+        return schedule.kappa(np.linspace(start, end, n) ** 2)
+
 
 @dataclass(frozen=True)
 class Beta(Spacing):

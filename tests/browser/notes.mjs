@@ -125,6 +125,13 @@ ${no_checkpoint}`,
 
 ${no_checkpoint}`,
 
+  "noise": `# Noise, four ways
+First row: **one seed, six variations**: a second seed mixed in on the sphere, strength 0.25. Second: six seeds with **pyramid** noise, whose long waves move the composition. Third and fourth: a stochastic solver on a **Brownian tree**, in 20 and in 80 steps: the noise follows one path, so more steps refine the picture and do not replace it.
+
+**Try:** **strength** 0.1 or 0.6; **coloured** in place of pyramid; **kit** as the **generator** of *Brownian tree*, and the last rows part.
+
+${weights}`,
+
   "split-run": `# One run in two parts
 First row: 12 steps of a stochastic two-step solver in one go. Second: the same in two samplers, 5 steps and 7, with *Keep State* and *Resume State*: **equal to the last bit**. Third: split without the state, which loses the history and the place in the noise stream; last row: what that changes (×4).
 

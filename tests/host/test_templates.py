@@ -16,9 +16,8 @@ from PIL import Image
 
 pytest.importorskip("aiohttp", reason="needs aiohttp (extra 'queue')")
 
+from sampling_kit.headless.calls.run_in_comfyui import Wanted, run_in
 from sampling_kit.headless.cli import main
-from sampling_kit.headless.cli.report import OBJECT, Report
-from sampling_kit.headless.cli.run_in_comfyui import Wanted, _run
 from sampling_kit.headless.comfyui import Installation, Running, serving
 from sampling_kit.headless.core_names import core_classes
 from sampling_kit.headless.editor_graph import converter
@@ -169,9 +168,8 @@ def ran(host: Host, workflow: Workflow, folder: Path, *settings: str) -> list[st
     """Files of a workflow that runs as `run --comfyui` runs it, in the ComfyUI that is there."""
     folders = folder / "output", folder / "input", host.work / "models"
     wanted = Wanted(settings, (), [None], True, *folders, "cpu", False)
-    (done,) = _run(host.running, host.place, workflow, wanted, Report(OBJECT))
-    assert done.error is None, done.error
-    return [*done.files, *done.texts]
+    (result,) = run_in(host.running, host.place, workflow, wanted)
+    return [*map(str, result.files), *(text for _, text in result.texts)]
 
 
 def small(workflow: Workflow) -> list[str]:

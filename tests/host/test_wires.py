@@ -79,3 +79,9 @@ def test_what_is_not_known_is_refused_by_name(measured: dict[str, Any]) -> None:
 
 def test_packs_may_set_the_seed_of_our_noise(measured: dict[str, Any]) -> None:
     assert measured["assignable"] == [5, 1]
+    assert measured["cached_noise"] == [5, 1]
+
+
+def test_torchs_generator_is_the_cores_noise(measured: dict[str, Any]) -> None:
+    rows = measured["core_noise"]
+    assert len(rows) == 5 and not any(rows.values()), rows

@@ -372,8 +372,42 @@ def assignable() -> list[int]:
     return [ours.seed, other.seed]
 
 
+def cached_noise() -> list[int]:
+    """One NOISE of ComfyUI's cache in two nodes, of which the first sets its seed."""
+    from comfy_execution.utils import CurrentNodeContext
+
+    noise = native.kit("Noise", seed=1)
+    with CurrentNodeContext("run", "1"):
+        noise.seed = 5
+        noise.generate_noise({"samples": torch.zeros(1, 4, 4, 4)})
+        first = int(noise.seed)
+    with CurrentNodeContext("run", "2"):
+        return [first, int(noise.seed)]
+
+
+def core_noise() -> dict[str, float]:
+    """How far the torch CPU generator is from the core's RandomNoise."""
+    kind = native.comfy.nested_tensor.NestedTensor
+    batch, sound = torch.zeros(3, 4, 5, 7), torch.zeros(3, 8, 9)
+    latents = {
+        "batch": {"samples": batch},
+        "some of it": {"samples": batch, "batch_index": [4, 0, 4]},
+        "video": {"samples": torch.zeros(2, 4, 3, 5, 7)},
+        "half": {"samples": batch.half()},
+        "nested": {"samples": kind([batch, sound])},
+    }
+    ours = native.kit("Noise", seed=7, generator={"generator": "torch_cpu"})
+    theirs = core.RandomNoise.execute(7).args[0]
+    rows = {}
+    for name, latent in latents.items():
+        a, b = (noise.generate_noise(latent) for noise in (ours, theirs))
+        parts = zip(a.unbind(), b.unbind(), strict=True) if name == "nested" else [(a, b)]
+        rows[name] = max(float((x - y).abs().max()) + (x.dtype != y.dtype) for x, y in parts)
+    return rows
+
+
 CHECKS = (
-    memory, levels, one_of_a_batch, nesting, reported_levels, scales, noise_samplers, classes, assignable,
+    memory, levels, one_of_a_batch, nesting, reported_levels, scales, noise_samplers, classes, assignable, cached_noise, core_noise,
 )  # fmt: skip
 
 

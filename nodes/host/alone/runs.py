@@ -27,6 +27,7 @@ from .traced import as_latent, path_of, run_sampler, sampler_name, traced
 
 __all__ = [
     "as_latent",
+    "consumer",
     "facts_of_guider",
     "latent_shape",
     "make_guider",
@@ -46,6 +47,10 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+
+def consumer() -> None:
+    """Nobody says; nodes here keep to themselves what they set."""
 
 
 def make_guider(

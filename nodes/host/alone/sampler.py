@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ....schedulers.noise import PerImageNoise, images_of
+from ....schedulers.noise import draws_of, images_of
 from ....schedulers.path import Flow
 from ....schedulers.points import Points
 from ....schedulers.sample import noised, require_latent, sample
 from ....schedulers.solver import Progress, Run, Solver
+from ....schedulers.solver.base import spans_of
 from ....schedulers.split import Part, Stepped
 from ..guidance_wire import warn_of_flow_steps
 from . import places
@@ -60,7 +61,8 @@ class Sampler:
             denoise = guider.denoiser(len(x))
             if isinstance(solver, Solver):
                 with solver.watching(guider.model.inner) as ready:
-                    run = Run(denoise, PerImageNoise(seed, images_of(seed)), report)
+                    draws = draws_of(seed, spans_of(solver, path, sigmas))
+                    run = Run(denoise, draws, report)
                     out = sample(ready, path, run, x, sigmas)
             else:
                 start = solver.begin(
@@ -68,7 +70,7 @@ class Sampler:
                 )
                 assert guider.run is not None
                 guider.run.go_on(start.sigmas, start.memory)
-                run = Run(denoise, start.noise, report)
+                run = Run(denoise, start.draws(solver.solver, path), report)
                 out = solver.run(start, path, run, sigmas, guider.run.remembered)
         alpha = path.host.on(sigmas[-1]).alpha  # a flow LATENT is x/α
         return (out if alpha == 1 else out / alpha).cpu()

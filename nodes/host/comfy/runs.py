@@ -5,7 +5,7 @@ Each function imports its file when it is called, so that a name ComfyUI drops c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -42,6 +42,15 @@ def probed(guider: Any, holder: Holder) -> Any:
     from .guider import probed
 
     return probed(guider, holder)
+
+
+def consumer() -> Hashable:
+    try:
+        from comfy_execution.utils import get_executing_context
+    except ImportError:
+        return None
+    context: Hashable = get_executing_context()
+    return context
 
 
 def model_of(value: Any) -> Any:

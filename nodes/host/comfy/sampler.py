@@ -12,11 +12,11 @@ import comfy.utils
 from torch import Tensor
 
 from ....schedulers.guidance import GuidanceRun
-from ....schedulers.noise import PerImageNoise, images_of
+from ....schedulers.noise import DrawNoise, draws_of, images_of
 from ....schedulers.path import Flow, Path
 from ....schedulers.sample import require_latent, sample
 from ....schedulers.solver import Progress, Run, Solver
-from ....schedulers.solver.run import DrawNoise
+from ....schedulers.solver.base import spans_of
 from ....schedulers.split import Part, Stepped, Stopped
 from ..guidance_wire import warn_of_flow_steps
 from .missing import needed_by
@@ -42,7 +42,6 @@ def solve(
         require_latent(path, levels)
     seed, size = extra.get("seed"), noise_scale(guider.model_patcher)
     seed = 0 if seed is None else seed  # a 0 too may say for which images it is
-    images = images_of(seed)
     sampling = guider.model_patcher.get_model_object("model_sampling")
     masked = extra.get("denoise_mask") is not None
     if wants_vp(sampling) and masked:
@@ -66,7 +65,7 @@ def solve(
     with comfy.utils.model_trange(len(levels) - 1, disable=disable) as bar:
         report = reporter(callback, bar)
         if isinstance(solver, Solver):
-            noise: DrawNoise = PerImageNoise(seed, images)
+            noise = draws_of(seed, spans_of(solver, path, levels))
             if noise_sampler is not None:
                 noise = handed(noise_sampler, levels, asked, type(solver).__name__)
             with solver.watching(guider.model_patcher.model.diffusion_model) as ready:
@@ -83,7 +82,8 @@ def solve(
         memory = rules.remembered if isinstance(rules, GuidanceRun) else dict
         if isinstance(rules, GuidanceRun):
             rules.go_on(start.sigmas, start.memory)
-        run = Run(denoise, louder(start.noise), report, check)
+        draws = start.draws(solver.solver, path)
+        run = Run(denoise, louder(draws), report, check)
         return solver.run(start, path, run, levels, memory)
 
 

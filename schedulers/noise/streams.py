@@ -9,13 +9,20 @@ image starts from the noise ComfyUI's own node gives; positions 1, 2, … are th
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from .recipe import NoiseRecipe
+
+#: (position, like) → standard normal noise [B, …] like ``like``: draw number 1, 2, … of a run.
+DrawNoise = Callable[[int, Tensor], Tensor]
 
 MASK = (1 << 64) - 1
 #: Values per generator in a draw inside a run; a larger image has several, drawn side by side.
@@ -33,13 +40,18 @@ def mix(seed: int, position: int) -> int:
 
 
 class BatchSeed(int):
-    """A seed that says which images it is for: image i has seed + images[i]; None: seed + i."""
+    """A seed that says which images it is for: image i has seed + images[i]; None: seed + i. And how noise is drawn
+    from it: by a recipe; None: by each image's own stream."""
 
     images: tuple[int, ...] | None
+    recipe: NoiseRecipe | None
 
-    def __new__(cls, seed: int, images: Sequence[int] | None = None) -> BatchSeed:
+    def __new__(
+        cls, seed: int, images: Sequence[int] | None = None, recipe: NoiseRecipe | None = None
+    ) -> BatchSeed:
         made = super().__new__(cls, seed)
         made.images = None if images is None else tuple(int(i) for i in images)
+        made.recipe = recipe
         return made
 
 
