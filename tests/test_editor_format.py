@@ -54,10 +54,22 @@ def inputs(graph: dict[str, Any]) -> dict[str, Any]:
 PAINTED = {"noise_seed": 3, "extra": 0, "steps": 2, "label": "", "kind": "flat"}
 
 
+def with_defaults(prompt: dict[str, Any]) -> dict[str, Any]:
+    """With the values that optional inputs have where a graph from before them says nothing."""
+    for one in prompt.values():
+        listed = registry()[one["class_type"]].define_schema().inputs
+        fresh = {
+            i.id: i.as_dict()["default"] for i in listed if i.optional and "default" in i.as_dict()
+        }
+        one["inputs"] = fresh | one["inputs"]
+    return prompt
+
+
 @pytest.mark.parametrize("name", examples.names())
 def test_examples_become_their_api_twins(name):
     graph = json.loads((examples.FOLDER / f"{name}.json").read_text(encoding="utf-8"))
-    assert to_prompt(graph, registry()) == load(examples.FOLDER / "api" / f"{name}.json").prompt
+    twin = load(examples.FOLDER / "api" / f"{name}.json").prompt
+    assert with_defaults(to_prompt(graph, registry())) == with_defaults(twin)
 
 
 def test_widgets_are_found_by_their_place():
