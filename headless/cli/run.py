@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -99,25 +100,13 @@ def run_workflow(
                 say(text, err=True)
 
         report.whole(runs=[])
-        run(
-            workflow,
-            settings=settings,
-            seed=seed,
-            seeds=seeds,
-            only=only,
-            choices=choices,
-            output=output_dir,
-            input=input_dir,
-            models=models_dir,
-            device=device,
-            at_once=at_once,
-            deterministic=deterministic,
-            comfyui=comfyui,
-            comfyui_python=comfyui_python,
-            progress=progress if report or on_terminal() else None,
-            done=done,
-            note=note,
-        )
+        what = dict(settings=settings, seed=seed, seeds=seeds, only=only, choices=choices)
+        where = dict(output=output_dir, input=input_dir, models=models_dir, device=device)
+        how = dict(at_once=at_once, deterministic=deterministic)
+        program = dict(comfyui=comfyui, comfyui_python=comfyui_python)
+        every: dict[str, Any] = {**what, **where, **how, **program}
+        told = progress if report or on_terminal() else None
+        run(workflow, **every, progress=told, done=done, note=note)
 
 
 class Bars:
