@@ -65,7 +65,8 @@ def _answers(requests: list[Any]) -> list[dict[str, Any]]:
     """An answer to each; after MOST_SECONDS of this thread the rest are to be asked for again."""
     if len(requests) > MOST_REQUESTS:
         raise ValueError(f"requests: {len(requests)}, at most {MOST_REQUESTS}")
-    started, answers = time.thread_time(), []
+    started = time.thread_time()
+    answers: list[dict[str, Any]] = []
     for request in requests:
         if answers and time.thread_time() - started > MOST_SECONDS:
             answers.append({"later": True})
