@@ -18,7 +18,7 @@ from ..schedulers.path import PATHS
 from ..schedulers.solver import ALL
 from ..schedulers.spacing import ALL as SPACINGS
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "tests" / "interface" / "names.json"
 Names = dict[str, dict[str, str]]
 
