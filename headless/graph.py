@@ -269,7 +269,10 @@ def execute(
             with use(replace(context, node=key)):
                 if kept is not None:
                     signatures[key] = _signature(prompt, registry, key, signatures)
-                if kept is not None and signatures[key] in kept:
+                if stop := _blocked(prompt, key, results):
+                    outputs = registry[prompt[key]["class_type"]].define_schema().outputs
+                    results[key] = (stop,) * len(outputs)
+                elif kept is not None and signatures[key] in kept:
                     results[key] = kept[signatures[key]]
                 else:
                     output = _run_node(workflow, registry, key, results)
@@ -286,6 +289,15 @@ def execute(
     for old in (kept or {}).keys() - set(signatures.values()):
         del kept[old]  # type: ignore[union-attr]
     return shown
+
+
+def _blocked(prompt: Prompt, key: str, results: Mapping[str, tuple[Any, ...]]) -> Any:
+    """What keeps a node from running, among what it gets; None where it runs."""
+    from ..nodes.host.alone.io import Blocked
+
+    links_in = (v for v in prompt[key]["inputs"].values() if isinstance(v, list) and len(v) == 2)
+    values = (results[v[0]][v[1]] for v in links_in if v[0] in results)
+    return next((value for value in values if isinstance(value, Blocked)), None)
 
 
 def _signature(prompt: Prompt, registry: Registry, key: str, signatures: Mapping[str, str]) -> str:

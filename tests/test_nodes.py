@@ -100,6 +100,11 @@ QUICK = {
         *("--set", "20 steps.steps=4", "--set", "80 steps.steps=6"),
         *("--set", "Empty Pixel Latent.batch_size=2"),
     ],
+    "draft-pick-finish": [
+        *("--set", "Steps.steps=4", "--set", "Empty Pixel Latent.batch_size=3"),
+        *("--set", "Pick Drafts.numbers=3, 1"),
+    ],
+    "reported-level": ["--set", "Steps.steps=4", "--set", "Empty Pixel Latent.batch_size=2"],
     "two-experts": ["--set", "Steps.steps=6", "--set", "Empty Pixel Latent.batch_size=2"],
     "latent-space": ["--set", "All 20 steps.steps=6", "--set", "Postcards.batch_size=2"],
     "panorama": [

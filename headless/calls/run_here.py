@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..context import Context
 from ..settings_flags import only as part_of
-from ..settings_flags import with_seed, with_settings
+from ..settings_flags import with_pick, with_seed, with_settings
 from ..workflow import Workflow
 from .preparation import (
     Settings,
@@ -36,6 +36,7 @@ def run(
     settings: Settings = (),
     seed: int | None = None,
     seeds: Sequence[int] | None = None,
+    pick: str | None = None,
     only: Sequence[str] = (),
     output: Path | str = "output",
     input: Path | str = "input",
@@ -49,7 +50,7 @@ def run(
     """Run ``workflow`` here, once per seed; a result each.
 
     ``settings``: values of inputs, NODE.INPUT=VALUE; ``seed`` or ``seeds``: set every seed of the workflow;
-    ``only``: run up to these outputs alone; ``at_once``: most images in one call of the network;
+    ``pick``: numbers for its Pick Drafts; ``only``: run up to these outputs alone; ``at_once``: most images in one call of the network;
     ``deterministic``: refuse operations that may differ from run to run. ``progress`` is told every step of a
     node, ``done`` every result as soon as it is there.
 
@@ -67,7 +68,8 @@ def run(
     nodes = registry()
     places.set_images_at_once(at_once)
     read = opened(workflow, converter(nodes))
-    chosen = part_of(with_settings(read, nodes, setting_texts(settings)), nodes, only)
+    changed = with_pick(with_settings(read, nodes, setting_texts(settings)), pick)
+    chosen = part_of(changed, nodes, only)
     context = context_of(chosen, Path(output), Path(input), Path(models), set_device(device))
     for end in (plan[0], plan[-1]):  # what fits both ends fits all seeds
         refuse_mistakes(with_seed(chosen, nodes, end), nodes, context)

@@ -23,6 +23,11 @@ from .report import JsonCommand, Report
 @options.settings_option
 @options.seed_option
 @options.seeds_option
+@click.option(
+    "--pick",
+    metavar="N,N",
+    help="Finish these drafts of a workflow with Pick Drafts: 3,7 or 1,4-6; an empty text: the drafts alone.",
+)
 @options.only_option
 @options.output_option
 @options.input_option
@@ -46,6 +51,7 @@ def run_workflow(
     settings: Sequence[str],
     seed: int | None,
     seeds: Sequence[int] | None,
+    pick: str | None,
     only: Sequence[str],
     output_dir: Path,
     input_dir: Path,
@@ -82,6 +88,7 @@ def run_workflow(
             settings=settings,
             seed=seed,
             seeds=seeds,
+            pick=pick,
             only=only,
             output=output_dir,
             input=input_dir,

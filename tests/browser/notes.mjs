@@ -132,12 +132,26 @@ First row: **one seed, six variations**: a second seed mixed in on the sphere, s
 
 ${weights}`,
 
+  "reported-level": `# A level that is not quite true
+First row: in the middle of the run the model is told of **less noise** than there is, so it leaves some, which later steps make into detail. Second: the plain run. Third: told of more, and smoother. Steps and guidance stay those of the true level.
+
+**Try:** **amount** 0.1; a **curve** that acts late: 0:0, 0.5:0, 0.8:1, 1:0. *Keep State* and *Resume State* go inside *Reported Level*.
+
+${weights}`,
+
   "split-run": `# One run in two parts
 First row: 12 steps of a stochastic two-step solver in one go. Second: the same in two samplers, 5 steps and 7, with *Keep State* and *Resume State*: **equal to the last bit**. Third: split without the state, which loses the history and the place in the noise stream; last row: what that changes (×4).
 
 **Try:** another **step** in *Split*; put *Save State* after the first part and *Load State* before the second, and go on tomorrow.
 
 ${no_checkpoint}`,
+
+  "draft-pick-finish": `# Draft, pick, finish
+Twelve seeds run half of their steps; *Draft Sheet* shows what each would become and numbers them. *Pick Drafts* goes on with **3 and 7**, and each ends as its full run: same history, same noise.
+
+**Try:** empty **numbers**: only the drafts run. Look, write others, and queue again: ComfyUI keeps the drafts in its cache. Without a page: *sampling-kit run draft-pick-finish --pick 2,5-6*.
+
+${weights}`,
 
   "two-experts": `# Two models, one run
 Wan 2.2 has one model for high noise and one for low. *Split at Level* finds the step where they change (t = 0.875: here after 5 of 12 steps), *Keep State* and *Resume State* carry the solver's history across. First row: the small network alone. Second: the small one for high noise, the large one for low. Third: the large one alone.
