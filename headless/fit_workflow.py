@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..nodes.denoiser.embedded import KINDS
 from ..nodes.fit.fit_solver import fitted
 from ..nodes.fit.fitted_solver import reported
 from ..nodes.fit.record_trajectories import TEACHER, recorded
@@ -86,7 +87,7 @@ class SourceNode(io.ComfyNode):
         return io.NodeOutput()
 
 
-def from_embedded(kind: str, cfg: float, size: int, registry: Registry) -> Source:
+def from_embedded(kind: str, cfg: float, registry: Registry) -> Source:
     """(GUIDER, LATENT) of an embedded model, image i with class i % 10, at a CFG scale (1: without)."""
 
     def made(node: str, /, **inputs: Any) -> Any:
@@ -97,6 +98,7 @@ def from_embedded(kind: str, cfg: float, size: int, registry: Registry) -> Sourc
         made("SamplingKitClassCondition", name=name) for name in ("one of each", "unconditional")
     )
     conds = dict(model=model, positive=positive, negative=negative)
+    size = getattr(KINDS[kind](), "size", 32)
     latent = made("SamplingKitEmptyPixelLatent", width=size, height=size, batch_size=1)
     return made("CFGGuider", **conds, cfg=cfg), latent
 

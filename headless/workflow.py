@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,14 @@ def load(path: Path | str, convert: Convert | None = None) -> Workflow:
         raise WorkflowError(f"{path}: {error}") from error.__cause__
 
 
+def from_graph(graph: Mapping[str, Any], convert: Convert | None = None) -> Workflow:
+    """The workflow in a dict: an API graph, the body of a POST to /prompt, or the editor's graph."""
+    try:
+        return _from_data(Path("(graph)"), json.loads(json.dumps(graph)), convert)
+    except (TypeError, ValueError) as error:
+        raise WorkflowError(f"this graph is no workflow: {error}") from None
+
+
 def _from_json(
     path: Path, raw: bytes, convert: Convert | None = None, size: int | None = None
 ) -> Workflow:
@@ -82,7 +90,10 @@ def _from_json(
         shown = f"{size / 2**20:.0f} MB is" if size else "it is"
         limit = f"the limit is {JSON_LIMIT // 2**20} MB"
         raise WorkflowError(f"{shown} too large for a workflow, {limit}")
-    data = _parse(raw)
+    return _from_data(path, _parse(raw), convert)
+
+
+def _from_data(path: Path, data: Any, convert: Convert | None = None) -> Workflow:
     ui = None
     if (
         isinstance(data, dict)

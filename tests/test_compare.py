@@ -13,6 +13,7 @@ from node_calls import folders, one
 from node_calls import returned as node
 
 from sampling_kit.nodes.inspect.compare_solvers import combined, named
+from sampling_kit.nodes.ui.payload import PICTURE
 from sampling_kit.schedulers.measure.compare_solvers import Entry, refined
 from sampling_kit.schedulers.measure.trace import Step, Trace
 from sampling_kit.schedulers.path import VE, Flow
@@ -72,7 +73,8 @@ def test_the_table(compared):
     assert errors[1] < errors[0] and errors[3] < errors[2] and errors[4] > errors[1]
     assert all(r["seconds_per_image"] == pytest.approx(r["seconds"] / 3) for r in told["runs"])
     text = compared.result[2]
-    assert compared.ui == {"text": [text]} and len(text.splitlines()) == 8
+    assert compared.ui["text"] == [text] and len(text.splitlines()) == 8
+    assert all(picture.startswith("data:image/") for picture in compared.ui[PICTURE])
     assert "UniPC (max_order 3) with" in text and "Euler Ancestral *" in text
 
 

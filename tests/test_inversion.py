@@ -14,6 +14,7 @@ from node_calls import NODES, folders, node, one
 
 from sampling_kit.embedded import postcards
 from sampling_kit.headless.cli import main
+from sampling_kit.nodes.ui.payload import PICTURE
 from sampling_kit.schedulers.measure.metrics import distances
 from sampling_kit.schedulers.solver import ALL
 from sampling_kit.schedulers.solver.run import Run
@@ -97,7 +98,7 @@ def test_the_example_reports_the_round_trip_error(tmp_path):
         outputs = json.loads(result.stdout)["runs"][0]["outputs"]
         (text,), (same,) = (outputs[key]["text"] for key in ("15", "16"))
         assert text == same
-        return [float(line.split("RMSE ")[1].split(",")[0]) for line in text.splitlines()]
+        return [float(line.split()[2]) for line in text.splitlines()[1:]]
 
     twenty = trip()
     assert len(twenty) == 5
@@ -109,7 +110,7 @@ def test_the_runner_prints_what_nodes_say(tmp_path):
     arguments = ["run", str(EXAMPLES / "invert.json"), "--output", str(tmp_path)]
     small = ["--set", "Steps.steps=3", "--set", "Embedded Denoiser.kind.scenes=8"]
     result = CliRunner().invoke(main, [*arguments, *small], catch_exceptions=False)
-    assert result.stderr.count("image 0: RMSE") == 1, "shown by two nodes, printed once"
+    assert result.stderr.count("RMSE  largest") == 1, "shown by two nodes, printed once"
     assert [line.split("_")[-1] for line in result.stdout.splitlines()] == [".png"]
 
 
@@ -155,11 +156,13 @@ def test_differences_are_measured_per_image():
     assert found[2]["rmse"] == pytest.approx(0.5 / math.sqrt(12))
     assert found[2]["largest"] == 0.5
     assert text.splitlines() == [
-        "image 0: no difference",
-        "image 1: RMSE 0.1, largest 0.1, PSNR 20.0 dB",
-        "image 2: RMSE 0.144, largest 0.5, PSNR 16.8 dB",
+        "           RMSE  largest  PSNR in dB",
+        "image 0       0        0       equal",
+        "image 1     0.1      0.1          20",
+        "image 2  0.1443      0.5       16.81",
     ]
-    assert shown.ui == {"text": [text]}
+    assert shown.ui["text"] == [text]
+    assert shown.ui[PICTURE][0].startswith("data:image/png;base64,")
     assert picture[0].max() == 0 and torch.allclose(picture[1], torch.tensor(0.4))
     assert picture[2, 0, 0].tolist() == [1, 0, 0]
 
@@ -188,7 +191,7 @@ def test_what_cannot_be_compared_is_named():
 
 def test_a_constant_reference_has_no_peak():
     (found,) = distances(torch.ones(1, 4), torch.zeros(1, 4))
-    assert found.psnr is None and str(found) == "RMSE 1, largest 1"
+    assert (found.rmse, found.largest, found.psnr) == (1, 1, None)
 
 
 def test_multiply_latent():

@@ -10,10 +10,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 CODE = [
     p
-    for d in ("schedulers", "nodes", "headless", "embedded", "benchmarks", "dev")
+    for d in ("schedulers", "doors", "nodes", "headless", "embedded", "benchmarks", "dev")
     for p in sorted((ROOT / d).rglob("*.py"))
 ]
-CODE += [ROOT / "__init__.py"]
+CODE += [ROOT / "__init__.py", ROOT / "api.py"]
 
 
 def imports(path, top_level=False):

@@ -17,8 +17,8 @@ LARGEST = 15 * 2**20  # bytes of the archive
 
 #: In the archive: what runs, what the page shows, and what its reader is promised.
 IN = (
-    "__init__.py", "pyproject.toml", "requirements.txt", "README.md", "LICENSE", "CHANGELOG.md", "SECURITY.md",
-    "nodes", "schedulers", "headless", "web", "locales", "embedded", "example_workflows", "subgraphs", "docs",
+    "__init__.py", "api.py", "pyproject.toml", "requirements.txt", "README.md", "LICENSE", "CHANGELOG.md", "SECURITY.md",
+    "nodes", "schedulers", "doors", "headless", "web", "locales", "embedded", "example_workflows", "subgraphs", "docs",
 )  # fmt: skip
 #: Never in it. A room for developers that is new or renamed is found by the comparison below.
 OUT = ("tests", "benchmarks", "dev", ".ci", ".github", ".gitignore", ".pre-commit-config.yaml", "CONTRIBUTING.md", "eslint.config.js", "package.json", "constraints.txt", ".comfyignore")  # fmt: skip
@@ -114,6 +114,15 @@ def test_every_package_of_the_wheel_is_in_the_archive():
     for package in re.findall(r'"([\w.]+)"', table("packages")):
         folder = "/".join(package.split(".")[1:])
         assert f"{folder}/__init__.py".lstrip("/") in archive(), package
+
+
+def test_every_package_of_the_archive_is_in_the_wheel():
+    """Else `pip install` gives a package that cannot be imported."""
+    rooms = {path.rpartition("/")[0] for path in archive() if path.endswith("/__init__.py")}
+    named = {
+        p.partition(".")[2].replace(".", "/") for p in re.findall(r'"([\w.]+)"', table("packages"))
+    }
+    assert rooms - named == set()
 
 
 def test_requirements_are_those_of_pyproject():

@@ -23,8 +23,10 @@ from sampling_kit.nodes.ui.file_names import find_file, split_prefix
 from sampling_kit.schedulers.strict_json import parse_json
 
 PACK = Path(__file__).resolve().parents[1]
-PARTS = "nodes", "schedulers", "headless", "embedded", "dev"
-SOURCES = sorted([PACK / "__init__.py", *(f for p in PARTS for f in (PACK / p).rglob("*.py"))])
+PARTS = "nodes", "schedulers", "doors", "headless", "embedded", "dev"
+SOURCES = sorted(
+    [PACK / "__init__.py", PACK / "api.py", *(f for p in PARTS for f in (PACK / p).rglob("*.py"))]
+)
 
 #: Modules that run foreign bytes, start programs or speak to a network.
 FORBIDDEN = {

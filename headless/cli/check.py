@@ -40,9 +40,9 @@ def check_workflow(
     """Say what is wrong with WORKFLOW, without running it: here, or on a server."""
     report = Report(style, workflow=str(workflow))
     with errors_reported(debug, report):
+        from ..calls.preparation import context_of, refuse_mistakes
         from ..editor_graph import converter
         from ..settings_flags import with_settings
-        from .prepare import context_of, refuse_mistakes
 
         where = ""
         if server is None:

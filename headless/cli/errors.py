@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from ..calls.results import ArgumentError
 from ..extras import advice
 from ..terminal_text import foreign_text_made_plain, print_traceback, say, say_error
 from ..workflow import NodeFailure, WorkflowError, reason_of
@@ -39,6 +40,15 @@ def termination_raised() -> Iterator[None]:
 
 
 @contextmanager
+def arguments_refused() -> Iterator[None]:
+    """An argument that means nothing is wrong usage."""
+    try:
+        yield
+    except ArgumentError as error:
+        raise click.UsageError(str(error)) from None
+
+
+@contextmanager
 def errors_reported(debug: bool, report: Report | None = None) -> Iterator[None]:
     """Turn an exception into one message on stderr and an exit code: 2 invalid, 1 failed, 130, 143.
 
@@ -46,7 +56,7 @@ def errors_reported(debug: bool, report: Report | None = None) -> Iterator[None]
     """
     report = report or Report(None)
     try:
-        with termination_raised(), foreign_text_made_plain():
+        with termination_raised(), foreign_text_made_plain(), arguments_refused():
             yield
             report.end()
     except (click.exceptions.Exit, BrokenPipeError):  # click ends quietly when nobody reads

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ...schedulers.whole_file import whole
 from ..bars import on_terminal, stage_bars
-from ..context import use
+from ..calls.fit_model import fit
 from ..terminal_text import say
-from ..workflow import Workflow, load
 from . import options
 from .errors import errors_reported
 from .report import JsonCommand, Report
@@ -139,94 +135,22 @@ def fit_solver(
     """
     report = Report(style)
     with errors_reported(debug, report):
-        if (workflow is None) == (embedded is None):
-            raise click.UsageError("give either a WORKFLOW or --embedded KIND")
-        import torch
-
-        from ...nodes.denoiser.embedded import KINDS
-        from ...nodes.fit.fit_solver import METHODS
-        from ...schedulers.measure import plain
-        from .. import fit_workflow as fitting
-        from ..editor_graph import converter
-        from ..registry import registry
-        from .prepare import context_of
-
-        chosen = _settings_of(METHODS, method, settings)
-        if embedded is not None and embedded not in KINDS:
-            raise click.UsageError(f"--embedded {embedded}: choose one of {', '.join(KINDS)}")
-        nodes, device = registry(), options.set_device(device)
-        loaded = (
-            load(workflow, converter(nodes))
-            if workflow
-            else Workflow(Path(f"--embedded {embedded}"), {})
-        )
-        context = context_of(loaded, output.parent, input_dir, models_dir, device)
-        folder = trajectories or output.parent / "trajectories"
         with ExitStack() as stack:
-            stack.enter_context(use(context))
-            stack.enter_context(torch.inference_mode())
-            tell: Any = lambda what: lambda step, text="": None  # noqa: E731
+            more: dict[str, Any] = {}
             if not report and on_terminal():
-                tell = stack.enter_context(stage_bars())
-            if embedded is None:
-                source = fitting.from_workflow(loaded, nodes, context, node)
-            else:
-                size = getattr(KINDS[embedded](), "size", 32)
-                source = fitting.from_embedded(embedded, cfg, size, nodes)
-            started = time.perf_counter()
-            fits, comparison = fitting.fit_source(
-                source, folder, nfes, chosen, seeds=seeds, held=held, levels=levels, substeps=substeps, batch=batch,
-                starts=starts, against=against, say=(lambda text: report.event("note", text=text)) if report else say, tell=tell,
+                more["stage"] = stack.enter_context(stage_bars())
+            result = fit(
+                workflow, output=output, embedded=embedded, cfg=cfg, node=node, nfes=nfes, seeds=seeds, held=held,
+                method=method, settings=settings, starts=starts, levels=levels, substeps=substeps, batch=batch,
+                against=against, trajectories=trajectories, input=input_dir, models=models_dir,
+                device=options.set_device(device),
+                note=(lambda text: report.event("note", text=text)) if report else say, **more,
             )  # fmt: skip
-        files = _write_fits(output, fits, comparison)
+        files = [str(path) for path in result.files]
         if report:
-            seconds = round(time.perf_counter() - started, 1)
-            facts = comparison.payload() | {"files": files, "seconds": seconds}
+            from ...schedulers.measure import plain
+
+            facts = result.comparison.payload() | {"files": files, "seconds": result.seconds}
             report.put(**plain(facts))
         else:
-            say("\n".join(["", comparison.text(), "", *files]))
-
-
-def _settings_of(methods: Mapping[str, Any], name: str, texts: Sequence[str]) -> Any:
-    """The method's settings with NAME=VALUE applied; UsageError naming what is wrong."""
-    if name not in methods:
-        raise click.UsageError(f"--method {name}: choose one of {', '.join(methods)}")
-    kind, values = methods[name], {}
-    fields = {f.name: f for f in dataclasses.fields(kind)}
-    for text in texts:
-        key, sign, value = text.partition("=")
-        if not sign or key not in fields:
-            raise click.UsageError(f"--set {text}: give NAME=VALUE with one of {', '.join(fields)}")
-        values[key] = value
-    try:
-        typed = {k: _typed(v, fields[k].default) for k, v in values.items()}
-        return kind(**typed)
-    except ValueError as error:
-        raise click.UsageError(f"--set: {error}") from None
-
-
-def _typed(text: str, like: Any) -> Any:
-    """The text as a value of the kind of ``like``."""
-    if isinstance(like, bool):
-        if text.lower() not in ("true", "false"):
-            raise ValueError(f"{text!r} is neither true nor false")
-        return text.lower() == "true"
-    return type(like)(text) if isinstance(like, int | float) else text
-
-
-def _write_fits(output: Path, fits: Sequence[Any], comparison: Any) -> list[str]:
-    """The fits, and the plot; the files' paths."""
-    from PIL import Image
-
-    from ...nodes.fit.fitted_solver import SUFFIX, saved
-    from ...schedulers.show import fit_plot
-
-    file = output if output.suffix == SUFFIX else output.with_name(output.name + SUFFIX)
-    for fit in fits:
-        saved(fit, file)
-    files = [str(file.resolve())]
-    picture = fit_plot.plot(comparison)
-    plot = file.with_suffix(".png")
-    with whole(plot) as part:
-        Image.fromarray((picture[0] * 255).round().byte().cpu().numpy()).save(part, "PNG")
-    return [*files, str(plot.resolve())]
+            say("\n".join(["", result.comparison.text(), "", *files]))

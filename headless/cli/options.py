@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,18 +133,8 @@ proxies_option = click.option(
 )
 
 
-def seeds_to_run(seed: int | None, seeds: Sequence[int] | None) -> Sequence[int | None]:
-    """The seeds of --seed or --seeds; [None] keeps those of the workflow. UsageError for both."""
-    if seed is not None and seeds is not None:
-        raise click.UsageError("use --seed or --seeds, not both")
-    return seeds if seeds is not None else [seed]
-
-
 def set_device(name: str) -> str:
-    """Choose where models run; returns the device's name. UsageError if it is not there."""
-    from ...nodes import host
+    """Choose where models run; the device's name."""
+    from ..calls.preparation import set_device
 
-    try:
-        return str(host.places.set_device(name))
-    except ValueError as error:
-        raise click.UsageError(f"--device {name}: {error}") from None
+    return set_device(name)

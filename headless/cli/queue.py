@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from ..terminal_text import say
-from ..workflow import NodeFailure, load
+from ..calls.run_on_servers import SERVER, queue
+from ..workflow import NodeFailure
 from . import options
 from .errors import errors_reported
+from .queue_bars import QueueBars
 from .report import JsonCommand, Report
-
-if TYPE_CHECKING:
-    from ..prompt import Registry
 
 
 @click.command("queue", cls=JsonCommand)
@@ -28,7 +22,7 @@ if TYPE_CHECKING:
     "--server",
     "servers",
     multiple=True,
-    default=["http://127.0.0.1:8188"],
+    default=[SERVER],
     show_default=True,
     metavar="URL",
     help="May be repeated: several servers share the jobs. ?token=... in it is kept.",
@@ -89,30 +83,24 @@ def queue_workflow(
     """
     report = Report(style, workflow=str(workflow))
     with errors_reported(debug, report):
-        plan = options.seeds_to_run(seed, seeds)
-        from ..queue import Job, Queue, access, object_info, to_api, with_uploads
-        from ..settings_flags import only as part_of
-        from ..settings_flags import with_seed, with_settings
-        from .prepare import nodes_for_queue
-        from .queue_bars import QueueBars
-
-        way_in = access(headers, api_key, os.environ, environment_proxies)
-        read = load(workflow, lambda ui: to_api(ui, servers[0], way_in))
-        nodes: Registry = {}
-        if settings or only or plan != [None]:
-            ask = partial(object_info, servers, way_in, patience, partial(say, err=True))
-            nodes = nodes_for_queue(read, ask)
-        part = part_of(with_settings(read, nodes, settings), nodes, only)
-        loaded, uploads = with_uploads(part, input_dir)
-        variants = [(one, with_seed(loaded, nodes, one)) for one in plan]
-        jobs = [
-            Job("" if one is None else f"seed{one}", w.prompt, w.ui, uploads) for one, w in variants
-        ]
-        with QueueBars(output_dir, len(jobs), previews, report) as bars:
-            queue = Queue(
-                servers, output_dir, bars, patience, watch, previews=previews, access=way_in
+        with QueueBars(output_dir, previews, report) as bars:
+            done = queue(
+                workflow,
+                servers=servers,
+                headers=headers,
+                api_key=api_key,
+                environment_proxies=environment_proxies,
+                settings=settings,
+                seed=seed,
+                seeds=seeds,
+                only=only,
+                input=input_dir,
+                output=output_dir,
+                wait=watch,
+                previews=previews,
+                patience=patience,
+                watcher=bars,
             )
-            done = asyncio.run(queue.run(jobs))
         report.whole(jobs=[asdict(d) for d in done])
         failed = [d for d in done if d.error is not None]
         if failed:

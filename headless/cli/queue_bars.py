@@ -16,18 +16,20 @@ from .report import Report
 class QueueBars(Watcher):
     """Bars on stderr where it is a terminal, file names on stdout; with a ``report`` events alone."""
 
-    def __init__(
-        self, folder: Path, jobs: int, previews: bool = False, report: Report | None = None
-    ) -> None:
-        self.folder, self.jobs, self.previews = folder, jobs, previews
+    def __init__(self, folder: Path, previews: bool = False, report: Report | None = None) -> None:
+        self.folder, self.previews = folder, previews
         self.report = report or Report(None)
         self.quiet = bool(self.report)
         self.shown = not self.quiet and on_terminal()
 
     def __enter__(self) -> QueueBars:
-        self.all = bar("jobs", self.jobs, self.shown, unit="job")
-        self.steps = bar("steps", 1, self.shown, leave=False)
+        self.all = bar("jobs", 0, False)
+        self.steps = bar("steps", 1, False)
         return self
+
+    def begin(self, jobs: int) -> None:
+        self.all = bar("jobs", jobs, self.shown, unit="job")
+        self.steps = bar("steps", 1, self.shown, leave=False)
 
     def __exit__(self, *_: Any) -> None:
         self.steps.close()

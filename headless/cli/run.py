@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..bars import node_bars, on_terminal
-from ..context import Context, Progress
+from ..calls.results import NodeProgress, RunResult
+from ..calls.run_here import run
+from ..context import Progress
 from ..terminal_text import indented, one_line, say
-from ..workflow import Workflow, load
 from . import options
 from .errors import errors_reported
 from .report import JsonCommand, Report
-
-if TYPE_CHECKING:
-    from ..graph import Kept
-    from ..prompt import Registry
 
 
 @click.command("run", cls=JsonCommand)
@@ -71,86 +64,59 @@ def run_workflow(
 ) -> None:
     """Run WORKFLOW: API-format JSON, or a PNG that ComfyUI or this tool saved."""
     report = Report(style, workflow=str(workflow))
-    with errors_reported(debug, report):
-        plan = options.seeds_to_run(seed, seeds)
-        from ...nodes.host.alone import places
-        from ..editor_graph import converter
-        from ..registry import registry
-        from ..settings_flags import only as part_of
-        from ..settings_flags import with_pick, with_seed, with_settings
-        from .prepare import context_of, refuse_mistakes
+    with errors_reported(debug, report), ExitStack() as stack:
+        bars = stack.enter_context(closing(Bars()))
 
-        if deterministic:
-            from ..provenance import be_deterministic
-
-            be_deterministic(threads=1)
-        nodes = registry()
-        places.set_images_at_once(at_once)
-        changed = with_settings(load(workflow, converter(nodes)), nodes, settings)
-        loaded = part_of(with_pick(changed, pick), nodes, only)
-        device = options.set_device(device)
-        context = context_of(loaded, output_dir, input_dir, models_dir, device)
-        for end in (plan[0], plan[-1]):  # what fits both ends fits all seeds
-            refuse_mistakes(with_seed(loaded, nodes, end), nodes, context)
-        report.whole(runs=[])
-        kept: Kept | None = {} if len(plan) > 1 else None
-        for one in plan:
-            made = _run_once(with_seed(loaded, nodes, one), nodes, context, report, kept)
-            report.add("runs", "run", made | {"seed": one})
+        def progress(now: NodeProgress) -> None:
+            report.event("progress", node=now.node, step=now.step, total=now.total)
             if not report:
-                for heading, text in _texts(made["outputs"], loaded, nodes):
+                bars.show(now)
+
+        def done(result: RunResult) -> None:
+            bars.close()
+            files = [str(path) for path in result.files]
+            made = dict(outputs=result.outputs, files=files, seconds=result.seconds)
+            report.add("runs", "run", made | {"seed": result.seed})
+            if not report:
+                for heading, text in result.texts:
                     say(f"{one_line(heading)}:\n{indented(text)}", err=True)
-                say("\n".join(made["files"]))
+                say("\n".join(files))
 
-
-def _run_once(
-    workflow: Workflow, nodes: Registry, context: Context, report: Report, kept: Kept | None = None
-) -> dict[str, Any]:
-    """{"outputs", "files", "seconds"} of one run."""
-    from ...schedulers.measure import plain
-    from ..graph import execute
-    from ..prompt import title
-
-    started = time.perf_counter()
-    with ExitStack() as stack:
-        progress = _progress_events(report) if report else None
-        if not report and on_terminal():
-            bars = node_bars(lambda node: title(workflow.prompt, node, nodes))
-            progress = stack.enter_context(bars)
-        here = replace(
-            context,
-            prompt=workflow.prompt,
-            workflow=workflow.ui,
-            progress=progress,
-            tally=Counter(),
-            plans=[],
+        report.whole(runs=[])
+        run(
+            workflow,
+            settings=settings,
+            seed=seed,
+            seeds=seeds,
+            pick=pick,
+            only=only,
+            output=output_dir,
+            input=input_dir,
+            models=models_dir,
+            device=options.set_device(device),
+            at_once=at_once,
+            deterministic=deterministic,
+            progress=progress if report or on_terminal() else None,
+            done=done,
         )
-        outputs = execute(workflow, nodes, here, kept)
-    return {
-        "outputs": plain(outputs),
-        "files": _files(outputs, {"output": context.output, "temp": context.temp}),
-        "seconds": round(time.perf_counter() - started, 3),
-    }
 
 
-def _progress_events(report: Report) -> Progress:
-    """A run's progress callback that reports events."""
-    return lambda node, step, total: report.event("progress", node=node, step=step, total=total)
+class Bars:
+    """One bar per node of the run that goes on."""
 
+    def __init__(self) -> None:
+        self.titles: dict[str, str] = {}
+        self.stack = ExitStack()
+        self.report: Progress | None = None
 
-def _texts(
-    outputs: Mapping[str, Mapping[str, Any]], workflow: Workflow, nodes: Registry
-) -> Iterator[tuple[str, str]]:
-    """(title of a node, text that it shows), each text once."""
-    from ..prompt import title
+    def show(self, now: NodeProgress) -> None:
+        """Move the node's bar; the first one of a run begins them."""
+        self.titles[now.node] = now.title
+        if self.report is None:
+            self.report = self.stack.enter_context(node_bars(self.titles.__getitem__))
+        self.report(now.node, now.step, now.total)
 
-    shown = {text: node for node, ui in outputs.items() for text in ui.get("text", ())}
-    yield from ((title(workflow.prompt, node, nodes), text) for text, node in shown.items())
-
-
-def _files(outputs: Mapping[str, Mapping[str, Any]], folders: Mapping[str, Path]) -> list[str]:
-    """Absolute paths of the images and other files that nodes say they wrote."""
-    shown = (entries for ui in outputs.values() for entries in (ui.get("images"), ui.get("files")))
-    entries = (entry for some in shown for entry in some or ())
-    paths = (folders[entry["type"]] / entry["subfolder"] / entry["filename"] for entry in entries)
-    return [str(path.resolve()) for path in paths]
+    def close(self) -> None:
+        """The run is over."""
+        self.stack.close()
+        self.report = None

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from ..bars import bar, on_terminal
+from ..calls.run_variants import sweep
 from ..terminal_text import say
-from ..workflow import load
 from . import options
 from .errors import errors_reported
 from .report import JsonCommand, Report
@@ -68,24 +67,10 @@ def sweep_workflow(
     """
     report = Report(style, workflow=str(workflow))
     with errors_reported(debug, report):
-        from ..editor_graph import converter
-        from ..registry import registry
-        from ..settings_flags import with_settings
-        from ..sweep import Crew, axes, sweep, work_list
-        from .prepare import context_of, refuse_mistakes
-
-        nodes = registry()
-        loaded = with_settings(load(workflow, converter(nodes)), nodes, settings)
-        context = context_of(loaded, output_dir, input_dir, models_dir, "cpu")
-        items = work_list(loaded, nodes, grid, seeds)
-        typed = loaded.typed | {value for _, values in axes(grid) for value in values}
-        context = replace(context, typed=typed)
-        for item in (items[0], items[-1]):
-            refuse_mistakes(replace(loaded, prompt=item.prompt), nodes, context)
-        crew = Crew(workers, address, device, threads, input_dir, models_dir, typed)
-        with bar(total=len(items), unit="item", shown=not report and on_terminal()) as shown:
+        with bar(unit="item", shown=not report and on_terminal()) as shown:
 
             def show(done: int, total: int) -> None:
+                shown.total = total
                 shown.update(done - shown.n)
                 report.event("progress", done=done, total=total)
 
@@ -94,7 +79,21 @@ def sweep_workflow(
                 with shown.external_write_mode():
                     say(text, err=True)
 
-            there, done = sweep(loaded, items, grid, seeds, output_dir, crew, show, note)
-        report.put(output=str(output_dir), items=there + done, there=there)
+            result = sweep(
+                workflow,
+                grid=grid,
+                settings=settings,
+                seeds=seeds,
+                output=output_dir,
+                input=input_dir,
+                models=models_dir,
+                device=device,
+                workers=workers,
+                ray=address,
+                threads=threads,
+                progress=show,
+                note=note,
+            )
+        report.put(output=str(output_dir), items=result.items, there=result.there)
         if not report:
-            say(f"{output_dir}: {there + done} items, {there} of them were there")
+            say(f"{output_dir}: {result.items} items, {result.there} of them were there")

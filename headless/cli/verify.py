@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..calls.results import VerifyResult
+from ..calls.verify_pictures import verify
 from ..terminal_text import say, say_error
-from ..workflow import NodeFailure, Workflow, WorkflowError, load, reason_of
+from ..workflow import WorkflowError, reason_of
 from . import options
 from .errors import errors_reported
 from .report import JsonCommand, Report
@@ -18,7 +20,6 @@ from .report import JsonCommand, Report
 if TYPE_CHECKING:
     from ..reproduce import Verdict
 
-KINDS = ".png", ".webp"
 #: How a picture ends, and the exit code of the command for it.
 EXACT, NEAR, DIFFERS, FAILED = "bit for bit", "within 2/255", "not reproduced", "could not be run"
 INVALID = "not a picture that can be verified"
@@ -45,87 +46,35 @@ def verify_picture(
     outside of --models are taken only where --set repeats them.
     """
     report = Report(style)
+    ends: Counter[str] = Counter()
+
+    def done(result: VerifyResult) -> None:
+        error, verdict = result.error, result.verdict
+        if error is not None:
+            if not any(place.is_dir() for place in pictures):
+                raise error
+            say_error(reason_of(error))
+            end = INVALID if isinstance(error, WorkflowError) else FAILED
+            facts: dict[str, Any] = dict(error=reason_of(error))
+        else:
+            assert verdict is not None
+            end = EXACT if verdict.same else NEAR if verdict.reproduces else DIFFERS
+            facts = _told(verdict)
+            if not report:
+                say(f"{result.file}: {verdict}")
+        ends[end] += 1
+        report.add("pictures", "picture", dict(file=str(result.file), result=end) | facts)
+
     with errors_reported(debug, report):
-        files = list(_files(pictures))
-        if not files:
-            raise WorkflowError(f"{pictures[0]}: no PNG or WebP with a workflow lies there")
-        look = _looker(settings, input_dir, models_dir, options.set_device(device))
-        ends: Counter[str] = Counter()
-        for file in files:
-            try:
-                verdict = look(file)
-            except (WorkflowError, NodeFailure) as error:
-                if files == list(pictures):
-                    raise
-                say_error(reason_of(error))
-                end = INVALID if isinstance(error, WorkflowError) else FAILED
-                facts = dict(file=str(file), result=end, error=reason_of(error))
-            else:
-                end = EXACT if verdict.same else NEAR if verdict.reproduces else DIFFERS
-                facts = dict(file=str(file), result=end) | _told(verdict)
-                if not report:
-                    say(f"{file}: {verdict}")
-            ends[end] += 1
-            report.add("pictures", "picture", facts)
-        if len(files) > 1 and not report:
+        device = options.set_device(device)
+        where: dict[str, Any] = dict(input=input_dir, models=models_dir, device=device)
+        verify(pictures, settings=settings, **where, done=done)
+        if ends.total() > 1 and not report:
             counts = ", ".join(f"{ends[end]} {end}" for end in CODES if ends[end])
-            say(f"{len(files)} pictures: {counts}")
+            say(f"{ends.total()} pictures: {counts}")
     code = max(CODES[end] for end in ends)
     if code:
         raise SystemExit(code)
-
-
-def _looker(
-    settings: Sequence[str], input_dir: Path, models_dir: Path, device: str
-) -> Callable[[Path], Verdict]:
-    """What verifies one picture."""
-    from ..editor_graph import converter
-    from ..registry import registry
-    from ..reproduce import verify
-    from ..settings_flags import with_settings
-    from .prepare import context_of, refuse_mistakes
-
-    nodes = registry()
-
-    def look(file: Path) -> Verdict:
-        saved = load(file, converter(nodes))
-        loaded = with_settings(saved, nodes, settings)
-        if loaded.prompt != saved.prompt:
-            raise WorkflowError(
-                "--set: verify runs the values of the picture; --set may only repeat them"
-            )
-        context = context_of(loaded, Path("output"), input_dir, models_dir, device)
-
-        def check(read: Workflow) -> None:
-            refuse_mistakes(read, nodes, context)
-
-        return verify(file, nodes, context, check)
-
-    return look
-
-
-def _files(places: Sequence[Path]) -> Iterator[Path]:
-    """The files, and those in folders that carry an API graph, each once."""
-    seen: set[Path] = set()
-    for place in places:
-        inside = sorted(place.rglob("*")) if place.is_dir() else [place]
-        for file in inside:
-            if place.is_dir() and not (file.suffix.lower() in KINDS and _carries(file)):
-                continue
-            if file.resolve() not in seen:
-                seen.add(file.resolve())
-                yield file
-
-
-def _carries(file: Path) -> bool:
-    """Whether a picture in a folder is to be verified: damaged ones are, so that they are named."""
-    from ..picture_text import DAMAGED, picture_texts
-
-    try:
-        texts = picture_texts(file) if file.is_file() else None
-    except (OSError, *DAMAGED):
-        return True
-    return texts is not None and not texts.keys().isdisjoint(("prompt", "workflow"))
 
 
 def _told(verdict: Verdict) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What goes to a server, what comes back, and who is told."""
+"""What goes to a server; what comes back, and who is told, stands in ``job_results.py``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..job_results import Done as Done
+from ..job_results import Watcher as Watcher
 from ..workflow import Prompt
 from .answers import Picture
 from .limits import FRAMES_BYTES
@@ -56,16 +58,6 @@ class Job:
         return self.prompt.keys() - taken
 
 
-@dataclass(frozen=True)
-class Done:
-    """A finished job: files below the output folder, and texts that nodes showed."""
-
-    label: str
-    files: tuple[str, ...] = ()
-    texts: tuple[str, ...] = ()
-    error: str | None = None
-
-
 @dataclass
 class Task:
     """A job on its way. ``key`` is its id in the ledger, ``id`` that of the prompt it is now."""
@@ -101,12 +93,3 @@ class Task:
 
     def to_submit(self) -> Job:
         return self.job.again(self.attempt, self.again) if self.again else self.job
-
-
-class Watcher:
-    """Told what happens; the command line draws bars with it."""
-
-    def progress(self, label: str, node: str, step: int, total: int) -> None: ...
-    def preview(self, label: str, picture: bytes) -> None: ...
-    def finished(self, done: Done) -> None: ...
-    def note(self, text: str) -> None: ...

@@ -9,6 +9,7 @@ from ...schedulers.noise_schedule import NoiseSchedule
 from ...schedulers.prediction import KINDS
 from .. import host
 from ..host import io
+from ..ui.payload import report_on_page
 from ..ui.wire_types import NoiseScheduleType
 
 CATEGORY = "Sampling Kit/denoiser"
@@ -77,7 +78,7 @@ class DenoiserSettings(io.ComfyNode):
             "solver state and time: fp32",
         ]
         text = "\n".join(lines)
-        return io.NodeOutput(changed, text, ui={"text": [text]})
+        return io.NodeOutput(changed, text, ui=report_on_page(text))
 
 
 def _set_dtype(model: Any, asked: str) -> tuple[Any, str]:

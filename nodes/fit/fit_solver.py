@@ -24,6 +24,7 @@ from ..host import io
 from ..host.guider_field import Ready
 from ..solver.state import plain_solver
 from ..ui.inputs import choice, chosen
+from ..ui.payload import report_on_page
 from ..ui.wire_types import SolverFitType, TrajectoriesType
 from .kept import PARTS, Kept, card_text
 from .recording import CATEGORY, Recording, checked, teacher_cost
@@ -78,7 +79,7 @@ class FitSolver(io.ComfyNode):
             points = Points.from_sigmas(recording.schedule.path, sigmas.tolist())
             begin = (plain_solver(sampler), points)
         fit = fitted(recording, settings, nfe, held_out, starts=starts, begin=begin)
-        return io.NodeOutput(fit, card_text(fit), ui={"text": [card_text(fit)]})
+        return io.NodeOutput(fit, card_text(fit), ui=report_on_page(card_text(fit)))
 
 
 def fitted(

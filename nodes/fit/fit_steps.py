@@ -13,6 +13,7 @@ from .. import host
 from ..host import io
 from ..host.guider_field import Ready
 from ..solver.state import plain_solver
+from ..ui.payload import report_on_page
 from ..ui.wire_types import TrajectoriesType
 from .recording import CATEGORY, checked
 
@@ -72,7 +73,7 @@ class FitSteps(io.ComfyNode):
         told(total, f"held-out error {result.best.rmse:.4g} ({result.best.name})")
         sigmas = torch.tensor(result.best.points.sigmas(), dtype=torch.float32)
         facts = json.dumps(plain(result.payload()), allow_nan=False)
-        return io.NodeOutput(sigmas, result.text(), facts, ui={"text": [result.text()]})
+        return io.NodeOutput(sigmas, result.text(), facts, ui=report_on_page(result.text()))
 
 
 NODES: tuple[type[Any], ...] = (FitSteps,)

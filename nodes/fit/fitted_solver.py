@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock
 
 from ...schedulers.fit import compare, fit_files
 from ...schedulers.measure import plain
-from ...schedulers.noise_schedule import NoiseSchedule
-from ...schedulers.printable import one_line
 from ...schedulers.show import fit_plot
 from ...schedulers.solver import Solver
 from ...schedulers.solver.fitted import FittedSolver
 from ...schedulers.whole_file import make_folder
 from .. import host
 from ..host import io
-from ..host.guider_field import Facts, Ready
+from ..host.guider_field import Ready
 from ..ui.file_names import is_there, leads_out, refusal, split_prefix, stamp
 from ..ui.inputs import listed
+from ..ui.payload import report_on_page
 from ..ui.wire_types import SolverFitType, TrajectoriesType
 from .kept import PARTS, SUFFIX, card_text
 from .recording import CATEGORY, Recording, checked
+from .use_fitted import checked_fit
 
 KIND = "solvers"
 SHIPPED = Path(__file__).resolve().parents[2] / "embedded" / "solvers"
@@ -114,7 +112,7 @@ class SaveFittedSolver(io.ComfyNode):
         file, root = new_fit_file(name)
         told = saved(checked_fit(fit), file)
         shown = file.relative_to(root).as_posix()
-        return io.NodeOutput(shown, ui={"text": [f"{shown}: {told}"]})
+        return io.NodeOutput(shown, ui=report_on_page(f"{shown}: {told}"))
 
 
 def new_fit_file(name: str) -> tuple[Path, Path]:
@@ -186,57 +184,6 @@ class LoadFittedSolver(io.ComfyNode):
         return io.NodeOutput(fit, card_text(fit))
 
 
-def checked_fit(fit: Any) -> FittedSolver:
-    if not isinstance(fit, FittedSolver):
-        raise TypeError(f"fit: expected a SOLVER_FIT, got {type(fit).__name__}")
-    return fit
-
-
-class UseFittedSolver(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> Any:
-        return io.Schema(
-            node_id="SamplingKitFittedSolver",
-            display_name="Fitted Solver",
-            category=CATEGORY,
-            description="A fitted solver as SAMPLER and SIGMAS, for SamplerCustomAdvanced. It runs its own noise levels only. On a "
-            "MODEL with another path (flow, VP) the numbers are converted exactly; on another model or guidance than it was fitted to "
-            "it still runs, with a warning.",
-            search_aliases=["AMED", "EPD", "learned solver", "few steps", "fast"],
-            inputs=[
-                SolverFitType.Input("fit", tooltip="From Load Fitted Solver or Fit Solver."),
-                io.Guider.Input("guider", tooltip="The one that SamplerCustomAdvanced gets: its noise schedule sets the SIGMAS."),
-            ],
-            outputs=[
-                io.Sampler.Output(display_name="sampler", tooltip="For SamplerCustomAdvanced."),
-                io.Sigmas.Output(display_name="sigmas", tooltip="The noise levels that belong to the sampler, for SamplerCustomAdvanced."),
-                io.String.Output(display_name="text", tooltip="Warnings, if it was made for something else."),
-            ],
-        )  # fmt: skip
-
-    @classmethod
-    def execute(cls, fit: Any, guider: Any) -> Any:
-        solver, schedule = checked_fit(fit), host.runs.schedule_of_guider(guider)
-        warnings = misfits(solver, host.runs.facts_of_guider(guider), schedule)
-        for warning in warnings:
-            log.warning("Fitted Solver: %s", one_line(warning))
-        text = "\n".join(f"WARNING: {w}" for w in warnings) or "fits this model and guidance"
-        sigmas = torch.tensor(solver.points(schedule.path).sigmas(), dtype=torch.float32)
-        return io.NodeOutput(host.runs.make_sampler(solver), sigmas, text, ui={"text": [text]})
-
-
-def misfits(fit: FittedSolver, facts: Facts, schedule: NoiseSchedule) -> list[str]:
-    """What the fit was made for and this run is not."""
-    found = fit_files.differences(fit.card, model=facts.model, guidance=facts.guidance)
-    top, own = fit.table.start, schedule.kappa_max
-    if not (math.isinf(top) and own > 1000) and not math.isclose(top, own, rel_tol=1e-3):
-        found.append(
-            f"this fit starts at σ/α = {top:.4g}, the MODEL's noisiest level is {own:.4g}: pictures may come out "
-            "dull or noisy"
-        )
-    return found
-
-
 # ------------------------------------------------------------------------------------------- report
 
 
@@ -282,7 +229,8 @@ class SolverReport(io.ComfyNode):
             raise ValueError("fits: connect at least one SOLVER_FIT")
         found = reported(recording, given, held_out, against)
         facts = json.dumps(plain(found.payload()), allow_nan=False)
-        return io.NodeOutput(fit_plot.plot(found), found.text(), facts, ui={"text": [found.text()]})
+        plot, text = fit_plot.plot(found), found.text()
+        return io.NodeOutput(plot, text, facts, ui=report_on_page(text, plot))
 
 
 AGAINST: dict[str, Callable[[], tuple[Solver, ...]]] = {
@@ -331,9 +279,4 @@ def reported(
     return recording.ready(run)
 
 
-NODES: tuple[type[Any], ...] = (
-    SaveFittedSolver,
-    LoadFittedSolver,
-    UseFittedSolver,
-    SolverReport,
-)
+NODES: tuple[type[Any], ...] = (SaveFittedSolver, LoadFittedSolver, SolverReport)

@@ -21,6 +21,7 @@ from ..host import io
 from ..host.guider_field import Ready
 from ..solver.state import plain_solver
 from ..ui.file_names import refusal, split_prefix
+from ..ui.payload import report_on_page
 from ..ui.wire_types import TrajectoriesType
 from .recording import CATEGORY, Recording
 
@@ -90,7 +91,7 @@ class RecordTrajectories(io.ComfyNode):
             seed=seed, count=count, levels=levels, substeps=substeps, batch=batch, dtype=dtype
         )
         found = recorded((guider, *others), latent, place(folder), solver, sigmas, **values)
-        return io.NodeOutput(found, found.describe(), ui={"text": [found.describe()]})
+        return io.NodeOutput(found, found.describe(), ui=report_on_page(found.describe()))
 
 
 def place(name: str) -> Path:

@@ -21,6 +21,7 @@ from .. import host
 from ..host import io
 from ..host.guider_field import Ready
 from ..solver.state import plain_solver
+from ..ui.payload import report_on_page
 from ..ui.wire_types import TrajectoriesType
 from .kept import PARTS, Kept
 from .recording import CATEGORY, Recording, checked, teacher_cost
@@ -74,7 +75,7 @@ class TrainAMED(io.ComfyNode):
             recording, points, base, held_out, rounds=rounds, rate=rate, seed=seed
         )
         shown = torch.tensor(points.sigmas(), dtype=torch.float32)
-        return io.NodeOutput(host.runs.make_sampler(solver), shown, text, ui={"text": [text]})
+        return io.NodeOutput(host.runs.make_sampler(solver), shown, text, ui=report_on_page(text))
 
 
 def levels(schedule: NoiseSchedule, steps: int, sigmas: Tensor | None) -> Points:

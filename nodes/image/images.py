@@ -6,12 +6,16 @@ from typing import Any
 
 from torch import Tensor
 
-from ...schedulers.show.contact_sheet import tiles
+from ...schedulers.show.contact_sheet import labelled, tiles
 from ..host import io
 from ..ui.file_names import refusal
 from .sizes import MOST_PIXELS, check_product, check_size, zeros
 
 CATEGORY = "Sampling Kit/image"
+LABELS = {
+    "row": "Words left of the rows of pictures, from above, with ; between them and ' / ' for a new line.",
+    "column": "Words above the columns of pictures, from the left, with ; between them and ' / ' for a new line.",
+}
 
 
 class EmptyPixelLatent(io.ComfyNode):
@@ -130,6 +134,10 @@ class ImageSheet(io.ComfyNode):
                     tooltip="White space between pictures, in final pixels.",
                 ),
                 *(io.Image.Input(f"images_{n}", optional=True, tooltip=more) for n in (2, 3, 4)),
+                *(
+                    io.String.Input(f"{line}_labels", default="", optional=True, tooltip=where)
+                    for line, where in LABELS.items()
+                ),
             ],
             outputs=[io.Image.Output(display_name="sheet", tooltip="One picture.")],
         )
@@ -138,9 +146,19 @@ class ImageSheet(io.ComfyNode):
     def execute(
         cls, images: Tensor, columns: int, scale: int, gap: int,
         images_2: Tensor | None = None, images_3: Tensor | None = None, images_4: Tensor | None = None,
+        row_labels: str = "", column_labels: str = "",
     ) -> Any:  # fmt: skip
         batches = [batch for batch in (images, images_2, images_3, images_4) if batch is not None]
-        return io.NodeOutput(tiles(batches, columns, scale, gap))
+        grid = sum(-(-len(b) // columns) for b in batches), min(columns, max(map(len, batches)))
+        sheet = tiles(batches, columns, scale, gap)
+        return io.NodeOutput(labelled(sheet, grid, gap, words(row_labels), words(column_labels)))
+
+
+def words(labels: str) -> list[str]:
+    """The labels of a text, in which ``;`` stands between them and ``/`` between the lines of one."""
+    if not labels.strip():
+        return []
+    return ["\n".join(line.strip() for line in label.split(" / ")) for label in labels.split(";")]
 
 
 NODES = (EmptyPixelLatent, LatentToImage, ImageToLatent, ImageSheet)

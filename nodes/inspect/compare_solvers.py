@@ -18,6 +18,7 @@ from .. import host
 from ..guidance.rules import numbered
 from ..host import io
 from ..host.trace_watch import Watch
+from ..ui.payload import report_on_page
 
 CATEGORY = "Sampling Kit/inspect"
 MOST = 20  # runs
@@ -116,7 +117,7 @@ class CompareSolvers(io.ComfyNode):
         decode = None if vae is None else vae.decode
         pictures = convergence_plot.contact(entries, reference, images, decode)
         plot = convergence_plot.plot(entries) if reference else written(text)
-        return io.NodeOutput(pictures, plot, text, told, ui={"text": [text]})
+        return io.NodeOutput(pictures, plot, text, told, ui=report_on_page(text, pictures, plot))
 
 
 def ordered(given: dict[str, Any], prefix: str) -> list[Any]:

@@ -9,7 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from ...schedulers.measure.metrics import distances
+from ...schedulers.show.data_uri import gallery
+from ...schedulers.text_table import text_table
 from ..host import io
+from ..ui.payload import report_on_page
 
 CATEGORY = "Sampling Kit/inspect"
 
@@ -52,10 +55,14 @@ class Difference(io.ComfyNode):
             found = distances(x, y, peak)
         except ValueError as error:
             raise ValueError(f"a and b: {error}") from None
-        lines = [f"image {i}: {distance}" for i, distance in enumerate(found)]
+        rows = [
+            (f"image {i}", d.rmse, d.largest, d.psnr if d.rmse else "equal")
+            for i, d in enumerate(found)
+        ]
+        text = text_table(("", "RMSE", "largest", "PSNR in dB"), rows)
         facts = json.dumps([dataclasses.asdict(distance) for distance in found])
         picture = as_image((x - y).abs() * gain, channels_last=peak is not None)
-        return io.NodeOutput(picture, "\n".join(lines), facts, ui={"text": ["\n".join(lines)]})
+        return io.NodeOutput(picture, text, facts, ui=report_on_page(text, gallery(picture)))
 
 
 def as_image(x: Tensor, channels_last: bool) -> Tensor:

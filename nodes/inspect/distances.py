@@ -11,6 +11,7 @@ from torch import Tensor
 from ...schedulers.measure import plain
 from ...schedulers.measure.two_samples import compare
 from ..host import io
+from ..ui.payload import report_on_page
 from .difference import CATEGORY
 
 
@@ -67,7 +68,7 @@ class Distances(io.ComfyNode):
         except ValueError as error:
             raise ValueError(f"a and b: {error}") from None
         told = json.dumps(plain(dataclasses.asdict(found)), allow_nan=False)
-        return io.NodeOutput(found.energy, found.text(), told, ui={"text": [found.text()]})
+        return io.NodeOutput(found.energy, found.text(), told, ui=report_on_page(found.text()))
 
 
 def batch(value: Any) -> Tensor:

@@ -9,6 +9,7 @@ from ...schedulers.measure import guidance_report, plain
 from ...schedulers.show import guidance_plot
 from .. import host
 from ..host import io
+from ..ui.payload import report_on_page
 from ..ui.wire_types import GuidanceReportType
 
 CATEGORY = "Sampling Kit/inspect"
@@ -85,7 +86,8 @@ class GuidanceReport(io.ComfyNode):
             )
         text = guidance_report.text(report.report)
         told = json.dumps(plain(report.report), allow_nan=False)
-        return io.NodeOutput(guidance_plot.plot(report.report), text, told, ui={"text": [text]})
+        plot = guidance_plot.plot(report.report)
+        return io.NodeOutput(plot, text, told, ui=report_on_page(text, plot))
 
 
 NODES = (GuidanceProbe, GuidanceReport)

@@ -14,6 +14,7 @@ from ...schedulers.text_table import text_table
 from .. import host
 from ..host import io
 from ..solver.solvers import solver_node
+from ..ui.payload import report_on_page
 from .difference import CATEGORY
 
 
@@ -62,7 +63,7 @@ class Idempotence(io.ComfyNode):
         rows = [(f"{k}", sum(row) / len(row), max(row)) for k, row in enumerate(found, 1)]
         text = text_table(("application", "‖f(x) − x‖", "largest of the batch"), rows)
         told = json.dumps(plain({"sigma": sigma, "residuals": found}), allow_nan=False)
-        return io.NodeOutput(rows[0][1], text, told, ui={"text": [text]})
+        return io.NodeOutput(rows[0][1], text, told, ui=report_on_page(text))
 
 
 NODES = (solver_node(Idempotent), Idempotence)

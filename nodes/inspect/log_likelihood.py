@@ -13,6 +13,7 @@ from ...schedulers.measure.likelihood import LogLikelihood, Measured
 from .. import host
 from ..host import io
 from ..ui.inputs import inputs_for, summary
+from ..ui.payload import report_on_page
 from .difference import CATEGORY
 
 
@@ -72,7 +73,7 @@ class LogLikelihoodNode(io.ComfyNode):
 
         found = host.runs.probe(model, None, latent, look)
         text, told = found.text(), json.dumps(plain(found.payload()), allow_nan=False)
-        return io.NodeOutput(sum(found.bits) / len(found.bits), text, told, ui={"text": [text]})
+        return io.NodeOutput(sum(found.bits) / len(found.bits), text, told, ui=report_on_page(text))
 
 
 NODES = (LogLikelihoodNode,)

@@ -13,6 +13,7 @@ from ...schedulers.points import require_run
 from ...schedulers.show import precision_plot
 from .. import host
 from ..host import io
+from ..ui.payload import report_on_page
 
 CATEGORY = "Sampling Kit/inspect"
 
@@ -25,10 +26,10 @@ def _json_output() -> Any:
     )
 
 
-def _report(text: str, payload: Any = None, *outputs: Any) -> Any:
-    """NodeOutput of ``outputs``, the text and the payload as JSON; the page gets the text."""
+def _report(text: str, payload: Any = None, *pictures: Tensor) -> Any:
+    """NodeOutput of ``pictures``, the text and the payload as JSON; the page gets pictures and text."""
     told = (text,) if payload is None else (text, json.dumps(payload, allow_nan=False))
-    return io.NodeOutput(*outputs, *told, ui={"text": [text]})
+    return io.NodeOutput(*pictures, *told, ui=report_on_page(text, *pictures))
 
 
 class InspectDenoiser(io.ComfyNode):

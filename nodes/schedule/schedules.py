@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from ...schedulers import noise_schedule, spacing
 from ...schedulers.measure.run_levels import Run
+from ...schedulers.policy import Auto
 from ...schedulers.size_shift import SizedFlow
 from .. import host
 from ..host import io
@@ -17,7 +20,9 @@ from ..ui.payload import levels_on_page
 from ..ui.wire_types import NoiseScheduleType
 
 CATEGORY = "Sampling Kit/schedule"
-SPACINGS = spacing.ALL  # for where an input is called spacing
+ENDS = spacing.ENDS
+WHOLE = spacing.WholeRange()
+SPACINGS: dict[str, type[spacing.Spacing]] = {**spacing.ALL, "auto": Auto}
 
 
 class NoiseSchedule(io.ComfyNode):
@@ -93,11 +98,11 @@ class Steps(io.ComfyNode):
             category=CATEGORY,
             description="The noise levels a run visits, as SIGMAS: always exactly the number of steps asked for, "
             "strictly falling, and ending at exactly 0 unless told otherwise.",
-            search_aliases=sorted({a for s in spacing.ALL.values() for a in s.aliases} | {"scheduler", "sigmas", "timesteps"}),
+            search_aliases=sorted({a for s in SPACINGS.values() for a in s.aliases} | {"scheduler", "sigmas", "timesteps"}),
             inputs=[
                 NoiseScheduleType.Input("noise_schedule", tooltip="From Noise Schedule, or Noise Schedule from Model."),
                 io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Steps that are really taken."),
-                choice("spacing", spacing.ALL, "How the levels are spread over the schedule."),
+                choice("spacing", SPACINGS, "How the levels are spread over the schedule."),
                 io.Float.Input(
                     "denoise", default=1.0, min=0.01, max=1.0, step=0.01, round=False,
                     tooltip="Below 1 start lower, for img2img: the last `steps` of steps/denoise. The number of steps stays.",
@@ -109,7 +114,12 @@ class Steps(io.ComfyNode):
                 io.Latent.Input(
                     "latent", optional=True,
                     tooltip="What will be sampled. For schedules whose shift grows with the size of the picture (folders of Flux, "
-                    "SD3.5, LTX); others do not need it.",
+                    "SD3.5, LTX), and for ends and spacings that go by it (rule, auto); others do not need it.",
+                ),
+                choice(
+                    "ends", ENDS,
+                    "Where the levels begin, and which is the last above 0. A run that begins below the schedule's largest level "
+                    "starts there from pure noise. With few steps a narrower range errs less.", optional=True,
                 ),
             ],
             outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="For SamplerCustomAdvanced.")],
@@ -128,12 +138,17 @@ class Steps(io.ComfyNode):
         denoise: float = 1.0,
         final: str = "zero",
         latent: dict[str, Any] | None = None,
+        ends: dict[str, Any] | None = None,
     ) -> Run:
         """The noise levels. Raises ValueError where they do not fit the schedule."""
         kind = chosen("spacing", SPACINGS, spacing)
-        if latent is not None and isinstance(noise_schedule, SizedFlow):
-            noise_schedule = noise_schedule.for_latent(tuple(latent["samples"].shape[1:]))
-        return _space(noise_schedule, steps, kind, denoise, final)
+        between = chosen("ends", ENDS, ends) if ends else WHOLE
+        if latent is not None:
+            shape = tuple(latent["samples"].shape[1:])
+            kind, between = _of_size(kind, shape), _of_size(between, shape)
+            if isinstance(noise_schedule, SizedFlow):
+                noise_schedule = noise_schedule.for_latent(shape)
+        return _space(noise_schedule, steps, kind, denoise, final, between)
 
 
 class ScheduleEditor(io.ComfyNode):
@@ -169,11 +184,25 @@ class ScheduleEditor(io.ComfyNode):
         return _space(noise_schedule, steps, spacing.Drawn(**drawn), 1.0, final)
 
 
-def _space(schedule: Any, steps: int, kind: spacing.Spacing, denoise: float, final: str) -> Run:
+def _space(
+    schedule: Any,
+    steps: int,
+    kind: spacing.Spacing,
+    denoise: float,
+    final: str,
+    ends: spacing.Ends | None = None,
+) -> Run:
     if not isinstance(schedule, noise_schedule.NoiseSchedule):
         raise TypeError(f"noise_schedule: expected a NOISE_SCHEDULE, got {type(schedule).__name__}")
-    points = spacing.space(schedule, steps, kind, denoise=denoise, final=final)
+    points = spacing.space(schedule, steps, kind, denoise=denoise, final=final, ends=ends)
     return Run(points, schedule, f"{kind.title}, {len(points) - 1}")
+
+
+def _of_size(settings: Any, shape: tuple[int, ...]) -> Any:
+    """A spacing or ends, with the side of a latent of ``shape`` [C, …, H, W] where they go by it."""
+    if not hasattr(settings, "side"):
+        return settings
+    return replace(settings, side=max(round(math.sqrt(shape[-1] * shape[-2])), 1))
 
 
 def _sigmas(run: Run) -> Any:

@@ -12,6 +12,7 @@ from ...schedulers.split import Handover, Part, load, save
 from .. import host
 from ..host import io
 from ..ui.file_names import find_file, new_file, refusal, split_prefix, stamp
+from ..ui.payload import report_on_page
 from ..ui.wire_types import SamplerStateType
 
 CATEGORY = "Sampling Kit/solver/state"
@@ -144,7 +145,9 @@ class SaveState(io.ComfyNode):
             "type": "output",
         }
         name = file.relative_to(output).as_posix()
-        return io.NodeOutput(ui={"files": [entry], "text": [f"{name}: {stopped.describe()}"]})
+        return io.NodeOutput(
+            ui={"files": [entry], **report_on_page(f"{name}: {stopped.describe()}")}
+        )
 
 
 class LoadState(io.ComfyNode):

@@ -10,10 +10,14 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from torch import Tensor
+
 from ...schedulers.measure.run_levels import Run, plan_record, record
+from ...schedulers.show.data_uri import data_uri
 from ...schedulers.solver import Plan
 
 KEY = "sampling_kit"
+PICTURE = "sampling_kit_picture"
 
 
 def on_page(facts: dict[str, Any]) -> dict[str, Any]:
@@ -27,3 +31,12 @@ def levels_on_page(runs: Sequence[Run]) -> dict[str, Any]:
 
 def plan_on_page(plan: Plan) -> dict[str, Any]:
     return on_page({"plan": plan_record(plan)})
+
+
+def report_on_page(text: str, *pictures: Tensor) -> dict[str, Any]:
+    """``text``, and pictures [H, W, 3] or [1, H, W, 3] that belong to it, as a node's ``ui``: its panel shows both.
+
+    A picture is a text under a key of ours: ``images`` would make it a result of the job.
+    """
+    shown = {"text": [text]}
+    return shown | {PICTURE: [data_uri(p) for p in pictures]} if pictures else shown

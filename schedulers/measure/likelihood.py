@@ -281,10 +281,7 @@ class Measured:
             "log p (nats)": self.log_likelihood,
         }  # fmt: skip
         shown = {name: values for name, values in columns.items() if values is not None}
-        rows = [
-            [f"image {i}", *(f"{v:.5g}" for v in row)]
-            for i, row in enumerate(zip(*shown.values(), strict=True))
-        ]
+        rows = [[f"image {i}", *row] for i, row in enumerate(zip(*shown.values(), strict=True))]
         mean = sum(self.bits) / len(self.bits)
         if self.settings.eight_bit:
             of = "Bits of a pixel value of 256 levels, noise within a level added: an upper bound"
@@ -295,7 +292,7 @@ class Measured:
         return "\n".join(
             (
                 text_table(["", *shown], rows),
-                f"mean {mean:.5g} bits/dim over {len(rows)} image{'s' * (len(rows) != 1)} of {self.dims} values",
+                f"mean {mean:.4g} bits/dim over {len(rows)} image{'s' * (len(rows) != 1)} of {self.dims} values",
                 f"{of}, blurred with σ = {self.levels[0]:.3g}.",
                 f"{how}; {self.evaluations} evaluations.",
             )

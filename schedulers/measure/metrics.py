@@ -19,12 +19,6 @@ class Distance:
     largest: float
     psnr: float | None
 
-    def __str__(self) -> str:
-        if self.rmse == 0:
-            return "no difference"
-        psnr = "" if self.psnr is None else f", PSNR {self.psnr:.1f} dB"
-        return f"RMSE {self.rmse:.3g}, largest {self.largest:.3g}{psnr}"
-
 
 def distances(a: Tensor, b: Tensor, peak: float | None = None) -> tuple[Distance, ...]:
     """One per image of a, b [B, …]. ``peak``: the range of values; None: that of each image of ``a``.

@@ -101,6 +101,44 @@ def tiles(batches: Sequence[Tensor], columns: int, scale: int, gap: int) -> Tens
     return canvas[None]
 
 
+def labelled(
+    canvas: Tensor,
+    grid: tuple[int, int],
+    gap: int,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    size: int = 17,
+) -> Tensor:
+    """``canvas`` [1, H, W, C] of ``tiles``, ``grid`` = (rows, columns) of them, with words left of rows and above columns.
+
+    Raises ValueError for more words than rows or columns.
+    """
+    for name, words, count in (("row_labels", rows, grid[0]), ("column_labels", columns, grid[1])):
+        if len(words) > count:
+            raise ValueError(
+                f"{name}: {len(words)} labels for {count} {name[:-7]}{'s' * (count != 1)}"
+            )
+    if not (rows or columns):
+        return canvas
+    _, height, width, channels = canvas.shape
+    lines = max((text.count("\n") + 1 for text in columns), default=0)
+    left = max((_wide(line, size) for text in rows for line in text.split("\n")), default=0)
+    left, top = (left + gap + size // 2 if left else 0), lines * (size + 6)
+    figure = new_figure(width + left, height + top)
+    figure.set_layout_engine("none")
+    high, wide = (height - gap) / grid[0], (width - gap) / grid[1]
+    more: dict[str, Any] = dict(fontsize=size * 0.72, parse_math=False)
+    for i, text in enumerate(rows):
+        y = 1 - (top + gap / 2 + (i + 0.5) * high) / (height + top)
+        figure.text(size / 2 / (width + left), y, text, va="center", **more)
+    for j, text in enumerate(columns):
+        x = (left + gap / 2 + (j + 0.5) * wide) / (width + left)
+        figure.text(x, 1 - (top - 2) / (height + top), text, ha="center", va="bottom", **more)
+    sheet = pixels(figure)[..., :1].expand(-1, -1, -1, channels).clone()
+    sheet[:, top:, left:] = canvas
+    return sheet
+
+
 def _wide(text: str, size: int) -> int:
     """Pixels that a line of text takes at most, about."""
     return math.ceil(len(text) * size * 0.6)

@@ -16,7 +16,6 @@ from .base import Solver
 from .formula import Builder, Combo, total
 from .multistep import Multistep, coordinate_knob, lower_order_knob, start_knob
 from .plan import Plan
-from .rising import Trial, highest
 from .runge_kutta import TABLEAUX, sigma_stages
 from .weights import integral_weights
 
@@ -158,17 +157,7 @@ class GradientEstimation(Solver):
                 x = d
                 continue
             v = (x - d) / p.sigma
-
-            def step(trial: Trial, count: int, i: int = i, p: Point = p, q: Point = q) -> Combo:
-                now, before = (
-                    (trial.state(k) - trial.prediction(k)) / grid[k].sigma for k in (i, i - 1)
-                )
-                return trial.state(i) + (q.sigma - p.sigma) * self._overshoot(now, before)
-
-            overshot = i > 0 and highest(grid, i, 2, step) == 2
-            x = x + (q.sigma - p.sigma) * (self._overshoot(v, last) if overshot else v)
-            last = v
+            overshot = x + (q.sigma - p.sigma) * (self.gamma * v + (1 - self.gamma) * last)
+            held = i > 0 and build.holds(overshot, i + 1, 1.0)  # order 1 wins nothing above 1
+            x, last = overshot if held else x + (q.sigma - p.sigma) * v, v
         return build.finish(x).on(points.path)
-
-    def _overshoot(self, v: Combo, last: Combo) -> Combo:
-        return self.gamma * v + (1 - self.gamma) * last

@@ -9,6 +9,7 @@ committed into a stage with weights counted from the newest.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from ..path import Point
 from ..points import Points
 from .base import Solver, make_plan
 from .plan import Plan, Stage
+from .rising import ALLOWED, Trial
 
 Symbol = tuple[str, int]
 
@@ -71,6 +73,7 @@ class Builder:
         self.solver, self.points = solver, points
         self.stages: list[Stage] = []
         self.counts = {"x": 1, "d": 0, "z": 0}
+        self.trial = Trial(points) if points.rising else None
 
     @property
     def start(self) -> Combo:
@@ -103,6 +106,29 @@ class Builder:
             self._emit(y, points[-1], len(points) - 2, commit=True, evaluate=False)
         return make_plan(self.solver, points.path, points[0], tuple(self.stages), clip_x0)
 
+    def holds(self, y: Combo, level: int, times: float = ALLOWED) -> bool:
+        """Whether y may be the state at ``level``; on falling levels always (see ``rising.py``)."""
+        return self.trial is None or self.trial.holds(y.terms, level, times)
+
+    def highest(self, most: int, holds: Callable[[Builder, int], bool]) -> int:
+        """The largest count, from ``most`` down to 1, for which ``holds(builder, count)``, or 0; on falling levels ``most``.
+
+        The builder it is called with goes on from here, and what it emits is forgotten.
+        """
+        if self.trial is None:
+            return most
+        return next((n for n in range(most, 0, -1) if holds(self._fork(), n)), 0)
+
+    def may(self, step: Callable[[Builder, Combo], Combo], x: Combo, i: int) -> bool:
+        """Whether step i → i + 1 from x may be ``step(builder, x)``."""
+        return self.highest(1, lambda alone, _: alone.holds(step(alone, x), i + 1)) > 0
+
+    def _fork(self) -> Builder:
+        other = copy(self)
+        other.stages, other.counts = list(self.stages), dict(self.counts)
+        other.trial = self.trial and self.trial.fork()
+        return other
+
     def _new(self, kind: str) -> Combo:
         self.counts[kind] += 1
         return Combo({(kind, self.counts[kind] - 1): 1.0})
@@ -122,11 +148,23 @@ class Builder:
             row.extend([0.0] * (back + 1 - len(row)))
             row[back] += weight
         noise = next((w for w in rows["z"] if w), 0.0)
+        if self.trial is not None:
+            self._follow(self.trial, y, noise_label or at, at, commit, evaluate)
         self.stages.append(
             Stage(
                 step, at, tuple(rows["x"]), tuple(rows["d"]), noise, commit, evaluate, noise_label
             )
         )
+
+    def _follow(
+        self, trial: Trial, y: Combo, label: Point, at: Point, commit: bool, evaluate: bool
+    ) -> None:
+        """The trial's values of the symbols that a stage is about to get."""
+        x = trial.value(y.terms)
+        if commit:
+            trial.values["x", self.counts["x"]] = x
+        if evaluate:
+            trial.values["d", self.counts["d"]] = trial.denoise(x, at, label)
 
 
 def linear_plan(

@@ -35,7 +35,6 @@ from .ddim import ddim_step
 from .formula import Builder, Combo, total
 from .multistep import MOST_NODES, Multistep, coordinate_knob
 from .plan import Plan
-from .rising import Trial, correctable, highest
 from .weights import COORDINATES, NODES, WEIGHTS, lagrange, quadrature
 
 
@@ -91,16 +90,15 @@ class GaussianAdams(Multistep):
         for i, (p, q) in enumerate(points.steps):
             x, d = build.advance(x, p, i)
             new = (i, self._value(p, x, d))
-            used = [new, *past][: self._correcting(points, i - 1, [k for k, _ in past])]
-            if used:
-                x = x + self._deviation(p) * (self._change(points, i - 1, used) - predicted)
+            if i:
+                x = self._correct(build, x, i, [new, *past], predicted)
             if q.sigma == 0:
                 x = d
                 continue
             past = [new, *past][: self.memory]
-            used = past[: self._predicting(points, i, [k for k, _ in past])]
-            if used:
-                predicted = self._change(points, i, used)
+            count = self._predicting(build, x, i, past)
+            if count:
+                predicted = self._change(points, i, past[:count])
                 x = self._deviation(q) * (x / self._deviation(p) + predicted)
             else:
                 end = build.take(ddim_step(p, q), x, d)
@@ -108,35 +106,35 @@ class GaussianAdams(Multistep):
                 x = end
         return build.finish(x)
 
-    def _predicting(self, points: Points, i: int, levels: list[int]) -> int:
-        """How many values predict step i → i + 1; 0: Euler's step (see ``rising.py``)."""
-        most = min(self.predictor, len(levels))
-        return highest(points, i, most, lambda t, n: self._end(t, levels[:n]))
+    def _correct(
+        self, build: Builder, x: Combo, i: int, values: list[tuple[int, Combo]], predicted: Combo
+    ) -> Combo:
+        """x at level i, its step changed from ``predicted`` to what ``values`` say, the newest one at i."""
 
-    def _correcting(self, points: Points, i: int, levels: list[int]) -> int:
-        """How many values, the one at i + 1 the newest, correct step i → i + 1; 0: none."""
-        if i < 0 or not self.corrector:
-            return 0
-        first = levels[: self._predicting(points, i, levels)]
+        def corrected(count: int) -> Combo:
+            change = self._change(build.points, i - 1, values[:count]) - predicted
+            return x + self._deviation(build.points[i]) * change
 
-        def arrive(trial: Trial) -> Combo:
-            if first:
-                return self._end(trial, first)
-            step = ddim_step(points[i], points[i + 1])
-            return step.x * trial.state(i) + step.d * trial.prediction(i)
+        most = min(self.corrector, len(values))
+        count = build.highest(most, lambda alone, n: alone.holds(corrected(n), i))
+        return corrected(count) if count else x
 
-        def correct(trial: Trial, count: int) -> Combo:
-            return self._end(trial, [i + 1, *levels][:count])
+    def _predicting(self, build: Builder, x: Combo, i: int, past: list[tuple[int, Combo]]) -> int:
+        """How many values predict step i → i + 1 from x; 0: Euler's step (see ``rising.py``)."""
+        p, q = build.points.steps[i]
 
-        return correctable(points, i, min(self.corrector, 1 + len(levels)), arrive, correct)
+        def holds(alone: Builder, count: int) -> bool:
+            predicted = self._change(alone.points, i, past[:count])
+            y = self._deviation(q) * (x / self._deviation(p) + predicted)
+            if alone.holds(y, i + 1):
+                return True
+            if not self.corrector or i + 2 >= len(alone.points):
+                return False
+            y, d = alone.advance(y, q, i + 1)
+            values = [(i + 1, self._value(q, y, d)), *past]
+            return alone.holds(self._correct(alone, y, i + 1, values, predicted), i + 1)
 
-    def _end(self, trial: Trial, levels: list[int]) -> Combo:
-        """The state after a trial's step."""
-        i, points = trial.i, trial.points
-        values = [self._value(points[k], trial.state(k), trial.prediction(k)) for k in levels]
-        change = self._change(points, i, list(zip(levels, values, strict=True)))
-        p, q = points[i], points[i + 1]
-        return self._deviation(q) * (trial.state(i) / self._deviation(p) + change)
+        return build.highest(min(self.predictor, len(past)), holds)
 
     def _change(self, points: Points, i: int, values: list[tuple[int, Combo]]) -> Combo:
         """Change of u in step i → i + 1."""

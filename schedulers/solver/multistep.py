@@ -16,7 +16,6 @@ from ..settings import knob
 from .base import Solver, regular
 from .formula import Builder, Combo, total
 from .plan import Plan
-from .rising import Trial, correctable, highest, step_holds
 from .runge_kutta import EXPONENTIAL, data_step, exponential_stages
 from .weights import data_weights, moments, positions
 
@@ -131,13 +130,13 @@ class Multistep(Solver):
                 x, d = self._correct(build, x, d, i, past, predicted)
             past = [(i, self._value(p, x, d)), *past][: self.memory]
             predicted = None
-            if singles and q.sigma > 0 and self._startable(p) and self._start_holds(build, i):
+            if singles and q.sigma > 0 and self._startable(p) and self._start_holds(build, x, d, i):
                 singles -= 1
                 x = self._start(build, x, d, i)
             elif not regular(p, q):
                 x = data_step(build, i, x, [d], [1.0], self._eta(grid, i))
             else:
-                used = past[: self._highest(build, i, [k for k, _ in past])]
+                used = past[: self._highest(build, x, i, past)]
                 predicted = self._weights(grid, i, [k for k, _ in used])
                 x = self._move(build, i, x, [v for _, v in used], predicted)
         return build.finish(x).on(points.path)
@@ -156,59 +155,67 @@ class Multistep(Solver):
         predicted: Array,
     ) -> tuple[Combo, Combo]:
         """x at level i with other weights on D in the step that led there; its x and noise stay."""
-        grid = build.points
-        count = self._correctable(build, i - 1, [k for k, _ in past], predicted)
+        most = self._correcting(build.points, i - 1, past)
+        count = build.highest(
+            most,
+            lambda alone, n: alone.holds(self._corrected(alone, x, d, i, past, predicted, n), i),
+        )
         if not count:
             return x, d
+        x = self._corrected(build, x, d, i, past, predicted, count)
+        return build.advance(x, build.points[i], i) if self.pece else (x, d)
+
+    def _corrected(
+        self,
+        build: Builder,
+        x: Combo,
+        d: Combo,
+        i: int,
+        past: list[tuple[int, Combo]],
+        predicted: Array,
+        count: int,
+    ) -> Combo:
+        """x at level i by ``count`` values, d the newest."""
         used = [(i, d), *past][:count]
-        weights = self._weights(grid, i - 1, [k for k, _ in used])
+        weights = self._weights(build.points, i - 1, [k for k, _ in used])
         change = total(weights, [v for _, v in used])
         change = change - total(predicted, [v for _, v in past[: len(predicted)]])
-        x = x + grid[i].alpha * change
-        return build.advance(x, grid[i], i) if self.pece else (x, d)
+        return x + build.points[i].alpha * change
 
-    def _highest(self, build: Builder, i: int, levels: list[int]) -> int:
-        """How many of the values at ``levels`` step i → i + 1 combines (see ``rising.py``)."""
-        points = build.points
-        most = min(self.nodes(self._left(points, i))[0], len(levels))
+    def _correcting(self, grid: Points, i: int, past: list[tuple[int, Combo]]) -> int:
+        """How many values correct step i → i + 1 at most."""
+        return min(self.nodes(self._left(grid, i))[1], 1 + len(past))
 
-        def step(trial: Trial, count: int) -> Combo:
-            used = levels[:count]
-            weights = self._weights(points, i, used)
-            return self._move(build, i, trial.state(i), self._values(trial, used), weights)
+    def _highest(self, build: Builder, x: Combo, i: int, past: list[tuple[int, Combo]]) -> int:
+        """How many of the ``past`` values step i → i + 1 from x combines (see ``rising.py``)."""
+        grid = build.points
+        most = min(self.nodes(self._left(grid, i))[0], len(past))
 
-        return max(1, highest(points, i, most, step))
+        def holds(alone: Builder, count: int) -> bool:
+            used = past[:count]
+            weights = self._weights(grid, i, [k for k, _ in used])
+            y = self._move(alone, i, x, [v for _, v in used], weights)
+            return alone.holds(y, i + 1) or self._mended(alone, y, i, past, weights)
 
-    def _correctable(self, build: Builder, i: int, levels: list[int], predicted: Array) -> int:
-        """How many values, D at i + 1 the newest, correct step i → i + 1; 0: it stays as predicted."""
-        points = build.points
-        most = min(self.nodes(self._left(points, i))[1], 1 + len(levels))
-        first = levels[: len(predicted)]
+        return max(1, build.highest(most, holds))
 
-        def arrive(trial: Trial) -> Combo:
-            return self._move(build, i, trial.state(i), self._values(trial, first), predicted)
+    def _mended(
+        self, build: Builder, y: Combo, i: int, past: list[tuple[int, Combo]], predicted: Array
+    ) -> bool:
+        """Whether y after step i → i + 1 holds once it is corrected."""
+        if i + 2 >= len(build.points):
+            return False
+        x, d = build.advance(y, build.points[i + 1], i + 1)
+        most = self._correcting(build.points, i, past)
+        count = build.highest(
+            most,
+            lambda at, n: at.holds(self._corrected(at, x, d, i + 1, past, predicted, n), i + 1),
+        )
+        return count > 0
 
-        def correct(trial: Trial, count: int) -> Combo:
-            used = [i + 1, *levels][:count]
-            change = total(self._weights(points, i, used), self._values(trial, used))
-            change = change - total(predicted, self._values(trial, first))
-            return trial.state(i + 1) + points[i + 1].alpha * change
-
-        return correctable(points, i, most, arrive, correct)
-
-    def _values(self, trial: Trial, levels: list[int]) -> list[Combo]:
-        """What is extrapolated, of a trial's data."""
-        points = trial.points
-        return [self._value(points[k], trial.state(k), trial.prediction(k)) for k in levels]
-
-    def _start_holds(self, build: Builder, i: int) -> bool:
+    def _start_holds(self, build: Builder, x: Combo, d: Combo, i: int) -> bool:
         """Whether the single-step method may take step i → i + 1."""
-
-        def take(alone: Builder, start: Combo) -> Combo:
-            x, d = alone.advance(start, alone.points[0], 0)
-            return self._start(alone, x, d, 0)
-
-        return step_holds(build, i, take)
+        return build.may(lambda alone, y: self._start(alone, y, d, i), x, i)
 
     # What families change.
 

@@ -14,7 +14,6 @@ from .base import Solver, regular
 from .ddim import ddim_step
 from .formula import Builder, Combo, total
 from .plan import Plan
-from .rising import step_holds
 from .weights import data_weights, exponential_row, moments
 
 
@@ -144,7 +143,7 @@ class RungeKutta(Solver):
             def step(at: Builder, x: Combo, p: Point = p, q: Point = q, i: int = i) -> Combo:
                 return take(at, x, p, q, i, TABLEAUX[self.method])[0]
 
-            if undefined or not step_holds(build, i, step):
+            if undefined or not build.may(step, x, i):
                 x, d = build.advance(x, p, i)
                 x = build.take(ddim_step(p, q), x, d)
             else:
@@ -268,7 +267,7 @@ class ExponentialRungeKutta(Solver):
             def step(at: Builder, x: Combo, p: Point = p, q: Point = q, i: int = i) -> Combo:
                 return exponential_step(at, x, p, q, i, self.method)[0]
 
-            if regular(p, q) and step_holds(build, i, step):
+            if regular(p, q) and build.may(step, x, i):
                 x = step(build, x)
             else:
                 x, d = build.advance(x, p, i)
@@ -336,7 +335,7 @@ class DPMSolver(Solver):
                     return seeds_step(at, x, p, q, i, stages, self.eta)
                 return noise_step(at, x, p, q, i, stages)
 
-            if regular(p, q) and step_holds(build, i, step):
+            if regular(p, q) and build.may(step, x, i):
                 x = step(build, x)
             else:
                 x, d = build.advance(x, p, i)

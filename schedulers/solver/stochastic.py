@@ -16,7 +16,6 @@ from .base import Solver, decay, regular
 from .ddim import ddim_step
 from .formula import Builder, Combo, LinearStep, linear_plan, total
 from .plan import Plan
-from .rising import Trial, highest
 from .weights import NODES, WEIGHTS
 
 #: A level κ and D there.
@@ -68,14 +67,15 @@ class ERSDE(Solver):
                 continue
             past = [(p.kappa, d), *past][: self.max_order]
             used = [k for k in past if math.isfinite(k[0])] or past[:1]
-
-            def step(trial: Trial, count: int, i: int = i, p: Point = p, q: Point = q) -> Combo:
-                exact = [(points[k].kappa, trial.prediction(k)) for k in range(i, i - count, -1)]
-                return self._step(build, p, q, trial.state(i), exact)
-
-            count = max(1, highest(points, i, len(used), step))
-            x = self._step(build, p, q, x, used[:count])
+            x = self._step(build, p, q, x, used[: max(1, self._highest(build, x, i, used))])
         return build.finish(x)
+
+    def _highest(self, build: Builder, x: Combo, i: int, past: list[Known]) -> int:
+        """How many of the ``past`` predictions step i → i + 1 from x combines (see ``rising.py``)."""
+        p, q = build.points.steps[i]
+        return build.highest(
+            len(past), lambda at, n: at.holds(self._step(at, p, q, x, past[:n]), i + 1)
+        )
 
     def _step(self, build: Builder, p: Point, q: Point, x: Combo, past: list[Known]) -> Combo:
         """y' = r·y + (1 − r)·D + A₁·D' + A₂·D'' + noise, derivatives in κ by divided differences."""

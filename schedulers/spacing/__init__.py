@@ -6,10 +6,12 @@ largest first; :func:`space` adds the end point (exactly 0, or the schedule's sm
 t for rectified flow. Adding a spacing: one class in one of these files and its name in ``ALL``.
 """
 
-from .in_noise import Exponential, Karras, KLOptimal, Polyexponential, UniformLambda
+from .host_table import HostTable
+from .in_noise import Exponential, Karras, KLOptimal, NoiseShare, Polyexponential, UniformLambda
 from .in_time import Beta, FlowShift, Leading, Linspace, Quadratic, Trailing
 from .levels import FINAL, Spacing, space
 from .named import Named
+from .run_ends import ENDS, ByRule, Ends, SkipLast, Typed, WholeRange
 from .written import Drawn, Explicit
 
 ALL: dict[str, type[Spacing]] = {
@@ -27,6 +29,20 @@ ALL: dict[str, type[Spacing]] = {
     "explicit": Explicit,
     "drawn": Drawn,
     "named": Named,
+    "host_table": HostTable,
+    "noise_share": NoiseShare,
 }
 
-__all__ = ["ALL", "FINAL", "Spacing", "space", *(kind.__name__ for kind in ALL.values())]
+__all__ = [
+    "ALL",
+    "ENDS",
+    "FINAL",
+    "ByRule",
+    "Ends",
+    "SkipLast",
+    "Spacing",
+    "Typed",
+    "WholeRange",
+    "space",
+    *(kind.__name__ for kind in ALL.values()),
+]

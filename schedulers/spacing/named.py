@@ -43,6 +43,9 @@ class Named(Spacing):
         """The list with its last level, where that is the model's smallest."""
         return self._kappas(schedule, n + 1, False)
 
+    def between(self, schedule: NoiseSchedule, n: int, first: float, last: float) -> Array:
+        raise ValueError("a named list says itself where it begins and ends: set ends = schedule")
+
     def _kappas(self, schedule: NoiseSchedule, n: int, ends: bool) -> Array:
         row = BY_NAME[self.name]
         self._check(row, schedule)

@@ -54,6 +54,11 @@ class Explicit(Spacing):
         sigmas = numbers / 1000 if thousand else numbers
         return np.array(Points.from_sigmas(schedule.path, sigmas).kappas)
 
+    def between(self, schedule: NoiseSchedule, n: int, first: float, last: float) -> Array:
+        raise ValueError(
+            "an explicit list says itself where it begins and ends: set ends = schedule"
+        )
+
     def part(self, steps: int, n: int, denoise: float) -> int:
         """The list's own steps count, as in ComfyUI's SplitSigmasDenoise."""
         return max(round(steps * denoise), 1)
@@ -110,11 +115,12 @@ class Drawn(SigmaSpacing):
         """The curve at evenly spaced progress, to draw it."""
         return [round(float(h), 5) for h in self.heights(np.linspace(0, 1, count))]
 
-    def levels(self, schedule: NoiseSchedule, n: int) -> Array:
+    def between(self, schedule: NoiseSchedule, n: int, first: float, last: float) -> Array:
         if self.scale != "timestep":
-            return super().levels(schedule, n)
+            return super().between(schedule, n, first, last)
         share = self.heights(np.arange(n) / max(n - 1, 1))
-        return schedule.kappa(schedule.t_min + (schedule.t_max - schedule.t_min) * share)
+        start, end = schedule.time(np.array([first, last]))
+        return schedule.kappa(end + (start - end) * share)
 
     def sigmas(self, ramp: Array, top: float, bottom: float) -> Array:
         share = self.heights(ramp)

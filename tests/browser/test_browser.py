@@ -140,6 +140,13 @@ def test_the_widgets_work(examples: Node, tmp_path: Path, renderer: str) -> None
     assert "FAIL" not in report and report.count("\nok") + report.startswith("ok") >= 10, report
 
 
+def test_results_are_shown_on_their_nodes(examples: Node, tmp_path: Path) -> None:
+    """Room before a run, tables and pictures after it, copied, kept, checked; both renderers."""
+    shots = os.environ.get("SAMPLING_KIT_SHOTS") or str(tmp_path)
+    report = examples("--shots", shots, script="results.mjs")
+    assert "FAIL" not in report and report.count("ok  ") == 6, report
+
+
 @pytest.mark.parametrize("renderer", [pytest.param("classic", marks=pytest.mark.full), "nodes2"])
 def test_the_panels_obey_after_undo(
     node: str, url_of_frontend: str, tmp_path: Path, renderer: str

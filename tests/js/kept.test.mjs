@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { MOST_PINNED, checked } from "../../web/js/kept.js";
+import { MOST_PINNED, MOST_REPORT, checked, checkedReport } from "../../web/js/kept.js";
 
 const run = { name: "a", steps: 2, every: 1, sigma: [2, 1, 0], lambda: [-1, 0, null], timestep: null };
 const plan = { columns: ["stage", "x[0]"], rows: [[0, 1.5], [1, null]], stages: 2, nfe: 2, order: 1, steps: 2, path: "VE", solver: "Euler()" };
@@ -35,4 +35,12 @@ test("lists are bounded, names are cut, other fields go", () => {
   const [pin] = checked({ pins: [{ ...run, name: "x".repeat(1e5), onclick: "alert(1)" }] }).pins;
   assert.equal(pin.name.length, 200);
   assert.equal(pin.onclick, undefined);
+});
+
+test("a report is text and pictures that hold themselves", () => {
+  const report = { text: "a  b", pictures: ["data:image/png;base64,AAAA", "data:image/jpeg;base64,AA=="] };
+  assert.deepEqual(checkedReport({ ...report, more: 1 }), report);
+  const others = ["http://a/b.png", "data:image/svg+xml;base64,AAAA", 'data:image/png;base64,AA"', "javascript:alert(1)", "x".repeat(1e6), null, {}];
+  for (const other of others) assert.equal(checkedReport({ ...report, pictures: [other] }), null);
+  for (const other of [...JUNK, { ...report, text: 1 }, { ...report, text: "x".repeat(MOST_REPORT + 1) }, { ...report, pictures: Array(99).fill(report.pictures[0]) }]) assert.equal(checkedReport(other), null);
 });

@@ -99,7 +99,7 @@ const STYLE = `
 .sk-grid { stroke:var(--sk-line); stroke-opacity:.45; }
 .sk-cursor { stroke:var(--sk-dim); stroke-dasharray:2 2; }
 .sk-tip { position:absolute; pointer-events:none; background:var(--comfy-menu-bg, #fff); color:var(--sk-text); border:1px solid var(--sk-line); border-radius:4px; padding:1px 5px; white-space:pre; line-height:1.35; z-index:1; }
-.sk-tip[hidden], .sk-note:empty, .sk-legend:empty { display:none; }
+.sk-tip[hidden], .sk [hidden], .sk-note:empty, .sk-legend:empty { display:none; }
 .sk-note { flex:none; color:var(--sk-dim); overflow:hidden; display:-webkit-box; -webkit-line-clamp:3; -webkit-box-orient:vertical; user-select:text; }
 .sk-note[data-kind=error] { color:var(--error-text, #d33); }
 .sk-legend { flex:none; display:flex; flex-wrap:wrap; gap:0 10px; color:var(--sk-dim); }
@@ -111,6 +111,12 @@ const STYLE = `
 .sk-scroll th { position:sticky; top:0; background:var(--sk-back); color:var(--sk-dim); font-weight:500; padding:2px 6px; text-align:right; }
 .sk-scroll td { padding:1px 6px; text-align:right; white-space:nowrap; }
 .sk-scroll tr.sk-step td { border-top:1px solid var(--sk-line); }
+.sk-report { font:11px/1.4 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; padding:4px 6px; cursor:text; white-space:pre-wrap; overflow-wrap:anywhere; }
+.sk-report .sk-row { white-space:pre; overflow-wrap:normal; }
+.sk-report b { font-weight:400; color:var(--sk-dim); }
+.sk-picture { flex:2 1 0; min-height:60px; display:flex; background:var(--sk-back); border-radius:4px; overflow:hidden; }
+.sk-picture img { margin:auto; max-width:100%; max-height:100%; min-width:0; min-height:0; object-fit:contain; border-radius:3px; }
+.sk-picture .sk-squares { image-rendering:pixelated; height:100%; }
 .sk-frames { display:flex; gap:6px; flex:none; justify-content:center; }
 .sk-frame { flex:0 1 auto; text-align:center; color:var(--sk-dim); }
 .sk-frame div { background-repeat:no-repeat; image-rendering:auto; border-radius:4px; }

@@ -2,6 +2,7 @@
 
 export const Y_AXES = ["log_sigma", "sigma", "lambda", "timestep"], X_AXES = ["step", "progress"];
 export const MOST_PINS = 3, MOST_PINNED = 512, MOST_TEXT = 200; // pinned curves, levels of one, characters of a name
+export const MOST_REPORT = 65536, MOST_PICTURES = 4, MOST_PICTURE = 196608; // characters of a report, its pictures, characters of one
 const MOST_RUNS = 64, MOST_LEVELS = 4096, MOST_ROWS = 200, MOST_COLUMNS = 256;
 
 const isCount = (value, least) => Number.isSafeInteger(value) && value >= least;
@@ -57,4 +58,13 @@ export function checked(value) {
     pins: value.pins === undefined ? undefined : runs(value.pins, MOST_PINS, MOST_PINNED), last: last(value.last) ?? undefined,
   };
   return Object.fromEntries(Object.entries(made).filter(([, entry]) => entry !== undefined));
+}
+
+const PICTURE = /^data:image\/(png|jpeg);base64,[A-Za-z0-9+/]+={0,2}$/;
+
+// a report as its panel shows it, or null: {text, pictures}, the pictures' addresses lead nowhere but to themselves
+export function checkedReport(value) {
+  if (!isObject(value) || !isText(value.text) || value.text.length > MOST_REPORT || !isList(value.pictures, MOST_PICTURES)) return null;
+  const isPicture = (uri) => isText(uri) && uri.length <= MOST_PICTURE && PICTURE.test(uri);
+  return value.pictures.every(isPicture) ? { text: value.text, pictures: [...value.pictures] } : null;
 }

@@ -4,9 +4,10 @@ import { app } from "../../../scripts/app.js";
 import { addColors, keepColors } from "./colors.js";
 import { addStyle } from "./dom.js";
 import { editor } from "./editor.js";
-import { X_AXES, Y_AXES, checked, oneOf } from "./kept.js";
+import { X_AXES, Y_AXES, checked, checkedReport, oneOf } from "./kept.js";
 import { levels } from "./levels.js";
 import { eachTick, start, watch } from "./live.js";
+import { reportOf, results, roomOf } from "./results.js";
 import { table } from "./table.js";
 import { trace } from "./trace.js";
 import { say, speak } from "./words.js";
@@ -31,10 +32,10 @@ function noteChange() {
 }
 
 // A panel of our own below the widgets. It is not saved: the workflow keeps values by position.
-function addPanel(node, { element }, height) {
+function addPanel(node, { element }, height, width = 0) {
   const panel = node.addDOMWidget("sampling_kit_panel", "sampling_kit", element, { serialize: false, hideOnZoom: false, getMinHeight: () => height });
   panel.serialize = false;
-  node.setSize(node.computeSize().map((least, i) => Math.max(least, node.size[i]))); // as it will be when loaded again
+  node.setSize(node.computeSize().map((least, i) => Math.max(least, node.size[i], i ? 0 : width))); // as it will be when loaded again
   element.style.minHeight = `${height - 2 * (panel.margin ?? 10)}px`; // Nodes 2.0 lay it out by this
   // what the pointer does to the canvas it also does over a panel, as over the host's own text boxes
   element.addEventListener("wheel", (event) => {
@@ -95,9 +96,9 @@ function livePanel(node, panel) {
 }
 
 // act on what a run tells, at once and when a finished run is opened from the history
-const readers = new WeakMap();
-function after(node, act) {
-  readers.set(node, act);
+const readers = new WeakMap(); // node -> {pick: what of the node's output counts, act}
+function after(node, act, pick = payloadOf) {
+  readers.set(node, { act, pick });
   const before = node.onExecuted;
   node.onExecuted = function (output) {
     before?.call(this, output);
@@ -105,9 +106,14 @@ function after(node, act) {
   };
 }
 
-function read(node, output) {
+function payloadOf(output) {
   const payload = PAYLOADS.map((key) => output?.[key]?.[0]).find(Boolean);
-  if (payload) readers.get(node)?.(typeof payload === "string" ? JSON.parse(payload) : payload);
+  return typeof payload === "string" ? JSON.parse(payload) : payload;
+}
+
+function read(node, output) {
+  const reader = readers.get(node), payload = reader && output ? reader.pick(output) : null;
+  if (payload) reader.act(payload);
 }
 
 // A recorded run is too large for a workflow: it stays in the browser's tab, under a name kept in the node.
@@ -115,7 +121,7 @@ const SHELF = "sampling_kit.trace.";
 function shelve(node, payload) {
   const name = Date.now().toString(36) + Math.random().toString(36).slice(2, 8);
   keep(node, { run: name });
-  for (let tries = 0; tries < 20; tries++) {
+  for (let tries = 0; tries < 200; tries++) {
     try { return sessionStorage.setItem(SHELF + name, JSON.stringify(payload)); } catch { // full: the oldest goes
       const oldest = Object.keys(sessionStorage).filter((key) => key.startsWith(SHELF)).sort()[0];
       if (!oldest) return;
@@ -123,7 +129,36 @@ function shelve(node, payload) {
     }
   }
 }
-const shelved = (node) => JSON.parse(sessionStorage.getItem(SHELF + kept(node).run));
+function shelved(node) {
+  try { return JSON.parse(sessionStorage.getItem(SHELF + kept(node).run)); } catch { return null; }
+}
+
+// Shows the payloads of runs, and the last one again where the node is made anew.
+function shelfPanel(node, show, pick) {
+  let name, text = "null";
+  const nameOf = () => node.properties?.[KEPT]?.run;
+  after(node, (payload) => {
+    const next = JSON.stringify(payload);
+    if (next === text && name === nameOf()) return; // the page tells the same run again and again
+    shelve(node, payload);
+    [name, text] = [nameOf(), next];
+    show(payload);
+  }, pick);
+  eachTick(node, () => {
+    if (name === nameOf()) return;
+    name = nameOf();
+    const payload = shelved(node);
+    text = JSON.stringify(payload);
+    show(payload);
+  });
+  show(null);
+}
+
+function reportPanel(node, { width, height }) {
+  const panel = results();
+  addPanel(node, panel, height, width);
+  shelfPanel(node, (payload) => panel.show(checkedReport(payload)), (output) => checkedReport(reportOf(output)));
+}
 
 const WIDGETS = {
   SamplingKitSteps(node) {
@@ -153,11 +188,7 @@ const WIDGETS = {
   SamplingKitShowTrace(node) {
     const panel = trace({ get curve() { return kept(node).curve; }, set curve(curve) { keep(node, { curve }); noteChange(); } });
     addPanel(node, panel, 330);
-    let shown;
-    const show = (payload) => { shown = kept(node).run; panel.show(payload, say("The run is shown here after it was made.")); };
-    after(node, (payload) => { shelve(node, payload); show(payload); });
-    eachTick(node, () => { if (shown !== kept(node).run) show(shelved(node)); });
-    show(null);
+    shelfPanel(node, (payload) => panel.show(payload, say("The run is shown here after it was made.")));
   },
 };
 
@@ -172,7 +203,9 @@ app.registerExtension({
     start(() => keepColors(app.canvas));
   },
   nodeCreated(node) {
-    WIDGETS[node.comfyClass]?.(node);
+    const room = roomOf(node.constructor?.nodeData);
+    if (WIDGETS[node.comfyClass]) WIDGETS[node.comfyClass](node);
+    else if (room) reportPanel(node, room);
   },
   onNodeOutputsUpdated(outputs) {
     for (const graph of [app.rootGraph, ...(app.rootGraph.subgraphs?.values() ?? [])])

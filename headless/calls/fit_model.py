@@ -1,0 +1,135 @@
+"""Fit a solver to a model."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...schedulers.whole_file import whole
+from ..context import use
+from ..workflow import Workflow
+from .preparation import Settings, Source, context_of, opened, set_device, setting_texts
+from .results import ArgumentError, FitResult
+
+Tell = Callable[[str], Callable[[int, str], None]]
+
+
+def silent(text: str) -> None:
+    """A note that nobody reads."""
+
+
+def unseen(title: str) -> Callable[[int, str], None]:
+    """A stage whose progress nobody sees."""
+
+    def report(step: int, text: str = "") -> None: ...
+
+    return report
+
+
+def fit(
+    workflow: Source | None = None,
+    *,
+    output: Path | str,
+    embedded: str | None = None,
+    cfg: float = 1.0,
+    node: str | None = None,
+    nfes: Sequence[int] = range(4, 11),
+    seeds: range = range(1000, 1064),
+    held: int = 16,
+    method: str = "forward",
+    settings: Settings = (),
+    starts: int = 1,
+    levels: int = 24,
+    substeps: int = 2,
+    batch: int = 8,
+    against: str = "usual",
+    trajectories: Path | str | None = None,
+    input: Path | str = "input",
+    models: Path | str = "models",
+    device: str = "auto",
+    note: Callable[[str], None] = silent,
+    stage: Tell = unseen,
+) -> FitResult:
+    """Fit solvers of ``nfes`` evaluations to the model, guidance and size of ``workflow``, or to an ``embedded`` model.
+
+    Writes the fits to ``output`` and a plot beside it; records trajectories of ``seeds`` in ``trajectories`` (default:
+    beside ``output``), of which the last ``held`` judge. ``settings``: of the method, NAME=VALUE; ``starts``: pairs of
+    solver and spacing to fit from; ``levels``, ``substeps``, ``batch``: of the recording; ``against``: usual or all, what
+    it is compared with. Interrupted, the same call goes on. ``note``, ``stage(title)(step, text)``: told what happens.
+    """
+    if (workflow is None) == (embedded is None):
+        raise ArgumentError("give either a WORKFLOW or --embedded KIND")
+    import torch
+
+    from ...nodes.denoiser.embedded import KINDS
+    from ...nodes.fit.fit_solver import METHODS
+    from .. import fit_workflow as fitting
+    from ..editor_graph import converter
+    from ..registry import registry
+
+    chosen = settings_of(METHODS, method, settings)
+    if embedded is not None and embedded not in KINDS:
+        raise ArgumentError(f"--embedded {embedded}: choose one of {', '.join(KINDS)}")
+    nodes, device, output = registry(), set_device(device), Path(output)
+    source = Workflow(Path(f"--embedded {embedded}"), {}) if workflow is None else workflow
+    read = opened(source, converter(nodes))
+    here = context_of(read, output.parent, Path(input), Path(models), device)
+    with use(here), torch.inference_mode():
+        if embedded is not None:
+            fitted = fitting.from_embedded(embedded, cfg, nodes)
+        else:
+            fitted = fitting.from_workflow(read, nodes, here, node)
+        started = time.perf_counter()
+        fits, comparison = fitting.fit_source(
+            fitted, Path(trajectories or output.parent / "trajectories"), nfes, chosen, seeds=seeds, held=held, levels=levels, substeps=substeps, batch=batch,
+            starts=starts, against=against, say=note, tell=stage,
+        )  # fmt: skip
+    files = tuple(_write_fits(output, fits, comparison))
+    return FitResult(files, tuple(fits), comparison, round(time.perf_counter() - started, 1))
+
+
+def settings_of(methods: Mapping[str, Any], name: str, settings: Settings) -> Any:
+    """The method's settings with ``settings`` applied; ArgumentError naming what is wrong."""
+    if name not in methods:
+        raise ArgumentError(f"--method {name}: choose one of {', '.join(methods)}")
+    kind, values = methods[name], {}
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    for text in setting_texts(settings):
+        key, sign, value = text.partition("=")
+        if not sign or key not in fields:
+            raise ArgumentError(f"--set {text}: give NAME=VALUE with one of {', '.join(fields)}")
+        values[key] = value
+    try:
+        typed = {k: _typed(v, fields[k].default) for k, v in values.items()}
+        return kind(**typed)
+    except ValueError as error:
+        raise ArgumentError(f"--set: {error}") from None
+
+
+def _typed(text: str, like: Any) -> Any:
+    """The text as a value of the kind of ``like``."""
+    if isinstance(like, bool):
+        if text.lower() not in ("true", "false"):
+            raise ValueError(f"{text!r} is neither true nor false")
+        return text.lower() == "true"
+    return type(like)(text) if isinstance(like, int | float) else text
+
+
+def _write_fits(output: Path, fits: Sequence[Any], comparison: Any) -> list[Path]:
+    """The fits, and the plot; the files' paths."""
+    from PIL import Image
+
+    from ...nodes.fit.fitted_solver import SUFFIX, saved
+    from ...schedulers.show import fit_plot
+
+    file = output if output.suffix == SUFFIX else output.with_name(output.name + SUFFIX)
+    for one in fits:
+        saved(one, file)
+    picture = fit_plot.plot(comparison)
+    plot = file.with_suffix(".png")
+    with whole(plot) as part:
+        Image.fromarray((picture[0] * 255).round().byte().cpu().numpy()).save(part, "PNG")
+    return [file.resolve(), plot.resolve()]

@@ -1,0 +1,1 @@
+"""The one node that samples by itself."""

@@ -1,0 +1,224 @@
+"""Auto: which solver, spacing and ends to take, from what is known before a run.
+
+A policy is a table of rows, each good up to a number of denoiser evaluations: for schedules that begin at pure noise
+and for others, without and with guidance. It asks no network. Its rows are measured (``python -m benchmarks.policy``). Tables
+are kept by version: a picture that says which version it was made with can be made again.
+
+Below denoise = 1 a run begins at the time that is this share of the schedule's, as with ComfyUI's simple; on
+variance-exploding schedules, whose networks know no time, at this share of log σ.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+from typing import ClassVar
+
+import numpy as np
+
+from .noise_schedule import Array, NoiseSchedule
+from .path import VE
+from .points import Points
+from .settings import knob
+from .solver import AdamsBashforth, GaussianAdams, GradientEstimation, Solver, UniPC
+from .spacing import ByRule, Ends, NoiseShare, Spacing, WholeRange
+
+PURE_NOISE = 1000.0  # κ: from here on a level counts as pure noise
+SIDE = 128  # √(height · width) of the latent, where it is not said: 1024² pixels
+
+
+@dataclass(frozen=True)
+class Row:
+    """For at most ``nfe`` evaluations. The scale of a NoiseShare is in units of the data's deviation."""
+
+    nfe: float
+    solver: Solver
+    spacing: Spacing
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Without and with guidance, the fewest evaluations first, the last good for any number; and the spacing where
+    the solver is not known: for one of order 2 without guidance."""
+
+    plain: tuple[Row, ...]
+    guided: tuple[Row, ...]
+    spacing: Spacing
+
+
+@dataclass(frozen=True)
+class Policy:
+    """For schedules that begin at pure noise (rectified flow, zero terminal SNR), and for the others."""
+
+    pure: Rows
+    other: Rows
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What ``auto`` resolved to. ``first`` and ``last`` are κ, the ends of a run of ``steps`` steps; ``text`` says all
+    of it in a line."""
+
+    solver: Solver
+    spacing: Spacing
+    ends: Ends
+    version: int
+    steps: int
+    first: float
+    last: float
+    text: str
+
+    def points(self, schedule: NoiseSchedule, steps: int, denoise: float = 1.0) -> Points:
+        """The levels of a run, as Steps gives them, that ends at 0."""
+        if not 0 < denoise <= 1:
+            raise ValueError(f"denoise = {denoise}: must be above 0 and at most 1")
+        if steps < 1:
+            raise ValueError(f"steps = {steps}: a run needs at least 1 step")
+        levels = _spread(schedule, steps, denoise, self.spacing, self.ends)
+        return Points(schedule.path, (*levels, 0.0))
+
+
+def choose(
+    schedule: NoiseSchedule,
+    nfe: int,
+    *,
+    guided: bool = False,
+    denoise: float = 1.0,
+    version: int = 0,
+    data_std: float = 0.0,
+    side: int = SIDE,
+) -> Choice:
+    """Solver, spacing and ends for ``nfe`` denoiser evaluations on ``schedule``; version 0 is the newest.
+
+    ``guided``: the prediction is a guided one. ``data_std``: the standard deviation of the data, 0 for the usual one of
+    such schedules; ``side``: √(height · width) of what is sampled. Raises ValueError for a version not known here.
+    """
+    rows = _policy(version or LATEST, schedule)
+    if nfe < 1:
+        raise ValueError(f"nfe = {nfe}: a run needs at least 1 evaluation")
+    row = next(row for row in (rows.guided if guided else rows.plain) if nfe <= row.nfe)
+    steps = next((n for n in range(nfe, 0, -1) if row.solver.nfe(n) <= nfe), 1)
+    std = data_std or usual_std(schedule)
+    spacing, ends = _scaled(row.spacing, std), ByRule(std, side)
+    first, last = _range(schedule, ends, steps, denoise)
+    sigma = Points(schedule.path, (last,)).sigmas()[0]
+    text = f"auto: {solver_name(row.solver)}, {spacing.title}, ends at σ {sigma:.2g}"
+    return Choice(row.solver, spacing, ends, version or LATEST, steps, first, last, text)
+
+
+def usual_std(schedule: NoiseSchedule) -> float:
+    """Pixels on variance-exploding schedules: from EDM's 0.5 to 1, measured best at 0.7; elsewhere latents, scaled to 1."""
+    return 0.7 if schedule.path == VE() else 1.0
+
+
+def _scaled(spacing: Spacing, std: float) -> Spacing:
+    return (
+        replace(spacing, scale=spacing.scale * std) if isinstance(spacing, NoiseShare) else spacing
+    )
+
+
+def solver_name(solver: Solver) -> str:
+    """A solver in a few words: its title, and what differs from its defaults."""
+    if isinstance(solver, AdamsBashforth) and solver.weights == "constant":
+        return f"iPNDM-{solver.max_order}"
+    values = [(getattr(solver, f.name), f.default) for f in fields(solver)]
+    changed = [value for value, default in values if value != default]
+    words = [f"{value:g}" if isinstance(value, float) else str(value) for value in changed]
+    return " ".join([solver.title, *words])
+
+
+@dataclass(frozen=True)
+class Auto(Spacing):
+    """The policy's levels for a solver of order 2 without guidance, by the schedule and the number of steps.
+
+    With ends = schedule they are the policy's: both close with fewer steps, as by rule. Below denoise = 1 a run begins
+    at the time that is this share of the schedule's, as with ComfyUI's simple.
+    """
+
+    title: ClassVar[str] = "auto"
+    aliases: ClassVar[tuple[str, ...]] = ("best", "default")
+    version: int = knob(
+        1, "Of the policy: an older one gives what it gave.", low=1, high=1, advanced=True
+    )
+    side: int = knob(
+        SIDE,
+        "Height and width of the latent, √(height · width); a latent that is connected says it itself.",
+        low=1,
+        high=100000,
+        advanced=True,
+    )
+
+    def levels(self, schedule: NoiseSchedule, n: int) -> Array:
+        return np.array(self.run(schedule, n, 1.0, True, WholeRange())[:-1])
+
+    def between(self, schedule: NoiseSchedule, n: int, first: float, last: float) -> Array:
+        return self._spacing(schedule).between(schedule, n, first, last)
+
+    def run(
+        self, schedule: NoiseSchedule, n: int, denoise: float, to_zero: bool, ends: Ends
+    ) -> list[float]:
+        if isinstance(ends, WholeRange):
+            ends = ByRule(usual_std(schedule), self.side)
+        count = n if to_zero else n + 1
+        levels = _spread(schedule, count, denoise, self._spacing(schedule), ends)
+        return [*levels, 0.0] if to_zero else [*levels]
+
+    def _spacing(self, schedule: NoiseSchedule) -> Spacing:
+        return _scaled(_policy(self.version, schedule).spacing, usual_std(schedule))
+
+
+def _policy(version: int, schedule: NoiseSchedule) -> Rows:
+    if version not in POLICIES:
+        known = ", ".join(map(str, POLICIES))
+        raise ValueError(
+            f"policy version {version} is not known here, only {known}: update the pack"
+        )
+    policy = POLICIES[version]
+    return policy.pure if schedule.kappa_max > PURE_NOISE else policy.other
+
+
+def _spread(
+    schedule: NoiseSchedule, count: int, denoise: float, spacing: Spacing, ends: Ends
+) -> Array:
+    """``count`` κ above 0."""
+    if denoise == 1:
+        return np.array(spacing.run(schedule, count, 1.0, True, ends)[:-1])
+    return spacing.between(schedule, count, *_range(schedule, ends, count, denoise))
+
+
+def _range(schedule: NoiseSchedule, ends: Ends, steps: int, denoise: float) -> tuple[float, float]:
+    """κ of the first and the last level."""
+    first, last = ends.range(schedule, steps, steps)
+    if denoise < 1:
+        first = start_level(schedule, denoise)
+        last = min(last, max(first / MOST_OF_START, schedule.kappa_min))
+    return first, min(last, first)
+
+
+def start_level(schedule: NoiseSchedule, denoise: float) -> float:
+    """κ where a run of image to image begins."""
+    if schedule.path == VE():
+        top, bottom = math.log(schedule.kappa_max), math.log(schedule.kappa_min)
+        return math.exp(bottom + denoise * (top - bottom))
+    return float(schedule.kappa(schedule.t_min + denoise * (schedule.t_max - schedule.t_min)))
+
+
+MOST_OF_START = 4.0  # from image to image the last level lies at least this factor below the first
+
+SHARE = NoiseShare(2.5, 0.5)
+PURE = (
+    Row(4, GaussianAdams(), SHARE),
+    Row(15, UniPC(), SHARE),
+    Row(math.inf, GaussianAdams(), SHARE),
+)
+POLICIES: dict[int, Policy] = {
+    1: Policy(
+        pure=Rows(plain=PURE, guided=PURE, spacing=SHARE),
+        other=Rows(
+            plain=(Row(6, GradientEstimation(), SHARE), Row(math.inf, GaussianAdams(), SHARE)),
+            guided=(Row(math.inf, GaussianAdams(), SHARE),),
+            spacing=SHARE,
+        ),
+    ),
+}
+LATEST = max(POLICIES)

@@ -1,0 +1,115 @@
+"""The Sample node beside the wired graph that it stands for: the same bits, and what it says of its choices."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from node_calls import folders, node, one, returned
+
+from sampling_kit.nodes import host
+from sampling_kit.nodes.fit.fitted_solver import fit_names
+from sampling_kit.schedulers import policy
+from sampling_kit.schedulers.guidance import CFG, Guidance
+from sampling_kit.schedulers.solver.published import BY_NAME
+
+__all__ = ["folders"]  # a fixture
+
+SMALL = {"kind": "gaussian", "size": 24, "scenes": 4, "rank": 2}
+SCHEDULES = ("ve_edm", "rectified_flow", "vp_scaled_linear")
+
+
+def parts(kind="ve_edm"):
+    """model, positive, negative, latent of two images."""
+    schedule = one("NoiseSchedule", kind={"kind": kind})
+    model = one("EmbeddedDenoiser", kind=SMALL, noise_schedule=schedule)
+    conds = [one("ClassCondition", name=name) for name in ("snow", "unconditional")]
+    return model, *conds, one("EmptyPixelLatent", width=24, height=24, batch_size=2)
+
+
+def sampled(kind="ve_edm", **inputs):
+    model, positive, negative, latent = parts(kind)
+    given = dict(seed=3, steps=6, cfg=2.0, negative=negative) | inputs
+    latent, report = node("Sample", model=model, positive=positive, latent_image=latent, **given)
+    return latent["samples"], report
+
+
+def wired(solver, sigmas, kind="ve_edm", cfg=2.0, seed=3, guidance=None):
+    """The same of Steps' SIGMAS, a solver, Guider, noise and SamplerCustomAdvanced."""
+    model, positive, negative, latent = parts(kind)
+    rules = guidance or Guidance((CFG(cfg),) if cfg != 1 else ())
+    guider = one("Guider", model=model, positive=positive, negative=negative, guidance=rules)
+    noise = one("PerImageNoise", seed=seed)
+    out = one("SamplerCustomAdvanced", noise=noise, guider=guider, sampler=solver, sigmas=sigmas, latent_image=latent)  # fmt: skip
+    return out["samples"]
+
+
+def levels(kind, spacing, steps=6, denoise=1.0):
+    schedule = one("NoiseScheduleFromModel", model=parts(kind)[0])
+    return one("Steps", noise_schedule=schedule, steps=steps, spacing={"spacing": spacing}, denoise=denoise)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_a_named_pair_is_the_wired_graph_bit_for_bit(kind):
+    solver = one("DPMSolverMultistep", eta=1.0)
+    made, report = sampled(kind, solver="DPM++ 2M SDE", spacing="exponential", denoise=0.5)
+    assert torch.equal(made, wired(solver, levels(kind, "exponential", denoise=0.5), kind))
+    assert report.startswith("DPM++ 2M SDE, exponential, σ ") and "6 steps" in report
+    assert "6 evaluations, 12 network calls" in report
+
+
+@pytest.mark.parametrize("cfg", [1.0, 2.0])
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_auto_is_the_policy_s_pair_and_says_so(kind, cfg):
+    schedule = one("NoiseScheduleFromModel", model=parts(kind)[0])
+    choice = policy.choose(schedule, 6, guided=cfg != 1)
+    points = choice.points(schedule, choice.steps)
+    sigmas = torch.tensor(points.sigmas(), dtype=torch.float32)
+    made, report = sampled(kind, cfg=cfg)
+    assert torch.equal(made, wired(host.runs.make_sampler(choice.solver), sigmas, kind, cfg))
+    assert report.startswith(f"auto {choice.version}: ") and choice.spacing.title in report
+    assert f"6 evaluations, {6 if cfg == 1 else 12} network calls" in report
+
+
+def test_what_is_connected_wins_and_the_report_says_so():
+    sampler, sigmas = one("HeunEDM"), levels("ve_edm", "karras", 4)
+    made, report = sampled(sampler=sampler, sigmas=sigmas, solver="Euler", spacing="trailing", steps=9)  # fmt: skip
+    assert torch.equal(made, wired(sampler, sigmas))
+    assert report.startswith("Heun (EDM)") and "4 steps of the SIGMAS connected" in report
+    chain = one("APG", scale=4.0)
+    made, report = sampled(sampler=sampler, sigmas=sigmas, guidance=chain)
+    assert torch.equal(made, wired(sampler, sigmas, guidance=chain))
+    assert "guidance: as connected, in place of cfg" in report
+
+
+def test_a_fitted_solver_brings_its_levels():
+    fit, _ = node("LoadFittedSolver", file=fit_names()[0], nfe=5)
+    made, report = sampled(fit=fit, steps=30, solver="Euler")
+    model, positive, negative, _ = parts()
+    guider = one("Guider", model=model, positive=positive, negative=negative, guidance=Guidance((CFG(2.0),)))  # fmt: skip
+    sampler, sigmas, _ = node("FittedSolver", fit=fit, guider=guider)
+    assert torch.equal(made, wired(sampler, sigmas))
+    assert report.startswith("fitted solver, 5 evaluations") and "WARNING" in report
+
+
+def test_a_negative_is_needed_only_where_cfg_asks_for_it():
+    assert sampled(cfg=1.0, negative=None)[0].isfinite().all()
+    with pytest.raises(ValueError, match=r"negative: the guidance .* needs it"):
+        sampled(negative=None)
+
+
+@pytest.mark.parametrize(("name", "word"), [("solver", "DPM\\+\\+ 2M"), ("spacing", "karras")])
+def test_a_name_that_no_list_has_is_refused_with_the_list(name, word):
+    with pytest.raises(ValueError, match=f"{name} = 'best': choose one of auto, .*{word}"):
+        sampled(**{name: "best"})
+
+
+def test_every_name_of_the_list_makes_a_picture():
+    for name in BY_NAME:
+        made, report = sampled(solver=name, spacing="karras", steps=3)
+        assert made.isfinite().all() and report.startswith(f"{name}, Karras"), name
+
+
+def test_the_report_is_shown_on_the_node():
+    model, positive, _, latent = parts()
+    out = returned("Sample", model=model, positive=positive, latent_image=latent, seed=0, steps=2, cfg=1.0)  # fmt: skip
+    assert out.ui == {"text": [out.result[1]]}
