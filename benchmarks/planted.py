@@ -267,6 +267,11 @@ QUEUE = (
     Defect("queue: an old failure is a result", "headless/queue/lane.py",
            "return entry.error is None and whole", "return whole",
            ("tests/test_queue_servers.py::test_a_failure_from_before_this_command_is_no_result",)),
+    Defect("comfyui: it outlives a command that is killed", "headless/stop_with_parent.py",
+           "os._exit(1)", "pass", ("tests/test_comfyui.py::test_it_ends_with_the_command",)),
+    Defect("comfyui: its end is not noticed", "headless/comfyui.py",
+           "if not work.done() and running.ended():", "if False:",
+           ("tests/test_comfyui.py::test_one_that_ends_in_the_middle_ends_the_command",)),
     Defect("queue: a link leads out of the folder", "headless/queue/names.py",
            "not real.is_relative_to(folder.resolve())", "False",
            ("tests/test_queue_local.py::test_a_link_in_the_output_folder_is_not_followed_out",)),
@@ -350,8 +355,20 @@ STRANGERS = (
            ("tests/test_preview.py::test_what_many_nodes_make_together_is_bounded",)),
 )
 
+DOORS = (
+    Defect("doors: what a pipeline changes is not heard", "doors/stepwise.py",
+           "self.exchange.y.copy_(sample)", "pass",
+           ("tests/test_doors.py::test_what_a_pipeline_changes_moves_the_solver_s_state",)),
+    Defect("doors: the picture of a run in the middle has the first level", "doors/diffusers_scheduler.py",
+           "return raised if index else self.points[0]", "return self.points[0]",
+           ("tests/test_doors.py::test_a_run_begins_in_the_middle",)),
+    Defect("doors: k-diffusion's noise between the wrong levels", "doors/k_diffusion.py",
+           "self.draws.append((before, stage.at.sigma))", "self.draws.append((stage.at.sigma, before))",
+           ("tests/test_doors.py::test_k_diffusion_s_noise_is_asked_for_between_the_levels_of_the_run",)),
+)
+
 #: All rows.
 DEFECTS: tuple[Defect, ...] = (
     *SPACINGS, *NOISE, *PREDICTIONS, *SOLVERS, *RESUME, *FOLDERS, *GUIDANCE, *FITS, *HOST, *KEPT,
-    *QUEUE, *STRANGERS,
+    *QUEUE, *STRANGERS, *DOORS,
 )
