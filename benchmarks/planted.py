@@ -7,6 +7,18 @@ from sampling_kit.benchmarks.defect import Defect
 from sampling_kit.benchmarks.planted_solvers import RESUME, SOLVERS
 
 SPACINGS = (
+    Defect("spacing: noise share with γ for γ/2", "schedulers/spacing/in_noise.py",
+           "a = self.focus / 2", "a = self.focus",
+           ("tests/test_schedules.py::test_levels_follow_the_spacing_s_formula",)),
+    Defect("ends: typed ends are not kept in time", "schedulers/spacing/levels.py",
+           "ends[0] + (ends[1] - ends[0]) * share", "ends[0] * (1 - share)",
+           ("tests/test_ends.py::test_every_spacing_keeps_typed_ends",)),
+    Defect("ends: the rule's last level forgets the number of steps", "schedulers/spacing/run_ends.py",
+           "min(LAST * h / (n - 1), LARGEST_LAST)", "min(LAST * h, LARGEST_LAST)",
+           ("tests/test_ends.py::test_a_rule_is_where_its_two_equations_hold",)),
+    Defect("auto: img2img begins at the top", "schedulers/policy.py",
+           "first = start_level(schedule, denoise)", "first = start_level(schedule, 1.0)",
+           ("tests/test_ends.py::test_steps_node_takes_ends_and_auto",)),
     Defect("spacing: a named list resampled in σ", "schedulers/spacing/named.py",
            "np.exp(monotone_cubic(np.arange(float(len(sigmas))), np.log(sigmas), places))",
            "monotone_cubic(np.arange(float(len(sigmas))), sigmas, places)",
@@ -82,6 +94,13 @@ NOISE = (
     Defect("noise: what one node sets holds for all", "nodes/noise/wire.py",
            "if consumer == self.maker:", "if True:",
            ("tests/test_noise_recipe.py::test_what_one_node_sets_on_a_noise_no_other_sees",)),
+    Defect("reported level: the rules follow it too", "nodes/host/alone/guider.py",
+           "return run(x, sigma, evaluate)", "return run(x, sigma if self.report is None else self.report(sigma), evaluate)",
+           ("tests/test_reported_level.py",)),
+    Defect("reported level: the curve over σ, not over the steps", "schedulers/reported_level.py",
+           "np.arange(steps + 1)", "(1 - np.array(sigmas) / sigmas[0]) * steps", ("tests/test_reported_level.py",)),
+    Defect("drafts: numbers counted from 0", "schedulers/draft_numbers.py",
+           "range(first - 1, last)", "range(first, last + 1)", ("tests/test_drafts.py",)),
     Defect("noise: a run draws x_T again", "schedulers/solver/plan.py",
            "noise(draws + 1, anchors[0])", "noise(draws, anchors[0])",
            ("tests/test_program.py::test_churned_levels_hand_out_the_state_before_the_noise",)),
@@ -248,6 +267,11 @@ QUEUE = (
     Defect("queue: an old failure is a result", "headless/queue/lane.py",
            "return entry.error is None and whole", "return whole",
            ("tests/test_queue_servers.py::test_a_failure_from_before_this_command_is_no_result",)),
+    Defect("comfyui: it outlives a command that is killed", "headless/stop_with_parent.py",
+           "os._exit(1)", "pass", ("tests/test_comfyui.py::test_it_ends_with_the_command",)),
+    Defect("comfyui: its end is not noticed", "headless/comfyui.py",
+           "if not work.done() and running.ended():", "if False:",
+           ("tests/test_comfyui.py::test_one_that_ends_in_the_middle_ends_the_command",)),
     Defect("queue: a link leads out of the folder", "headless/queue/names.py",
            "not real.is_relative_to(folder.resolve())", "False",
            ("tests/test_queue_local.py::test_a_link_in_the_output_folder_is_not_followed_out",)),
@@ -331,8 +355,20 @@ STRANGERS = (
            ("tests/test_preview.py::test_what_many_nodes_make_together_is_bounded",)),
 )
 
+DOORS = (
+    Defect("doors: what a pipeline changes is not heard", "doors/stepwise.py",
+           "self.exchange.y.copy_(sample)", "pass",
+           ("tests/test_doors.py::test_what_a_pipeline_changes_moves_the_solver_s_state",)),
+    Defect("doors: the picture of a run in the middle has the first level", "doors/diffusers_scheduler.py",
+           "return raised if index else self.points[0]", "return self.points[0]",
+           ("tests/test_doors.py::test_a_run_begins_in_the_middle",)),
+    Defect("doors: k-diffusion's noise between the wrong levels", "doors/k_diffusion.py",
+           "self.draws.append((before, stage.at.sigma))", "self.draws.append((stage.at.sigma, before))",
+           ("tests/test_doors.py::test_k_diffusion_s_noise_is_asked_for_between_the_levels_of_the_run",)),
+)
+
 #: All rows.
 DEFECTS: tuple[Defect, ...] = (
     *SPACINGS, *NOISE, *PREDICTIONS, *SOLVERS, *RESUME, *FOLDERS, *GUIDANCE, *FITS, *HOST, *KEPT,
-    *QUEUE, *STRANGERS,
+    *QUEUE, *STRANGERS, *DOORS,
 )

@@ -24,7 +24,7 @@ Names = dict[str, dict[str, str]]
 
 
 def names() -> Names:
-    """{module.name: {argument or field: its default, "" where it must be passed}}."""
+    """{module.name: {argument or field: its default, "" where it must be passed}}; "*" stands before keywords."""
     public: Names = {f"api.{name}": _parts(getattr(api, name)) for name in api.__all__}
     public["doors.k_diffusion_sampler"] = _arguments(doors.k_diffusion_sampler)
     public |= _methods(ROOT / "doors" / "diffusers_scheduler.py", "doors.KitScheduler")
@@ -42,8 +42,12 @@ def _parts(value: Any) -> dict[str, str]:
 
 
 def _arguments(function: Any) -> dict[str, str]:
-    parameters = inspect.signature(function).parameters.values()
-    return {p.name: _default(p.default, inspect.Parameter.empty) for p in parameters}
+    made: dict[str, str] = {}
+    for p in inspect.signature(function).parameters.values():
+        if p.kind is p.KEYWORD_ONLY:
+            made.setdefault("*", "")
+        made[p.name] = _default(p.default, p.empty)
+    return made
 
 
 def _default(value: Any, missing: Any) -> str:
@@ -67,6 +71,8 @@ def _written(arguments: ast.arguments) -> dict[str, str]:
     plain = [a.arg for a in arguments.args]
     without = [""] * (len(plain) - len(arguments.defaults))
     parts = dict(zip(plain, without + [ast.unparse(d) for d in arguments.defaults], strict=True))
+    if arguments.kwonlyargs:
+        parts["*"] = ""
     for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
         parts[argument.arg] = "" if default is None else ast.unparse(default)
     return {k: v for k, v in parts.items() if k not in ("self", "cls")}
@@ -94,6 +100,13 @@ def broken(old: Names, new: Names) -> list[str]:
             for part in after
             if part not in before and not after[part] and "." in name and before
         ]
-        if kept != [part for part in before if part in after] or list(after)[: len(kept)] != kept:
+        placed = [part for part in _positional(before) if part in after]
+        if _positional(after)[: len(placed)] != placed:
             lines.append(f"{name}: its order changed")
     return sorted(lines)
+
+
+def _positional(parts: dict[str, str]) -> list[str]:
+    """Those that may be passed without their name."""
+    order = list(parts)
+    return order[: order.index("*")] if "*" in parts else order

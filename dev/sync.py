@@ -5,7 +5,7 @@ python -m sampling_kit.dev.sync --check             # write nothing, say what is
 python -m sampling_kit.dev.sync --check --release   # and what is not translated or not written yet
 
 Translations, help pages and their skeleton, README's tables, the snapshots of the nodes' interface and of the public
-names, the additions in CHANGELOG.md, and the rows that docs/solvers.md lacks (rows it has are not measured again:
+names, docs/families.md, the additions in CHANGELOG.md, and the rows that docs/solvers.md lacks (rows it has are not measured again:
 ``python -m benchmarks.solver_table --write`` measures all).
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ..benchmarks import solver_table
 from ..nodes import NODES
-from . import help_pages, interface, locales, public_names
+from . import family_table, help_pages, interface, locales, public_names
 from .readme import README, readme
 from .translations import LANGUAGES, ROOT
 
@@ -48,6 +48,7 @@ def generated() -> dict[Path, str]:
         README: readme(README.read_text(encoding="utf-8")),
         **interface_files(),
         public_names.FILE: public_names.text(public_names.names()),
+        family_table.PAGE: family_table.page(),
         **locales.files(),
         **help_pages.pages(),
     }

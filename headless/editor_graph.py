@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .json_values import mapping, sequence
-from .prompt import AUTOGROW, DYNAMIC, SEEDS, WIDGETS, Registry
+from .prompt import AUTOGROW, DYNAMIC, SEEDS, WIDGETS, Registry, is_drawn
 from .workflow import MOST_NODES, Convert, Prompt, WorkflowError
 
 MUTED, BYPASSED = 2, 4  # modes of a node
 DRAWN = {"Note", "MarkdownNote", "Reroute", "PrimitiveNode"}  # classes that no server runs
 CONTROLS = {"fixed", "increment", "decrement", "randomize"}
+BUTTONS = ("upload3dmodel", "uploadExtraResources", "clear")
 DEEPEST = 32  # subgraphs in each other
 INPUTS, OUTPUTS = -10, -20  # ids of a subgraph's own ends
 Link = tuple[Any, int]  # id of the node it comes from, output
@@ -42,7 +43,9 @@ class Frame:
     links: dict[Any, Link]
     ends: dict[int, Any]  # subgraphs: output → id of the link to it
     inputs: tuple[Any, ...]  # subgraphs: names of their inputs
-    widgets: set[int]  # subgraphs: those of their inputs that are widgets inside
+    takers: dict[
+        int, list[tuple[Any, int]]
+    ]  # subgraphs: input → the nodes and places inside that take it
     outer: Frame | None = None
     node: Mapping[str, Any] | None = None
     inner: dict[Any, Frame] = field(default_factory=dict)
@@ -82,7 +85,8 @@ def _frame(
     node: Mapping[str, Any] | None = None,
 ) -> Frame:
     nodes = {n["id"]: n for n in graph["nodes"]}
-    links, ends, widgets = dict[Any, Link](), dict[int, Any](), set[int]()
+    links, ends = dict[Any, Link](), dict[int, Any]()
+    takers: dict[int, list[tuple[Any, int]]] = {}
     for row in graph["links"]:
         if isinstance(row, dict):
             id, origin, slot, target, end = (
@@ -94,10 +98,9 @@ def _frame(
         if target == OUTPUTS:
             ends[int(end)] = id
         if origin == INPUTS and target in nodes:
-            places = _rows(nodes[target].get("inputs"))[int(end) :][:1]
-            widgets |= {int(slot) for place in places if mapping(place.get("widget"))}
+            takers.setdefault(int(slot), []).append((target, int(end)))
     inputs = tuple(row.get("name") for row in _rows(graph.get("inputs")))
-    return Frame(prefix, nodes, links, ends, inputs, widgets, outer, node)
+    return Frame(prefix, nodes, links, ends, inputs, takers, outer, node)
 
 
 def _frames(top: Frame, subgraphs: Mapping[str, Mapping[str, Any]]) -> list[Frame]:
@@ -129,7 +132,7 @@ def _entry(frame: Frame, node: Mapping[str, Any], nodes: Registry) -> dict[str, 
     schema = node_class.define_schema() if node_class is not None else None
     inputs = dict(_values(node, schema))
     for place in _rows(node.get("inputs")):
-        source = _follow(frame, place.get("link")) if place.get("link") is not None else None
+        source = _follow(frame, place.get("link"), nodes) if place.get("link") is not None else None
         if source is None:
             continue
         inputs[place["name"]] = (
@@ -146,10 +149,16 @@ def _values(node: Mapping[str, Any], schema: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(saved, dict):
         yield from ((name, _wrapped(value)) for name, value in saved.items())
     elif schema is not None:
-        yield from _placed(schema.inputs, list(reversed(saved)), drawn, "")
+        values = [value for value in saved if not _is_button(value, schema)]
+        yield from _placed(schema.inputs, values[::-1], drawn, "")
     else:  # a class that nobody knows: the page writes widgets in order, and the check will name it
         names = [p["widget"]["name"] for p in _rows(node.get("inputs")) if p.get("widget")]
         yield from ((name, _wrapped(value)) for name, value in zip(names, saved, strict=False))
+
+
+def _is_button(value: Any, schema: Any) -> bool:
+    """Whether a saved value is the name of a button below a 3D view, which is no input."""
+    return value in BUTTONS and any(item.io_type == "LOAD_3D" for item in schema.inputs)
 
 
 def _placed(
@@ -158,14 +167,15 @@ def _placed(
     """Values taken off the end of ``left``, one for each widget; defaults once they are used up."""
     for item in inputs:
         name, options = prefix + item.id, item.as_dict()
-        known = item.io_type in WIDGETS and item.io_type != "*" and not options.get("forceInput")
-        known = known or bool(options.get("socketless"))  # a widget that packs draw themselves
+        kind = options.get("widgetType", item.io_type)
+        known = kind in WIDGETS and kind != "*" and not options.get("forceInput")
+        known = known or is_drawn(item)
         if item.io_type == AUTOGROW or not (known or name in drawn):
             continue
         if not left:
             if "default" in options:
                 yield name, _wrapped(options["default"])
-            elif options.get("socketless"):
+            elif is_drawn(item):
                 yield name, None
             continue
         value = left.pop()
@@ -181,6 +191,11 @@ def _placed(
                 left.pop()  # what the list is filtered by
 
 
+def _unwrapped(value: Any) -> Any:
+    """What :func:`_wrapped` was given."""
+    return value["__value__"] if isinstance(value, dict) and "__value__" in value else value
+
+
 def _wrapped(value: Any) -> Any:
     """A list as a value, which would else be a link."""
     return {"__value__": value} if isinstance(value, list) else value
@@ -189,7 +204,7 @@ def _wrapped(value: Any) -> Any:
 # ------------------------------------------------------------------------------------------ links
 
 
-def _follow(frame: Frame, link: Any) -> Source | None:
+def _follow(frame: Frame, link: Any, nodes: Registry) -> Source | None:
     """What stands at the other end of a link, through everything that does not run; None for nothing."""
     for _ in range(10 * MOST_NODES):
         if link is None or link not in frame.links:
@@ -200,7 +215,7 @@ def _follow(frame: Frame, link: Any) -> Source | None:
                 return None
             place = _outside(frame, slot)
             if place is None or place.get("link") is None:
-                return _promoted(frame, slot)
+                return _promoted(frame, slot) or _inside(frame, slot, nodes)
             link, frame = place["link"], frame.outer
             continue
         node = frame.nodes.get(origin)
@@ -233,11 +248,38 @@ def _outside(frame: Frame, slot: int) -> Mapping[str, Any] | None:
 def _promoted(frame: Frame, slot: int) -> Source | None:
     """The value of a widget that a subgraph's own node shows; None where the node inside keeps it (proxyWidgets)."""
     node = frame.node or {}
-    saved, shown = node.get("widgets_values"), sorted(frame.widgets)
+    saved, shown = node.get("widgets_values"), sorted(i for i in frame.takers if _widgets(frame, i))
     proxies = mapping(node.get("properties")).get("proxyWidgets")
     if not isinstance(saved, list) or proxies or len(saved) != len(shown) or slot not in shown:
         return None
     return Source(value=saved[shown.index(slot)], is_value=True)
+
+
+def _widgets(frame: Frame, slot: int) -> list[tuple[Any, str]]:
+    """(node, input) of the widgets inside that an input of a subgraph feeds."""
+    places = [
+        (target, _rows(frame.nodes[target].get("inputs"))[end:][:1])
+        for target, end in frame.takers.get(slot, ())
+    ]
+    return [
+        (target, p["name"]) for target, rows in places for p in rows if mapping(p.get("widget"))
+    ]
+
+
+def _inside(frame: Frame, slot: int, nodes: Registry, depth: int = 0) -> Source | None:
+    """The value of the widget inside that an input feeds, for others that it feeds too and that have none."""
+    for target, name in _widgets(frame, slot) if depth <= DEEPEST else ():
+        if target in frame.inner:
+            inner = frame.inner[target]
+            if name in inner.inputs:
+                return _inside(inner, inner.inputs.index(name), nodes, depth + 1)
+            continue
+        node_class = nodes.get(frame.nodes[target]["type"])
+        schema = node_class.define_schema() if node_class is not None else None
+        values = dict(_values(frame.nodes[target], schema))
+        if name in values:
+            return Source(value=_unwrapped(values[name]), is_value=True)
+    return None
 
 
 def _past(node: Mapping[str, Any], slot: int) -> Any:

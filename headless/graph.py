@@ -19,6 +19,7 @@ from typing import Any
 
 from ..schedulers.printable import one_line
 from .context import Context, current, use
+from .core_names import core_classes
 from .extras import EXTRAS, absent, install
 from .prompt import (
     AUTOGROW,
@@ -54,6 +55,10 @@ __all__ = [
 ]
 
 MOST_ERRORS = 100  # that are looked for and told
+ELSEWHERE = (
+    "Run the workflow in a ComfyUI: `sampling-kit run WORKFLOW --comfyui FOLDER` starts one, "
+    "`sampling-kit queue WORKFLOW --server URL` asks one"
+)
 
 
 @dataclass(frozen=True)
@@ -113,14 +118,24 @@ class _Checker:
         return NodeError(kind, node, label, entry["class_type"], message, hint, name, value)
 
     def unknown_classes(self) -> Iterator[NodeError]:
-        for key, node in self.prompt.items():
-            name = node["class_type"]
-            if name not in self.registry:
-                hint = f"{similar(name, self.registry)}`sampling-kit nodes` lists the nodes that "
-                hint += "run here; any other needs ComfyUI with its custom node installed"
-                if self.where:
-                    hint = f"{similar(name, self.registry)}{self.where} has no such node"
-                yield self.error(key, InputError("missing_node_type", "Node class not found", hint))
+        """One error for all that only a ComfyUI runs, one for each other class that does not exist."""
+        unknown = {
+            k: n["class_type"]
+            for k, n in self.prompt.items()
+            if n["class_type"] not in self.registry
+        }
+        core = {} if self.where else {k: c for k, c in unknown.items() if c in core_classes()}
+        if core:
+            key, name = next(iter(core.items()))
+            others = [other for other in dict.fromkeys(core.values()) if other != name]
+            also = f", like {listed(others)}" if others else ""
+            message = f"It is ComfyUI's own{also}, and does not run here"
+            yield self.error(key, InputError("missing_node_type", message, ELSEWHERE))
+        for key in (key for key in unknown if key not in core):
+            hint = f"`sampling-kit nodes` lists the nodes that run here. {ELSEWHERE}"
+            hint = f"{self.where} has no such node" if self.where else hint
+            hint = similar(unknown[key], self.registry) + hint
+            yield self.error(key, InputError("missing_node_type", "Node class not found", hint))
 
     def cycles(self, needed: Collection[str]) -> Iterator[NodeError]:
         try:
@@ -269,7 +284,10 @@ def execute(
             with use(replace(context, node=key)):
                 if kept is not None:
                     signatures[key] = _signature(prompt, registry, key, signatures)
-                if kept is not None and signatures[key] in kept:
+                if stop := _blocked(prompt, key, results):
+                    outputs = registry[prompt[key]["class_type"]].define_schema().outputs
+                    results[key] = (stop,) * len(outputs)
+                elif kept is not None and signatures[key] in kept:
                     results[key] = kept[signatures[key]]
                 else:
                     output = _run_node(workflow, registry, key, results)
@@ -286,6 +304,15 @@ def execute(
     for old in (kept or {}).keys() - set(signatures.values()):
         del kept[old]  # type: ignore[union-attr]
     return shown
+
+
+def _blocked(prompt: Prompt, key: str, results: Mapping[str, tuple[Any, ...]]) -> Any:
+    """What keeps a node from running, among what it gets; None where it runs."""
+    from ..nodes.host.alone.io import Blocked
+
+    links_in = (v for v in prompt[key]["inputs"].values() if isinstance(v, list) and len(v) == 2)
+    values = (results[v[0]][v[1]] for v in links_in if v[0] in results)
+    return next((value for value in values if isinstance(value, Blocked)), None)
 
 
 def _signature(prompt: Prompt, registry: Registry, key: str, signatures: Mapping[str, str]) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -13,6 +14,7 @@ class Done:
     files: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
     error: str | None = None
+    chosen: Mapping[str, str] = field(default_factory=dict)  # texts that came of choices in prompts
 
 
 class Watcher:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .picture_parts import PNG
 from .png_text import PngError, is_png, read_text_chunks
 from .webp_text import WebpError, is_webp, read_exif_texts
 
 DAMAGED = PngError, WebpError
+
+
+def is_picture(head: bytes) -> bool:
+    """Whether a file with these first 12 bytes is a PNG or WebP."""
+    return head.startswith(PNG) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
 
 
 def picture_texts(path: Path) -> dict[str, str] | None:

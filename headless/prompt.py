@@ -20,10 +20,13 @@ Registry = Mapping[str, type[Any]]  # node class by id
 DYNAMIC = "COMFY_DYNAMICCOMBO_V3"
 AUTOGROW = "COMFY_AUTOGROW_V3"
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", DYNAMIC, "*")
+#: Types of inputs that only the page can draw, without an option that says so.
+PAGE_DRAWN = {"LOAD_3D", "WEBCAM", "AUDIO_RECORD"}
 CONVERTERS = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
 CUT = reprlib.Repr()
 CUT.maxlist = CUT.maxdict = CUT.maxtuple = 8
 CUT.maxlong = CUT.maxother = CUT.maxstring = 60
+NEAR = 0.75  # of 1, by difflib: one key in four beside the right one
 SEEDS = "seed", "noise_seed"  # names of inputs
 
 
@@ -134,9 +137,9 @@ def constant(slot: Slot, value: Any) -> Any:
     """`value` as the node receives it, converted as ComfyUI does; raises InputError."""
     if isinstance(value, dict) and "__value__" in value:
         value = value["__value__"]
-    kind = slot.type
-    drawn = "default" in slot.options or slot.options.get("socketless")  # a pack's own widget
-    if kind not in WIDGETS and not drawn:
+    kind = slot.options.get("widgetType", slot.type)
+    drawn = "default" in slot.options or is_drawn(slot.item)
+    if not drawn and not {one.strip() for one in kind.split(",")} & {*WIDGETS}:
         message = f"Expected a link of type {kind}, received {short(value)}"
         raise InputError("return_type_mismatch", message, f"Link an output of type {kind}")
     try:
@@ -150,6 +153,11 @@ def constant(slot: Slot, value: Any) -> Any:
         hint = "Use true or false" if kind == "BOOLEAN" else f"Use a finite {kind.lower()}"
         raise InputError("invalid_input_type", message, hint) from None
     return converted
+
+
+def is_drawn(item: Input) -> bool:
+    """Whether the page draws a widget of its own, or of the pack's, for an input that is no plain value."""
+    return item.io_type in PAGE_DRAWN or "socketless" in item.as_dict()
 
 
 def in_bounds(slot: Slot, value: Any) -> None:
@@ -191,8 +199,8 @@ def nest(present: Iterable[Slot], values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def similar(name: Any, names: Iterable[Any]) -> str:
-    """ "Did you mean ...? " when one of `names` is close to `name`, else nothing."""
-    close = difflib.get_close_matches(str(name)[:100], [str(n) for n in names], n=1)
+    """ "Did you mean ...? " when one of `names` is near `name`, as a slip of the keys is, else nothing."""
+    close = difflib.get_close_matches(str(name)[:100], [str(n) for n in names], 1, NEAR)
     return f"Did you mean {close[0]!r}? " if close else ""
 
 

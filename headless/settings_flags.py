@@ -73,6 +73,20 @@ def _parse_value(text: str) -> Any:
         return text
 
 
+PICK = "SamplingKitPickDrafts"
+
+
+def with_pick(workflow: Workflow, numbers: str | None) -> Workflow:
+    """The workflow with the drafts' numbers set. Raises WorkflowError unless it has one Pick Drafts."""
+    if numbers is None:
+        return workflow
+    keys = [key for key, node in workflow.prompt.items() if node["class_type"] == PICK]
+    if len(keys) != 1:
+        has = f"nodes {', '.join(keys)} are; use --set NODE.numbers=3,7" if keys else "none is"
+        raise WorkflowError(f"--pick: one node of the workflow must be a Pick Drafts, but {has}")
+    return _with_values(workflow, [(keys[0], "numbers", numbers)])
+
+
 def with_seed(workflow: Workflow, nodes: Registry, seed: int | None) -> Workflow:
     """The workflow with every seed set, those too that come from another node, such as PrimitiveInt.
 

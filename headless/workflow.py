@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..schedulers.strict_json import parse_json, refuse
-from .picture_text import DAMAGED, picture_texts
+from .picture_text import DAMAGED, is_picture, picture_texts
 
 Prompt = dict[str, dict[str, Any]]
+Convert = Callable[[dict[str, Any]], Prompt]
 JSON_LIMIT = 32 * 2**20  # bytes
+PICTURE_LIMIT = 512 * 2**20  # bytes of a picture on stdin
+HEAD = 12  # bytes by which pictures are known
 MOST_NODES = 5000
 NODE_KEYS = ("class_type", "inputs", "_meta")
 
@@ -38,23 +42,28 @@ class Workflow:
 
     An input is a value or a link [node id, output index]. `ui` is the editor's graph, if it was
     there too; it is passed through to saved images. `typed` are the texts that a person set by --set.
+    `from_editor`: the API graph was made of the editor's.
     """
 
     source: Path
     prompt: Prompt
     ui: dict[str, Any] | None = None
     typed: frozenset[str] = frozenset()
+    from_editor: bool = False
+
+    def converted(self, convert: Convert) -> Workflow:
+        """The workflow as it was read, its API graph made of the editor's once more: with the schemas of other nodes."""
+        if not self.from_editor or self.ui is None:
+            return self
+        return replace(self, prompt=_prompt(convert(self.ui)))
 
     def with_prompt(self, prompt: Prompt) -> Workflow:
         """The workflow with another API graph. The editor's graph goes if it no longer says the same."""
         return replace(self, prompt=prompt, ui=self.ui if prompt == self.prompt else None)
 
 
-Convert = Callable[[dict[str, Any]], Prompt]
-
-
 def load(path: Path | str, convert: Convert | None = None) -> Workflow:
-    """Read a workflow: JSON (at most JSON_LIMIT), or a PNG or WebP saved by ComfyUI or by this tool; "-": JSON from stdin.
+    """Read a workflow: JSON (at most JSON_LIMIT), or a PNG or WebP saved by ComfyUI or by this tool; "-": from stdin.
 
     The JSON is an API graph, the body of a POST to /prompt, or the editor's graph; UTF-8 or UTF-16. ``convert`` makes
     an API graph of an editor's graph, which is refused without it. Raises WorkflowError when the file is missing, too
@@ -63,7 +72,7 @@ def load(path: Path | str, convert: Convert | None = None) -> Workflow:
     path = Path(path)
     try:
         if str(path) == "-":
-            return _from_json(path, sys.stdin.buffer.read(JSON_LIMIT + 1), convert)
+            return _from_stdin(path, convert)
         if not path.is_file():
             raise WorkflowError("there is no such file")
         texts = picture_texts(path)
@@ -73,6 +82,32 @@ def load(path: Path | str, convert: Convert | None = None) -> Workflow:
             return _from_json(path, file.read(JSON_LIMIT + 1), convert, path.stat().st_size)
     except (OSError, *DAMAGED, WorkflowError) as error:
         raise WorkflowError(f"{path}: {error}") from error.__cause__
+
+
+def _from_stdin(path: Path, convert: Convert | None) -> Workflow:
+    """JSON or a picture, told apart by its beginning; a picture goes to a file, as its readers want to jump about in it."""
+    stdin = sys.stdin.buffer
+    head = stdin.read(HEAD)
+    if not is_picture(head):
+        return _from_json(path, head + stdin.read(JSON_LIMIT + 1 - len(head)), convert)
+    with tempfile.TemporaryDirectory(prefix="sampling-kit-") as scratch:
+        texts = picture_texts(stdin_to_file(Path(scratch), head))
+    return _from_picture(path, texts or {}, convert)
+
+
+def stdin_to_file(scratch: Path, head: bytes = b"") -> Path:
+    """A file in a folder with ``head`` and what stdin holds. Raises WorkflowError for more than PICTURE_LIMIT."""
+    head = head or sys.stdin.buffer.read(HEAD)
+    left = PICTURE_LIMIT - len(head)
+    name = "stdin.webp" if head[:1] == b"R" else "stdin.png"
+    with (scratch / name).open("xb") as file:
+        file.write(head)
+        while piece := sys.stdin.buffer.read(min(left + 1, 2**20)):
+            left -= len(piece)
+            if left < 0:
+                raise WorkflowError(f"stdin has more than {PICTURE_LIMIT >> 20} MB")
+            file.write(piece)
+    return scratch / name
 
 
 def from_graph(graph: Mapping[str, Any], convert: Convert | None = None) -> Workflow:
@@ -105,7 +140,7 @@ def _from_data(path: Path, data: Any, convert: Convert | None = None) -> Workflo
         ui = ui.get("workflow") if isinstance(ui, dict) else None
         data = data["prompt"]
     if convert is not None and is_editor_format(data):
-        return Workflow(path, _prompt(convert(data)), data)
+        return Workflow(path, _prompt(convert(data)), data, from_editor=True)
     return Workflow(path, _prompt(data), ui if isinstance(ui, dict) else None)
 
 
@@ -123,7 +158,7 @@ def _from_picture(path: Path, texts: dict[str, str], convert: Convert | None = N
     if "prompt" not in texts and "workflow" in texts and convert is not None:
         data = _parse(texts["workflow"], _to_null)
         if is_editor_format(data):
-            return Workflow(path, _prompt(convert(data)), data)
+            return Workflow(path, _prompt(convert(data)), data, from_editor=True)
     if "prompt" not in texts:
         carried = "only the editor's graph" if "workflow" in texts else "no workflow"
         raise WorkflowError(

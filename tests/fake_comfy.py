@@ -52,6 +52,7 @@ class Fake:
         self.inputs: dict[str, bytes] = {}  # uploaded, by subfolder/name
         self.uploads: list[str] = []
         self.nodes: dict[str, Any] = OBJECT_INFO
+        self.argv: list[str] = []
         self.forget()
 
     def forget(self) -> None:
@@ -68,6 +69,7 @@ class Fake:
         app.router.add_get("/history/{id}", self.get_history)
         app.router.add_get("/view", self.view)
         app.router.add_get("/object_info", self.object_info)
+        app.router.add_get("/system_stats", self.system_stats)
         app.router.add_post("/prompt", self.prompt)
         app.router.add_post("/upload/image", self.upload)
         app.router.add_post("/api/jobs/cancel", self.cancel)
@@ -182,6 +184,9 @@ class Fake:
 
     async def object_info(self, _: Any) -> Any:
         return web.json_response(self.nodes)
+
+    async def system_stats(self, _: Any) -> Any:
+        return web.json_response({"system": {"argv": self.argv}})
 
     async def view(self, request: Any) -> Any:
         if self.break_downloads:

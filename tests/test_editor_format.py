@@ -11,13 +11,18 @@ from typing import Any
 
 import pytest
 import test_headless_cli
+from click.testing import CliRunner
 from PIL import Image, PngImagePlugin
 from test_headless_cli import REGISTRY, call, graph_of
 
+from sampling_kit.headless import cli
 from sampling_kit.headless import shipped as examples
+from sampling_kit.headless import workflow as workflow_file
 from sampling_kit.headless.editor_graph import converter, to_prompt
+from sampling_kit.headless.graph import check
+from sampling_kit.headless.object_info import registry_of
 from sampling_kit.headless.registry import registry
-from sampling_kit.headless.workflow import MOST_NODES, WorkflowError, load
+from sampling_kit.headless.workflow import MOST_NODES, Workflow, WorkflowError, load
 
 work = test_headless_cli.work  # a fixture
 
@@ -49,10 +54,22 @@ def inputs(graph: dict[str, Any]) -> dict[str, Any]:
 PAINTED = {"noise_seed": 3, "extra": 0, "steps": 2, "label": "", "kind": "flat"}
 
 
-@pytest.mark.parametrize("name", examples.names())
+def with_defaults(prompt: dict[str, Any]) -> dict[str, Any]:
+    """With the values that optional inputs have where a graph from before them says nothing."""
+    for one in prompt.values():
+        listed = registry()[one["class_type"]].define_schema().inputs
+        fresh = {
+            i.id: i.as_dict()["default"] for i in listed if i.optional and "default" in i.as_dict()
+        }
+        one["inputs"] = fresh | one["inputs"]
+    return prompt
+
+
+@pytest.mark.parametrize("name", examples.that_run_here())
 def test_examples_become_their_api_twins(name):
     graph = json.loads((examples.FOLDER / f"{name}.json").read_text(encoding="utf-8"))
-    assert to_prompt(graph, registry()) == load(examples.FOLDER / "api" / f"{name}.json").prompt
+    twin = load(examples.FOLDER / "api" / f"{name}.json").prompt
+    assert with_defaults(to_prompt(graph, registry())) == with_defaults(twin)
 
 
 def test_widgets_are_found_by_their_place():
@@ -86,6 +103,36 @@ def test_primitives_give_their_value():
         ui(paint, primitive, node(8, "Note", values=["x"]), links=[[5, 9, 0, 1, 0, "INT"]])
     )
     assert graph == {"1": PAINTED | {"noise_seed": 77}}
+
+
+#: Nodes as a server lists them: widgets of several types, drawn by the page, or below a 3D view.
+LISTED = registry_of(
+    {
+        "Rate": {"input": {"required": {"rate": ["FLOAT,INT", {"widgetType": "FLOAT", "min": 1}], "n": ["INT", {}]}}},
+        "View": {"input": {"required": {"file": ["COMBO", {}], "view": ["LOAD_3D", {}], "width": ["INT", {}]}}},
+        "Boxes": {"input": {"required": {"boxes": ["BOXES", {"default": [], "socketless": False}], "n": ["INT", {}]}}},
+        "Sum": {"input": {"required": {"a": ["FLOAT,INT", {}]}}, "output_node": True},
+        "Show": {"input": {"required": {"source": ["*", {}]}}, "output_node": True},
+    }
+)  # fmt: skip
+DRAWN = {
+    "Rate": ([24.5, 3], {"rate": 24.5, "n": 3}),
+    "View": (["a.glb", "upload3dmodel", "uploadExtraResources", "clear", "", 64], {"file": "a.glb", "view": "", "width": 64}),
+    "Boxes": ([[{"x": 1}], 2], {"boxes": {"__value__": [{"x": 1}]}, "n": 2}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_widgets_that_are_no_plain_value(name):
+    values, expected = DRAWN[name]
+    prompt = to_prompt(ui(node(1, name, values=values), links=[]), LISTED)
+    assert prompt["1"]["inputs"] == expected
+    shown = prompt | {"2": {"class_type": "Show", "inputs": {"source": ["1", 0]}}}
+    assert [e.input for e in check(Workflow(Path("w"), shown), LISTED, "there")] == ["source"], (
+        "1 has no output"
+    )
+    low = {"1": {"class_type": "Rate", "inputs": {"rate": "x", "n": 1}}, "2": shown["2"]}
+    assert {e.input for e in check(Workflow(Path("w"), low), LISTED, "there")} == {"rate", "source"}
 
 
 def subgraph(id: str, *nodes: Any, links: Any) -> dict[str, Any]:
@@ -201,7 +248,46 @@ def test_a_subgraph_s_own_node_shows_widgets_of_its_inside():
     host["properties"] = {"proxyWidgets": [["1", "noise_seed"]]}
     graph = ui(host, links=[], definitions={"subgraphs": [inside]})
     assert inputs(graph) == {"6:1": PAINTED}
+    shown = {
+        **inside,
+        "nodes": [paint, node(8, "Show", [place("source", 4)]), node(9, "Sum", [place("a", 4)])],
+        "links": inside["links"] + subgraph("", links=[[4, -10, 1, 8, 0]])["links"],
+    }
+    both = {**REGISTRY, **LISTED}
+    prompt = to_prompt(ui(host, links=[], definitions={"subgraphs": [shown]}), both)
+    assert prompt["6:8"]["inputs"] == {"source": 2}, "a node without the widget gets its value"
+    assert prompt["6:9"]["inputs"] == {"a": 2}
+    assert not check(Workflow(Path("w"), prompt), both, "there")
+    outer_show = subgraph("t", node(6, "s", [place("steps", 1, "INT", True)]), node(8, "Show", [place("source", 2)]), links=[[1, -10, 0, 6, 0], [2, -10, 0, 8, 0]])  # fmt: skip
+    outer_show["inputs"] = [{"name": "x"}]
+    deep = node(
+        5, "t", [place("x", None, "INT", True)], properties={"proxyWidgets": [["6", "steps"]]}
+    )
+    prompt = to_prompt(ui(deep, links=[], definitions={"subgraphs": [shown, outer_show]}), both)
+    assert prompt["5:8"]["inputs"] == {"source": 2}, "through two frames"
     outer = node(7, "PrimitiveNode", values=[5])
     host["inputs"] = [place("steps", 4, "INT", True)]
     graph = ui(host, outer, links=[[4, 7, 0, 6, 0, "INT"]], definitions={"subgraphs": [inside]})
     assert inputs(graph) == {"6:1": PAINTED | {"steps": 5}}
+
+
+def piped(data: bytes, *command: Any) -> Any:
+    """The command with ``data`` on its stdin."""
+    return CliRunner().invoke(cli.main, [str(one) for one in command], input=data)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+def test_pictures_on_stdin(work, monkeypatch, suffix):
+    (saved,) = call("run", work).stdout.split()
+    for texts in ({"prompt": graph_of()}, {"workflow": GRAPH}):
+        data = picture(work.parent / f"x{suffix}", **texts).read_bytes()
+        for command in ("check", "run"):
+            result = piped(data, command, "-")
+            assert result.exit_code == 0, result.output
+        result = piped(data[:-9] if suffix == ".webp" else data[:60], "check", "-")
+        assert result.exit_code == 2 and result.stderr.startswith("Error: -: ")
+    result = piped(Path(saved).read_bytes(), "verify", "-")
+    assert result.exit_code == 0 and "bit for bit" in result.stdout, result.output
+    monkeypatch.setattr(workflow_file, "PICTURE_LIMIT", 40)
+    result = piped(Path(saved).read_bytes(), "run", "-")
+    assert result.exit_code == 2 and "stdin has more than 0 MB" in result.stderr

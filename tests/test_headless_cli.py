@@ -82,6 +82,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A workflow file in an empty folder, which becomes the working directory."""
     monkeypatch.setattr(registry, "registry", lambda: REGISTRY)
     monkeypatch.setattr(options, "set_device", lambda name: name)
+    monkeypatch.delenv("COMFYUI_PATH", raising=False)
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "w.json"
     path.write_text(json.dumps(graph_of()))
@@ -119,7 +120,7 @@ def test_json_output(work: Path):
     assert answer["workflow"] == str(work)
     assert [one["seed"] for one in answer["runs"]] == [4, 5, 6]
     for number, one in enumerate(answer["runs"], 1):
-        assert set(one) == {"seed", "outputs", "files", "seconds"}
+        assert set(one) == {"seed", "chosen", "outputs", "files", "seconds"}
         assert one["files"] == [str(work.parent / "out" / f"p_{number:05}_.png")]
         assert one["outputs"]["2"]["images"][0]["filename"] == f"p_{number:05}_.png"
         assert one["outputs"]["2"]["value"] == [None, pytest.approx((3 + number) / 255)]

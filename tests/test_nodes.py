@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from sampling_kit.embedded import postcards
-from sampling_kit.headless import graph
+from sampling_kit.headless import graph, shipped
 from sampling_kit.headless.cli import main
 from sampling_kit.headless.registry import registry
 from sampling_kit.nodes import NODES
@@ -20,7 +20,8 @@ from sampling_kit.schedulers.show.contact_sheet import tiles
 from sampling_kit.schedulers.solver import ALL as SOLVERS
 
 ROOT = Path(__file__).resolve().parent.parent
-EXAMPLES = sorted((ROOT / "example_workflows" / "api").glob("*.json"))
+#: Without those that load a checkpoint, which tests/host/test_checkpoint_templates.py runs.
+EXAMPLES = [shipped.example(name) for name in shipped.that_run_here()]
 BY_ID = {node.define_schema().node_id: node for node in NODES}
 
 
@@ -99,6 +100,11 @@ QUICK = {
         *("--set", "20 steps.steps=4", "--set", "80 steps.steps=6"),
         *("--set", "Empty Pixel Latent.batch_size=2"),
     ],
+    "draft-pick-finish": [
+        *("--set", "Steps.steps=4", "--set", "Empty Pixel Latent.batch_size=3"),
+        *("--set", "Pick Drafts.numbers=3, 1"),
+    ],
+    "reported-level": ["--set", "Steps.steps=4", "--set", "Empty Pixel Latent.batch_size=2"],
     "two-experts": ["--set", "Steps.steps=6", "--set", "Empty Pixel Latent.batch_size=2"],
     "latent-space": ["--set", "All 20 steps.steps=6", "--set", "Postcards.batch_size=2"],
     "panorama": [

@@ -34,8 +34,9 @@ FORBIDDEN = {
     "subprocess", "pty", "ctypes", "socket", "ssl", "http", "urllib.request", "ftplib", "smtplib", "telnetlib",
     "xmlrpc", "socketserver", "requests", "httpx", "aiohttp", "websocket", "websockets", "huggingface_hub",
 }  # fmt: skip
-#: The command whose purpose is another machine, and the answers of the host's own server.
+#: The command whose purpose is another machine, the one that starts a ComfyUI, and the answers of the host's own server.
 ALLOWED = {
+    "headless/comfyui.py": {"subprocess", "socket"},
     "headless/queue/http.py": {"aiohttp"},
     "headless/queue/websocket.py": {"aiohttp"},
     "nodes/host/comfy/route.py": {"aiohttp"},
@@ -93,6 +94,27 @@ def test_the_scan_finds_what_it_looks_for(source):
             return source
 
     assert tree and list(offences(Fake(file)))
+
+
+def test_the_one_program_that_is_started_has_fixed_arguments(monkeypatch, tmp_path):
+    """A Python and main.py of the folder that a person names; what the command line says of a workflow is not among them."""
+    from sampling_kit.headless import comfyui
+
+    tree = ast.parse((PACK / "headless" / "comfyui.py").read_text(encoding="utf-8"))
+    calls = [ast.unparse(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)]
+    assert [name for name in calls if name.startswith(("subprocess.", "os.exec", "os.spawn"))] == [
+        "subprocess.Popen"
+    ]
+    started: list[list[str]] = []
+    monkeypatch.setattr(comfyui.subprocess, "Popen", lambda command, **_: started.append(command))
+    place = comfyui.Installation(tmp_path, tmp_path / "python")
+    comfyui._start(place, tmp_path, ["--cpu"])
+    python, script, *options = started[0]
+    assert (python, script) == (str(tmp_path / "python"), "main.py")
+    assert {option.partition("=")[0] for option in options} == {
+        "--listen", "--port", "--disable-auto-launch", "--output-directory", "--user-directory", "--temp-directory",
+        "--database-url", "--extra-model-paths-config", "--cpu",
+    } and "--listen=127.0.0.1" in options  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------- folders

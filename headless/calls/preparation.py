@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..context import Context, use
 from ..extras import absent
@@ -13,6 +13,9 @@ from ..prompt import Registry
 from ..shipped import example
 from ..workflow import Convert, Workflow, WorkflowError, from_graph, load
 from .results import ArgumentError
+
+if TYPE_CHECKING:
+    from ..queue import Job
 
 #: A file, the name of an example, or an API graph (or an editor's).
 Source = Path | str | Mapping[str, Any] | Workflow
@@ -103,3 +106,29 @@ def nodes_for_queue(workflow: Workflow, ask: Callable[[], dict[str, Any]]) -> Re
     if all(node["class_type"] in nodes for node in workflow.prompt.values()):
         return nodes
     return {**nodes, **registry_of(ask())}
+
+
+def queue_jobs(
+    read: Workflow,
+    nodes: Registry,
+    settings: Settings,
+    only: Sequence[str],
+    seeds: Sequence[int | None],
+    input_dir: Path,
+    choices: bool = True,
+    place: str = "input",
+) -> list[Job]:
+    """One job per seed of a workflow for servers, with the pictures that they must have first, in their folder ``place``."""
+    from ..dynamic_prompts import with_choices
+    from ..queue import Job, with_uploads
+    from ..settings_flags import only as part_of
+    from ..settings_flags import with_seed, with_settings
+
+    part = part_of(with_settings(read, nodes, setting_texts(settings)), nodes, only)
+    loaded, uploads = with_uploads(part, input_dir, place)
+    jobs = []
+    for seed in seeds:
+        one, chosen = with_choices(with_seed(loaded, nodes, seed), nodes, seed, choices)
+        label = "" if seed is None else f"seed{seed}"
+        jobs.append(Job(label, one.prompt, one.ui, uploads, chosen))
+    return jobs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,8 @@ class RunResult:
     """One run of a workflow. ``seed``: that was set, None for those of the workflow.
 
     ``files``: absolute paths of what it wrote; ``texts``: (title of a node, text that it shows);
-    ``outputs``: {node: what it shows}, as ComfyUI's history has it, plain JSON values.
+    ``outputs``: {node: what it shows}, as ComfyUI's history has it, plain JSON values (none of a run in a
+    ComfyUI); ``chosen``: {"node.input": the text that came of choices in a prompt}.
     """
 
     seed: int | None
@@ -44,6 +45,7 @@ class RunResult:
     texts: tuple[tuple[str, str], ...]
     outputs: Mapping[str, Any]
     seconds: float
+    chosen: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Run a workflow in this process."""
+"""Run a workflow in this process, or in a ComfyUI that is started for it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 from ..context import Context
 from ..settings_flags import only as part_of
-from ..settings_flags import with_seed, with_settings
+from ..settings_flags import with_pick, with_seed, with_settings
 from ..workflow import Workflow
 from .preparation import (
     Settings,
     Source,
     context_of,
     opened,
+    own_nodes,
     refuse_mistakes,
     seeds_to_run,
     set_device,
     setting_texts,
 )
-from .results import NodeProgress, RunResult
+from .results import ArgumentError, NodeProgress, RunResult
+from .run_in_comfyui import Wanted, comfyui_for, run_in_comfyui
 
 if TYPE_CHECKING:
     from ..graph import Kept
@@ -36,48 +38,78 @@ def run(
     settings: Settings = (),
     seed: int | None = None,
     seeds: Sequence[int] | None = None,
+    pick: str | None = None,
     only: Sequence[str] = (),
+    choices: bool = True,
     output: Path | str = "output",
     input: Path | str = "input",
     models: Path | str = "models",
     device: str = "auto",
     at_once: int | None = None,
     deterministic: bool = False,
+    comfyui: Path | str | None = None,
+    comfyui_python: Path | str | None = None,
     progress: Callable[[NodeProgress], None] | None = None,
     done: Callable[[RunResult], None] | None = None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> tuple[RunResult, ...]:
-    """Run ``workflow`` here, once per seed; a result each.
+    """Run ``workflow`` once per seed, here or in the ComfyUI in ``comfyui``; a result each.
 
     ``settings``: values of inputs, NODE.INPUT=VALUE; ``seed`` or ``seeds``: set every seed of the workflow;
-    ``only``: run up to these outputs alone; ``at_once``: most images in one call of the network;
-    ``deterministic``: refuse operations that may differ from run to run. ``progress`` is told every step of a
-    node, ``done`` every result as soon as it is there.
+    ``pick``: numbers for its Pick Drafts; ``only``: run up to these outputs alone; ``choices``: {a|b} in prompts are made, by the seed; ``at_once``: most images in one call of the network;
+    ``deterministic``: refuse operations that may differ from run to run; ``comfyui``: is started for this call, with its nodes and models, by
+    ``comfyui_python`` or the Python of its venv, and stopped (COMFYUI_PATH names one for graphs that need it). ``progress`` is told every step of a
+    node, ``done`` every result as soon as it is there, ``note`` what else
+    happens.
 
-    Raises WorkflowError for what is no workflow that runs here, NodeFailure if a node raises, ArgumentError.
+    Raises WorkflowError for what is no workflow that runs, NodeFailure if a node raises, ArgumentError.
     """
-    from ...nodes.host.alone import places
     from ..editor_graph import converter
+
+    plan, nodes = seeds_to_run(seed, seeds), own_nodes()
+    read = with_pick(opened(workflow, converter(nodes)), pick)
+    folders = Path(output), Path(input), Path(models)
+    wanted = Wanted(settings, only, plan, choices, *folders, device, deterministic)
+    place = comfyui_for(read, nodes, comfyui, comfyui_python)
+    if place is None:
+        return _run_here(read, wanted, at_once, progress, done)
+    if at_once:
+        raise ArgumentError("--at-once does not reach into a ComfyUI")
+    return run_in_comfyui(place, read, wanted, progress, done, note)
+
+
+def _run_here(
+    read: Workflow, wanted: Wanted, at_once: int | None,
+    progress: Callable[[NodeProgress], None] | None, done: Callable[[RunResult], None] | None,
+) -> tuple[RunResult, ...]:  # fmt: skip
+    """Run the workflow once per seed in this process."""
+    from ...nodes.host.alone import places
+    from ..dynamic_prompts import with_choices
     from ..registry import registry
 
-    plan = seeds_to_run(seed, seeds)
-    if deterministic:
+    if wanted.deterministic:
         from ..provenance import be_deterministic
 
         be_deterministic(threads=1)
-    nodes = registry()
+    nodes, plan = registry(), wanted.seeds
     places.set_images_at_once(at_once)
-    read = opened(workflow, converter(nodes))
-    chosen = part_of(with_settings(read, nodes, setting_texts(settings)), nodes, only)
-    context = context_of(chosen, Path(output), Path(input), Path(models), set_device(device))
+    part = part_of(with_settings(read, nodes, setting_texts(wanted.settings)), nodes, wanted.only)
+    device = set_device(wanted.device)
+    context = context_of(part, wanted.output, wanted.input, wanted.models, device)
+
+    def variant(seed: int | None) -> tuple[Workflow, dict[str, str]]:
+        return with_choices(with_seed(part, nodes, seed), nodes, seed, wanted.choices)
+
     for end in (plan[0], plan[-1]):  # what fits both ends fits all seeds
-        refuse_mistakes(with_seed(chosen, nodes, end), nodes, context)
+        refuse_mistakes(variant(end)[0], nodes, context)
     kept: Kept | None = {} if len(plan) > 1 else None
     results = []
     for one in plan:
-        result = _run_once(with_seed(chosen, nodes, one), one, nodes, context, progress, kept)
-        results.append(result)
+        workflow, chosen = variant(one)
+        result = _run_once(workflow, one, nodes, context, progress, kept)
+        results.append(replace(result, chosen=chosen))
         if done is not None:
-            done(result)
+            done(results[-1])
     return tuple(results)
 
 

@@ -25,6 +25,7 @@ def sweep(
     grid: Sequence[str] | Mapping[str, Sequence[Any]] = (),
     settings: Settings = (),
     seeds: Sequence[int] | None = None,
+    choices: bool = True,
     output: Path | str = "output",
     input: Path | str = "input",
     models: Path | str = "models",
@@ -39,7 +40,7 @@ def sweep(
 
     ``grid``: NODE.INPUT=A,B,C each, or {"NODE.INPUT": [a, b, c]}. The same call again does what is missing.
     ``workers``: processes, by default one per GPU, else one per core; ``ray``: the address of a running cluster;
-    ``threads`` per worker. ``progress(done, total)`` and ``note(text)`` are told what happens.
+    ``threads`` per worker; ``choices``: {a|b} in prompts are made, by the seed. ``progress(done, total)`` and ``note(text)`` are told what happens.
 
     Raises WorkflowError for what cannot run or another sweep in ``output``, NodeFailure naming items that failed.
     """
@@ -52,7 +53,7 @@ def sweep(
     rows = _grid_texts(grid)
     chosen = with_settings(opened(workflow, converter(nodes)), nodes, setting_texts(settings))
     context = context_of(chosen, output, input, models, "cpu")
-    items = work_list(chosen, nodes, rows, seeds)
+    items = work_list(chosen, nodes, rows, seeds, choices)
     typed = chosen.typed | {value for _, values in axes(rows) for value in values}
     context = replace(context, typed=typed)
     for item in (items[0], items[-1]):

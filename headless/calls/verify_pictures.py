@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..settings_flags import with_settings
-from ..workflow import NodeFailure, Workflow, WorkflowError, load
+from ..workflow import NodeFailure, Workflow, WorkflowError, load, stdin_to_file
 from .preparation import Settings, context_of, refuse_mistakes, set_device, setting_texts
 from .results import VerifyResult
 
@@ -26,19 +28,29 @@ def verify(
     device: str = "auto",
     done: Callable[[VerifyResult], None] | None = None,
 ) -> tuple[VerifyResult, ...]:
-    """Run the workflows that ``pictures`` (PNG, WebP, or folders of them) carry again; a result each.
+    """Run the workflows that ``pictures`` (PNG, WebP, or folders of them; "-" is stdin) carry again; a result each.
 
     A run writes to a folder of its own. Pictures in folders that carry no workflow are passed over. ``settings`` may
     only repeat what a picture says: absolute paths of models are taken from there alone. ``done`` is told every result
     as soon as it is there. Raises WorkflowError where no picture lies.
     """
     places = [pictures] if isinstance(pictures, Path | str) else list(pictures)
-    files = list(_files([Path(place) for place in places]))
+    with _stdin_as_file([Path(place) for place in places]) as paths:
+        look = _looker(setting_texts(settings), Path(input), Path(models), set_device(device))
+        return _verified(paths, look, done)
+
+
+def _verified(
+    places: Sequence[Path],
+    look: Callable[[Path], Verdict],
+    done: Callable[[VerifyResult], None] | None,
+) -> tuple[VerifyResult, ...]:
+    """A result for each picture. Raises WorkflowError where there is none."""
+    files = list(_files(places))
     if not files:
         raise WorkflowError(
             f"{places[0] if places else 'pictures'}: no PNG or WebP with a workflow lies there"
         )
-    look = _looker(setting_texts(settings), Path(input), Path(models), set_device(device))
     results = []
     for file in files:
         try:
@@ -76,6 +88,14 @@ def _looker(
         return reproduced(file, nodes, context, check)
 
     return look
+
+
+@contextmanager
+def _stdin_as_file(places: Sequence[Path]) -> Iterator[list[Path]]:
+    """The places; for "-" a file that goes in the end."""
+    with tempfile.TemporaryDirectory(prefix="sampling-kit-") as scratch:
+        stdin = stdin_to_file(Path(scratch)) if Path("-") in places else None
+        yield [stdin if stdin and place == Path("-") else place for place in places]
 
 
 def _files(places: Sequence[Path]) -> Iterator[Path]:

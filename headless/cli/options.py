@@ -118,6 +118,11 @@ only_option = click.option(
     metavar="NODE",
     help="Run up to this output alone, named by its id or title; may be repeated.",
 )
+choices_option = click.option(
+    "--choices/--no-choices",
+    default=True,
+    help="Take one of {a|b} in prompts, by the job's seed (default), or leave such texts alone.",
+)
 server_header_option = click.option(
     "--header",
     "headers",

@@ -39,6 +39,7 @@ from .report import JsonCommand, Report
 @options.seed_option
 @options.seeds_option
 @options.only_option
+@options.choices_option
 @options.input_option
 @options.output_option
 @click.option(
@@ -67,6 +68,7 @@ def queue_workflow(
     seed: int | None,
     seeds: Sequence[int] | None,
     only: Sequence[str],
+    choices: bool,
     input_dir: Path,
     output_dir: Path,
     watch: bool,
@@ -94,6 +96,7 @@ def queue_workflow(
                 seed=seed,
                 seeds=seeds,
                 only=only,
+                choices=choices,
                 input=input_dir,
                 output=output_dir,
                 wait=watch,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -23,7 +24,13 @@ from .report import JsonCommand, Report
 @options.settings_option
 @options.seed_option
 @options.seeds_option
+@click.option(
+    "--pick",
+    metavar="N,N",
+    help="Finish these drafts of a workflow with Pick Drafts: 3,7 or 1,4-6; an empty text: the drafts alone.",
+)
 @options.only_option
+@options.choices_option
 @options.output_option
 @options.input_option
 @options.models_option
@@ -39,6 +46,19 @@ from .report import JsonCommand, Report
     is_flag=True,
     help="Refuse operations that may differ from run to run; fixes the threads at 1.",
 )
+@click.option(
+    "--comfyui",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Start this ComfyUI for the run, with its nodes and models, and stop it. COMFYUI_PATH names one for workflows "
+    "with nodes that do not run here.",
+)
+@click.option(
+    "--comfyui-python",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The Python that runs it; default: that of its .venv or venv.",
+)
 @options.json_option
 @options.debug_option
 def run_workflow(
@@ -46,17 +66,21 @@ def run_workflow(
     settings: Sequence[str],
     seed: int | None,
     seeds: Sequence[int] | None,
+    pick: str | None,
     only: Sequence[str],
+    choices: bool,
     output_dir: Path,
     input_dir: Path,
     models_dir: Path,
     device: str,
     at_once: int | None,
     deterministic: bool,
+    comfyui: Path | None,
+    comfyui_python: Path | None,
     style: str | None,
     debug: bool,
 ) -> None:
-    """Run WORKFLOW: API-format JSON, or a PNG that ComfyUI or this tool saved."""
+    """Run WORKFLOW, JSON or a picture that carries it, here or in a ComfyUI that is started for it."""
     report = Report(style, workflow=str(workflow))
     with errors_reported(debug, report), ExitStack() as stack:
         bars = stack.enter_context(closing(Bars()))
@@ -70,28 +94,25 @@ def run_workflow(
             bars.close()
             files = [str(path) for path in result.files]
             made = dict(outputs=result.outputs, files=files, seconds=result.seconds)
-            report.add("runs", "run", made | {"seed": result.seed})
+            report.add("runs", "run", made | {"seed": result.seed, "chosen": dict(result.chosen)})
             if not report:
                 for heading, text in result.texts:
                     say(f"{one_line(heading)}:\n{indented(text)}", err=True)
                 say("\n".join(files))
 
+        def note(text: str) -> None:
+            report.event("note", text=text)
+            if not report:
+                say(text, err=True)
+
         report.whole(runs=[])
-        run(
-            workflow,
-            settings=settings,
-            seed=seed,
-            seeds=seeds,
-            only=only,
-            output=output_dir,
-            input=input_dir,
-            models=models_dir,
-            device=options.set_device(device),
-            at_once=at_once,
-            deterministic=deterministic,
-            progress=progress if report or on_terminal() else None,
-            done=done,
-        )
+        what = dict(settings=settings, seed=seed, seeds=seeds, pick=pick, only=only)
+        where = dict(output=output_dir, input=input_dir, models=models_dir, device=device)
+        how = dict(choices=choices, at_once=at_once, deterministic=deterministic)
+        program = dict(comfyui=comfyui, comfyui_python=comfyui_python)
+        every: dict[str, Any] = {**what, **where, **how, **program}
+        told = progress if report or on_terminal() else None
+        run(workflow, **every, progress=told, done=done, note=note)
 
 
 class Bars:

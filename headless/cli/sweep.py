@@ -25,6 +25,7 @@ from .report import JsonCommand, Report
 )
 @options.settings_option
 @options.seeds_option
+@options.choices_option
 @options.output_option
 @options.input_option
 @options.models_option
@@ -50,6 +51,7 @@ def sweep_workflow(
     grid: Sequence[str],
     settings: Sequence[str],
     seeds: Sequence[int] | None,
+    choices: bool,
     output_dir: Path,
     input_dir: Path,
     models_dir: Path,
@@ -84,6 +86,7 @@ def sweep_workflow(
                 grid=grid,
                 settings=settings,
                 seeds=seeds,
+                choices=choices,
                 output=output_dir,
                 input=input_dir,
                 models=models_dir,

@@ -38,7 +38,7 @@ def verify_picture(
     pictures: Sequence[Path], settings: Sequence[str], input_dir: Path, models_dir: Path, device: str,
     style: str | None, debug: bool,
 ) -> None:  # fmt: skip
-    """Run the workflows that PICTURES (PNG, WebP, or folders of them) carry again: do they give the same pixels?
+    """Run the workflows that PICTURES (PNG, WebP, or folders of them; - is stdin) carry again: do they give the same pixels?
 
     Ends with 0 if all do: bit for bit, or within 2/255 where a picture is from another host. Ends with 1 if one does
     not, naming what is not as it was, and with 2 if one is none that can be verified; the others are looked at all the

@@ -26,6 +26,7 @@ OWED: dict[str, dict[str, type]] = {
     "/history": {},
     "/prompt": {"prompt_id": str},
     "/object_info": {},
+    "/system_stats": {"system": dict},
     "/upload/image": {"name": str},
 }
 SUCCESS, ERROR = "success", "error"  # how a run ends

@@ -211,14 +211,15 @@ class Server:
         """Let the server have a picture, unless it does; the name is of the bytes, so what is there is the same."""
         if picture.name in self.uploaded:
             return
-        query = dict(filename=picture.filename, subfolder=FOLDER, type="input")
+        place = dict(subfolder=FOLDER, type=picture.place)
+        query = dict(filename=picture.filename, **place)
         async with self.reply("GET", "/view", query, seconds=limits.ANSWER_SECONDS) as reply:
             there = reply.content_length if reply.status == 200 else None
         content = picture.content()
         if there != len(content):  # a server that was killed may hold a part
 
             def form() -> aiohttp.FormData:
-                fields = aiohttp.FormData(dict(subfolder=FOLDER, type="input", overwrite="true"))
+                fields = aiohttp.FormData(dict(**place, overwrite="true"))
                 fields.add_field("image", content, filename=picture.filename)
                 return fields
 

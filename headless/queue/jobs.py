@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,6 +28,7 @@ class Job:
     prompt: Prompt
     ui: dict[str, Any] | None = None
     uploads: tuple[Upload, ...] = ()
+    chosen: Mapping[str, str] = field(default_factory=dict)  # texts that came of choices in prompts
 
     def id(self, folder: str, attempt: int = 0) -> str:
         """The prompt id: a UUID of the graph within the folder called ``folder``, another for each attempt."""

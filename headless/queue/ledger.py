@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from ...schedulers.strict_json import parse_json
 from ...schedulers.whole_file import append_line, make_folder, sync_all
+from ..json_values import mapping
 from .jobs import Done
 
 LEDGER = "queue.jsonl"
@@ -122,7 +123,8 @@ class Ledger:
         }
         sync_all([*files, *folders])
         stored = {name: fingerprint(self.folder / name) for name in done.files}
-        line = dict(id=id, label=done.label, files=done.files, texts=done.texts, stored=stored)
+        line: dict[str, Any] = dict(id=id, label=done.label, files=done.files, texts=done.texts)
+        line |= dict(stored=stored) | (dict(chosen=dict(done.chosen)) if done.chosen else {})
         with self._alone():
             append_line(self.file, json.dumps(line))
         self._lines[id] = json.loads(json.dumps(line))
@@ -204,7 +206,8 @@ def is_record(line: Any) -> bool:
 
 
 def result(line: Mapping[str, Any]) -> Done:
-    return Done(line["label"], tuple(line["files"]), tuple(line["texts"]))
+    chosen = mapping(line.get("chosen"))
+    return Done(line["label"], tuple(line["files"]), tuple(line["texts"]), chosen=chosen)
 
 
 def fingerprint(file: Path) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from . import limits
@@ -68,6 +68,7 @@ class Share:
         """Write a result down (a failure is not), and tell."""
         if self.open.pop(task.key, None) is None:
             return
+        done = replace(done, chosen=task.job.chosen)
         with local_errors(self.ledger.file, ()):
             if done.error is None:
                 self.ledger.finish(task.key, done)

@@ -23,10 +23,11 @@ KIND = re.compile(r"\.[A-Za-z0-9]{1,8}")
 
 @dataclass(frozen=True)
 class Upload:
-    """A file here and its name there."""
+    """A file here and its name there. ``place``: "input", or "temp" for what the server is to forget when it ends."""
 
     path: Path
     digest: str
+    place: str = "input"
 
     @property
     def filename(self) -> str:
@@ -36,7 +37,8 @@ class Upload:
     @property
     def name(self) -> str:
         """As a workflow says it."""
-        return f"{FOLDER}/{self.filename}"
+        mark = "" if self.place == "input" else f" [{self.place}]"
+        return f"{FOLDER}/{self.filename}{mark}"
 
     def content(self) -> bytes:
         """The bytes. Raises JobFails where they are not those that the name was made of."""
@@ -49,7 +51,9 @@ class Upload:
         return data
 
 
-def with_uploads(workflow: Workflow, folder: Path) -> tuple[Workflow, tuple[Upload, ...]]:
+def with_uploads(
+    workflow: Workflow, folder: Path, place: str = "input"
+) -> tuple[Workflow, tuple[Upload, ...]]:
     """The workflow with the names that local pictures have on a server, and those pictures.
 
     A name that is no file below ``folder`` stays: the server may have it. Raises WorkflowError for a file that
@@ -62,7 +66,7 @@ def with_uploads(workflow: Workflow, folder: Path) -> tuple[Workflow, tuple[Uplo
         path = local_file(node["inputs"].get("image"), folder, workflow.typed)
         if path is not None:
             if path not in uploads:
-                uploads[path] = Upload(path, _digest(path))
+                uploads[path] = Upload(path, _digest(path), place)
             prompt[key] = {**node, "inputs": {**node["inputs"], "image": uploads[path].name}}
     changed = workflow if not uploads else replace(workflow, prompt=prompt, ui=None)
     return changed, tuple(uploads.values())

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..dynamic_prompts import with_choices
 from ..prompt import Registry
 from ..settings_flags import with_seed, with_settings
 from ..workflow import Prompt, Workflow, WorkflowError
@@ -47,9 +48,13 @@ def axes(grid: Sequence[str]) -> list[tuple[str, list[str]]]:
 
 
 def work_list(
-    workflow: Workflow, nodes: Registry, grid: Sequence[str], seeds: Sequence[int] | None
+    workflow: Workflow,
+    nodes: Registry,
+    grid: Sequence[str],
+    seeds: Sequence[int] | None,
+    choices: bool = True,
 ) -> list[Item]:
-    """Every combination, seeds innermost. Raises WorkflowError for one that cannot be set."""
+    """Every combination, seeds innermost; with ``choices`` those in prompts are made. Raises WorkflowError for one that cannot be set."""
     named = axes(grid)
     count = len(seeds or [None])
     for _, values in named:
@@ -61,7 +66,8 @@ def work_list(
         chosen = {t: v for (t, _), v in zip(named, combination, strict=True)}
         with_grid = with_settings(workflow, nodes, [f"{t}={v}" for t, v in chosen.items()])
         for seed in seeds or (None,):
-            one = with_seed(with_grid, nodes, seed)
-            mine = chosen | ({} if seed is None else {"seed": seed})
+            seeded = with_seed(with_grid, nodes, seed)
+            one, texts = with_choices(seeded, nodes, seed, choices)
+            mine = chosen | ({} if seed is None else {"seed": seed}) | texts
             items.append(Item(len(items), mine, one.prompt))
     return items

@@ -70,11 +70,11 @@ class DiffusersTextEncode(io.ComfyNode):
             inputs=[
                 folder_input(),
                 io.String.Input(
-                    "prompt", default="", multiline=True, dynamic_prompts=False,
+                    "prompt", default="", multiline=True, dynamic_prompts=True,
                     tooltip="Cut at the length the pipeline uses: 77 tokens for CLIP, 226 for CogVideoX's T5.",
                 ),
                 io.String.Input(
-                    "second_prompt", default="", multiline=True, dynamic_prompts=False, optional=True, advanced=True,
+                    "second_prompt", default="", multiline=True, dynamic_prompts=True, optional=True, advanced=True,
                     tooltip="For the second encoder, as the pipelines' prompt_2: SDXL's and SD3's second CLIP, Flux's T5. "
                     "Empty: the same prompt. A folder with one encoder takes none.",
                 ),

@@ -97,6 +97,9 @@ class Runs(Protocol):
     def probed(self, guider: Any, holder: Holder, /) -> Any:
         """The same GUIDER, which puts the report of every run into ``holder``."""
 
+    def blocked(self) -> Any:
+        """An output that keeps the nodes which get it from running, without an error."""
+
     def consumer(self) -> Hashable:
         """Which node of which run is executing; None where nobody says."""
 
@@ -125,6 +128,9 @@ class Runs(Protocol):
 
     def traced(self, sampler: Any, watch: Watch, /) -> Any:
         """SAMPLER that does what ``sampler`` does and leaves a trace of each run in ``watch``."""
+
+    def reported(self, sampler: Any, report: Callable[[float], float], /) -> Any:
+        """SAMPLER that does what ``sampler`` does, with the model told ``report(σ)`` at σ."""
 
     def path_of(self, guider: Any, /) -> ProbabilityPath:
         """The path of a GUIDER's states, a host's."""

@@ -24,7 +24,7 @@ from ..ui.wire_types import NoiseScheduleType
 CATEGORY = "Sampling Kit/schedule"
 ENDS = spacing.ENDS
 WHOLE = spacing.WholeRange()
-SPACINGS = {**spacing.ALL, "auto": Auto}
+SPACINGS: dict[str, type[spacing.Spacing]] = {**spacing.ALL, "auto": Auto}
 
 
 class NoiseSchedule(io.ComfyNode):

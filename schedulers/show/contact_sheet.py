@@ -61,6 +61,21 @@ def sheet(rows: Sequence[Row], cell: int = 160, size: int = 17, gap: int = 8) ->
     return canvas
 
 
+def numbered(images: Tensor, columns: int, height: int) -> Tensor:
+    """IMAGE [1, H, W, 3] of pictures [B, h, w, 3], ``columns`` a row, each with its number from 1 above it."""
+    starts = range(0, len(images), columns)
+    wide = math.ceil(images.shape[2] * height / images.shape[1])
+    pixels = len(starts) * (height + 40) * min(columns, len(images)) * (wide + 8)
+    if pixels > MOST_PIXELS:
+        raise ValueError(
+            f"height = {height}: the sheet of {len(images)} pictures would have {pixels} pixels, at most {MOST_PIXELS}; "
+            "choose a smaller height or fewer pictures"
+        )
+    parts = [images[k : k + columns] for k in starts]
+    captions = [[str(k + i + 1) for i in range(len(p))] for k, p in zip(starts, parts, strict=True)]
+    return sheet([Row(p, captions=c) for p, c in zip(parts, captions, strict=True)], height)
+
+
 def tiles(batches: Sequence[Tensor], columns: int, scale: int, gap: int) -> Tensor:
     """IMAGE [1, H, W, C] from batches [B, h, w, C] of equal picture size, on white, batches below each other: ``columns``
     pictures a row, each pixel a square of ``scale``, ``gap`` pixels around each."""

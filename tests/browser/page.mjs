@@ -43,8 +43,9 @@ export async function open(browser, url, { nodes2 = false, settings = {} } = {})
 }
 
 export const inPage = {
-  // API twin -> graph: each part in its colour, what is repeated inside a subgraph; returns the sizes that places are found for
-  async prepare({ api, stem, note, pack, version, inside }) {
+  // API twin -> graph: each part in its colour, what is repeated inside a subgraph; returns the sizes that places are found for.
+  // models: {file: {directory, url}}, for the page's offer to download
+  async prepare({ api, stem, note, pack, version, models, inside }) {
     const part = { schedule: "blue", denoiser: "green", guidance: "yellow", solver: "brown", fit: "brown", state: "brown" };
     await app.loadApiJson(api, stem);
     const graph = app.rootGraph, leads = (n) => n.inputs.some((i) => i.link !== null && i.link !== undefined);
@@ -54,6 +55,8 @@ export const inPage = {
       if (n.type.startsWith("SamplingKit")) Object.assign(n.properties, { cnr_id: pack, ver: version });
       const seed = n.widgets?.find((w) => w.name === "control_after_generate");
       if (seed) seed.value = "fixed";
+      const files = (n.widgets ?? []).filter((w) => models[w.value]).map((w) => ({ name: w.value, ...models[w.value] }));
+      if (files.length) n.properties.models = files;
       const room = { SaveImage: [300, 320], PreviewImage: [300, 320], PreviewAny: [280, 150] }[n.type] ?? (/^Save.*(WEBP|PNG|Video)/.test(n.type) ? [300, 360] : [210, 0]);
       const least = n.computeSize(), taller = 4 * (n.widgets?.length ?? 0) + 12; // Nodes 2.0 are taller
       n.setSize([Math.max(n.size[0], room[0]), Math.max(least[1] + taller, room[1])]);
@@ -124,6 +127,7 @@ export const inPage = {
         groups: graph.groups.map((g) => g.title),
         nodes: graph.nodes.map((n) => ({
           id: n.id, type: n.type, title: n.title, isSubgraph: !!n.isSubgraphNode?.(), color: n.color, part: n.constructor.nodeData?.category?.split("/").pop(), missing: !(n.type in LiteGraph.registered_node_types) || !!n.has_errors,
+          files: !!n.properties.models || n.type === "LoadImage", // its file may be absent here
           displayName: n.constructor.nodeData?.display_name ?? n.constructor.title,
           box: [n.pos[0], n.pos[1] - 30, n.size[0], n.size[1] + 30], need: [...n.computeSize()],
         })),

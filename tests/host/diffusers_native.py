@@ -67,6 +67,8 @@ def denoiser(name: str, **knobs: Any) -> Any:
 def guided(name: str, network: Any) -> Any:
     """D under CFG, two network calls."""
     cond, uncond = condition(name)[0], condition(name, 2)[0]
+    if name == "sdxl-refiner":  # what its pipeline and the core's node say of a negative
+        uncond = uncond | {"aesthetic": torch.tensor([2.5])}
 
     def d(x: Tensor, sigma: float) -> Tensor:
         low, high = network(x, sigma, uncond), network(x, sigma, cond)

@@ -21,7 +21,7 @@ def measured(comfy: Any, base: Path, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("models") / "diffusers"
     pack = base / "custom_nodes" / "comfyui-sampling-kit"
     command = [comfy.python, str(script), str(pack), str(folder)]
-    ended = subprocess.run(command, capture_output=True, timeout=300, **comfy.setting)
+    ended = subprocess.run(command, capture_output=True, timeout=900, **comfy.setting)
     assert ended.returncode == 0, ended.stderr.decode()[-4000:]
     return json.loads(ended.stdout)
 

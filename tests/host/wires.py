@@ -18,8 +18,11 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
-import native_models as native  # first: it says where ComfyUI is, and that it must use the CPU
+import native_models as native  # first: it says where ComfyUI is, and that it must use the CPU  # isort: skip
+
+import caches
 from comfy_extras import nodes_custom_sampler as core
+from reported_runs import reporting as reporting_of
 
 import nodes
 
@@ -145,6 +148,23 @@ def one_of_a_batch() -> dict[str, list[float]]:
             end = run(native.guide(model), resume, low, draft, silence())
             found[f"{name} on {kind}"] = [gap(x, {"samples": whole}) for x in (alone, end)]
     return found
+
+
+def picked_drafts() -> list[float]:
+    """Distance of two picked drafts from their full runs, by a rule that remembers and a solver that draws."""
+    model, image = native.native("FLOW"), native.latent(4, 4, 8, 8)
+    sigmas, sampler = native.steps(model, STEPS), native.kit("SASolver")
+    high, low = core.SplitSigmas.execute(sigmas, 3).args
+    guider = guide(model, "APG", momentum=-0.5)
+    whole = run(guider, sampler, sigmas, image)["samples"]
+    keep, state = outputs("KeepState", sampler=sampler, sigmas=sigmas)
+    drafts = run(guider, keep, high, image)
+    some, latent = outputs("PickDrafts", state=state, latent=drafts, numbers="4, 2")
+    end = run(
+        guider, outputs("ResumeState", sampler=sampler, state=some)[0], low, latent, silence()
+    )
+    waits = outputs("PickDrafts", state=state, latent=drafts, numbers="")[0]
+    return [gap(end, {"samples": whole[[3, 1]]}), float(waits.message is not None)]
 
 
 def nesting() -> dict[str, Any]:
@@ -406,8 +426,13 @@ def core_noise() -> dict[str, float]:
     return rows
 
 
+def reporting() -> dict[str, float]:
+    return reporting_of(RULES, wrapped)
+
+
 CHECKS = (
-    memory, levels, one_of_a_batch, nesting, reported_levels, scales, noise_samplers, classes, assignable, cached_noise, core_noise,
+    memory, levels, one_of_a_batch, picked_drafts, nesting, reported_levels, scales, noise_samplers, classes, assignable, cached_noise, core_noise,
+    caches.caches, caches.own_samplers, caches.cfg_functions, reporting,
 )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ class Guider:
 
     holder: Holder | None = None
     run: GuidanceRun | None = None
+    report: Callable[[float], float] | None = None  # what the model is told at σ
 
     def __init__(
         self, model: Model, conds: Mapping[str, Conditioning], guidance: Guidance,
@@ -91,7 +92,7 @@ class Guider:
         branches = self.branches(batch)
 
         def evaluate(x: Tensor, sigma: float, names: Sequence[str]) -> dict[str, Tensor]:
-            return branches(x, sigma, names, None)
+            return branches(x, sigma if self.report is None else self.report(sigma), names, None)
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
             if not run.records:

@@ -231,6 +231,10 @@ class NodeOutput:
         return self.args or None
 
 
+class Blocked:
+    """An output that keeps the nodes which get it from running."""
+
+
 class ComfyNode:
     """Base of every node, which may also define validate_inputs(cls, ...) -> True or a message."""
 

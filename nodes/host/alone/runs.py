@@ -11,7 +11,7 @@ from torch import Tensor
 from ....schedulers.guidance import COND, Guidance
 from ....schedulers.measure import Evaluate
 from ..conditioning import Conditioning
-from . import places
+from . import io, places
 from .fit_field import (
     facts_of_guider,
     latent_shape,
@@ -23,10 +23,12 @@ from .fit_field import (
 from .guider import Guider, probed
 from .models import Model, schedule_of
 from .sampler import make_sampler, solver_of
+from .told_level import reported
 from .traced import as_latent, path_of, run_sampler, sampler_name, traced
 
 __all__ = [
     "as_latent",
+    "blocked",
     "consumer",
     "facts_of_guider",
     "latent_shape",
@@ -38,6 +40,7 @@ __all__ = [
     "path_of",
     "probe",
     "probed",
+    "reported",
     "run_sampler",
     "sampler_name",
     "schedule_of_guider",
@@ -47,6 +50,10 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+
+def blocked() -> io.Blocked:
+    return io.Blocked()
 
 
 def consumer() -> None:

@@ -44,6 +44,12 @@ def probed(guider: Any, holder: Holder) -> Any:
     return probed(guider, holder)
 
 
+def blocked() -> Any:
+    from comfy_execution.graph_utils import ExecutionBlocker
+
+    return ExecutionBlocker(None)
+
+
 def consumer() -> Hashable:
     try:
         from comfy_execution.utils import get_executing_context
@@ -51,6 +57,12 @@ def consumer() -> Hashable:
         return None
     context: Hashable = get_executing_context()
     return context
+
+
+def reported(sampler: Any, report: Callable[[float], float]) -> Any:
+    from .reported import reported
+
+    return reported(sampler, report)
 
 
 def model_of(value: Any) -> Any:
