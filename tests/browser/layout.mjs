@@ -97,8 +97,9 @@ export function place(nodes, links, { note = null, seed = 1, rounds = 60_000, co
     const a = at[from], b = at[to];
     return { from, to, out: `${from}:${out}`, path: curve([a[0] + a[2], a[1] + TITLE + nodes[from].outs[out]], [b[0], b[1] + TITLE + nodes[to].ins[input]], points) };
   });
+  const boxes = (made) => (note ? { ...made.at, note: [0, 0, ...note] } : made.at);
   function cost(s) {
-    const made = layout(s), paths = drawn(made), { crossings, behind } = faults(paths, made.at);
+    const made = layout(s), paths = drawn(made), { crossings, behind } = faults(paths, boxes(made));
     let sum = 10 * Math.max(0, crossings - 8) + crossings * 5 + behind.length * 20;
     for (const { path } of paths) sum += Math.hypot(path[0][0] - path.at(-1)[0], path[0][1] - path.at(-1)[1]) * 0.008;
     for (const [from, , to] of links) if (made.col[to] <= made.col[from]) sum += 25 + 10 * (made.col[from] - made.col[to]);
@@ -124,7 +125,7 @@ export function place(nodes, links, { note = null, seed = 1, rounds = 60_000, co
       if (now < least) [best, least] = [state, now];
     }
   }
-  const made = layout(best), { crossings, behind } = faults(drawn(made, 24), made.at);
+  const made = layout(best), { crossings, behind } = faults(drawn(made, 24), boxes(made));
   return { at: made.at, wide: made.wide, high: made.high, crossings, behind: behind.map(([l, id]) => `${l.from}→${l.to} behind ${id}`), cost: least };
 }
 

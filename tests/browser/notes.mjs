@@ -14,7 +14,7 @@ From prompt to frames with nothing but a folder as diffusers saves it: *Diffuser
 *Needs the Python packages diffusers and transformers.*`,
 
   "ddim-eta": `# DDIM, with η as a knob
-Ten pictures, one of each class, in 20 steps. Every sampler is four parts, and here each has its own box: **schedule, denoiser, guidance, solver**.
+Ten pictures, one of each class, in 20 steps. Every sampler is four parts, and here each has its own colour: **schedule, denoiser, guidance, solver**.
 
 **Try:** set **eta** of *DDIM Solver* to 1: DDIM becomes DDPM. The start noise stays the same, because the seed does.
 

@@ -1,0 +1,78 @@
+// How readable the templates are in the real ComfyUI frontend; python -m benchmarks.ux starts a server and this.
+//   node tests/browser/ux.mjs [--url http://127.0.0.1:8188] [--only classic|nodes2] [--run] [stem ...]
+// A line for each template: zoom at opening, pairs of links that cross, links behind a node that is not theirs, nodes that overlap
+// (after a run with --run), sheets of several batches without labels. Exit code 1 where one is over its bar.
+import { readFileSync, readdirSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import path from "node:path";
+import { parseArgs } from "node:util";
+import { curve, faults } from "./layout.mjs";
+import { inPage, launch, open } from "./page.mjs";
+
+const root = fileURLToPath(new URL("../../", import.meta.url)), folder = path.join(root, "example_workflows");
+const { values: options, positionals } = parseArgs({ allowPositionals: true, options: { url: { type: "string", default: "http://127.0.0.1:8188" }, only: { type: "string" }, run: { type: "boolean" } } });
+const stems = positionals.length ? positionals : readdirSync(folder).filter((f) => f.endsWith(".json")).map((f) => f.slice(0, -5)).sort();
+
+export const BARS = { zoom: 8 / 14, crossings: 10, behind: 0, overlaps: 0, unlabelled: 0 }; // below 8/14 the classic canvas draws no text
+
+const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
+
+async function run(page) {
+  const ask = async (route) => (await fetch(options.url + route)).json();
+  const before = new Set(Object.keys(await ask("/history")));
+  await page.evaluate(() => app.queuePrompt(0));
+  for (let i = 0; i < 1200; i++, await sleep(250)) {
+    const entry = Object.entries(await ask("/history")).find(([id]) => !before.has(id))?.[1];
+    if (entry) return entry.status.status_str === "success" ? "" : `the run ended: ${entry.status.status_str}`;
+  }
+  return "the run did not end in 5 minutes";
+}
+
+// boxes as they are drawn: Nodes 2.0 make them of elements, which may be higher than the graph says
+const drawn = () => Object.fromEntries([...document.querySelectorAll("[data-node-id]")].map((e) => {
+  const r = e.getBoundingClientRect(), { scale, offset } = app.canvas.ds, c = app.canvas.canvas.getBoundingClientRect();
+  return [e.dataset.nodeId, [(r.x - c.x) / scale - offset[0], (r.y - c.y) / scale - offset[1], r.width / scale, r.height / scale]];
+}));
+
+function overlaps(boxes, titles) {
+  const ids = Object.keys(boxes), both = [];
+  ids.forEach((a, i) => ids.slice(i + 1).forEach((b) => {
+    const [x, y, w, h] = boxes[a], [u, v, s, t] = boxes[b];
+    if (x < u + s - 1 && u < x + w - 1 && y < v + t - 1 && v < y + h - 1) both.push(`${titles[a]} and ${titles[b]}`);
+  }));
+  return both;
+}
+
+async function look(page, stem, nodes2) {
+  const ui = JSON.parse(readFileSync(path.join(folder, `${stem}.json`), "utf8"));
+  await page.evaluate(inPage.load, { ui, stem });
+  await page.waitForTimeout(800);
+  const zoom = (await page.evaluate(inPage.look)).scale;
+  const failed = options.run ? await run(page) : "";
+  await page.waitForTimeout(500);
+  const seen = await page.evaluate(inPage.look), boxes = nodes2 ? { ...seen.boxes, ...(await page.evaluate(drawn)) } : seen.boxes;
+  const links = seen.links.map((l) => ({ ...l, path: curve(...l.ends, 24) })), { crossings, behind } = faults(links, seen.boxes);
+  const sheets = await page.evaluate(() => app.graph.nodes.filter((n) => n.type === "SamplingKitImageSheet").filter((n) => n.inputs.filter((i) => i.type === "IMAGE" && i.link).length > 1 && !n.widgets.some((w) => /_labels$/.test(w.name) && w.value)).length);
+  return { zoom, crossings, behind: behind.map(([l, id]) => `${seen.titles[l.from]} → ${seen.titles[l.to]} behind ${seen.titles[id]}`), overlaps: overlaps(boxes, seen.titles), unlabelled: sheets, failed };
+}
+
+const count = (value) => (Array.isArray(value) ? value.length : value);
+const browser = await launch();
+let over = 0;
+try {
+  for (const renderer of ["classic", "nodes2"].filter((name) => name === (options.only ?? name))) {
+    const page = await open(browser, options.url, { nodes2: renderer === "nodes2" });
+    console.log(`${renderer.padEnd(30)}  zoom  crossings  behind  overlaps  unlabelled`);
+    for (const stem of stems) {
+      const facts = await look(page, stem, renderer === "nodes2");
+      const bad = Object.entries(BARS).filter(([name, bar]) => (name === "zoom" ? facts.zoom < bar : count(facts[name]) > bar)).map(([name]) => name);
+      over += bad.length + (facts.failed ? 1 : 0);
+      console.log(`${stem.padEnd(30)}  ${facts.zoom.toFixed(2)}  ${String(facts.crossings).padStart(9)}  ${String(facts.behind.length).padStart(6)}  ${String(facts.overlaps.length).padStart(8)}  ${String(facts.unlabelled).padStart(10)}  ${bad.join(", ")}`);
+      for (const text of [...facts.overlaps, ...facts.behind, facts.failed].filter(Boolean)) console.log(`    ${text}`);
+    }
+    await page.context().close();
+  }
+} finally {
+  await browser.close();
+}
+process.exitCode = over ? 1 : 0;
