@@ -7,6 +7,18 @@ from sampling_kit.benchmarks.defect import Defect
 from sampling_kit.benchmarks.planted_solvers import RESUME, SOLVERS
 
 SPACINGS = (
+    Defect("spacing: noise share with γ for γ/2", "schedulers/spacing/in_noise.py",
+           "a = self.focus / 2", "a = self.focus",
+           ("tests/test_schedules.py::test_levels_follow_the_spacing_s_formula",)),
+    Defect("ends: typed ends are not kept in time", "schedulers/spacing/levels.py",
+           "ends[0] + (ends[1] - ends[0]) * share", "ends[0] * (1 - share)",
+           ("tests/test_ends.py::test_every_spacing_keeps_typed_ends",)),
+    Defect("ends: the rule's last level forgets the number of steps", "schedulers/spacing/run_ends.py",
+           "min(LAST * h / (n - 1), LARGEST_LAST)", "min(LAST * h, LARGEST_LAST)",
+           ("tests/test_ends.py::test_a_rule_is_where_its_two_equations_hold",)),
+    Defect("auto: img2img begins at the top", "schedulers/policy.py",
+           "first = start_level(schedule, denoise)", "first = start_level(schedule, 1.0)",
+           ("tests/test_ends.py::test_steps_node_takes_ends_and_auto",)),
     Defect("spacing: a named list resampled in σ", "schedulers/spacing/named.py",
            "np.exp(monotone_cubic(np.arange(float(len(sigmas))), np.log(sigmas), places))",
            "monotone_cubic(np.arange(float(len(sigmas))), sigmas, places)",

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ..headless.shipped import needs_comfyui
 from ..nodes import NODES
 from ..nodes.host.alone import io
 from .translations import LANGUAGES, ROOT, Translation
@@ -55,9 +56,9 @@ def help_texts() -> dict[str, Help]:
 
 @cache
 def examples() -> dict[str, set[str]]:
-    """Node types by example, the smallest example first."""
+    """Node types by example, the smallest example first and those that need a checkpoint last."""
     graphs = {p.stem: json.loads(p.read_text(encoding="utf-8")) for p in EXAMPLES.glob("*.json")}
-    order = sorted(graphs, key=lambda stem: (len(graphs[stem]), stem))
+    order = sorted(graphs, key=lambda stem: (needs_comfyui(stem), len(graphs[stem]), stem))
     return {stem: {node["class_type"] for node in graphs[stem].values()} for stem in order}
 
 

@@ -173,11 +173,13 @@ def _level(path: str) -> str:
 
 
 def _difference(old: Input, new: Input) -> str:
-    """The new values of a combo where these are all that differs, else both in full."""
+    """The new values of a combo, or where the widget is shown, if that is all that differs; else both in full."""
     (kind, was), (now, facts) = old, new
     added = [value for value in facts.get("options", ()) if value not in was.get("options", ())]
     if added and (kind, {**was, "options": 0}) == (now, {**facts, "options": 0}):
         return f"new values: {', '.join(map(str, added))}"
+    if (kind, {**was, "advanced": 0}) == (now, {**facts, "advanced": 0}):
+        return "now among the advanced" if facts.get("advanced") else "no longer among the advanced"
     return " → ".join(json.dumps(spec, ensure_ascii=False) for spec in (old, new))
 
 

@@ -1,7 +1,7 @@
 """Auto: which solver, spacing and ends to take, from what is known before a run.
 
-A policy is a table of rows, each good up to a number of denoiser evaluations: for rectified flow and for the other
-paths, without and with guidance. It asks no network. Its rows are measured (``python -m benchmarks.policy``). Tables
+A policy is a table of rows, each good up to a number of denoiser evaluations: for schedules that begin at pure noise
+and for others, without and with guidance. It asks no network. Its rows are measured (``python -m benchmarks.policy``). Tables
 are kept by version: a picture that says which version it was made with can be made again.
 
 Below denoise = 1 a run begins at the time that is this share of the schedule's, as with ComfyUI's simple; on
@@ -11,24 +11,25 @@ variance-exploding schedules, whose networks know no time, at this share of log 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar
 
 import numpy as np
 
 from .noise_schedule import Array, NoiseSchedule
-from .path import VE, Flow
+from .path import VE
 from .points import Points
 from .settings import knob
-from .solver import AdamsBashforth, GradientEstimation, Solver, UniPC
-from .spacing import ByRule, Ends, Exponential, Linspace, Spacing, WholeRange
+from .solver import AdamsBashforth, GaussianAdams, GradientEstimation, Solver, UniPC
+from .spacing import ByRule, Ends, NoiseShare, Spacing, WholeRange
 
+PURE_NOISE = 1000.0  # κ: from here on a level counts as pure noise
 SIDE = 128  # √(height · width) of the latent, where it is not said: 1024² pixels
 
 
 @dataclass(frozen=True)
 class Row:
-    """For at most ``nfe`` evaluations."""
+    """For at most ``nfe`` evaluations. The scale of a NoiseShare is in units of the data's deviation."""
 
     nfe: float
     solver: Solver
@@ -47,7 +48,9 @@ class Rows:
 
 @dataclass(frozen=True)
 class Policy:
-    flow: Rows
+    """For schedules that begin at pure noise (rectified flow, zero terminal SNR), and for the others."""
+
+    pure: Rows
     other: Rows
 
 
@@ -95,16 +98,23 @@ def choose(
         raise ValueError(f"nfe = {nfe}: a run needs at least 1 evaluation")
     row = next(row for row in (rows.guided if guided else rows.plain) if nfe <= row.nfe)
     steps = next((n for n in range(nfe, 0, -1) if row.solver.nfe(n) <= nfe), 1)
-    ends = ByRule(data_std or usual_std(schedule), side)
+    std = data_std or usual_std(schedule)
+    spacing, ends = _scaled(row.spacing, std), ByRule(std, side)
     first, last = _range(schedule, ends, steps, denoise)
     sigma = Points(schedule.path, (last,)).sigmas()[0]
-    text = f"auto: {solver_name(row.solver)}, {row.spacing.title}, ends at σ {sigma:.2g}"
-    return Choice(row.solver, row.spacing, ends, version or LATEST, steps, first, last, text)
+    text = f"auto: {solver_name(row.solver)}, {spacing.title}, ends at σ {sigma:.2g}"
+    return Choice(row.solver, spacing, ends, version or LATEST, steps, first, last, text)
 
 
 def usual_std(schedule: NoiseSchedule) -> float:
-    """EDM's 0.5 on variance-exploding schedules; latents elsewhere are scaled to 1."""
-    return 0.5 if schedule.path == VE() else 1.0
+    """Pixels on variance-exploding schedules: from EDM's 0.5 to 1, measured best at 0.7; elsewhere latents, scaled to 1."""
+    return 0.7 if schedule.path == VE() else 1.0
+
+
+def _scaled(spacing: Spacing, std: float) -> Spacing:
+    return (
+        replace(spacing, scale=spacing.scale * std) if isinstance(spacing, NoiseShare) else spacing
+    )
 
 
 def solver_name(solver: Solver) -> str:
@@ -142,16 +152,19 @@ class Auto(Spacing):
         return np.array(self.run(schedule, n, 1.0, True, WholeRange())[:-1])
 
     def between(self, schedule: NoiseSchedule, n: int, first: float, last: float) -> Array:
-        return _policy(self.version, schedule).spacing.between(schedule, n, first, last)
+        return self._spacing(schedule).between(schedule, n, first, last)
 
     def run(
         self, schedule: NoiseSchedule, n: int, denoise: float, to_zero: bool, ends: Ends
     ) -> list[float]:
         if isinstance(ends, WholeRange):
             ends = ByRule(usual_std(schedule), self.side)
-        spacing = _policy(self.version, schedule).spacing
-        levels = _spread(schedule, n if to_zero else n + 1, denoise, spacing, ends)
+        count = n if to_zero else n + 1
+        levels = _spread(schedule, count, denoise, self._spacing(schedule), ends)
         return [*levels, 0.0] if to_zero else [*levels]
+
+    def _spacing(self, schedule: NoiseSchedule) -> Spacing:
+        return _scaled(_policy(self.version, schedule).spacing, usual_std(schedule))
 
 
 def _policy(version: int, schedule: NoiseSchedule) -> Rows:
@@ -161,7 +174,7 @@ def _policy(version: int, schedule: NoiseSchedule) -> Rows:
             f"policy version {version} is not known here, only {known}: update the pack"
         )
     policy = POLICIES[version]
-    return policy.flow if isinstance(schedule.path, Flow) else policy.other
+    return policy.pure if schedule.kappa_max > PURE_NOISE else policy.other
 
 
 def _spread(
@@ -192,25 +205,19 @@ def start_level(schedule: NoiseSchedule, denoise: float) -> float:
 
 MOST_OF_START = 4.0  # from image to image the last level lies at least this factor below the first
 
+SHARE = NoiseShare(2.5, 0.5)
+PURE = (
+    Row(4, GaussianAdams(), SHARE),
+    Row(15, UniPC(), SHARE),
+    Row(math.inf, GaussianAdams(), SHARE),
+)
 POLICIES: dict[int, Policy] = {
     1: Policy(
-        flow=Rows(
-            plain=(Row(math.inf, AdamsBashforth(3), Linspace()),),
-            guided=(Row(math.inf, AdamsBashforth(2), Linspace()),),
-            spacing=Linspace(),
-        ),
+        pure=Rows(plain=PURE, guided=PURE, spacing=SHARE),
         other=Rows(
-            plain=(
-                Row(5, GradientEstimation(), Exponential()),
-                Row(9, AdamsBashforth(3), Exponential()),
-                Row(math.inf, AdamsBashforth(4), Exponential()),
-            ),
-            guided=(
-                Row(6, GradientEstimation(), Exponential()),
-                Row(14, AdamsBashforth(2), Exponential()),
-                Row(math.inf, UniPC(), Exponential()),
-            ),
-            spacing=Exponential(),
+            plain=(Row(6, GradientEstimation(), SHARE), Row(math.inf, GaussianAdams(), SHARE)),
+            guided=(Row(math.inf, GaussianAdams(), SHARE),),
+            spacing=SHARE,
         ),
     ),
 }

@@ -72,7 +72,12 @@ class Stopped:
 
 
 class Handover:
-    """Where a part of a run leaves its state for the next part; empty until that part has run."""
+    """Where a part of a run leaves its state for the next part; empty until that part has run.
+
+    ``brings_x``: the next part goes on from the state's own x, and the latent that it is given stands for the order alone.
+    """
+
+    brings_x = False
 
     def __init__(self, stopped: Stopped | None = None) -> None:
         self.stopped = stopped
@@ -164,6 +169,8 @@ class Part:
                 "made by another version of the Sampling Kit, or changed. Run the first part again"
             )
         start = on(start, x.device)
+        if self.after.brings_x:
+            return start
         return replace(
             start, state=self._with(start.state, x, points.path.host.on(levels[0]).alpha)
         )

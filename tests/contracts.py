@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy import interpolate, special
+from scipy import interpolate, special, stats
 
 from sampling_kit.schedulers.fit.learned_amed import LearnedAMED
 from sampling_kit.schedulers.guidance import (
@@ -31,6 +31,7 @@ from sampling_kit.schedulers.solver import (
     GradientEstimation,
     HeunEDM,
     Idempotent,
+    Invertible,
     Restart,
     RungeKutta,
     SASolver,
@@ -65,6 +66,7 @@ PATH_INVARIANT: Promise = {
     GradientEstimation: never,
     HeunEDM: never,
     Idempotent: never,
+    Invertible: never,
     LearnedAMED: never,
     Restart: never,
     RungeKutta: in_lambda,
@@ -77,6 +79,7 @@ STARTS_AT_PURE_NOISE: Promise = {
     Adaptive: lambda s: s.pair.variable == "lambda",
     GradientEstimation: never,
     HeunEDM: never,
+    Invertible: never,
     LearnedAMED: never,
     Restart: never,
     RungeKutta: in_lambda,
@@ -165,6 +168,16 @@ AYS_SD = (
 )  # fmt: skip
 
 
+def noise_share(first, last, n):
+    """p = κ²/(κ² + 2²) at even quantiles of Beta(1/4, 1/4), by scipy; the noise end by 1 − p."""
+    law = stats.beta(0.25, 0.25)
+    data = 1 / (1 + np.array([first, last]) ** 2 / 4)
+    low, high = law.cdf(data)
+    data = law.ppf(np.linspace(low, high, n))
+    with np.errstate(divide="ignore"):
+        return 2 * np.sqrt((1 - data) / data)
+
+
 def comfyui_table(schedule):
     """κ of ``sigmas`` of ModelSamplingContinuousEDM, and of ModelSamplingDiscreteFlow with its shift."""
     if not isinstance(schedule.path, Flow):
@@ -200,5 +213,6 @@ LEVELS: dict[str, Levels] = {
     "named": lambda schedule, n: np.exp(
         interpolate.PchipInterpolator(np.arange(11), np.log(AYS_SD))(np.linspace(0, 10, n + 1)[:n])
     ),
+    "noise_share": lambda schedule, n: noise_share(schedule.kappa_max, schedule.kappa_min, n),
     "host_table": lambda schedule, n: comfyui_table(schedule)[[-(1 + int(x * (1000 / n))) for x in range(n)]],
 }  # fmt: skip

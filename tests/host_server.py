@@ -89,17 +89,17 @@ class Server:
         assert "error" not in answer and not answer["node_errors"], json.dumps(answer, indent=1)
         return answer["prompt_id"]
 
-    def wait(self, key: str) -> dict[str, Any]:
+    def wait(self, key: str, patience: float = PATIENCE) -> dict[str, Any]:
         """The history entry of a queued prompt, once it has ended. Patience begins anew with each prompt before it."""
-        end, before = time.monotonic() + PATIENCE, -1
+        end, before = time.monotonic() + patience, -1
         while time.monotonic() < end:
             if key in (history := self.get(f"/history/{key}")):
                 return history[key]
             left = self.get("/prompt")["exec_info"]["queue_remaining"]
             if left != before:
-                end, before = time.monotonic() + PATIENCE, left
+                end, before = time.monotonic() + patience, left
             time.sleep(0.05)
-        raise AssertionError(f"nothing ended in {PATIENCE} s, nor did {key}\n{self.tail()}")
+        raise AssertionError(f"nothing ended in {patience} s, nor did {key}\n{self.tail()}")
 
     def images(self, key: str) -> dict[str, list[np.ndarray]]:
         """{node id: its images as int arrays [H, W, 3]} of a prompt that must succeed."""

@@ -19,6 +19,7 @@ from sampling_kit.headless import extras, graph
 from sampling_kit.headless import shipped as examples
 from sampling_kit.headless.cli import options
 from sampling_kit.headless.prompt import title
+from sampling_kit.headless.registry import registry
 
 work = test_headless_cli.work  # a fixture
 ROOT = Path(sampling_kit.__file__).parent
@@ -34,6 +35,17 @@ def test_examples_are_listed_with_what_they_show():
     assert next(one for one in lines if one.startswith("ddim-eta")).endswith(
         "DDIM, with η as a knob"
     )
+
+
+def test_an_example_that_loads_a_checkpoint_says_that_it_needs_comfyui():
+    """And only those: every other holds nothing but nodes that run here."""
+    lines = call("examples").stdout.splitlines()
+    for name, line in zip(examples.names(), lines, strict=True):
+        prompt = json.loads((examples.FOLDER / "api" / f"{name}.json").read_text(encoding="utf-8"))
+        elsewhere = {node["class_type"] for node in prompt.values()} - set(registry())
+        assert line.endswith("(needs ComfyUI)") == bool(elsewhere), (name, elsewhere)
+    refused = call("run", "sd15-text-to-image")
+    assert refused.exit_code == 2 and "CheckpointLoaderSimple" in refused.stderr
 
 
 def test_an_example_runs_by_its_name(work, monkeypatch):

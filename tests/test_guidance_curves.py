@@ -9,12 +9,16 @@ from sampling_kit.schedulers.guidance import (
     CURVES,
     PAG,
     UNCOND,
+    CFGZeroStar,
     Compose,
     Constant,
     Cosine,
+    FrequencyDecoupled,
     Interval,
     Linear,
+    PerStep,
     Power,
+    Steps,
     Table,
 )
 from sampling_kit.schedulers.guidance.level import Ladder, Level
@@ -43,7 +47,7 @@ def test_curves_are_the_written_functions_of_t():
 def test_curves_mean_the_same_on_every_path_and_ranges_are_in_sigmas():
     for cls in CURVES.values():
         kappa = 1.7
-        levels = [Level(1.0, path.at(kappa)) for path in (VE(), VP(), Flow())]
+        levels = [Level(1.0, path.at(kappa), step=0) for path in (VE(), VP(), Flow())]
         assert len({round(cls()(level), 12) for level in levels}) == 1
     interval = Interval(sigma_low=0.2, sigma_high=0.7)
     assert [interval(at(t)) for t in (0.2, 0.21, 0.7, 0.71)] == [0, 1, 1, 0]
@@ -56,12 +60,42 @@ def test_a_weight_goes_from_neutral_to_the_scale():
     assert CFG(5.0, Linear(1, 0)).branches(at(0.5)) == {UNCOND}
 
 
+def step(n):
+    """A level of step n, from 1."""
+    return Level(0.5, Point(0.5, 0.5), step=n - 1)
+
+
+def test_a_list_holds_the_scale_of_every_step():
+    rule = CFG(7.0, PerStep("6, 5; 4 1"))
+    assert [rule.weight(step(n)) for n in (1, 2, 3, 4, 9)] == [6, 5, 4, 1, 1]
+    assert [bool(rule.branches(step(n))) for n in (1, 3, 4, 9)] == [True, True, False, False]
+    assert CFG(1.0, PerStep("1, 3")).branches(step(2)) == {UNCOND}
+    assert not CFG(7.0, PerStep("1")).reads
+    assert [PAG(3.0, curve=PerStep("2, 0")).active(step(n)) for n in (1, 2)] == [True, False]
+    assert rule.with_cfg(2.0).weight(step(1)) == 2, "the host's scale stays in force"
+    wide = FrequencyDecoupled(9.0, 5.0, curve=PerStep("5, 1"))
+    assert (wide.stepped(step(1)).scale, wide.stepped(step(1)).low) == (5, 3)
+    assert [wide.active(step(n)) for n in (1, 2)] == [True, False]
+    assert CFGZeroStar(curve=PerStep("1, 4")).rests(step(1)) is False
+
+
+def test_guidance_from_one_step_to_another():
+    rule = CFG(7.0, Steps(2, 3))
+    assert [rule.weight(step(n)) for n in (1, 2, 3, 4)] == [1, 7, 7, 1]
+    assert Steps(3)(step(50)) == 1
+    for curve in (Steps(), PerStep()):
+        with pytest.raises(ValueError, match="follows the steps"):
+            CFG(7.0, curve).weight(at(0.5))
+
+
 @pytest.mark.parametrize(
     "make",
     [
         lambda: Table("1:0, oops"),
         lambda: Table("0.5:1, 0.5:2"),
         lambda: Table("2:1"),
+        lambda: PerStep("6, x"),
+        lambda: PerStep(""),
         lambda: Interval(sigma_low=-1.0),
         lambda: Interval(sigma_high=math.inf),
         lambda: CFG(2.0, "interval"),
@@ -71,7 +105,7 @@ def test_a_weight_goes_from_neutral_to_the_scale():
     ],
 )
 def test_wrong_settings_are_refused(make):
-    with pytest.raises(ValueError, match=r"(Table|Interval|CFG|Compose)[.:]"):
+    with pytest.raises(ValueError, match=r"(Table|PerStep|Interval|CFG|Compose)[.:]"):
         make()
 
 

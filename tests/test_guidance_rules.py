@@ -159,6 +159,32 @@ def test_cfg_zero_star_scales_on_the_velocity_not_on_d():
     assert torch.allclose(ours - theirs, (1 - w) * (1 - s) * X)
 
 
+def test_cfg_zero_star_moves_more_than_cfg_with_what_the_network_answers():
+    """Both answers moved alike by δ (as by another reported level): CFG moves by δ; with s held fast, which only a second
+    call of the network could do, CFG-Zero* moves by (1 + (w − 1)(1 − s))·δ, more than 1.2 once s < 1 − 0.2/(w − 1)."""
+    w = 4.0
+    v_c, v_u = X - C, X - U
+    s = inner(v_c, v_u) / inner(v_u, v_u)
+    assert float(s.min()) < 1 - 0.2 / (w - 1)
+    small = 1e-6 * perpendicular(v_u, v_c)
+    moved = guided(CFGZeroStar(w, 0), cond=C + small, uncond=U + small, sigma=0.5, path=Flow())
+    still = guided(CFGZeroStar(w, 0), sigma=0.5, path=Flow())
+    assert torch.allclose(moved - still, (1 + (w - 1) * (1 - s)) * small, atol=1e-11)
+    assert torch.allclose(
+        guided(CFG(w), cond=C + small, uncond=U + small) - guided(CFG(w)), small, atol=1e-11
+    )
+
+
+def perpendicular(*others):
+    """A unit direction at right angles to each, for which s stays as it is to first order."""
+    x = torch.randn(X.shape, generator=torch.Generator().manual_seed(5), dtype=X.dtype)
+    first, second = others
+    second = second - first * inner(second, first) / inner(first, first)
+    for o in (first, second):
+        x = x - o * inner(x, o) / inner(o, o)
+    return x / length(x)
+
+
 @pytest.mark.parametrize("sigma", [0.05, 0.7, 0.999, 1.0])
 def test_tcfg_is_the_singular_value_decomposition(sigma):
     """On ε, as the paper; at t = 1 (ε the same for both) our form has the limit that SVD loses."""

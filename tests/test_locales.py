@@ -15,7 +15,12 @@ PACK = ROOT.parent
 SCHEMAS = {node.define_schema().node_id: node.define_schema() for node in NODES}
 AGAIN = "run: python -m sampling_kit.dev.sync"
 #: Need a folder or file that does not ship.
-WITHOUT_EXAMPLE = {"SamplingKitDiffusersClass", "SamplingKitSample"}
+WITHOUT_EXAMPLE = {
+    "SamplingKitDiffusersClass",
+    "SamplingKitInvertible",
+    "SamplingKitTurnBack",
+    "SamplingKitSample",
+}
 
 
 def inputs(items):
@@ -155,7 +160,8 @@ PARTS = {"schedule", "guidance", "solver", "noise"}
 
 
 def test_the_blueprints_are_there():
-    assert {p.stem for p in BLUEPRINTS} == {"DDPM", "DDIM", "Euler", "Rectified Flow"}
+    names = ["Auto", "DDIM", "DDPM", "DPM++ 2M", "Euler", "Rectified Flow", "UniPC"]
+    assert [p.stem for p in BLUEPRINTS] == names
 
 
 @pytest.mark.parametrize("path", BLUEPRINTS, ids=lambda p: p.stem)
@@ -164,15 +170,17 @@ def test_a_blueprint_is_one_node_that_opens_into_the_parts(path):
     saved = json.loads(path.read_text(encoding="utf-8"))
     (node,), (inside,) = saved["nodes"], saved["definitions"]["subgraphs"]
     assert node["type"] == inside["id"] and inside["name"] == node["title"] == path.stem
-    assert [i["name"] for i in node["inputs"] if "widget" not in i] == [
-        "model", "positive", "negative", "latent_image"
-    ]  # fmt: skip
+    sockets = [i["name"] for i in node["inputs"] if "widget" not in i]
+    assert sorted(sockets) == ["latent_image", "model", "negative", "positive"]
     assert node["outputs"][0]["type"] == "LATENT"
     ids = {n["id"]: n["type"] for n in inside["nodes"]}
     kinds = {
         SCHEMAS[t].category.split("/")[-1] for t in ids.values() if t.startswith("SamplingKit")
     }
-    assert kinds >= PARTS and "SamplerCustomAdvanced" in ids.values()
+    if path.stem == "Auto":  # the parts are chosen when it runs
+        assert [*ids.values()] == ["SamplingKitSample"]
+    else:
+        assert kinds >= PARTS and "SamplerCustomAdvanced" in ids.values()
     for link in inside["links"]:
         assert {link["origin_id"], link["target_id"]} <= {*ids, -10, -20}
 
@@ -183,7 +191,8 @@ def test_the_closed_node_holds_the_values_of_its_parts(path):
     saved = json.loads(path.read_text(encoding="utf-8"))
     (node,), (inside,) = saved["nodes"], saved["definitions"]["subgraphs"]
     shown = [i["widget"]["name"] for i in node["inputs"] if "widget" in i]
-    assert shown[:2] == ["steps", "scale"] and shown[-1] == "seed"
+    scale = "cfg" if path.stem == "Auto" else "scale"
+    assert shown[:3] == ["steps", scale, "denoise"] and shown[-1] == "seed"
     assert "proxyWidgets" not in node["properties"]  # the older way, which counts them otherwise
     assert len(node["widgets_values"]) == len(shown) == len(node["widgets_values_named"])
     parts, links = ({e["id"]: e for e in inside[key]} for key in ("nodes", "links"))

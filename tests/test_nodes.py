@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from sampling_kit.embedded import postcards
-from sampling_kit.headless import graph
+from sampling_kit.headless import graph, shipped
 from sampling_kit.headless.cli import main
 from sampling_kit.headless.registry import registry
 from sampling_kit.nodes import NODES
@@ -20,7 +20,8 @@ from sampling_kit.schedulers.show.contact_sheet import tiles
 from sampling_kit.schedulers.solver import ALL as SOLVERS
 
 ROOT = Path(__file__).resolve().parent.parent
-EXAMPLES = sorted((ROOT / "example_workflows" / "api").glob("*.json"))
+#: Without those that load a checkpoint, which tests/host/test_checkpoint_templates.py runs.
+EXAMPLES = [shipped.example(name) for name in shipped.that_run_here()]
 BY_ID = {node.define_schema().node_id: node for node in NODES}
 
 

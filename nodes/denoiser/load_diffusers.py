@@ -20,6 +20,7 @@ from ..host.latent_layout import layout_of
 from ..ui.file_names import refusal
 from ..ui.inputs import listed
 from ..ui.payload import report_on_page
+from ..ui.remembered import schedule_on_page
 from ..ui.wire_types import NoiseScheduleType
 from .folders import OWN, file_names, folder_input, look_into, open_file, open_folder, stamp
 
@@ -110,7 +111,12 @@ class LoadDiffusersDenoiser(io.ComfyNode):
         denoiser, vae = loaded(first)
         model = host.models.make_diffusers(denoiser, vae, lambda: loaded(opened()))
         text = about(denoiser, first)
-        return io.NodeOutput(model, denoiser.noise_schedule, text, ui=report_on_page(text))
+        return io.NodeOutput(
+            model,
+            denoiser.noise_schedule,
+            text,
+            ui=report_on_page(text) | schedule_on_page(denoiser.noise_schedule),
+        )
 
 
 def sub_folder(network: str) -> str | None:

@@ -25,6 +25,7 @@ from ..host.guider_field import Ready
 from ..solver.state import plain_solver
 from ..ui.inputs import choice, chosen
 from ..ui.payload import report_on_page
+from ..ui.search_words import FEWER
 from ..ui.wire_types import SolverFitType, TrajectoriesType
 from .kept import PARTS, Kept, card_text
 from .recording import CATEGORY, Recording, checked, teacher_cost
@@ -48,14 +49,14 @@ class FitSolver(io.ComfyNode):
             "that it ends where the teacher ends. It starts exactly at the best training-free solver and spacing, is judged on "
             "held-out trajectories, and is never worse than its start there. Interrupted, it goes on from its best numbers; done, "
             "it is read from the recording's folder.",
-            search_aliases=["AMED", "EPD", "DC-Solver", "LD3", "BNS", "learned solver", "distill", "few steps", "train solver"],
+            search_aliases=["AMED", "EPD", "DC-Solver", "LD3", "BNS", "learned solver", "distill", "few steps", "train solver", *FEWER],
             is_output_node=True,
             inputs=[
                 TrajectoriesType.Input("trajectories", tooltip="From Record Trajectories."),
                 io.Int.Input("nfe", default=6, min=2, max=100, tooltip="Evaluations of a run of the fitted solver."),
                 io.Int.Input("held_out", default=16, min=1, max=100000, tooltip="Trajectories that are not fitted but judge the result."),
-                choice("method", METHODS, "How to fit. Forward needs no gradients, so it works with fp8, GGUF and offloaded weights."),
-                io.Int.Input("starts", default=1, min=1, max=20, optional=True, tooltip="Fit from so many of the best training-free pairs, keep the best."),
+                choice("method", METHODS, "How to fit. Forward needs no gradients, so it works with fp8, GGUF and offloaded weights.", advanced=True),
+                io.Int.Input("starts", default=1, min=1, max=20, optional=True, advanced=True, tooltip="Fit from so many of the best training-free pairs, keep the best."),
                 io.Sampler.Input("sampler", optional=True, tooltip="Start from this solver of the kit, with sigmas, instead."),
                 io.Sigmas.Input("sigmas", optional=True, tooltip="The steps that sampler starts with; Fit Steps makes good ones."),
             ],

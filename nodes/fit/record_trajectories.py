@@ -47,11 +47,11 @@ class RecordTrajectories(io.ComfyNode):
                 io.Latent.Input("latent", tooltip="An empty latent of the size you draw. The batch size does not matter."),
                 io.Int.Input("seed", default=1000, min=0, max=0xFFFFFFFFFFFFFFFF, tooltip="Of the first trajectory; row i has seed + i."),
                 io.Int.Input("count", default=64, min=2, max=100000, tooltip="Trajectories: to fit and to judge by. 24 will do, 64 are good."),
-                io.Int.Input("levels", default=24, min=2, max=1000, tooltip="Noise levels that are kept, even in log-SNR."),
-                io.Int.Input("substeps", default=2, min=1, max=100, tooltip="Steps of the teacher from one level to the next."),
-                io.Int.Input("batch", default=8, min=1, max=4096, tooltip="Images in one evaluation, and in one file."),
+                io.Int.Input("levels", default=24, min=2, max=1000, advanced=True, tooltip="Noise levels that are kept, even in log-SNR."),
+                io.Int.Input("substeps", default=2, min=1, max=100, advanced=True, tooltip="Steps of the teacher from one level to the next."),
+                io.Int.Input("batch", default=8, min=1, max=4096, advanced=True, tooltip="Images in one evaluation, and in one file."),
                 io.String.Input(
-                    "folder", default="SamplingKit/trajectories",
+                    "folder", default="SamplingKit/trajectories", advanced=True,
                     tooltip="Below the output folder; each recording gets a sub-folder there.",
                 ),
                 io.Sampler.Input(

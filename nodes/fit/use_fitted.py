@@ -16,6 +16,7 @@ from .. import host
 from ..host import io
 from ..host.guider_field import Facts
 from ..ui.payload import report_on_page
+from ..ui.search_words import FEWER
 from ..ui.wire_types import SolverFitType
 
 CATEGORY = "Sampling Kit/fit"
@@ -38,7 +39,7 @@ class UseFittedSolver(io.ComfyNode):
             description="A fitted solver as SAMPLER and SIGMAS, for SamplerCustomAdvanced. It runs its own noise levels only. On a "
             "MODEL with another path (flow, VP) the numbers are converted exactly; on another model or guidance than it was fitted to "
             "it still runs, with a warning.",
-            search_aliases=["AMED", "EPD", "learned solver", "few steps", "fast"],
+            search_aliases=["AMED", "EPD", "learned solver", "few steps", "fast", *FEWER],
             inputs=[
                 SolverFitType.Input("fit", tooltip="From Load Fitted Solver or Fit Solver."),
                 io.Guider.Input("guider", tooltip="The one that SamplerCustomAdvanced gets: its noise schedule sets the SIGMAS."),

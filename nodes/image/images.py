@@ -94,7 +94,7 @@ class ImageToLatent(io.ComfyNode):
             display_name="Image to Latent",
             category=CATEGORY,
             description="Makes a pixel-space LATENT in [−1, 1] from IMAGE: what VAE Encode is for latent models.",
-            search_aliases=["VAE Encode", "encode", "pixel space", "img2img"],
+            search_aliases=["VAE Encode", "encode", "pixel space", "img2img", "图生图"],
             inputs=[io.Image.Input("image", tooltip="Values from 0 to 1.")],
             outputs=[io.Latent.Output(display_name="latent", tooltip="Values from −1 to 1.")],
         )

@@ -12,7 +12,7 @@ from ...schedulers import policy, spacing
 from ...schedulers.guidance import CFG, Guidance
 from ...schedulers.noise_schedule import NoiseSchedule
 from ...schedulers.size_shift import SizedFlow
-from ...schedulers.solver.published import BY_NAME, WORDS, name_of
+from ...schedulers.solver.published import BY_NAME, name_of
 from .. import host
 from ..fit.use_fitted import UseFittedSolver
 from ..guidance.rules import Guider
@@ -20,6 +20,7 @@ from ..host import io
 from ..host.guidance_wire import in_words
 from ..noise.wire import NoiseWire
 from ..ui.payload import report_on_page
+from ..ui.search_words import CHINESE, solver_words
 from ..ui.wire_types import GuidanceType, SolverFitType
 
 CATEGORY = "Sampling Kit/sample"
@@ -43,7 +44,8 @@ class Sample(io.ComfyNode):
             "the list beside it. The result is bit for bit that of the wired graph: Steps, a solver node, Guider, Per-Image "
             "Noise and SamplerCustomAdvanced.",
             search_aliases=[
-                "KSampler", "sampler", "sample", "txt2img", "img2img", "fewer steps", "denoise", "generate", *WORDS,
+                "KSampler", "sampler", "sample", "txt2img", "img2img", "fewer steps", "denoise", "generate", *solver_words(),
+                *CHINESE["Sample"],
             ],
             inputs=[
                 io.Model.Input("model", tooltip="Any MODEL, with its patches."),

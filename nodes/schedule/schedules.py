@@ -17,12 +17,14 @@ from ..host import io
 from ..ui.inputs import choice, chosen, inputs_for
 from ..ui.live_route import bounded, show_live
 from ..ui.payload import levels_on_page
+from ..ui.remembered import schedule_on_page
+from ..ui.search_words import CHINESE, SCHEDULERS, once
 from ..ui.wire_types import NoiseScheduleType
 
 CATEGORY = "Sampling Kit/schedule"
 ENDS = spacing.ENDS
 WHOLE = spacing.WholeRange()
-SPACINGS = {**spacing.ALL, "auto": Auto}
+SPACINGS: dict[str, type[spacing.Spacing]] = {**spacing.ALL, "auto": Auto}
 
 
 class NoiseSchedule(io.ComfyNode):
@@ -86,7 +88,7 @@ class NoiseScheduleFromModel(io.ComfyNode):
         schedule, sized = host.models.schedule_of(model), host.models.sized_flow(model)
         if latent is not None and sized is not None:
             schedule = sized.for_latent(tuple(latent["samples"].shape[1:]))
-        return io.NodeOutput(schedule)
+        return io.NodeOutput(schedule, ui=schedule_on_page(schedule))
 
 
 class Steps(io.ComfyNode):
@@ -98,7 +100,12 @@ class Steps(io.ComfyNode):
             category=CATEGORY,
             description="The noise levels a run visits, as SIGMAS: always exactly the number of steps asked for, "
             "strictly falling, and ending at exactly 0 unless told otherwise.",
-            search_aliases=sorted({a for s in SPACINGS.values() for a in s.aliases} | {"scheduler", "sigmas", "timesteps"}),
+            search_aliases=once(
+                [
+                    *sorted({a for s in SPACINGS.values() for a in s.aliases} | {"scheduler", "sigmas", "timesteps"}),
+                    "denoise", "img2img", *SCHEDULERS, *CHINESE["Steps"],
+                ]
+            ),
             inputs=[
                 NoiseScheduleType.Input("noise_schedule", tooltip="From Noise Schedule, or Noise Schedule from Model."),
                 io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Steps that are really taken."),

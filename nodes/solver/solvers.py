@@ -9,6 +9,7 @@ from .. import host
 from ..host import io
 from ..ui.inputs import inputs_for, made, summary
 from ..ui.live_route import show_live
+from ..ui.search_words import CHINESE, once, solver_words
 
 CATEGORY = "Sampling Kit/solver"
 
@@ -24,7 +25,16 @@ def solver_node(solver: type[Solver]) -> type[Any]:
             description=summary(
                 solver, f"Elsewhere: {solver.equals}.", f"Reference: {solver.paper}."
             ),
-            search_aliases=[*solver.aliases, "sampler", "solver"],
+            search_aliases=once(
+                [
+                    *solver.aliases,
+                    "sampler",
+                    "solver",
+                    *solver_words(solver),
+                    *CHINESE["solver"],
+                    *CHINESE.get(solver.__name__, ()),
+                ]
+            ),
             inputs=inputs_for(solver),
             outputs=[
                 io.Sampler.Output(

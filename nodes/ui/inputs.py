@@ -12,22 +12,24 @@ from ..host import io
 T = TypeVar("T", bound=Settings)
 
 
-def inputs_for(settings: type[Settings]) -> list[Any]:
-    """One widget per field, with the field's default, range and help.
+def inputs_for(settings: type[Settings], advanced: bool = False) -> list[Any]:
+    """One widget per field, with the field's default, range and help; ``advanced``: all of them under that heading.
 
     All are optional in API-format JSON, where the default stands in: a workflow from before a field
     was added still runs. New fields go last, since the editor saves widgets by position.
     """
-    return [_input(field) for field in dataclasses.fields(settings)]
+    return [_input(field, advanced) for field in dataclasses.fields(settings)]
 
 
-def _input(field: dataclasses.Field[Any]) -> Any:
+def _input(field: dataclasses.Field[Any], advanced: bool = False) -> Any:
     meta, default = field.metadata, field.default
     if "table" in meta:
         return choice(field.name, meta["table"], meta["help"], optional=True)
     if "wire" in meta:
         return io.Custom(meta["wire"]).Input(field.name, optional=True, tooltip=meta["help"])
-    common = dict(default=default, tooltip=meta["help"], advanced=meta["advanced"] or None)
+    common = dict(
+        default=default, tooltip=meta["help"], advanced=meta["advanced"] or advanced or None
+    )
     common = {key: value for key, value in common.items() if value is not None} | {"optional": True}
     if meta["options"] is not None:
         return io.Combo.Input(field.name, options=list(meta["options"]), **common)
@@ -53,10 +55,17 @@ def listed(names: Callable[[], list[str]]) -> list[str]:
 
 
 def choice(
-    id: str, table: Mapping[str, type[Settings]], tooltip: str, optional: bool = False
+    id: str,
+    table: Mapping[str, type[Settings]],
+    tooltip: str,
+    optional: bool = False,
+    advanced: bool = False,
 ) -> Any:
-    """A combo whose choice brings its own widgets: one option per entry of ``table``."""
-    options = [io.DynamicCombo.Option(key, inputs_for(settings)) for key, settings in table.items()]
+    """A combo whose choice brings its own widgets, under "advanced" if asked for: one option per entry of ``table``."""
+    options = [
+        io.DynamicCombo.Option(key, inputs_for(settings, advanced))
+        for key, settings in table.items()
+    ]
     return io.DynamicCombo.Input(id, options=options, tooltip=tooltip, optional=optional)
 
 

@@ -6,7 +6,11 @@ The page sends the part of the graph that leads to a node, in the API's format:
                             "2": {"class_type": "SamplingKitSteps", "inputs": {"noise_schedule": ["1", 0], …}}}}
 
 and gets what the node's ``ui`` would hold after a run, with {"unknown": …} where a run is needed to know; {"missing": …}
-where an input is not connected; or {"error": …} with status 400. Only the nodes in ``VALUES`` are evaluated; nothing is read, kept or loaded.
+where an input is not connected; or {"error": …} with status 400. {"requests": [request, …]} gets {"answers": [answer, …]}, an error
+among them where one is bad, and {"later": true} for those that took too long together.
+
+Only the nodes in ``VALUES`` are evaluated; nothing is read or loaded. A node that only a run can tell may say "remembered", the name under
+which its last run left its noise schedule (``remembered.py``).
 Everything is bounded, since anyone who reaches the page reaches this.
 """
 
@@ -23,10 +27,11 @@ from typing import Any
 from ...schedulers import noise_schedule, spacing
 from ...schedulers.measure.run_levels import MOST_LEVELS, Run, plan_record, record
 from ...schedulers.solver import Plan, Solver
+from .remembered import recall
 
 ROUTE = "/sampling_kit/preview"
 #: Bytes of a request, nodes in it, characters of a text.
-MOST_BYTES, MOST_NODES, MOST_TEXT = 65536, 64, 16384
+MOST_BYTES, MOST_NODES, MOST_TEXT, MOST_REQUESTS = 65536, 64, 16384, 64
 #: Levels that all nodes of a request make together, and seconds of this thread after which no further node is begun.
 MOST_TOGETHER, MOST_SECONDS = 2 * MOST_LEVELS, 1.0
 
@@ -47,11 +52,29 @@ def answer(body: bytes) -> tuple[int, dict[str, Any]]:
         if len(body) > MOST_BYTES:
             raise ValueError(f"the request has more than {MOST_BYTES} bytes")
         request = json.loads(body, parse_constant=_refuse)
+        if isinstance(request, dict) and request.keys() == {"requests"}:
+            return 200, {"answers": _answers(_part(request, "requests", list))}
         return 200, preview(request)
     except RecursionError:
         return 400, {"error": "the request is nested too deeply"}
     except (ValueError, TypeError, ArithmeticError) as error:
         return 400, {"error": str(error)}
+
+
+def _answers(requests: list[Any]) -> list[dict[str, Any]]:
+    """An answer to each; after MOST_SECONDS of this thread the rest are to be asked for again."""
+    if len(requests) > MOST_REQUESTS:
+        raise ValueError(f"requests: {len(requests)}, at most {MOST_REQUESTS}")
+    started, answers = time.thread_time(), []
+    for request in requests:
+        if answers and time.thread_time() - started > MOST_SECONDS:
+            answers.append({"later": True})
+            continue
+        try:
+            answers.append(preview(request))
+        except (ValueError, TypeError, ArithmeticError) as error:
+            answers.append({"error": str(error)})
+    return answers
 
 
 def _refuse(constant: str) -> float:
@@ -68,6 +91,8 @@ def preview(request: Any) -> dict[str, Any]:
     walk = Walk(graph)
     try:
         told = _shown(walk.value(name)) | ({"unknown": walk.unknown[0]} if walk.unknown else {})
+        if walk.remembered:
+            told["remembered"] = walk.remembered[0]
     except Unknown as unknown:
         told = {"unknown": str(unknown)}
     except Missing as missing:
@@ -100,13 +125,15 @@ def _kind(graph: Graph, name: str) -> str:
 
 @dataclass
 class Walk:
-    """Evaluates nodes of a graph, each once. ``unknown`` names the sources left out of a list of inputs."""
+    """Evaluates nodes of a graph, each once. ``unknown`` names the sources left out of a list of inputs, ``remembered``
+    those whose noise schedule is that of their last run."""
 
     graph: Graph
     known: dict[str, Any] = field(default_factory=dict)
     levels: float = 0.0
     started: float = field(default_factory=time.thread_time)
     unknown: list[str] = field(default_factory=list)
+    remembered: list[str] = field(default_factory=list)
 
     def value(self, name: str) -> Any:
         """The value of a node's first output, after those of its inputs."""
@@ -118,7 +145,12 @@ class Walk:
     def _value(self, name: str) -> Any:
         kind, title = _kind(self.graph, name), self.graph[name].get("title")
         if kind not in VALUES:
-            raise Unknown(title if isinstance(title, str) else kind)
+            name_of_it = title if isinstance(title, str) else kind
+            schedule = recall(self.graph[name].get("remembered"))
+            if schedule is None:
+                raise Unknown(name_of_it)
+            self.remembered.append(name_of_it)
+            return schedule
         given = _part(self.graph[name], "inputs", dict)
         there = dict(_inputs(_declared(kind), given, "", self))
         for id, type_, facts in _declared(kind):

@@ -18,7 +18,7 @@ from .chain import Guidance, GuidanceRun, Record
 from .classifier import Classifier, ClassifierGuidance
 from .compose import Compose, PerpNeg
 from .contrast import PAG, SEG, Autoguidance, SkipLayer
-from .curve import CURVES, Constant, Cosine, Curve, Interval, Linear, Power, Table
+from .curve import CURVES, Constant, Cosine, Curve, Interval, Linear, PerStep, Power, Steps, Table
 from .frequency import FrequencyDecoupled
 from .level import Level
 from .magnitude import MAMBOG, DynamicThresholding, Rescale

@@ -33,7 +33,7 @@ from torch import Tensor
 from ..path import Path
 from ..prediction import Prediction
 from ..settings import Settings, choose
-from .curve import CURVES, Curve
+from .curve import CURVES, Constant, Curve, PerStep
 from .level import Level
 
 COND, UNCOND, NEGATIVE, WEAK = "cond", "uncond", "negative", "weak"
@@ -198,8 +198,24 @@ class Scaled(Rule):
         """The rule with the host's scale."""
         if cfg == self.cfg:
             return self
-        changed: Scaled = replace(cast("Any", self), scale=max(cfg - 1 + self.neutral, 0.0))
+        curve = Constant() if isinstance(self.curve, PerStep) else self.curve
+        scale = max(cfg - 1 + self.neutral, 0.0)
+        changed: Scaled = replace(cast("Any", self), scale=scale, curve=curve)
         return changed
+
+    @property
+    def on(self) -> bool:
+        """Whether the scale, or one of those per step, is another than ``neutral``."""
+        scales = self.curve.values if isinstance(self.curve, PerStep) else (self.scale,)
+        return any(s != self.neutral for s in scales)
+
+    def stepped(self, at: Level) -> Scaled:
+        """The rule with the scale of a level's step, where each step has its own."""
+        if not isinstance(self.curve, PerStep):
+            return self
+        rule = self.with_cfg(self.curve.scale(at) + 1 - self.neutral)
+        stepped: Scaled = replace(cast("Any", rule), curve=Constant())
+        return stepped
 
     def full(self, at: Level) -> float:
         """The weight where the curve is 1."""
@@ -207,6 +223,8 @@ class Scaled(Rule):
 
     def weight(self, at: Level) -> float:
         """The weight at a level."""
+        if isinstance(self.curve, PerStep):
+            return self.stepped(at).weight(at)
         share = self.curve(at)
         if share == 0:
             return self.neutral
@@ -215,7 +233,7 @@ class Scaled(Rule):
 
     @property
     def reads(self) -> frozenset[str]:
-        return self.needs if self.scale != self.neutral else frozenset()
+        return self.needs if self.on else frozenset()
 
     def active(self, at: Level) -> bool:
         return self.weight(at) != self.neutral

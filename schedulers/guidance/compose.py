@@ -62,7 +62,7 @@ class Compose(Scaled):
     @property
     def reads(self) -> frozenset[str]:
         names = [branch for branch, _, _ in self.terms()]
-        return frozenset({*names, UNCOND}) if names and self.scale else frozenset()
+        return frozenset({*names, UNCOND}) if names and self.on else frozenset()
 
     def active(self, at: Level) -> bool:
         return bool(self.reads) and super().active(at)

@@ -47,11 +47,11 @@ class Perturbed(Scaled):
 
     @property
     def perturbations(self) -> tuple[Perturbation, ...]:
-        return (self.perturbation,) if self.scale else ()
+        return (self.perturbation,) if self.on else ()
 
     @property
     def reads(self) -> frozenset[str]:
-        return frozenset({self.perturbation.branch}) if self.scale else frozenset()
+        return frozenset({self.perturbation.branch}) if self.on else frozenset()
 
     def apply(self, d: Tensor, call: Call) -> Tensor:
         worse = call[self.perturbation.branch]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
 
+from ..number_list import number, words
 from ..settings import Settings, knob
 from .level import Level
 
@@ -155,6 +156,60 @@ class Table(Ranged):
         return pairs[0][1] if t < pairs[0][0] else pairs[-1][1]
 
 
+def step_of(at: Level, who: str) -> int:
+    """The step of a run, from 1. Raises ValueError outside a run."""
+    if at.step is None:
+        raise ValueError(f"{who} follows the steps: use it in a run, with SIGMAS")
+    return at.step + 1
+
+
+@dataclass(frozen=True)
+class Steps(Curve):
+    """The full scale from one step of the run to another, off (and not evaluated) outside."""
+
+    title: ClassVar[str] = "steps"
+    first: int = knob(1, "The first step with guidance, from 1.", low=1, high=10000)
+    last: int = knob(0, "The last one; 0: the run's last.", low=0, high=10000)
+
+    def __call__(self, at: Level) -> float:
+        step = step_of(at, "Steps")
+        return float(self.first <= step and (not self.last or step <= self.last))
+
+
+@dataclass(frozen=True)
+class PerStep(Curve):
+    """A scale for every step of the run, in place of the rule's ``scale``; further steps have the last one."""
+
+    title: ClassVar[str] = "per step"
+    scales: str = knob(
+        "6, 5, 4, 1, 1",
+        "Scales, one for each step, in place of scale; the last one goes on to the end. A scale that is off "
+        "(1, for PAG, SEG and their kin 0) costs no call.",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.values or not all(0 <= v <= 100 for v in self.values):
+            raise ValueError(
+                f"PerStep.scales = {self.scales!r}: write scales from 0 to 100, such as 6, 5, 4, 1, 1"
+            )
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The scales; empty for text that is no list of numbers."""
+        try:
+            return tuple(number(word) for word in words(self.scales))
+        except ValueError:
+            return ()
+
+    def __call__(self, at: Level) -> float:
+        return 1.0
+
+    def scale(self, at: Level) -> float:
+        """The scale of a level's step."""
+        return self.values[min(step_of(at, "Per step"), len(self.values)) - 1]
+
+
 CURVES: dict[str, type[Curve]] = {
-    c.title: c for c in (Constant, Interval, Linear, Cosine, Power, Table)
+    c.title: c for c in (Constant, Interval, Linear, Cosine, Power, Table, Steps, PerStep)
 }

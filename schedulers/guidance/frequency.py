@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..settings import knob
 from .base import UNCOND, Call, Scaled, curve_knob, needs_picture
-from .curve import Curve
+from .curve import Constant, Curve, PerStep
 from .level import Level
 
 
@@ -40,18 +40,22 @@ class FrequencyDecoupled(Scaled):
         if cfg == self.cfg:
             return self
         share = (self.low - 1) / (self.scale - 1) if self.scale != 1 else 1.0
-        return replace(self, scale=cfg, low=max(1 + share * (cfg - 1), 0.0))
+        curve = Constant() if isinstance(self.curve, PerStep) else self.curve
+        return replace(self, scale=cfg, low=max(1 + share * (cfg - 1), 0.0), curve=curve)
 
     @property
     def reads(self) -> frozenset[str]:
-        return self.needs if (self.scale, self.low) != (1, 1) else frozenset()
+        return self.needs if self.on or self.low != 1 else frozenset()
 
     def active(self, at: Level) -> bool:
-        return bool(self.reads) and self.curve(at) != 0
+        rule = self.stepped(at)
+        return bool(rule.reads) and rule.curve(at) != 0
 
     def apply(self, d: Tensor, call: Call) -> Tensor:
-        share, uncond = self.curve(call.level), call[UNCOND]
-        high, low = (w if share == 1 else 1 + share * (w - 1) for w in (self.scale, self.low))
+        rule = cast(FrequencyDecoupled, self.stepped(call.level))
+        uncond = call[UNCOND]
+        share = rule.curve(call.level)
+        high, low = (w if share == 1 else 1 + share * (w - 1) for w in (rule.scale, rule.low))
         delta = d - uncond
         new = uncond + delta * high
         return new if low == high else new + low_band(delta, self.levels) * (low - high)

@@ -35,7 +35,7 @@ class RectifiedCFGPlusPlus(Scaled):
 
     @property
     def reads(self) -> frozenset[str]:
-        return frozenset({UNCOND}) if self.scale else frozenset()
+        return frozenset({UNCOND}) if self.on else frozenset()
 
     def full(self, at: Level) -> float:
         return float(self.scale * (1 - at.time) ** self.gamma)

@@ -23,6 +23,8 @@ class CFGZeroStar(Scaled):
     Made for flow; other models are brought to flow's coordinates. With 8 steps or fewer set
     zero_steps = 0: a step that rests is a step lost. So too where a run starts below pure noise (img2img, the second
     part of a run of its own): the rule rests at the start of every list of levels.
+    Where a wrapper reports another level, and both answers move by δ, CFG moves by δ and this rule by
+    (1 + (w − 1)(1 − s))·δ and s's change: more than CFG by as much as s is below 1, whatever s is taken from.
     """
 
     guides: ClassVar[bool] = True
@@ -37,7 +39,7 @@ class CFGZeroStar(Scaled):
     def rests(self, at: Level) -> bool:
         """Whether v = 0 here."""
         early = at.step is not None and at.step < self.zero_steps
-        return early and self.scale != 1 and self.curve(at) != 0
+        return early and self.stepped(at).scale != 1 and self.curve(at) != 0
 
     def active(self, at: Level) -> bool:
         return self.rests(at) or super().active(at)

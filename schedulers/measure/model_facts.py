@@ -19,6 +19,8 @@ from . import plain
 
 #: Above this κ the state is noise to within 2 %: little is decided there.
 MOSTLY_NOISE = 50.0
+#: A run may begin here in place of the largest level: the mean of a small picture is not decided yet.
+HIGH_ENOUGH = 20.0
 
 
 @dataclass(frozen=True)
@@ -214,7 +216,8 @@ def _step_misfits(facts: ModelFacts, sigmas: list[float]) -> Iterator[str]:
             f"the steps run from exactly 1 to 0, as a flow model's; this one is not flow and starts at σ = {high:.4g}: the "
             "picture will be washed out. Make the steps from this MODEL's noise schedule"
         )
-    if points.kappas[0] < 0.9 * facts.schedule.kappa_max and sigmas[0] < 0.98 * high:
+    top = min(0.9 * facts.schedule.kappa_max, HIGH_ENOUGH)
+    if points.kappas[0] < top and sigmas[0] < 0.98 * high:
         yield (
             f"the steps start at σ = {sigmas[0]:.5g}, below the model's largest, {high:.5g}: right for img2img and "
             "the second part of a split run; from an empty latent the result is dull and grey"

@@ -72,4 +72,6 @@ def plan_record(plan: Plan) -> dict[str, Any]:
     columns = plan.columns()
     shown = [[_digits(row.get(name)) for name in columns] for row in rows[:MOST_ROWS]]
     facts = dict(solver=plan.solver, path=plan.path.name, order=plan.order, nfe=plan.nfe)
-    return facts | dict(steps=plan.steps, columns=columns, rows=shown, stages=len(rows))
+    kept = dict(zip(("kept_states", "kept_predictions"), plan.reach, strict=True))
+    more = dict(steps=plan.steps, columns=columns, rows=shown, stages=len(rows))
+    return facts | more | kept

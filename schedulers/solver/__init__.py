@@ -10,6 +10,7 @@ from .euler import Euler
 from .gaussian import GaussianAdams
 from .heun import HeunEDM
 from .idempotent import Idempotent
+from .invertible import Invertible
 from .langevin import Langevin
 from .multistep import DPMSolverMultistep, SASolver, UniPC
 from .plan import Plan, Stage
@@ -40,6 +41,7 @@ ALL: tuple[type[Solver], ...] = (
     Restart,
     EulerMaruyama,
     LCM,
+    Invertible,
     AMED,
     Adaptive,
     Langevin,

@@ -91,7 +91,7 @@ class GaussianAdams(Multistep):
             x, d = build.advance(x, p, i)
             new = (i, self._value(p, x, d))
             if i:
-                x = self._correct(build, x, i, [new, *past], predicted)
+                x = self._mend(build, x, i, [new, *past], predicted)
             if q.sigma == 0:
                 x = d
                 continue
@@ -106,7 +106,7 @@ class GaussianAdams(Multistep):
                 x = end
         return build.finish(x)
 
-    def _correct(
+    def _mend(
         self, build: Builder, x: Combo, i: int, values: list[tuple[int, Combo]], predicted: Combo
     ) -> Combo:
         """x at level i, its step changed from ``predicted`` to what ``values`` say, the newest one at i."""
@@ -132,7 +132,7 @@ class GaussianAdams(Multistep):
                 return False
             y, d = alone.advance(y, q, i + 1)
             values = [(i + 1, self._value(q, y, d)), *past]
-            return alone.holds(self._correct(alone, y, i + 1, values, predicted), i + 1)
+            return alone.holds(self._mend(alone, y, i + 1, values, predicted), i + 1)
 
         return build.highest(min(self.predictor, len(past)), holds)
 

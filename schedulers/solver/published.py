@@ -17,6 +17,7 @@ from .ddpm import DDPM
 from .euler import Euler
 from .gaussian import GaussianAdams
 from .heun import HeunEDM
+from .invertible import Invertible
 from .langevin import Langevin
 from .multistep import DPMSolverMultistep, SASolver, UniPC
 from .restart import Restart
@@ -88,6 +89,8 @@ ROWS: tuple[Published, ...] = (
     Published("LCM", LCM(), ("lcm",), ("LCM",), ("LCMScheduler",)),
     Published("Euler-Maruyama", EulerMaruyama(), (), (), ("ScoreSdeVeScheduler",)),
     Published("Langevin", Langevin()),
+    Published("BDIA (invertible)", Invertible("bdia")),
+    Published("O-BELM (invertible)", Invertible()),
 )  # fmt: skip
 BY_NAME = {row.name: row for row in ROWS}
 

@@ -7,7 +7,7 @@ t for rectified flow. Adding a spacing: one class in one of these files and its 
 """
 
 from .host_table import HostTable
-from .in_noise import Exponential, Karras, KLOptimal, Polyexponential, UniformLambda
+from .in_noise import Exponential, Karras, KLOptimal, NoiseShare, Polyexponential, UniformLambda
 from .in_time import Beta, FlowShift, Leading, Linspace, Quadratic, Trailing
 from .levels import FINAL, Spacing, space
 from .named import Named
@@ -30,6 +30,7 @@ ALL: dict[str, type[Spacing]] = {
     "drawn": Drawn,
     "named": Named,
     "host_table": HostTable,
+    "noise_share": NoiseShare,
 }
 
 __all__ = [

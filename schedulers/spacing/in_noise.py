@@ -11,6 +11,7 @@ import numpy as np
 from ..noise_schedule import Array, NoiseSchedule
 from ..points import Points
 from ..settings import knob
+from .in_time import beta_quantile, beta_share
 from .levels import Spacing
 
 
@@ -81,6 +82,46 @@ class KLOptimal(SigmaSpacing):
     def sigmas(self, ramp: Array, top: float, bottom: float) -> Array:
         angles = math.atan(top) + ramp * (math.atan(bottom) - math.atan(top))
         return _exact_ends(np.tan(angles), top, bottom)
+
+
+@dataclass(frozen=True)
+class NoiseShare(Spacing):
+    """The noise's share of the variance, p = κ²/(κ² + s²), takes even quantiles of a Beta(γ/2, γ/2) law between the ends.
+
+    In log κ the levels lie as densely as (κ/s + s/κ)^−γ: around s, where most is decided, and thinly far above and below.
+    γ = 1 is even in the angle arctan(κ/s) (KL optimal; the rotation of TrigFlow), γ → 0 uniform in λ. It goes with a
+    last level well above the schedule's smallest (ends = rule), and may begin at the largest.
+    """
+
+    title: ClassVar[str] = "noise share"
+    aliases: ClassVar[tuple[str, ...]] = ("angle", "arctan", "TrigFlow", "cosh")
+    scale: float = knob(
+        2.0,
+        "s, in units of the data: their deviation along the directions that matter.",
+        low=1e-6,
+        high=1e6,
+        step=0.01,
+    )
+    focus: float = knob(0.5, "γ: larger spends more steps around s.", low=0.05, high=4.0, step=0.01)
+
+    def levels(self, schedule: NoiseSchedule, n: int) -> Array:
+        return self.between(schedule, n, schedule.kappa_max, schedule.kappa_min)
+
+    def between(self, schedule: NoiseSchedule, n: int, first: float, last: float) -> Array:
+        above, below = self._shares(first, last)
+        quantiles = np.linspace(above[0], below[0], n), np.linspace(above[1], below[1], n)
+        noise, data = (beta_quantile(q, self.focus / 2, self.focus / 2) for q in quantiles)
+        with np.errstate(divide="ignore"):
+            kappas = self.scale * np.sqrt(noise / data)
+        return _exact_ends(kappas, first, last)
+
+    def _shares(self, *kappas: float) -> list[tuple[float, float]]:
+        """P(p) and, to all digits near pure noise too, 1 − P(p) for each κ."""
+        ratio = np.square([kappa / self.scale for kappa in kappas])
+        data = 1 / (1 + ratio)
+        noise = 1 / (1 + np.divide(1, ratio, out=np.full_like(ratio, np.inf), where=ratio > 0))
+        a = self.focus / 2
+        return list(zip(beta_share(noise, a, a), beta_share(data, a, a), strict=True))
 
 
 def _exact_ends(sigmas: Array, top: float, bottom: float) -> Array:

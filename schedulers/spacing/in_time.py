@@ -109,27 +109,36 @@ class Beta(Spacing):
         return schedule.kappa(schedule.t_min + (schedule.t_max - schedule.t_min) * share)
 
 
-def beta_quantile(p: Array, a: float, b: float) -> Array:
-    """Inverse of the regularised incomplete beta function for p ∈ [0, 1], to about 1e-14.
+def beta_mass(x: Array, a: float, b: float) -> Array:
+    """∫₀ˣ t^{a−1}(1−t)^{b−1} dt for x ∈ [0, ½], to about 1e-15.
 
-    For x ≤ ½, ∫₀ˣ t^{a−1}(1−t)^{b−1} dt = x^a Σ_k (1−b)_k/k! · x^k/(a+k) converges by at least a half
-    per term; the upper half follows from swapping a and b. The quantile is found by bisection.
+    = x^a Σ_k (1−b)_k/k! · x^k/(a+k), which converges by at least a half per term.
     """
     k = np.arange(1, 60)
-    target = np.asarray(p, np.float64)
+    terms = np.cumprod((k - b) / k) / (a + k)
+    return x**a * (1 / a + x[:, None] ** k @ terms)
 
-    def mass(x: Array, a: float, b: float) -> Array:
-        terms = np.cumprod((k - b) / k) / (a + k)
-        return x**a * (1 / a + x[:, None] ** k @ terms)
 
+def beta_share(x: Array, a: float, b: float) -> Array:
+    """The regularised incomplete beta function I_x(a, b) for x ∈ [0, 1]."""
     half = np.array([0.5])
-    low, high = mass(half, a, b), mass(half, b, a)
+    whole = beta_mass(half, a, b) + beta_mass(half, b, a)
+    lower = beta_mass(np.minimum(x, 0.5), a, b)
+    upper = beta_mass(np.minimum(1 - x, 0.5), b, a)
+    return np.where(x <= 0.5, lower, whole - upper) / whole
+
+
+def beta_quantile(p: Array, a: float, b: float) -> Array:
+    """Inverse of :func:`beta_share` for p ∈ [0, 1], to about 1e-14: by bisection, the upper half with a and b swapped."""
+    target = np.asarray(p, np.float64)
+    half = np.array([0.5])
+    low, high = beta_mass(half, a, b), beta_mass(half, b, a)
     lower = target * (low + high) < low
     aim = np.where(lower, target, 1 - target) * (low + high)
     left, right = np.zeros_like(target), np.full_like(target, 0.5)
     for _ in range(60):
         middle = (left + right) / 2
-        short = np.where(lower, mass(middle, a, b), mass(middle, b, a)) < aim
+        short = np.where(lower, beta_mass(middle, a, b), beta_mass(middle, b, a)) < aim
         left, right = np.where(short, middle, left), np.where(short, right, middle)
     return np.where(lower, right, 1 - right)
 

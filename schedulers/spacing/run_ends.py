@@ -47,7 +47,7 @@ class ByRule(Ends):
     """The fewer the steps, the narrower the range, both ends closing smoothly: no evaluation is spent where few are.
 
     With s the standard deviation of the data, n levels and h = ln(first/last)/(n − 1), the step in λ:
-    last = 0.8·s·h/(n − 1), at most s/2, and first = 1.2·s·side·√((n − 1)/h), but never beyond the schedule's range. A
+    last = 0.6·s·h/(n − 1), at most s/2, and first = 2·s·side·√((n − 1)/h), but never beyond the schedule's range. A
     detail of deviation d keeps at least the share d/√(d² + last²) of itself. Below denoise = 1 the run begins where it
     does without the rule.
     """
@@ -87,7 +87,7 @@ class ByRule(Ends):
 
 
 #: Of :class:`ByRule`.
-FIRST, LAST, LARGEST_LAST, ROUNDS = 1.2, 0.8, 0.5, 40
+FIRST, LAST, LARGEST_LAST, ROUNDS = 2.0, 0.6, 0.5, 40
 
 
 @dataclass(frozen=True)

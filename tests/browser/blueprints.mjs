@@ -14,32 +14,50 @@ import { PACK, launch, open } from "./page.mjs";
 const root = fileURLToPath(new URL("../../", import.meta.url));
 const { values: options } = parseArgs({ options: { url: { type: "string", default: "http://127.0.0.1:8188" }, write: { type: "boolean" }, turns: { type: "boolean" }, only: { type: "string" } } });
 const version = /^version = "(.+)"/m.exec(readFileSync(path.join(root, "pyproject.toml"), "utf8"))[1];
+const karras = { spacing: "karras", "spacing.rho": 7 };
 const edm = { churn: 0, churn_from: 0, churn_to: 100000, noise: 1 };
 
 // name -> its solver, the widgets of it that the closed node shows, steps, and how they are spread
 const BLUEPRINTS = {
   "DDPM": { solver: "DDPM", inputs: { variance: "small", mix: 0.5, clip_x0: 0, data_std: 1 }, shown: ["variance"], steps: 100, spacing: { spacing: "trailing" } },
   "DDIM": { solver: "DDIM", inputs: { eta: 0 }, shown: ["eta"], steps: 30, spacing: { spacing: "trailing" } },
-  "Euler": { solver: "Euler", inputs: edm, shown: ["churn"], steps: 25, spacing: { spacing: "karras", "spacing.rho": 7 } },
+  "Euler": { solver: "Euler", inputs: edm, shown: ["churn"], steps: 25, spacing: karras },
   "Rectified Flow": { solver: "RectifiedFlow", inputs: { eta: 0 }, shown: ["eta"], steps: 25, spacing: { spacing: "trailing" } },
+  "DPM++ 2M": { solver: "DPMSolverMultistep", inputs: { max_order: 2, weights: "published", eta: 0, coordinate: "lambda", start: "ramp", lower_order_final: false }, shown: ["eta"], steps: 20, spacing: karras },
+  "UniPC": { solver: "UniPC", inputs: { max_order: 2, variant: "bh2", corrector: true, coordinate: "lambda", start: "ramp", lower_order_final: false }, shown: ["max_order"], steps: 15, spacing: karras },
+  "Auto": { solver: "Sample", shown: [], steps: 20 }, // one node: the schedule's levels and the solver are chosen when it runs
 };
 const DESCRIPTION = {
   "DDPM": "Ancestral sampling, all four parts inside: schedule, denoiser (model), CFG guidance, DDPM solver.",
   "DDIM": "DDIM, all four parts inside: schedule, denoiser (model), CFG guidance, DDIM solver. eta = 1 is DDPM.",
   "Euler": "Euler on Karras noise levels, all four parts inside: schedule, denoiser (model), CFG guidance, Euler solver.",
   "Rectified Flow": "Rectified flow, all four parts inside: schedule, denoiser (model), CFG guidance, rectified-flow solver.",
+  "DPM++ 2M": "DPM-Solver++ (2M) on Karras noise levels, all four parts inside: schedule, denoiser (model), CFG guidance, solver. eta = 1 is DPM++ 2M SDE.",
+  "UniPC": "UniPC on Karras noise levels, all four parts inside: schedule, denoiser (model), CFG guidance, UniPC solver.",
+  "Auto": "Sample (Sampling Kit): solver and noise levels are chosen by measurement for the model's schedule, the steps and cfg.",
 };
 
 const kit = (type, inputs, title) => ({ class_type: `SamplingKit${type}`, inputs, _meta: { title } });
-// Nodes 1 to 7 go inside; the others only give them something to be connected to.
-const api = ({ solver, inputs, steps, spacing }) => ({
+const INSIDE = 7; // the node whose LATENT is the result
+const wired = ({ solver, inputs, steps, spacing }) => ({
   1: kit("NoiseScheduleFromModel", { model: ["11", 0] }, "Noise Schedule from Model"),
   2: kit("Steps", { noise_schedule: ["1", 0], steps, ...spacing, denoise: 1, final: "zero" }, "Steps"),
   3: kit("CFG", { scale: 5, curve: "constant" }, "CFG Guidance"),
   4: kit("Guider", { model: ["11", 0], positive: ["12", 0], negative: ["13", 0], guidance: ["3", 0], share_pure_noise: false }, "Guider"),
   5: kit(solver, inputs, "Solver"),
   6: kit("PerImageNoise", { seed: 0 }, "Per-Image Noise"),
-  7: { class_type: "SamplerCustomAdvanced", inputs: { noise: ["6", 0], guider: ["4", 0], sampler: ["5", 0], sigmas: ["2", 0], latent_image: ["14", 0] }, _meta: { title: "Sample" } },
+  [INSIDE]: { class_type: "SamplerCustomAdvanced", inputs: { noise: ["6", 0], guider: ["4", 0], sampler: ["5", 0], sigmas: ["2", 0], latent_image: ["14", 0] }, _meta: { title: "Sample" } },
+});
+const chosen = ({ steps }) => ({
+  [INSIDE]: kit("Sample", { model: ["11", 0], positive: ["12", 0], negative: ["13", 0], latent_image: ["14", 0], seed: 0, steps, cfg: 5, solver: "auto", spacing: "auto", denoise: 1 }, "Sample (Sampling Kit)"),
+});
+const inside = (made) => (made.solver === "Sample" ? chosen : wired)(made);
+// [node, widget] of what the closed node shows, in its order
+const widgetsOf = (made) => made.solver === "Sample" ? ["steps", "cfg", "denoise", "seed"].map((widget) => [INSIDE, widget])
+  : [[2, "steps"], [3, "scale"], [2, "denoise"], ...made.shown.map((widget) => [5, widget]), [6, "seed"]];
+// What is inside; and nodes that only give it something to be connected to.
+const api = (made) => ({
+  ...inside(made),
   11: kit("EmbeddedDenoiser", { kind: "gaussian", "kind.size": 32, "kind.scenes": 20, "kind.rank": 4 }, "Model"),
   12: kit("ClassCondition", { name: "snow" }, "Positive"),
   13: kit("ClassCondition", { name: "unconditional" }, "Negative"),
@@ -50,20 +68,20 @@ const api = ({ solver, inputs, steps, spacing }) => ({
 
 async function build(page, name) {
   const made = BLUEPRINTS[name];
-  const saved = await page.evaluate(async ({ api, name, shown, pack, version, description }) => {
+  const saved = await page.evaluate(async ({ api, inner, name, widgets, pack, version, description }) => {
     await app.loadApiJson(api, name);
-    const graph = app.rootGraph, place = { 1: [0, 0], 2: [0, 120], 3: [360, 0], 4: [360, 300], 5: [0, 420], 6: [360, 560], 7: [720, 120] };
+    const graph = app.rootGraph, within = new Set(inner), place = { 1: [0, 0], 2: [0, 120], 3: [360, 0], 4: [360, 300], 5: [0, 420], 6: [360, 560], 7: [720, 120] };
     for (const n of graph.nodes) {
       n.pos = place[n.id] ?? [-400, 120 * n.id];
       if (n.type.startsWith("SamplingKit")) Object.assign(n.properties, { cnr_id: pack, ver: version });
       const seed = n.widgets?.find((w) => w.name === "control_after_generate");
       if (seed) seed.value = "fixed";
     }
-    const { subgraph, node } = graph.convertToSubgraph(new Set(graph.nodes.filter((n) => n.id in place)));
+    const { subgraph, node } = graph.convertToSubgraph(new Set(graph.nodes.filter((n) => within.has(String(n.id)))));
     subgraph.name = node.title = name;
     // A widget that the closed node shows is an input of the subgraph, linked to the widget's own. Converting made one of the seed.
     for (const input of subgraph.inputs.filter((i) => i.name === "seed")) subgraph.removeInput(input);
-    for (const [id, widget] of [[2, "steps"], [3, "scale"], ...shown.map((w) => [5, w]), [6, "seed"]]) {
+    for (const [id, widget] of widgets) {
       const inside = subgraph.getNodeById(id), slot = inside.getSlotFromWidget(inside.widgets.find((w) => w.name === widget));
       subgraph.addInput(widget, slot.type).connect(slot, inside);
     }
@@ -73,7 +91,7 @@ async function build(page, name) {
     const own = definitions.subgraphs[0];
     own.category = "Sampling Kit";
     return { revision: 0, last_node_id: nodes[0].id, last_link_id: 0, nodes, links: [], version: 0.4, definitions, extra: { BlueprintDescription: description } };
-  }, { api: api(made), name, shown: made.shown, pack: PACK, version, description: DESCRIPTION[name] });
+  }, { api: api(made), inner: Object.keys(inside(made)), name, widgets: widgetsOf(made), pack: PACK, version, description: DESCRIPTION[name] });
   // ids from the name, so that a second run writes the same file
   const seen = new Map();
   const digits = [...name].reduce((h, c) => (h * 31 + c.charCodeAt(0)) >>> 0, 7).toString(16).padStart(8, "0");
@@ -95,7 +113,7 @@ async function drop(page, name) {
     await search.waitFor({ timeout: 3000 }).catch(() => {});
   }
   await search.fill(name);
-  await page.getByTestId("result-item").filter({ hasText: new RegExp(`^\\s*${name}\\s*Blueprint`) }).click();
+  await page.getByTestId("result-item").filter({ hasText: new RegExp(`^\\s*${name.replaceAll("+", "\\+")}\\s*Blueprint`) }).click();
   await page.waitForFunction(() => app.rootGraph.nodes.some((n) => n.isSubgraphNode()));
 }
 
@@ -157,17 +175,18 @@ async function passOver() {
 }
 
 async function check(page, name, renderer) {
-  const problems = [], { shown } = BLUEPRINTS[name], want = Object.values(api(BLUEPRINTS[name]));
+  const problems = [], made = BLUEPRINTS[name], parts = Object.values(inside(made)), want = Object.values(api(made));
+  const shown = widgetsOf(made).map(([, widget]) => widget);
   const listed = Object.values(await (await fetch(`${options.url}/global_subgraphs`)).json());
   if (!listed.some((b) => b.name === name)) problems.push("not in /global_subgraphs (listed at the server's start)");
   await drop(page, name);
-  const widgets = await page.evaluate(values), expected = Object.assign({}, ...want.slice(0, 7).map((n) => n.inputs));
-  if (Object.keys(widgets).join() !== ["steps", "scale", ...shown, "seed"].join()) problems.push(`it shows ${Object.keys(widgets)}`);
+  const widgets = await page.evaluate(values), expected = Object.assign({}, ...parts.map((n) => n.inputs));
+  if (Object.keys(widgets).join() !== shown.join()) problems.push(`it shows ${Object.keys(widgets)}`);
   for (const [widget, held] of Object.entries(widgets))
     for (const [where, value] of Object.entries(held)) if (value !== expected[widget]) problems.push(`${widget}, ${where}: ${value}, expected ${expected[widget]}`);
   await passOver();
   const got = await page.evaluate(run);
-  for (const state of ["closed", "opened"]) problems.push(...differences(want, got[state]).map((text) => `${state}: ${text}`));
+  for (const state of ["closed", "opened"]) problems.push(...differences(want, parts, got[state]).map((text) => `${state}: ${text}`));
   if (!got.queued) problems.push("the page did not queue it");
   else if ((await picture(page).catch((e) => problems.push(e.message) && 255)) < 50) problems.push("its picture is blank");
   problems.push(...page.ours.splice(0).map((t) => `the page complained: ${t}`));
@@ -176,11 +195,11 @@ async function check(page, name, renderer) {
   return problems.length;
 }
 
-// Which parts of the prompt are missing or too many, and which values of nodes 1 to 7 (they go inside) are not the intended ones.
-function differences(want, got) {
+// Which parts of the prompt are missing or too many, and which values of the parts inside are not the intended ones.
+function differences(want, parts, got) {
   const types = (nodes) => nodes.map((n) => n.class_type ?? n.type).sort().join(" ");
   if (types(want) !== types(got)) return [`the prompt holds ${types(got)}, expected ${types(want)}`];
-  return want.slice(0, 7).flatMap((part) => {
+  return parts.flatMap((part) => {
     const { inputs } = got.find((n) => n.type === part.class_type);
     const wrong = Object.entries(part.inputs).filter(([input, value]) => !Array.isArray(value) && inputs[input] !== value);
     return wrong.map(([input, value]) => `${part.class_type}.${input} = ${inputs[input]}, expected ${value}`);

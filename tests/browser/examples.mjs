@@ -12,6 +12,8 @@ import { mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import path from "node:path";
 import { parseArgs } from "node:util";
+import { place, repeated } from "./layout.mjs";
+import models from "./models.mjs";
 import notes from "./notes.mjs";
 import { PACK, inPage, launch, open } from "./page.mjs";
 
@@ -81,22 +83,39 @@ async function shot(page, name) {
 const file = (stem) => path.join(examples, `${stem}.json`);
 const took = (page) => page.ours.splice(0).map((t) => `the page complained: ${t}`);
 
+// Whether a twin loads a checkpoint: then the parts are in ComfyUI's loaders and in Sample.
+const loads = (api) => Object.values(api).some((n) => /Loader/.test(n.class_type));
+
+// The graph of an API twin, its nodes at places of their own.
+async function laidOut(page, stem) {
+  const api = twin(stem), types = Object.fromEntries(Object.entries(api).map(([id, n]) => [id, n.class_type]));
+  const links = Object.entries(api).flatMap(([id, n]) => Object.values(n.inputs).filter(Array.isArray).map(([from, slot]) => [from, slot, id, 0]));
+  const sizes = await page.evaluate(inPage.prepare, { api, stem, note: notes[stem], pack: PACK, version, models, inside: loads(api) ? [] : repeated(types, links) });
+  const tries = [7, 6, 5].map((columns) => place(sizes.outer.nodes, sizes.outer.links, { note: sizes.note, seed: columns, columns, rounds: 12_000 }));
+  const outer = tries.reduce((best, one) => (one.cost < best.cost ? one : best));
+  const inner = sizes.inner && place(sizes.inner.nodes, sizes.inner.links, { rounds: 6000 });
+  console.log(`     ${stem}: ${Math.round(outer.wide)} × ${Math.round(outer.high)}, ${outer.crossings} crossings, behind nodes: ${outer.behind.join(", ") || "none"}`);
+  return page.evaluate(inPage.arrange, { stem, pack: PACK, outer, inner });
+}
+
 async function check(page, stem, mode) {
   const ui = json(file(stem)), want = twin(stem);
   const got = await page.evaluate(inPage.load, { ui, stem });
   const problems = differences(got.output, want);
   for (const n of got.nodes) {
     const wanted = want[n.id]?._meta?.title ?? n.displayName;
-    if (n.missing) problems.push(`node ${n.id} (${n.type}) is missing or in error`);
+    if (n.isSubgraph) continue;
+    if (n.missing && !n.files) problems.push(`node ${n.id} (${n.type}) is missing or in error`);
     if (n.title !== wanted && n.type !== "MarkdownNote") problems.push(`node ${n.id} is titled "${n.title}", not "${wanted}"`);
     if (n.type.startsWith("SamplingKit") && (!n.displayName || n.displayName === n.type)) problems.push(`${n.type} has no display name`);
   }
-  for (const n of ui.nodes) {
+  for (const n of [...ui.nodes, ...(ui.definitions?.subgraphs ?? []).flatMap((of) => of.nodes)]) {
     if (n.type.startsWith("SamplingKit") && n.properties.cnr_id !== PACK) problems.push(`node ${n.id} lacks cnr_id`);
     if (/"(randomize|increment|decrement)"/.test(JSON.stringify(n.widgets_values))) problems.push(`node ${n.id}: seed is not fixed`);
   }
   if (!got.nodes.some((n) => n.type === "MarkdownNote")) problems.push("no note");
-  for (const part of ["Schedule", "Denoiser", "Guidance", "Solver", "Start", "Sample"]) if (!got.groups.includes(part)) problems.push(`no group "${part}"`);
+  const parts = loads(want) ? [] : ["schedule", "denoiser", "guidance", "solver"];
+  for (const part of parts) if (!got.nodes.some((n) => n.color && n.part === part) && !got.nodes.some((n) => n.isSubgraph)) problems.push(`no node of part "${part}" in its colour`);
   if (mode === "classic") problems.push(...overlaps(got.nodes));
   await shot(page, `${stem}-${mode}`);
   report(`${stem}: ${mode}`, [...problems, ...took(page)]);
@@ -167,7 +186,7 @@ try {
   const page = await open(browser, options.url);
   if (options.write)
     for (const stem of stems) {
-      const saved = await page.evaluate(inPage.build, { api: twin(stem), stem, note: notes[stem], pack: PACK, version });
+      const saved = await laidOut(page, stem);
       writeFileSync(file(stem), `${JSON.stringify(saved, null, 1)}\n`);
     }
   for (const stem of turn(0)) {

@@ -250,4 +250,87 @@ Patches look at a neighbourhood, not at the whole picture, so they go on for as 
 **Try:** **width** up to 2048, in the model and in *Empty Pixel Latent*; **locality** 0.5 for bolder mixtures.
 
 ${no_checkpoint}`,
+  "sd15-text-to-image": `# SD 1.5: text to image
+One node samples: *Sample*. **auto** chooses solver and noise levels for the checkpoint, the steps and cfg, and says on the node what it chose.
+
+**Files:** checkpoints: v1-5-pruned-emaonly-fp16.
+
+**Try:** **steps** 10; **solver** = Euler or DPM++ 2M with **spacing** = karras, from the same **seed**.`,
+
+  "sdxl-text-to-image": `# SDXL: text to image, DPM++ 2M Karras
+Solver and spacing by the names that everybody knows, in *Sample*.
+
+**Files:** checkpoints: sd_xl_base_1.0.
+
+**Try:** **solver** and **spacing** = auto; **steps** 12. Connect *APG* to **guidance** for calmer colours at high cfg.`,
+
+  "sdxl-image-to-image": `# SDXL: image to image
+The picture is encoded, and **denoise** 0.6 begins lower. All 20 **steps** are taken from there.
+
+**Files:** checkpoints: sd_xl_base_1.0; a picture in *Load Image*.
+
+**Try:** **denoise** 0.3 (stays close) and 0.8 (little is left of it).`,
+
+  "sdxl-inpainting": `# SDXL: inpainting
+Only what is under the mask is drawn anew. Right-click *Load Image* → Open in MaskEditor, and paint.
+
+**Files:** checkpoints: sd_xl_base_1.0; a picture with a mask in *Load Image*.
+
+**Try:** **denoise** 1 for something new, 0.5 for a touch-up.`,
+
+  "sdxl-lightning-4-steps": `# SDXL Lightning: 4 steps
+A distilled network wants the levels it was trained on: *Steps* holds them by name, cfg is 1, the solver Euler.
+
+**Files:** checkpoints: sdxl_lightning_4step.
+
+**Try:** The file for 2 or 8 steps with **steps** = 2 or 8 in *Steps*; **SD Turbo** or **LCM** as name, for those networks.`,
+
+  "flux1-text-to-image": `# Flux.1 dev: text to image
+cfg is 1: Flux.1 dev has its guidance built in, set in *FluxGuidance*. **auto** shifts the levels for the picture's size.
+
+**Files:** diffusion_models: flux1-dev; text_encoders: clip_l, t5xxl_fp16; vae: ae.
+
+**Try:** **steps** 10; **guidance** 2 for less gloss.`,
+
+  "flux2-text-to-image": `# Flux.2 dev: text to image
+cfg is 1: the guidance is built in. **auto** shifts the levels for the picture's size.
+
+**Files:** diffusion_models: flux2_dev_fp8mixed; text_encoders: mistral_3_small_flux2_bf16; vae: full_encoder_small_decoder.
+
+**Try:** **steps** 12; with fal's Turbo LoRA, *Steps* with the list **FLUX.2-dev Turbo** into **sigmas**.`,
+
+  "qwen-image-text-to-image": `# Qwen-Image: text to image
+*ModelSamplingAuraFlow* sets the shift as ComfyUI's template does; *Sample* reads it from the model.
+
+**Files:** diffusion_models: qwen_image_fp8_e4m3fn; text_encoders: qwen_2.5_vl_7b_fp8_scaled; vae: qwen_image_vae.
+
+**Try:** **steps** 12; *CFG-Zero** into **guidance**.`,
+
+  "z-image-turbo-text-to-image": `# Z-Image Turbo: text to image in 8 steps
+A distilled network: cfg 1, so each step is one network call.
+
+**Files:** diffusion_models: z_image_turbo_bf16; text_encoders: qwen_3_4b; vae: ae.
+
+**Try:** **solver** = Euler or RES multistep, from the same **seed**.`,
+
+  "wan22-text-to-video": `# Wan 2.2: two experts, split by noise level
+*Split at Level* hands over where Wan's makers do, t = 0.875, however many steps there are. *Keep State* hands on the solver's memory, so that DPM++ 2M goes on at second order.
+
+**Files:** diffusion_models: wan2.2_t2v_high_noise_14B_fp8_scaled, wan2.2_t2v_low_noise_14B_fp8_scaled; text_encoders: umt5_xxl_fp8_e4m3fn_scaled; vae: wan_2.1_vae.
+
+**Try:** **steps** 12; another **scale** for one of the two guiders.`,
+
+  "sd15-controlnet": `# SD 1.5 with a ControlNet
+The edges of a picture lead the first 80 % of the run. *Sample* takes conditions from any node.
+
+**Files:** checkpoints: v1-5-pruned-emaonly-fp16; controlnet: control_v11p_sd15_canny_fp16; a picture in *Load Image*.
+
+**Try:** **strength** 0.5; **end_percent** 0.4.`,
+
+  "fit-a-solver-to-your-checkpoint": `# Fewer steps: fit a solver to your checkpoint
+16 runs with many steps are recorded, and a solver with 8 evaluations is fitted to them. Above: auto at 8 steps. Below: the fitted solver, at the same price. On a GPU it takes minutes, once: *Save Fitted Solver* keeps it.
+
+**Files:** checkpoints: v1-5-pruned-emaonly-fp16, or your own.
+
+**Try:** another prompt and **seed** with the fit; **nfe** 6.`,
 };

@@ -43,59 +43,52 @@ export async function open(browser, url, { nodes2 = false, settings = {} } = {})
 }
 
 export const inPage = {
-  // API twin -> graph laid out in groups; returns what the frontend serialises
-  async build({ api, stem, note, pack, version }) {
-    const GAP = 44, ROW = 76, PAD = 24, TITLE = 40, HEAD = 30, NOTE = 190; // HEAD: a node's title lies above its pos; ROW: Nodes 2.0 are taller
-    const part = { schedule: "Schedule", denoiser: "Denoiser", guidance: "Guidance", solver: "Solver", fit: "Solver", state: "Solver" };
-    const color = { Schedule: "#3f789e", Denoiser: "#8A8", Guidance: "#b58b2a", Solver: "#b06634", Start: "#a1309b", Sample: "#88A" };
+  // API twin -> graph: each part in its colour, what is repeated inside a subgraph; returns the sizes that places are found for.
+  // models: {file: {directory, url}}, for the page's offer to download
+  async prepare({ api, stem, note, pack, version, models, inside }) {
+    const part = { schedule: "blue", denoiser: "green", guidance: "yellow", solver: "brown", fit: "brown", state: "brown" };
     await app.loadApiJson(api, stem);
-    const graph = app.rootGraph, nodes = graph.nodes.slice().sort((a, b) => a.id - b.id);
-    const sources = (n) => n.inputs.map((i) => i.link && graph.getNodeById(graph.getLink(i.link).origin_id)).filter(Boolean);
-    const depth = (n) => 1 + Math.max(-1, ...sources(n).map(depth));
-    const partOf = (n) => /Sigmas$/.test(n.type) ? "Schedule" : part[n.constructor.nodeData.category.split("/").pop()] ?? (depth(n) ? "Sample" : "Start");
-
-    const blocks = {}; // part -> its nodes
-    for (const n of nodes) {
-      (blocks[partOf(n)] ??= []).push(n);
+    const graph = app.rootGraph, leads = (n) => n.inputs.some((i) => i.link !== null && i.link !== undefined);
+    for (const n of graph.nodes) {
+      const color = /Sigmas$/.test(n.type) ? "blue" : part[n.constructor.nodeData.category.split("/").pop()] ?? (leads(n) ? null : "purple");
+      if (color) n.setColorOption(app.canvas.constructor.node_colors[color]);
       if (n.type.startsWith("SamplingKit")) Object.assign(n.properties, { cnr_id: pack, ver: version });
       const seed = n.widgets?.find((w) => w.name === "control_after_generate");
       if (seed) seed.value = "fixed";
-      n.setSize(/^Save(Image|Animated)/.test(n.type) ? [400, 400] : [Math.max(n.size[0], 250), n.computeSize()[1]]); // room for the picture
+      const files = (n.widgets ?? []).filter((w) => models[w.value]).map((w) => ({ name: w.value, ...models[w.value] }));
+      if (files.length) n.properties.models = files;
+      const room = { SaveImage: [300, 320], PreviewImage: [300, 320], PreviewAny: [280, 150] }[n.type] ?? (/^Save.*(WEBP|PNG|Video)/.test(n.type) ? [300, 360] : [210, 0]);
+      const least = n.computeSize(), taller = 4 * (n.widgets?.length ?? 0) + 12; // Nodes 2.0 are taller
+      n.setSize([Math.max(n.size[0], room[0]), Math.max(least[1] + taller, room[1])]);
     }
-    // one part: columns by dependency depth (at most three, five in a deep part; the rest goes below) inside a titled group
-    function place(name, x, y, inRow = false) {
-      const columns = [], depths = [...new Set(blocks[name].map(depth))].sort((a, b) => a - b);
-      const last = depths.length > 4 ? 4 : 2;
-      blocks[name].forEach((n, i) => (columns[inRow ? i : Math.min(depths.indexOf(depth(n)), last)] ??= []).push(n));
-      let right = x + PAD, bottom = y;
-      for (const column of columns) {
-        let top = y + TITLE + HEAD;
-        for (const n of column) {
-          n.pos = [right, top];
-          top += n.size[1] + HEAD + ROW;
-        }
-        right += Math.max(...column.map((n) => n.size[0])) + GAP;
-        bottom = Math.max(bottom, top - HEAD - ROW / 3);
-      }
-      const group = new LiteGraph.LGraphGroup(name);
-      group.pos = [x, y];
-      group.size = [right - GAP + PAD - x, bottom - y];
-      group.color = color[name];
-      graph.add(group);
-      return { right: x + group.size[0], bottom: y + group.size[1] + GAP };
+    let nested = null;
+    if (inside.length) {
+      const { subgraph, node } = graph.convertToSubgraph(new Set(graph.nodes.filter((n) => inside.includes(String(n.id)))));
+      const runs = subgraph.nodes.filter((n) => n.type === "SamplerCustomAdvanced").length;
+      subgraph.name = node.title = `The ${runs} runs`;
+      for (const name of ["inputs", "outputs"]) for (const slot of subgraph[name]) slot.label = slot.label?.replace(/_\d+$/, "");
+      node.setSize([220, node.computeSize()[1] + 12]);
+      nested = subgraph;
     }
-    // left: the note, Schedule, Denoiser; middle: Solver, Guidance beside the Denoiser; right: Sample. Start goes where there is room
     const text = LiteGraph.createNode("MarkdownNote");
     text.title = "About this example";
     graph.add(text);
     text.widgets[0].value = note;
-    text.pos = [0, HEAD];
-    const schedule = place("Schedule", 0, NOTE + HEAD + GAP), denoiser = place("Denoiser", 0, schedule.bottom);
-    text.setSize([Math.max(schedule.right, denoiser.right), NOTE]);
-    const middle = text.size[0] + GAP, solver = place("Solver", middle, 0), one = blocks.Solver.length === 1;
-    const start = one ? place("Start", middle, solver.bottom) : place("Start", 0, denoiser.bottom, true);
-    const guidance = place("Guidance", middle, Math.max(schedule.bottom, one ? start.bottom : solver.bottom));
-    place("Sample", Math.max(guidance.right, solver.right, start.right) + GAP, 0);
+    const lines = note.split("\n").reduce((sum, line) => sum + Math.max(1, Math.ceil(line.length / 58)), 0);
+    text.setSize([400, Math.min(420, 50 + 17 * lines)]);
+    const seen = (of) => Object.fromEntries(of.nodes.filter((n) => n !== text).map((n) => [n.id, {
+      w: n.size[0], h: n.size[1] + 30, ins: n.inputs.map((_, i) => n.getInputPos(i)[1] - n.pos[1]), outs: n.outputs.map((_, i) => n.getOutputPos(i)[1] - n.pos[1]),
+    }]));
+    const linked = (of) => [...of.links.values()].filter((l) => l.origin_id > 0 && l.target_id > 0).map((l) => [l.origin_id, l.origin_slot, l.target_id, l.target_slot]);
+    return { outer: { nodes: seen(graph), links: linked(graph) }, inner: nested && { nodes: seen(nested), links: linked(nested) }, note: [text.size[0], text.size[1] + 30] };
+  },
+
+  // the same graph with its nodes at their places; returns what the frontend serialises
+  async arrange({ stem, pack, outer, inner }) {
+    const graph = app.rootGraph, wrapper = graph.nodes.find((n) => n.isSubgraphNode());
+    const put = (of, at) => { for (const n of of.nodes) n.pos = at[n.id] ? [Math.round(at[n.id][0]), Math.round(at[n.id][1]) + 30] : [0, 30]; };
+    put(graph, outer.at);
+    if (wrapper) put(wrapper.subgraph, inner.at);
     app.canvas.setDirty(true, true);
 
     // links: numbered in the order of the twin, so that a second run writes the same file
@@ -107,9 +100,19 @@ export const inPage = {
     }
     saved.last_link_id = saved.links.length;
     saved.nodes.sort((a, b) => a.id - b.id);
+    const made = saved.definitions?.subgraphs?.[0];
+    if (made) {
+      made.inputNode.bounding = [-260, 40, 180, 40 + 20 * made.inputs.length];
+      made.outputNode.bounding = [inner.wide + 80, 40, 180, 40 + 20 * made.outputs.length];
+    }
     const digest = new Uint8Array(await crypto.subtle.digest("SHA-1", new TextEncoder().encode(`${pack}/${stem}`)));
     saved.id = [...digest.slice(0, 16)].map((b) => b.toString(16).padStart(2, "0")).join("").replace(/^(.{8})(.{4}).(.{3}).(.{3})(.{12})$/, "$1-$2-5$3-8$4-$5");
-    return saved;
+    const ids = new Map([[saved.id, saved.id]]); // the others follow from it
+    const text = JSON.stringify(saved).replace(/[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}/g, (id) => {
+      if (!ids.has(id)) ids.set(id, `${saved.id.slice(0, 24)}${String(ids.size).padStart(12, "0")}`);
+      return ids.get(id);
+    });
+    return JSON.parse(text);
   },
 
   // load a saved graph as the user's "open" does, save it again, and say what is in it
@@ -123,12 +126,24 @@ export const inPage = {
         saved: graph.serialize(),
         groups: graph.groups.map((g) => g.title),
         nodes: graph.nodes.map((n) => ({
-          id: n.id, type: n.type, title: n.title, missing: !(n.type in LiteGraph.registered_node_types) || !!n.has_errors,
+          id: n.id, type: n.type, title: n.title, isSubgraph: !!n.isSubgraphNode?.(), color: n.color, part: n.constructor.nodeData?.category?.split("/").pop(), missing: !(n.type in LiteGraph.registered_node_types) || !!n.has_errors,
+          files: !!n.properties.models || n.type === "LoadImage", // its file may be absent here
           displayName: n.constructor.nodeData?.display_name ?? n.constructor.title,
           box: [n.pos[0], n.pos[1] - 30, n.size[0], n.size[1] + 30], need: [...n.computeSize()],
         })),
       };
     }
+  },
+
+  // what is on the canvas: boxes with their titles, links as {from, to, out, ends}
+  look() {
+    const graph = app.canvas.graph, boxes = {}, titles = {}, links = [];
+    for (const n of graph.nodes) { boxes[n.id] = [n.pos[0], n.pos[1] - 30, n.size[0], n.size[1] + 30]; titles[n.id] = n.title; }
+    for (const l of graph.links.values()) {
+      const a = graph.getNodeById(l.origin_id), b = graph.getNodeById(l.target_id);
+      if (a && b) links.push({ from: l.origin_id, to: l.target_id, out: `${l.origin_id}:${l.origin_slot}`, ends: [[...a.getOutputPos(l.origin_slot)], [...b.getInputPos(l.target_slot)]] });
+    }
+    return { boxes, titles, links, scale: app.canvas.ds.scale };
   },
 
   async prompt() { return (await app.graphToPrompt()).output; },

@@ -136,10 +136,10 @@ async function canvas() {
 
   await test("wire types have their colours, also after a change of theme", async (expect) => {
     const colors = () => page.evaluate(() => [app.canvas.constructor.link_type_colors.NOISE_SCHEDULE, getComputedStyle(document.documentElement).getPropertyValue("--color-datatype-NOISE_SCHEDULE")]);
-    expect((await colors()).every((c) => c === "#4fa3d1"), String(await colors()));
+    expect((await colors()).every((c) => c === "#1aa08c"), String(await colors()));
     await page.evaluate(() => app.extensionManager.setting.set("Comfy.ColorPalette", "light"));
     await page.waitForTimeout(1000);
-    await until("again", colors, (c) => c.every((one) => one === "#4fa3d1"));
+    await until("again", colors, (c) => c.every((one) => one === "#1aa08c"));
     await shot("light");
     await page.evaluate(() => app.extensionManager.setting.set("Comfy.ColorPalette", "dark"));
   });

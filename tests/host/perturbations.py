@@ -19,9 +19,14 @@ from typing import Any
 import native_models as n
 import torch
 from comfy import model_base, model_patcher, ops, samplers
+from comfy.ldm.anima.model import Anima
+from comfy.ldm.cosmos import predict2
 from comfy.ldm.flux import math as flux_math
 from comfy.ldm.flux.model import Flux
+from comfy.ldm.hidream import model as hidream
+from comfy.ldm.krea2 import model as krea2
 from comfy.ldm.lightricks.model import LTXVModel
+from comfy.ldm.lumina import model as lumina
 from comfy.ldm.modules import attention
 from comfy.ldm.modules.diffusionmodules import mmdit
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
@@ -74,6 +79,38 @@ def ltx() -> nn.Module:
     )  # fmt: skip
 
 
+def z_image() -> nn.Module:
+    """24 tokens of the picture in 28, text in 28: both are padded to a multiple of 7."""
+    return lumina.NextDiT(
+        in_channels=4, dim=32, n_layers=3, n_refiner_layers=1, n_heads=2, multiple_of=8, qk_norm=True,
+        cap_feat_dim=16, axes_dims=(4, 6, 6), axes_lens=(64, 64, 64),
+        pad_tokens_multiple=7, **common,
+    )  # fmt: skip
+
+
+def mini_train(kind: type[nn.Module] = predict2.MiniTrainDIT) -> nn.Module:
+    return kind(
+        max_img_h=32, max_img_w=32, max_frames=8, in_channels=4, out_channels=4, patch_spatial=2,
+        patch_temporal=1, model_channels=32, num_blocks=3, num_heads=2, crossattn_emb_channels=16,
+        pos_emb_cls="rope3d", concat_padding_mask=False, **common,
+    )  # fmt: skip
+
+
+def hidream_model() -> nn.Module:
+    return hidream.HiDreamImageTransformer2DModel(
+        patch_size=2, in_channels=4, num_layers=2, num_single_layers=2, attention_head_dim=16,
+        num_attention_heads=2, caption_channels=[16, 16], text_emb_dim=16, num_routed_experts=0,
+        axes_dims_rope=(4, 6, 6), llama_layers=[0, 1, 1, 0], max_resolution=(32, 32), **common,
+    )  # fmt: skip
+
+
+def krea2_model() -> nn.Module:
+    return krea2.SingleStreamDiT(
+        features=32, tdim=16, txtdim=8, heads=2, kvheads=1, multiplier=1, layers=3, channels=4, txtlayers=2,
+        txtheads=2, txtkvheads=2, **common,
+    )  # fmt: skip
+
+
 PICTURE, VIDEO = (2, 4, 8, 12), (2, 4, 3, 8, 12)
 POOLED = torch.linspace(-1, 1, 32).reshape(2, 16)
 #: name → builder, latent shape, other inputs, where its attention function is, blocks' lists, picture tokens
@@ -89,6 +126,20 @@ NETWORKS: dict[str, Any] = {
         ltx, VIDEO, {"attention_mask": None, "frame_rate": 25}, (attention, "optimized_attention"),
         ("transformer_blocks",), 288,
     ),
+    "Z-Image": (
+        z_image, PICTURE, {"num_tokens": TEXT}, (lumina, "optimized_attention_masked"), ("layers",),
+        (7, 24, 35),
+    ),
+    "Cosmos": (mini_train, VIDEO, {}, (predict2, "optimized_attention"), ("blocks",), 72),
+    "Anima": (
+        lambda: mini_train(Anima), (2, 4, 1, 8, 12), {}, (predict2, "optimized_attention"), ("blocks",), 24,
+    ),
+    "HiDream": (
+        hidream_model, PICTURE,
+        {"y": POOLED, "encoder_hidden_states_llama3": torch.linspace(-1, 1, 320).reshape(2, 2, TEXT, 16)},
+        (hidream, "optimized_attention"), ("double_stream_blocks", "single_stream_blocks"), (0, 24, 39),
+    ),
+    "Krea 2": (krea2_model, PICTURE, {}, (krea2, "optimized_attention_masked"), ("blocks",), 24),
 }  # fmt: skip
 
 
@@ -104,8 +155,9 @@ class Rig:
                 nn.init.normal_(p, 0.5, 0.3)
             else:
                 nn.init.normal_(p, std=1.5 / p[0].numel() ** 0.5)
-        for b in net.buffers():  # SD3 loads its places' embedding
-            b.normal_()
+        if name == "SD3":  # which loads its places' embedding
+            for b in net.buffers():
+                b.normal_()
         self.base = model_base.BaseModel(
             n.Config({"disable_unet_model_creation": True}), ModelType.FLOW, device=n.CPU
         )
@@ -123,6 +175,14 @@ class Rig:
     @property
     def net(self) -> Any:
         return self.base.diffusion_model
+
+    def picture(self, count: int) -> slice | None:
+        """The picture's places in an attention over ``count`` tokens, if it is over the picture."""
+        if isinstance(self.tokens, tuple):
+            start, tokens, total = self.tokens
+            return slice(start, start + tokens) if count == total else None
+        tokens = self.tokens or count
+        return slice(count - tokens, count) if count in (tokens, tokens + TEXT) else None
 
     def everything(self, kind: str) -> tuple[str, ...]:
         """The names of all layers that a kind of perturbation knows."""
@@ -147,21 +207,17 @@ def by_hand(rig: Rig, change: Callable[..., Any] | None) -> Iterator[None]:
 
     def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, *_: Any, **kw: Any) -> Tensor:
         q, k, v = (heads_of(t, heads, kw.get("skip_reshape", False)) for t in (q, k, v))
-        count, start, out = q.shape[-2], 0, None
-        if rig.tokens and count == rig.tokens + TEXT:
-            start = TEXT
-        ours = (
-            change
-            and count == k.shape[-2]
-            and count in (rig.tokens or count, (rig.tokens or 0) + TEXT)
-        )
-        if ours:
-            queries, out = change(q[:, :, start:], v[:, :, start:])
+        if k.shape[1] != q.shape[1]:
+            k, v = (t.repeat_interleave(q.shape[1] // k.shape[1], 1) for t in (k, v))
+        here, out = rig.picture(q.shape[-2]), None
+        if change and here is not None and q.shape[-2] == k.shape[-2]:
+            queries, out = change(q[:, :, here], v[:, :, here])
             if queries is not None:
-                q = torch.cat([q[:, :, :start], queries], 2)
+                q = q.clone()
+                q[:, :, here] = queries
         got = torch.softmax(q @ k.mT * q.shape[-1] ** -0.5, -1) @ v
         if out is not None:
-            got = torch.cat([got[:, :, :start], out], 2)
+            got[:, :, here] = out
         return got.transpose(1, 2).flatten(2)
 
     setattr(module, name, attend)
@@ -183,6 +239,13 @@ def mean_query(q: Tensor, v: Tensor) -> Any:
     return x.mean(-2, keepdim=True).expand_as(x).flatten(-3, -2), None
 
 
+class Through(nn.Module):
+    """A block of HiDream that does nothing."""
+
+    def forward(self, image_tokens: Tensor, text_tokens: Tensor | None, **_: Any) -> Any:
+        return image_tokens if text_tokens is None else (image_tokens, text_tokens)
+
+
 def without(rig: Rig, name: str) -> Tensor:
     """The network's output without one block, which is really taken out of a copy."""
     other = copy.copy(rig)
@@ -198,8 +261,11 @@ def without(rig: Rig, name: str) -> Tensor:
             if isinstance(layer, attention.SpatialTransformer):
                 block[i] = nn.Identity()
     else:
-        blocks = getattr(net, rig.lists[kind == "single"])
-        del blocks[int(number[0])]
+        blocks = getattr(net, rig.lists[len(rig.lists) > 1 and kind == "single"])
+        if isinstance(net, hidream.HiDreamImageTransformer2DModel):  # each block has its own text
+            blocks[int(number[0])] = Through()
+        else:
+            del blocks[int(number[0])]
     return other()
 
 
@@ -306,7 +372,12 @@ def main() -> None:
     Perturbation = perturb.Perturbation
     with torch.inference_mode():
         networks = {name: measure(name) for name in NETWORKS}
-        more = {"full size": full_size(), "others": other_patches(), "refusals": refusals()}
+        families = {
+            n: ["-".join(row.attention), "-".join(row.blocks)]
+            for n, row in perturb.FAMILIES.items()
+        }
+        more = {"families": families}
+        more |= {"full size": full_size(), "others": other_patches(), "refusals": refusals()}
         print(json.dumps({"networks": networks, **more}))
 
 

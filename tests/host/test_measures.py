@@ -81,4 +81,4 @@ def test_the_host_serves_our_translations_help_and_blueprints(server):
     page = server.request("/extensions/comfyui-sampling-kit/docs/SamplingKitDDIM/zh.md").decode()
     assert page.startswith("# DDIM 求解器")
     names = {entry["name"] for entry in server.get("/global_subgraphs").values()}
-    assert {"DDPM", "DDIM", "Euler", "Rectified Flow"} <= names
+    assert {"Auto", "DDPM", "DDIM", "DPM++ 2M", "Euler", "Rectified Flow", "UniPC"} <= names

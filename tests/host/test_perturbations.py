@@ -11,9 +11,12 @@ import pytest
 
 pytestmark = pytest.mark.host
 
-NETWORKS = ("UNet", "SD3", "Flux", "Wan", "LTX")
+NETWORKS = ("UNet", "SD3", "Flux", "Wan", "LTX", "Z-Image", "Cosmos", "Anima", "HiDream", "Krea 2")
 #: What is usual where the network is too small for the usual blocks: the middle one.
-MIDDLE = dict(UNet="middle", SD3="double.2", Flux="double.1", Wan="double.1", LTX="double.1")
+MIDDLE = {
+    "UNet": "middle", "SD3": "double.2", "Krea 2": "single.1",
+    **dict.fromkeys(("Flux", "Wan", "LTX", "Z-Image", "Cosmos", "Anima", "HiDream"), "double.1"),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +66,22 @@ def test_default_layers_of_full_size(measured: dict[str, Any]) -> None:
         "SD3": ["double.7", "double.8", "double.9"],
         "Wan": ["double.9"],
     }
+
+
+def test_the_table_of_families_is_the_code_s(measured: dict[str, Any]) -> None:
+    """docs/choosing.md, whose AuraFlow has the class name of SD3."""
+    text = (Path(__file__).parents[2] / "docs" / "choosing.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.count(" | ") == 4]
+    table = {
+        row[0].split(" ")[0] + row[0].count("Aura") * "+": [
+            cell.replace(", ", "-") for cell in row[2:4]
+        ]
+        for row in rows
+    }
+    for path, (attention, blocks) in measured["families"].items():
+        name = path.rsplit(".", 1)[1] + path.startswith("aura") * "+"
+        kinds = [attention.replace("_block", "") or "–", blocks.replace("_block", "")]
+        assert table[name] == kinds, name
 
 
 def test_patches_of_others_stay(measured: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from sampling_kit.headless import cli
+from sampling_kit.headless import cli, shipped
 from sampling_kit.headless.context import Context, use
 from sampling_kit.headless.core import CORE_NODES
 from sampling_kit.nodes import NODES
@@ -20,7 +20,8 @@ from sampling_kit.nodes.host.alone.io import object_info
 
 pytestmark = pytest.mark.host
 
-EXAMPLES = sorted(Path(__file__).parents[2].glob("example_workflows/api/*.json"))
+#: Without those that load a checkpoint, which test_checkpoint_templates.py runs.
+EXAMPLES = [shipped.example(name) for name in shipped.that_run_here()]
 Graph = dict[str, Any]
 
 

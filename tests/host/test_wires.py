@@ -47,7 +47,7 @@ def test_other_packs_samplers_nest_in_either_order(measured: dict[str, Any]) -> 
 def test_rules_do_not_follow_a_level_that_a_wrapper_reports(measured: dict[str, Any]) -> None:
     rows = measured["reported_levels"]
     assert len(rows) == 42
-    # CFG-Zero*'s scale is a ratio of two predictions as flow has them, so it moves with the network's answer
+    # CFG-Zero* moves by 1 + (w − 1)(1 − s) where CFG moves by 1, whatever s is taken from: test_guidance_rules.py
     most = lambda case: 1.75 if case.startswith("CFGZeroStar") else 1.2  # noqa: E731
     assert {case: share for case, share in rows.items() if share > most(case)} == {}
 
@@ -85,3 +85,33 @@ def test_packs_may_set_the_seed_of_our_noise(measured: dict[str, Any]) -> None:
 def test_torchs_generator_is_the_cores_noise(measured: dict[str, Any]) -> None:
     rows = measured["core_noise"]
     assert len(rows) == 5 and not any(rows.values()), rows
+
+
+def test_caches_skip_for_ours_as_for_core_s_and_are_warned_of_by_name(
+    measured: dict[str, Any],
+) -> None:
+    found = measured["caches"]
+    assert found["acts"] > 1e-3 and found["afterwards"] == 0
+    assert max(found["as core"], found["core's guider"]) < 1e-5
+    for name, title in (("lazy", "LazyCache"), ("easy", "EasyCache")):
+        assert found[f"{name} UniPC"] == []
+        for solver in ("HeunEDM", "Adaptive"):
+            (line,) = found[f"{name} {solver}"]
+            assert title in line and "more than once a step" in line
+    silent = [v for k, v in found.items() if k.startswith(("none ", "compile "))]
+    assert len(silent) == 6 and not any(silent)
+    (line,) = found["kept"]
+    assert "UniPC: keeps 1 states and 4 predictions of 0.000977 MiB on cpu" in line
+
+
+def test_a_model_with_a_sampler_of_its_own_gets_a_sentence(measured: dict[str, Any]) -> None:
+    found = measured["own_samplers"]
+    assert "Frames" in found["frames"] and "block by block" in found["frames"]
+    assert "Policy" in found["actions"] and "select_action" in found["actions"]
+
+
+def test_a_patch_s_cfg_function_that_does_nothing_is_named(measured: dict[str, Any]) -> None:
+    found = measured["cfg_functions"]
+    assert found["CFG"] == []
+    (line,) = found["APG"]
+    assert "Dynamic Thresholding" in line and "does nothing" in line

@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
-import native_models as native  # first: it says where ComfyUI is, and that it must use the CPU
+import native_models as native  # first: it says where ComfyUI is, and that it must use the CPU  # isort: skip
+
+import caches
 from comfy_extras import nodes_custom_sampler as core
 
 import nodes
@@ -408,6 +410,7 @@ def core_noise() -> dict[str, float]:
 
 CHECKS = (
     memory, levels, one_of_a_batch, nesting, reported_levels, scales, noise_samplers, classes, assignable, cached_noise, core_noise,
+    caches.caches, caches.own_samplers, caches.cfg_functions,
 )  # fmt: skip
 
 

@@ -3,11 +3,11 @@
 import { el } from "./dom.js";
 
 export const COLORS = {
-  NOISE_SCHEDULE: "#4fa3d1",
-  GUIDANCE: "#d9a441",
+  NOISE_SCHEDULE: "#1aa08c",
+  GUIDANCE: "#cc4fe0",
   GUIDANCE_REPORT: "#b9a27a",
   CLASSIFIER: "#c77fb1",
-  MEASUREMENT: "#5fb49c",
+  MEASUREMENT: "#7f8fa6",
   SAMPLER_STATE: "#c8704a",
   SOLVER_FIT: "#d0644f",
   TRACE: "#8f8fd6",

@@ -76,8 +76,8 @@ export function choice(label, options, chosen, choose) {
 
 // Colours of Okabe & Ito, lighter ones on dark themes; everything else is the theme's.
 const STYLE = `
-.sk { --sk-0:#0072b2; --sk-1:#c26a00; --sk-2:#00795a; --sk-3:#b0508a; --sk-4:#3f8fc4; --sk-5:#b5462a; --sk-6:#777; --sk-7:#333;
-  --sk-text: var(--input-text, #222); --sk-dim: var(--descrip-text, #777); --sk-line: var(--border-color, #bbb); --sk-back: var(--comfy-input-bg, #eee);
+.sk { --sk-0:#005f96; --sk-1:#8a4a00; --sk-2:#00634a; --sk-3:#96387a; --sk-4:#2a6a9e; --sk-5:#97331b; --sk-6:#5e5e5e; --sk-7:#222;
+  --sk-text: var(--input-text, #222); --sk-dim: color-mix(in srgb, var(--descrip-text, #777) 10%, var(--input-text, #222)); --sk-line: var(--border-color, #bbb); --sk-back: var(--comfy-input-bg, #eee);
   display:flex; flex-direction:column; gap:3px; box-sizing:border-box; width:100%; height:100%; min-height:0; overflow:hidden;
   font:11px/1.3 Inter, system-ui, sans-serif; color:var(--sk-text); user-select:none; }
 .dark-theme .sk { --sk-0:#56b4e9; --sk-1:#f0a62a; --sk-2:#2fc79a; --sk-3:#e391bf; --sk-4:#9bd0f2; --sk-5:#f0793c; --sk-6:#aaa; --sk-7:#eee; }
@@ -101,7 +101,7 @@ const STYLE = `
 .sk-tip { position:absolute; pointer-events:none; background:var(--comfy-menu-bg, #fff); color:var(--sk-text); border:1px solid var(--sk-line); border-radius:4px; padding:1px 5px; white-space:pre; line-height:1.35; z-index:1; }
 .sk-tip[hidden], .sk [hidden], .sk-note:empty, .sk-legend:empty { display:none; }
 .sk-note { flex:none; color:var(--sk-dim); overflow:hidden; display:-webkit-box; -webkit-line-clamp:3; -webkit-box-orient:vertical; user-select:text; }
-.sk-note[data-kind=error] { color:var(--error-text, #d33); }
+.sk-note[data-kind=error] { color:color-mix(in srgb, var(--error-text, #d33) 50%, var(--sk-7)); }
 .sk-legend { flex:none; display:flex; flex-wrap:wrap; gap:0 10px; color:var(--sk-dim); }
 .sk-legend i { display:inline-block; width:12px; height:3px; border-radius:2px; margin-right:4px; vertical-align:middle; }
 .sk-handle { cursor:grab; stroke:var(--sk-back); stroke-width:2; }

@@ -54,6 +54,7 @@ export function checked(value) {
   const made = {
     y: oneOf(Y_AXES, value.y), x: oneOf(X_AXES, value.x),
     curve: isText(value.curve) && value.curve.length <= MOST_TEXT ? value.curve : undefined,
+    schedule: isText(value.schedule) && /^[0-9a-f]{32}$/.test(value.schedule) ? value.schedule : undefined,
     run: isText(value.run) && /^[a-z0-9]{1,32}$/.test(value.run) ? value.run : undefined,
     pins: value.pins === undefined ? undefined : runs(value.pins, MOST_PINS, MOST_PINNED), last: last(value.last) ?? undefined,
   };

@@ -81,6 +81,7 @@ function livePanel(node, panel) {
     const { last } = kept(node);
     if (told.error) panel.show(told, told.error, "error");
     else if (told.missing) panel.show(told, say("Connect {}.", told.missing));
+    else if (told.remembered && !told.unknown) panel.show(told, say("With the noise schedule of the last run of “{}”.", told.remembered));
     else if (!told.unknown) panel.show(told);
     else if (last) panel.show({ ...told, ...last }, say("Values of the last run; “{}” is known only then.", told.unknown));
     else panel.show(told, say("“{}” is known only after a run.", told.unknown));
@@ -160,6 +161,17 @@ function reportPanel(node, { width, height }) {
   shelfPanel(node, (payload) => panel.show(checkedReport(payload)), (output) => checkedReport(reportOf(output)));
 }
 
+// The name of the noise schedule that a run of the node told, for the route: nodes/ui/remembered.py.
+const SCHEDULED = new Set(["SamplingKitNoiseScheduleFromModel", "SamplingKitLoadDiffusersDenoiser"]);
+function rememberSchedule(node) {
+  const before = node.onExecuted;
+  node.onExecuted = function (output) {
+    before?.call(this, output);
+    const name = output?.sampling_kit_schedule?.[0];
+    if (name && name !== this.properties?.[KEPT]?.schedule) keep(this, { schedule: name });
+  };
+}
+
 const WIDGETS = {
   SamplingKitSteps(node) {
     const panel = levels(viewOf(node, true));
@@ -206,6 +218,7 @@ app.registerExtension({
     const room = roomOf(node.constructor?.nodeData);
     if (WIDGETS[node.comfyClass]) WIDGETS[node.comfyClass](node);
     else if (room) reportPanel(node, room);
+    if (SCHEDULED.has(node.comfyClass)) rememberSchedule(node);
   },
   onNodeOutputsUpdated(outputs) {
     for (const graph of [app.rootGraph, ...(app.rootGraph.subgraphs?.values() ?? [])])

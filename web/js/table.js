@@ -8,7 +8,7 @@ const NAMES = { noise: "z", stage: "#" };
 const HIDDEN = new Set(["path α", "path σ", "commit", "evaluate"]);
 
 // share of the strongest shade a weight gets, by size; small weights stay visible
-export const shade = (value, largest) => (value ? Math.round(70 * Math.sqrt(Math.min(Math.abs(value) / largest, 1))) : 0);
+export const shade = (value, largest) => (value ? Math.round(45 * Math.sqrt(Math.min(Math.abs(value) / largest, 1))) : 0);
 
 export const markdown = ({ columns, rows }) =>
   [columns, columns.map(() => "---"), ...rows.map((row) => row.map((v) => v ?? ""))].map((line) => `| ${line.join(" | ")} |`).join("\n");
@@ -26,7 +26,7 @@ export function table() {
     const largest = Math.max(1e-12, ...rows.flatMap((row) => shown.map(({ i, weight }) => (weight ? Math.abs(row[i] ?? 0) : 0))));
     const cell = (row, { i, name, weight }) => {
       const share = weight ? shade(row[i], largest) : 0, back = row[i] < 0 ? "--sk-1" : "--sk-0";
-      const style = share ? `background:color-mix(in srgb, var(${back}) ${share}%, transparent)` : undefined;
+      const style = share ? `color:var(--sk-7);background:color-mix(in srgb, var(${back}) ${share}%, transparent)` : undefined;
       const title = weight && row[i] !== null ? `${name} = ${row[i]}` : undefined;
       return el("td", { style, title }, row[i] === null ? "" : short(row[i]));
     };

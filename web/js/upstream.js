@@ -10,7 +10,11 @@ export function request(node) {
     const id = String(ids.size + 1), entry = { class_type: at.node.type, title: at.node.title };
     ids.set(at.node, id);
     graph[id] = entry;
-    if (String(at.node.type).startsWith(OURS)) entry.inputs = inputs(at, visit);
+    if (String(at.node.type).startsWith(OURS)) {
+      const name = at.node.properties?.sampling_kit?.schedule; // of the noise schedule of its last run
+      if (typeof name === "string" && /^[0-9a-f]{32}$/.test(name)) entry.remembered = name;
+      entry.inputs = inputs(at, visit);
+    }
     return id;
   }
   return { node: visit({ node, inside: [] }), graph };

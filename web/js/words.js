@@ -31,6 +31,7 @@ const ZH = {
   "Connect {}.": "请连接 {}。",
   "Values of the last run; “{}” is known only then.": "上次运行的值；“{}”只有运行时才知道。",
   "“{}” is known only after a run.": "“{}”运行之后才知道。",
+  "With the noise schedule of the last run of “{}”.": "使用“{}”上次运行的噪声调度。",
   "The run is shown here after it was made.": "运行之后显示在这里。",
   "Plan": "计划",
   "Report": "报告",

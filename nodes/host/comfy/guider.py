@@ -87,6 +87,7 @@ class Guider(comfy.samplers.CFGGuider):
     run: GuidanceRun | None = None
     state_level: float | None = None  # during a call by our solvers: σ of the state, see sampler.py
     warned = False  # that a scale has nothing to act on
+    unplaced = False  # that a patch's CFG function has none
     ready: Guidance | None = None  # the chain on the run's device
     weak: tuple[Any, dict[str, Any]] | None = None  # during a run: its guider and model options
 
@@ -115,7 +116,8 @@ class Guider(comfy.samplers.CFGGuider):
         self, noise: Any, latent_image: Any, sampler: Any, sigmas: Tensor, *args: Any, **kwargs: Any
     ) -> Any:
         """CFGGuider's, with a new run of the guidance, and a weaker model loaded beside the MODEL."""
-        self.run, self.ready, self.warned = self.new_run(sigmas.tolist()), None, False
+        self.run, self.ready = self.new_run(sigmas.tolist()), None
+        self.warned = self.unplaced = False
         sample = partial(super().sample, noise, latent_image, sampler, sigmas, *args, **kwargs)
         try:
             if self.weak_model is None or WEAK not in self.guidance.reads or not len(sigmas):
@@ -169,6 +171,8 @@ class Guider(comfy.samplers.CFGGuider):
         if self.ready is None:
             self.ready = placed(self.guidance, x)
         rules, changed = list(self.ready.rules), self.cfg != self.scale
+        if cfg_function and not any(isinstance(rule, CFG) for rule in rules):
+            self.say_unplaced()
         if changed:
             self.require_scale()
         for i, rule in enumerate(rules):
@@ -177,6 +181,15 @@ class Guider(comfy.samplers.CFGGuider):
             if isinstance(rule, CFG) and cfg_function:
                 rules[i] = HostCFG(rule.scale, rule.curve, cfg_function)
         return Guidance(tuple(rules))
+
+    def say_unplaced(self) -> None:
+        """One warning a run that the MODEL's own CFG function has no rule to take the place of."""
+        if not self.unplaced:
+            log.warning(
+                "model: a patch brings a CFG function (Dynamic Thresholding and its kind), which takes the place of CFG; the "
+                "guidance has no CFG, so it does nothing. Use CFG for the rule that it has, or leave that patch out"
+            )
+        self.unplaced = True
 
     def require_scale(self) -> None:
         """Whether a scale that the host set can act: a warning if no rule has one, ValueError if it lacks its branch."""

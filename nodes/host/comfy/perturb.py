@@ -2,7 +2,8 @@
 
 A branch's Perturbation becomes an APPLY_MODEL wrapper in a copy of ``model_options``. For each call the
 wrapper puts the host's own replacement patches (``transformer_options["patches_replace"]``) into a copy
-of the call's options: nothing is installed in the model, and ControlNets do not see them.
+of the call's options: nothing is installed in the model, and ControlNets do not see them. Families whose blocks take no
+replacement (``Family.picture``) are changed in ``perturb_blocks.py`` for the length of the call.
 
 ==========  ==========================================  =============================================
 kind        UNets                                       transformers
@@ -20,8 +21,9 @@ are in the queries before they are blurred: what is blurred are the attention's 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import comfy.patcher_extension
@@ -31,13 +33,11 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import forward_timestep_embe
 from torch import Tensor, nn
 
 from ....schedulers.guidance import Perturbation
+from .perturb_blocks import Change, Picture, changed_blocks, override, picture_of
 
 TITLES = {"identity": "PAG", "blur": "SEG", "skip": "Skip-Layer"}
 Options = dict[str, Any]
 Key = tuple[Any, ...]
-#: change(q, v, start, run) → what attention gives instead: q [..., N, d], v laid out as the result, the
-#: picture's tokens from ``start`` on; ``run(q)`` is the usual attention with these queries.
-Change = Callable[[Tensor, Tensor, int, Callable[[Tensor], Tensor]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,14 @@ class Family:
 
     skip: the blocks that are usually left out. attention: kinds of block whose attention can be reached
     and whose picture tokens are known. joint: text and picture share one attention, the text first.
+    picture: for blocks that take no replacement, where the picture's tokens are in one.
     """
 
     blocks: dict[str, str]
     skip: tuple[str, ...] = ()
     attention: tuple[str, ...] = ()
     joint: bool = True
+    picture: Picture | None = None
 
 
 _DOUBLE, _SINGLE = "double_block", "single_block"
@@ -84,6 +86,21 @@ FAMILIES: dict[str, Family] = {
     "genmo.joint_model.asymm_models_joint.AsymmDiTJoint": Family({_DOUBLE: "blocks"}),
     "hydit.models.HunYuanDiT": Family({_DOUBLE: "blocks"}),
     "kandinsky5.model.Kandinsky5": Family({_DOUBLE: "visual_transformer_blocks"}),
+    "lumina.model.NextDiT": Family(
+        {_DOUBLE: "layers"}, (), (_DOUBLE,), picture=picture_of["lumina"]
+    ),
+    "cosmos.predict2.MiniTrainDIT": Family(
+        {_DOUBLE: "blocks"}, (), (_DOUBLE,), picture=picture_of["cosmos"]
+    ),
+    "hidream.model.HiDreamImageTransformer2DModel": Family(
+        {_DOUBLE: "double_stream_blocks", _SINGLE: "single_stream_blocks"},
+        (),
+        (_DOUBLE, _SINGLE),
+        picture=picture_of["hidream"],
+    ),
+    "krea2.model.SingleStreamDiT": Family(
+        {_SINGLE: "blocks"}, (), (_SINGLE,), picture=picture_of["krea2"]
+    ),
 }
 
 
@@ -100,8 +117,16 @@ def perturbed(model_options: Options, perturbation: Perturbation) -> Options:
         used: set[Key] = set()
         network = executor.class_obj.diffusion_model
         keys = layers(network, perturbation)
-        options = patched(options, network, perturbation, keys, tuple(x.shape), used)
-        out: Tensor = executor(x, t, concat, context, control, options, **kwargs)
+        shape, row = tuple(x.shape), family(network)
+        with ExitStack() as stack:
+            if row is not None and row.picture is not None:
+                change = None if perturbation.kind == "skip" else _change(perturbation, shape)
+                blocks = {key: getattr(network, row.blocks[key[0]])[key[1]] for key in keys}
+                here = partial(row.picture, network, shape)
+                stack.enter_context(changed_blocks(blocks, change, here, used))
+            else:
+                options = patched(options, network, perturbation, keys, shape, used)
+            out: Tensor = executor(x, t, concat, context, control, options, **kwargs)
         if unused := [_name(k) for k in keys if not any(u[: len(k)] == k for u in used)]:
             raise ValueError(
                 f"{TITLES[perturbation.kind]}: this MODEL ({type(network).__name__}) did not pass through "
@@ -294,7 +319,7 @@ def _attn1(change: Change, old: Callable[..., Tensor] | None) -> Callable[..., T
             )
             return out
 
-        return change(q, v, 0, run)
+        return change(q, v, slice(0, q.shape[-2]), run)
 
     return attn1
 
@@ -309,62 +334,38 @@ def _block(change: Change, joint: bool, old: Callable[..., Any] | None) -> Calla
             inside = "txt" not in args  # a single-stream block: the text comes first in the picture
             text = options["img_slice"][0] if inside else args["txt"].shape[1]
             picture -= text if inside else 0
-        override = _override(change, picture, text, options.get("optimized_attention_override"))
-        ours = {**options, "optimized_attention_override": override}
+
+        def where(count: int) -> slice | None:
+            return slice(count - picture, count) if count in (picture, text + picture) else None
+
+        ours = override(change, where, text == 0, options)
         given = {**args, "transformer_options": ours}
         return extra["original_block"](given) if old is None else old(given, extra)
 
     return block
 
 
-def _override(change: Change, picture: int, text: int, old: Callable[..., Any] | None) -> Any:
-    """An attention backend that changes self-attention over ``text`` + ``picture`` tokens.
-
-    Where text has its own attention (``text`` = 0), only the first such call: that after it reads the
-    text, which may have as many tokens.
-    """
-    done = False
-
-    def attention(
-        usual: Any, q: Tensor, k: Tensor, v: Tensor, heads: int, *args: Any, **kwargs: Any
-    ) -> Tensor:
-        nonlocal done
-        # q, k, v are [B, N, heads·d] or [B, N, heads, d], or with skip_reshape [B, heads, N, d]; the
-        # result is [B, N, heads·d], or with skip_output_reshape [B, heads, N, d]
-        apart, asked = (bool(kwargs.get(n)) for n in ("skip_reshape", "skip_output_reshape"))
-        if not apart:
-            q, k, v = (t.flatten(2) for t in (q, k, v))
-
-        def run(q: Tensor) -> Tensor:
-            more = (q, k, v, heads, *args)
-            out: Tensor = usual(*more, **kwargs) if old is None else old(usual, *more, **kwargs)
-            return out
-
-        count = q.shape[-2]
-        if done or k.shape[-2] != count or count not in (picture, text + picture):
-            return run(q)
-        done = text == 0
-        if apart and not asked:
-            v_out = v.transpose(1, 2).flatten(2)
-        else:
-            v_out = v if apart == asked else v.unflatten(-1, (heads, -1)).transpose(1, 2)
-        return change(q, v_out, count - picture, run)
-
-    return attention
-
-
 def _change(perturbation: Perturbation, shape: tuple[int, ...]) -> Change:
     """What ``identity`` and ``blur`` make of attention in latents of ``shape``."""
     std = perturbation.blur
 
-    def identity(q: Tensor, v: Tensor, start: int, run: Callable[[Tensor], Tensor]) -> Tensor:
-        return torch.cat([run(q)[..., :start, :], v[..., start:, :]], -2) if start else v
+    def identity(q: Tensor, v: Tensor, here: slice, run: Callable[[Tensor], Tensor]) -> Tensor:
+        return v if _all(here, q) else _put(run(q), here, v[..., here, :])
 
-    def blur(q: Tensor, v: Tensor, start: int, run: Callable[[Tensor], Tensor]) -> Tensor:
-        picture = blurred(q[..., start:, :], shape, std)
-        return run(torch.cat([q[..., :start, :], picture], -2) if start else picture)
+    def blur(q: Tensor, v: Tensor, here: slice, run: Callable[[Tensor], Tensor]) -> Tensor:
+        picture = blurred(q[..., here, :], shape, std)
+        return run(picture if _all(here, q) else _put(q, here, picture))
 
     return {"identity": identity, "blur": blur}[perturbation.kind]
+
+
+def _all(here: slice, q: Tensor) -> bool:
+    return (here.start, here.stop) == (0, q.shape[-2])
+
+
+def _put(tokens: Tensor, here: slice, picture: Tensor) -> Tensor:
+    """``tokens`` [..., N, d] with others at ``here``."""
+    return torch.cat([tokens[..., : here.start, :], picture, tokens[..., here.stop :, :]], -2)
 
 
 def blurred(q: Tensor, shape: tuple[int, ...], std: float) -> Tensor:

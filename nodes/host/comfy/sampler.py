@@ -19,6 +19,7 @@ from ....schedulers.solver import Progress, Run, Solver
 from ....schedulers.solver.base import spans_of
 from ....schedulers.split import Part, Stepped, Stopped
 from ..guidance_wire import warn_of_flow_steps
+from .drivable import require_drivable, say_what_is_kept, warn_of_caches
 from .missing import needed_by
 from .model import noise_scale, schedule_of, state_for, wants_vp
 from .step_level import noted
@@ -36,6 +37,7 @@ def solve(
     """
     extra = extra_args or {}
     guider = model.inner_model
+    require_drivable(guider.model_patcher.model)
     path = schedule_of(guider.model_patcher).path
     levels = sigmas.tolist()
     if len(levels) > 1 or not isinstance(solver, Part):  # a Keep State may stop where it began
@@ -50,6 +52,9 @@ def solve(
             "node with prediction v before the sampler"
         )
     warn_of_flow_steps(isinstance(path.host, Flow), levels, lambda: float(sampling.sigma_max))
+    whole = solver if isinstance(solver, Solver) else solver.solver
+    warn_of_caches(whole, levels, extra.get("model_options", {}))
+    say_what_is_kept(whole, path, levels, x)
     asked = [levels[0] if levels else 0.0]
 
     def louder(draw: DrawNoise) -> DrawNoise:

@@ -1,0 +1,335 @@
+"""How good "auto" is: its error beside the best of all pairs of solver and spacing, and beside peers' defaults.
+
+    python -m benchmarks.policy [--problems ztf postcards …] [--nfe 4 5 6 8 10] [--seeds 12] [--keep FILE] [--write]
+
+The rows of ``schedulers/policy.py`` were chosen on the problems and seeds of CHOSEN; those of JUDGED say how good they
+are. "best" is the best pair of CANDIDATES, SPACINGS and ends (the schedule's, by rule) found on these very seeds, which
+flatters it. Peers' defaults are run by solvers of this pack that are the same method (docs/elsewhere.md): ComfyUI's
+euler with simple, dpmpp_2m and uni_pc with karras, diffusers' DPM-Solver++ 2M with its linspace. Beside the RMSE stand
+the median, the 95th percentile, and the energy of three bands of the spectrum against the exact end's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sampling_kit.schedulers import policy
+from sampling_kit.schedulers import spacing as spacings
+from sampling_kit.schedulers.points import Points
+from sampling_kit.schedulers.solver import (
+    AdamsBashforth,
+    DPMSolverMultistep,
+    Euler,
+    GaussianAdams,
+    GradientEstimation,
+    Solver,
+    UniPC,
+)
+from sampling_kit.schedulers.solver.run import Run
+
+from . import galaxies, problems
+from .fit import reference
+from .problems import Problem, median, rmse
+from .quality import short_name
+
+CHOSEN = ("hsc", "network-cond", "network-cfg2", "mixture", "mixture-flow")
+JUDGED = ("ztf", "postcards", "mixture", "mixture-flow", "network-cond", "network-cfg2")
+NFES = (4, 5, 6, 8, 10)
+DOCS = Path(__file__).resolve().parents[1] / "docs" / "choosing.md"
+MARKS = "<!-- auto -->", "<!-- /auto -->"
+SCHEDULES = {"pure": "flow, zero terminal SNR", "other": "VP, VE"}
+BEST, PEERS = 1.15, 0.6  # bars
+
+CANDIDATES: tuple[Solver, ...] = (
+    GradientEstimation(),
+    AdamsBashforth(2),
+    AdamsBashforth(3),
+    AdamsBashforth(4),
+    UniPC(),
+    UniPC(3),
+    DPMSolverMultistep(),
+    DPMSolverMultistep(3, "exact", coordinate="index"),
+    GaussianAdams(),
+    GaussianAdams(8.0, 3, 0, coordinate="index"),
+)
+SPACINGS: tuple[spacings.Spacing, ...] = (
+    spacings.Exponential(),
+    spacings.Karras(),
+    spacings.NoiseShare(1.0),
+    spacings.NoiseShare(2.0),
+    spacings.NoiseShare(1.0, 1.0),
+    spacings.Linspace(),
+)
+#: Name → solver, spacing: what a peer runs when nothing is changed, or as its documentation says.
+DEFAULTS: dict[str, tuple[Solver, spacings.Spacing]] = {
+    "ComfyUI euler, simple": (Euler(), spacings.HostTable()),
+    "ComfyUI dpmpp_2m, karras": (DPMSolverMultistep(), spacings.Karras()),
+    "ComfyUI uni_pc, karras": (UniPC(3, "bh1"), spacings.Karras()),
+    "diffusers DPM-Solver++ 2M, linspace": (DPMSolverMultistep(), spacings.Linspace()),
+}
+
+
+@dataclass(frozen=True)
+class Score:
+    """Over seeds; ``bands``: energy of low, middle and high frequencies against the exact ends', () if no picture."""
+
+    name: str
+    rmse: float
+    median: float
+    p95: float
+    bands: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One problem at one number of evaluations."""
+
+    problem: str
+    nfe: int
+    auto: Score
+    best: Score
+    default: Score
+
+    @property
+    def to_best(self) -> float:
+        return self.auto.rmse / self.best.rmse
+
+    @property
+    def to_default(self) -> float:
+        return self.auto.rmse / self.default.rmse
+
+    def medians(self) -> str:
+        """The two ratios of medians, which do not see the few seeds that end elsewhere."""
+        middle = self.auto.median
+        return f"{middle / self.best.median:.2f}, {middle / self.default.median:.2f}"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A problem with the exact ends of its seeds, all but the first ``skip`` of them."""
+
+    task: Problem
+    end: Tensor
+    skip: int = 0
+
+    @property
+    def guided(self) -> bool:
+        return "cfg" in self.task.name
+
+    @property
+    def side(self) -> int:
+        shape = self.task.start.shape
+        return (
+            round(math.sqrt(shape[-1] * shape[-2])) if len(shape) == 4 else round(shape[-1] ** 0.5)
+        )
+
+    def play(self, name: str, solver: Solver, points: Points) -> Score | None:
+        """The run's score; None where the solver cannot run there."""
+        levels = points.on(self.task.path)
+        top, first = self.task.path.at(self.task.schedule.kappa_max), levels[0]
+        x = self.task.start[self.skip :] * (first.sigma / top.sigma)
+        try:
+            last = solver.plan(levels).solve(Run(self.task.denoise), x).double()
+        except ValueError:
+            return None
+        end = self.end[self.skip :]
+        errors = rmse(last, end)
+        found = float(errors.square().mean().sqrt())
+        if not math.isfinite(found):
+            return None
+        high = float(np.quantile(errors.numpy(), 0.95))
+        return Score(name, found, median(errors), high, bands(last, end))
+
+
+def bench(name: str, seeds: int, skip: int = 0) -> Bench:
+    """Raises galaxies.Missing."""
+    count = seeds + skip
+    task = problems.problem(name, count)
+    if name.startswith("network"):
+        rows = torch.arange(skip, count)
+        task = problems.network_problem(name, count)
+        task = Problem(task.name, task.path, task.schedule, _of_rows(name, rows), task.start)
+        return Bench(task, reference()[name.split("-")[1]][:count].double(), skip)
+    return Bench(task, problems.answer(name, count).end, skip)
+
+
+def _of_rows(name: str, rows: Tensor) -> problems.Denoise:
+    """The network for these seeds' classes only."""
+    field = problems.fits.field(
+        problems.network(), rows, problems.fits.GUIDANCE[name.split("-")[1]], fast=False
+    )
+
+    @torch.no_grad()
+    def call(x: Tensor, sigma: float) -> Tensor:
+        return field(x.float(), float(sigma), torch.arange(len(rows))).to(x.dtype)
+
+    return call
+
+
+def bands(x: Tensor, exact: Tensor) -> tuple[float, ...]:
+    """Energy of x against ``exact``'s in three bands of spatial frequency: up to 1/16, to 1/4 of the side, above; the
+    mean left out. () for what is no picture."""
+    if x.ndim != 4:
+        return ()
+    side = x.shape[-1]
+    k = torch.fft.fftfreq(side) * side
+    radius = (k[:, None] ** 2 + k**2).sqrt()
+    edges = (0.0, side / 16, side / 4, math.inf)
+    energies = [torch.fft.fft2(image).abs().square().sum((0, 1)) for image in (x, exact)]
+    found = []
+    for low, high in pairwise(edges):
+        inside = (radius > low) & (radius <= high)
+        found.append(float(energies[0][inside].sum() / energies[1][inside].sum()))
+    return tuple(found)
+
+
+def judge(at: Bench, nfe: int) -> Judged:
+    auto = _auto(at, nfe)
+    best = min((s for s in _pairs(at, nfe) if s), key=lambda s: s.rmse)
+    best = min(best, auto, key=lambda s: s.rmse)
+    found = [
+        at.play(n, s, spacings.space(at.task.schedule, nfe, p)) for n, (s, p) in DEFAULTS.items()
+    ]
+    default = min((s for s in found if s), key=lambda s: s.rmse)
+    return Judged(at.task.name, nfe, auto, best, default)
+
+
+def _auto(at: Bench, nfe: int) -> Score:
+    chosen = policy.choose(at.task.schedule, nfe, guided=at.guided, side=at.side)
+    score = at.play(chosen.text, chosen.solver, chosen.points(at.task.schedule, chosen.steps))
+    if score is None:
+        raise ValueError(f"{at.task.name}: {chosen.text} does not run")
+    return score
+
+
+def _pairs(at: Bench, nfe: int) -> Iterator[Score | None]:
+    schedule = at.task.schedule
+    rule = spacings.ByRule(policy.usual_std(schedule), at.side)
+    for spacing in SPACINGS:
+        for ends in (spacings.WholeRange(), rule):
+            points = spacings.space(schedule, nfe, spacing, ends=ends)
+            for solver in CANDIDATES:
+                name = f"{short_name(solver)}, {spacing.title}, {ends.title}"
+                yield at.play(name, solver, points)
+
+
+def table(rows: Sequence[Judged]) -> str:
+    lines = [
+        "| problem | NFE | auto: RMSE (median, 95 %) | ÷ best pair | ÷ best default | of medians | bands | best pair |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for r in rows:
+        a = r.auto
+        shares = " / ".join(f"{b:.2f}" for b in a.bands)
+        lines.append(
+            f"| {r.problem} | {r.nfe} | {a.rmse:.4f} ({a.median:.4f}, {a.p95:.4f}) | {r.to_best:.2f} | "
+            f"{r.to_default:.2f} | {r.medians()} | {shares} | {r.best.name} |"
+        )
+    return "\n".join(lines)
+
+
+def findings(rows: Sequence[Judged]) -> str:
+    few = [r for r in rows if r.nfe <= 10]
+    near = sum(r.to_best <= BEST for r in rows)
+    far = sum(r.to_default <= PEERS for r in few)
+    mean = math.exp(sum(math.log(r.to_best) for r in rows) / len(rows))
+    peers = math.exp(sum(math.log(r.to_default) for r in few) / len(few))
+    return (
+        f"Within {BEST} times the best pair in {near} of {len(rows)} rows (geometric mean {mean:.2f}, worst "
+        f"{max(r.to_best for r in rows):.2f}); at most {PEERS} times the best of the peers' defaults in {far} of {len(few)} "
+        f"rows up to 10 evaluations (mean {peers:.2f}, worst {max(r.to_default for r in few):.2f})."
+    )
+
+
+def rows_of(version: int) -> str:
+    """A policy's table, for the page."""
+    lines = [
+        "| schedule | guidance | evaluations | solver | spacing |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for path in ("pure", "other"):
+        rows = getattr(policy.POLICIES[version], path)
+        for name, some in (("no", rows.plain), ("yes", rows.guided)):
+            for row in some:
+                most = "more" if math.isinf(row.nfe) else f"up to {row.nfe:g}"
+                lines.append(
+                    f"| {SCHEDULES[path]} | {name} | {most} | `{short_name(row.solver)}` | {_spacing(row.spacing)} |"
+                )
+    return "\n".join(lines)
+
+
+def _spacing(spacing: spacings.Spacing) -> str:
+    scale = getattr(spacing, "scale", None)
+    return spacing.title if scale is None else f"{spacing.title}, scale {scale:g} s"
+
+
+def written(page: str, rows: Sequence[Judged]) -> str:
+    """docs/choosing.md with its measured part anew."""
+    head, rest = page.split(MARKS[0])
+    tail = rest.split(MARKS[1])[1]
+    body = [rows_of(policy.LATEST), findings(rows), table(rows)]
+    return "\n\n".join([head + MARKS[0], *body, MARKS[1] + tail])
+
+
+def merged(file: Path, rows: Sequence[Judged]) -> list[Judged]:
+    """What the file holds and ``rows``, which replace its own of the same problem and number; both are kept there."""
+    kept = (
+        [_read(row) for row in json.loads(file.read_text(encoding="utf-8"))]
+        if file.exists()
+        else []
+    )
+    found = {(r.problem, r.nfe): r for r in [*kept, *rows]}
+    every = sorted(found.values(), key=lambda r: (r.problem, r.nfe))
+    file.write_text(json.dumps([asdict(row) for row in every], indent=1), encoding="utf-8")
+    return every
+
+
+def _read(row: dict[str, Any]) -> Judged:
+    scores = {key: Score(**row[key]) for key in ("auto", "best", "default")}
+    return Judged(row["problem"], row["nfe"], **scores)
+
+
+def measure(names: Sequence[str], nfes: Sequence[int], seeds: int, skip: int) -> Iterator[Judged]:
+    for name in names:
+        try:
+            at = bench(name, seeds, skip)
+        except galaxies.Missing as missing:
+            print(f"{name} is left out: {missing}")
+            continue
+        for nfe in nfes:
+            yield judge(at, nfe)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--problems", nargs="*", default=JUDGED, choices=sorted({*CHOSEN, *JUDGED}))
+    parser.add_argument("--nfe", nargs="+", type=int, default=NFES)
+    parser.add_argument("--seeds", type=int, default=12)
+    parser.add_argument("--skip", type=int, default=24, help="seeds left out: those chosen on")
+    parser.add_argument("--keep", type=Path, help="a JSON file for rows that are measured in parts")
+    parser.add_argument("--write", action="store_true", help="write docs/choosing.md")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    started = time.perf_counter()
+    rows = list(measure(options.problems, options.nfe, options.seeds, options.skip))
+    if options.keep:
+        rows = merged(options.keep, rows)
+    print(table(rows), findings(rows), f"{time.perf_counter() - started:.0f} s", sep="\n\n")
+    if options.write:
+        DOCS.write_text(written(DOCS.read_text(encoding="utf-8"), rows), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
