@@ -172,13 +172,9 @@ def _placed(
         known = known or is_drawn(item)
         if item.io_type == AUTOGROW or not (known or name in drawn):
             continue
-        if not left:
-            if "default" in options:
-                yield name, _wrapped(options["default"])
-            elif is_drawn(item):
-                yield name, None
+        if not left and not _has_first(item):
             continue
-        value = left.pop()
+        value = left.pop() if left else _first(item)
         yield name, _wrapped(value)
         if item.io_type == DYNAMIC:
             for option in item.extra["options"]:
@@ -189,6 +185,17 @@ def _placed(
             left.pop()
             if item.io_type == "COMBO" and left and left[-1] == "":
                 left.pop()  # what the list is filtered by
+
+
+def _has_first(item: Any) -> bool:
+    """Whether the page draws a widget with a value where a graph from before the input has none."""
+    return "default" in item.as_dict() or is_drawn(item) or item.io_type == DYNAMIC
+
+
+def _first(item: Any) -> Any:
+    """That value."""
+    choices = [option.key for option in item.extra["options"]] if item.io_type == DYNAMIC else []
+    return item.as_dict().get("default", choices[0] if choices else None)
 
 
 def _unwrapped(value: Any) -> Any:

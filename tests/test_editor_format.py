@@ -54,22 +54,27 @@ def inputs(graph: dict[str, Any]) -> dict[str, Any]:
 PAINTED = {"noise_seed": 3, "extra": 0, "steps": 2, "label": "", "kind": "flat"}
 
 
-def with_defaults(prompt: dict[str, Any]) -> dict[str, Any]:
-    """With the values that optional inputs have where a graph from before them says nothing."""
-    for one in prompt.values():
+def plain(prompt: dict[str, Any]) -> dict[str, Any]:
+    """Inputs by node, without the frames of subgraphs in ids, and with the values that optional inputs begin with."""
+    inner = {key: key.rpartition(":")[2] for key in prompt}
+    assert len({*inner.values()}) == len(prompt)
+    shown: dict[str, Any] = {}
+    for key, one in prompt.items():
         listed = registry()[one["class_type"]].define_schema().inputs
-        fresh = {
-            i.id: i.as_dict()["default"] for i in listed if i.optional and "default" in i.as_dict()
-        }
-        one["inputs"] = fresh | one["inputs"]
-    return prompt
+        facts = {i.id: i.as_dict() for i in listed if i.optional}
+        values = {k: v["default"] for k, v in facts.items() if "default" in v} | one["inputs"]
+        shown[inner[key]] = (
+            one["class_type"],
+            {k: [inner[v[0]], v[1]] if isinstance(v, list) else v for k, v in values.items()},
+        )
+    return shown
 
 
 @pytest.mark.parametrize("name", examples.that_run_here())
 def test_examples_become_their_api_twins(name):
     graph = json.loads((examples.FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     twin = load(examples.FOLDER / "api" / f"{name}.json").prompt
-    assert with_defaults(to_prompt(graph, registry())) == with_defaults(twin)
+    assert plain(to_prompt(graph, registry())) == plain(twin)
 
 
 def test_widgets_are_found_by_their_place():
@@ -80,7 +85,9 @@ def test_widgets_are_found_by_their_place():
     rough = node(1, "Paint", values=[3, "fixed", 0, "fixed", 2, "", "rough", 0.5])
     assert inputs(ui(rough))["1"] == PAINTED | {"kind": "rough", "kind.grain": 0.5}
     short = node(1, "Paint", values=[3])
-    assert inputs(ui(short))["1"] == {"noise_seed": 3, "steps": 2}, "defaults follow"
+    assert inputs(ui(short))["1"] == {"noise_seed": 3, "steps": 2, "kind": "flat"}, (
+        "defaults follow"
+    )
 
 
 def test_reroutes_bypass_and_mute():
