@@ -61,7 +61,7 @@ def test_a_named_pair_is_the_wired_graph_bit_for_bit(kind):
 @pytest.mark.parametrize("kind", SCHEDULES)
 def test_auto_is_the_policy_s_pair_and_says_so(kind, cfg):
     schedule = one("NoiseScheduleFromModel", model=parts(kind)[0])
-    choice = policy.choose(schedule, 6, guided=cfg != 1)
+    choice = policy.choose(schedule, 6, guided=cfg != 1, side=24)
     points = choice.points(schedule, choice.steps)
     sigmas = torch.tensor(points.sigmas(), dtype=torch.float32)
     made, report = sampled(kind, cfg=cfg)

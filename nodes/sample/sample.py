@@ -12,6 +12,7 @@ from ...schedulers import policy, spacing
 from ...schedulers.guidance import CFG, Guidance
 from ...schedulers.noise_schedule import NoiseSchedule
 from ...schedulers.size_shift import SizedFlow
+from ...schedulers.spacing import side_of
 from ...schedulers.solver.published import BY_NAME, name_of
 from .. import host
 from ..fit.use_fitted import UseFittedSolver
@@ -91,7 +92,8 @@ class Sample(io.ComfyNode):
         if fit is not None:
             run = of_fit(fit, guider)
         else:
-            wants = Wants(steps, solver, spacing, denoise, sampler, sigmas)
+            side = side_of(latent_image["samples"].shape[1:])
+            wants = Wants(steps, solver, spacing, denoise, sampler, sigmas, side)
             run = wants.on(schedule_for(model, latent_image), guided=len(rules.reads) > 1)
         noise = NoiseWire(seed)
         made = host.runs.run_sampler(noise, guider, run.sampler, run.sigmas, latent_image)
@@ -134,10 +136,13 @@ class Wants:
     denoise: float = 1.0
     sampler: Any = None
     sigmas: Tensor | None = None
+    side: int = policy.SIDE
 
     def on(self, schedule: NoiseSchedule, *, guided: bool) -> Run:
         """The run. Raises ValueError for a name that no list has, and for levels that do not fit the schedule."""
-        choice = policy.choose(schedule, self.steps, guided=guided, denoise=self.denoise)
+        choice = policy.choose(
+            schedule, self.steps, guided=guided, denoise=self.denoise, side=self.side
+        )
         sampler, solver = self._sampler(choice)
         sigmas, levels = self._sigmas(choice, schedule)
         auto = (self.sampler is None and self.solver == AUTO) or (

@@ -209,7 +209,7 @@ def _of_size(settings: Any, shape: tuple[int, ...]) -> Any:
     """A spacing or ends, with the side of a latent of ``shape`` [C, …, H, W] where they go by it."""
     if not hasattr(settings, "side"):
         return settings
-    return replace(settings, side=max(round(math.sqrt(shape[-1] * shape[-2])), 1))
+    return replace(settings, side=spacing.side_of(shape))
 
 
 def _sigmas(run: Run) -> Any:

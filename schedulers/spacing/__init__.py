@@ -11,7 +11,7 @@ from .in_noise import Exponential, Karras, KLOptimal, NoiseShare, Polyexponentia
 from .in_time import Beta, FlowShift, Leading, Linspace, Quadratic, Trailing
 from .levels import FINAL, Spacing, space
 from .named import Named
-from .run_ends import ENDS, ByRule, Ends, SkipLast, Typed, WholeRange
+from .run_ends import ENDS, ByRule, Ends, SkipLast, Typed, WholeRange, side_of
 from .written import Drawn, Explicit
 
 ALL: dict[str, type[Spacing]] = {
@@ -43,6 +43,7 @@ __all__ = [
     "Spacing",
     "Typed",
     "WholeRange",
+    "side_of",
     "space",
     *(kind.__name__ for kind in ALL.values()),
 ]

@@ -8,6 +8,7 @@ A run that begins below the schedule's largest level takes its x there as pure n
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -132,3 +133,8 @@ ENDS: dict[str, type[Ends]] = {
     "rule": ByRule,
     "own": Typed,
 }
+
+
+def side_of(shape: Sequence[int]) -> int:
+    """√(height · width) of latents [C, …, H, W], to whole numbers, at least 1; of sequences [C, L] √L."""
+    return max(round(math.sqrt(math.prod(shape[1:][-2:]))), 1)
