@@ -12,8 +12,8 @@ from ...schedulers import policy, spacing
 from ...schedulers.guidance import CFG, Guidance
 from ...schedulers.noise_schedule import NoiseSchedule
 from ...schedulers.size_shift import SizedFlow
-from ...schedulers.spacing import side_of
 from ...schedulers.solver.published import BY_NAME, name_of
+from ...schedulers.spacing import side_of
 from .. import host
 from ..fit.use_fitted import UseFittedSolver
 from ..guidance.rules import Guider
