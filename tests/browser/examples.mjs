@@ -114,7 +114,8 @@ async function check(page, stem, mode) {
     if (/"(randomize|increment|decrement)"/.test(JSON.stringify(n.widgets_values))) problems.push(`node ${n.id}: seed is not fixed`);
   }
   if (!got.nodes.some((n) => n.type === "MarkdownNote")) problems.push("no note");
-  const parts = loads(want) ? [] : ["schedule", "denoiser", "guidance", "solver"];
+  const whole = got.nodes.some((n) => n.type === "SamplingKitSample"); // schedule, guidance and solver in one
+  const parts = loads(want) ? [] : whole ? ["denoiser"] : ["schedule", "denoiser", "guidance", "solver"];
   for (const part of parts) if (!got.nodes.some((n) => n.color && n.part === part) && !got.nodes.some((n) => n.isSubgraph)) problems.push(`no node of part "${part}" in its colour`);
   if (mode === "classic") problems.push(...overlaps(got.nodes));
   await shot(page, `${stem}-${mode}`);

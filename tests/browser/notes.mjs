@@ -13,6 +13,20 @@ From prompt to frames with nothing but a folder as diffusers saves it: *Diffuser
 
 *Needs the Python packages diffusers and transformers.*`,
 
+  "one-node": `# One node in place of KSampler
+**Sample (Sampling Kit)** holds schedule, guidance and solver; **auto** chooses them from the number of steps by measurement, and the node says what it chose. Rows: 6 steps with auto, 6 steps of Euler on evenly spread levels, from the same noise.
+
+**Try:** 40 **steps** in both: the first row hardly changes, the second becomes it; 4 **steps**; another **solver** or **spacing** from the lists; with a checkpoint, put its MODEL, conditions and latent in place of these.
+
+${weights}`,
+
+  "edit-exactly": `# Edit a picture: up to noise and back, exactly
+Rows: four meadows; the same after a run up to noise and back (*Invertible*, *Turn Back*); what the trip lost, × 1000: nothing; the way back with another condition.
+
+**Try:** **denoise** 0.6 in *Steps*: less is changed. **method** bdia in *Invertible*. Plain inversion (*invert*) comes back only about.
+
+${no_checkpoint}`,
+
   "ddim-eta": `# DDIM, with η as a knob
 Ten pictures, one of each class, in 20 steps. Every sampler is four parts, and here each has its own colour: **schedule, denoiser, guidance, solver**.
 
