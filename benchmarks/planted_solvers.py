@@ -143,4 +143,13 @@ RESUME = (
            "off <= SAME * size", "off <= size", ("tests/test_edited_state.py",)),
     Defect("resume: Langevin draws from the start again", "schedulers/solver/langevin.py",
            "state.x, state.draws, points.steps", "state.x, 0, points.steps", ("tests/test_langevin.py",)),
+    Defect("O-BELM: r for r²", "schedulers/solver/invertible.py",
+           "return r * r * before", "return r * before", ("tests/test_invertible.py",)),
+    Defect("BDIA: the way up takes γ, not 1/γ", "schedulers/solver/invertible.py",
+           "1 / self.gamma if grid.rising else", "", ("tests/test_invertible.py",)),
+    Defect("Invertible: states in the run's dtype", "schedulers/solver/invertible.py",
+           "super().steps(points, widened(state), noise, level)", "super().steps(points, state, noise, level)",
+           ("tests/test_invertible.py",)),
+    Defect("Turn Back: the way back begins at the latent", "schedulers/turn_back.py",
+           "brings_x = True", "brings_x = False", ("tests/test_invertible.py",)),
 )

@@ -75,6 +75,19 @@ def found(kind: str, image: Any, levels: tuple[int, ...]) -> dict[str, list[floa
     return rows
 
 
+def there_and_back(kind: str, image: Any) -> float:
+    """How far a run up and, by Turn Back, down again ends from the picture, in its largest value."""
+    model = native.native(kind)
+    model.model.latent_format = Scaled()
+    rising = torch.flip(native.steps(model, STEPS)[1:-1], (0,))
+    none, solver = core.DisableNoise.execute().args[0], both("Invertible")[0]
+    keep, state = both("KeepState", sampler=solver, sigmas=rising)
+    top = sampled(model, keep, rising, image, none)
+    back, falling, _ = both("TurnBack", sampler=solver, state=state, sigmas=rising)
+    end = sampled(model, back, falling, top, none)
+    return gap(end, image) / max(float(t.abs().max()) for t in native.parts(image["samples"]))
+
+
 def gap(a: Any, b: Any) -> float:
     a, b = (torch.cat([t.flatten() for t in native.parts(x["samples"])]) for x in (a, b))
     return float((a - b).abs().max())
@@ -99,7 +112,16 @@ def main() -> None:
             for kind in ("EPS", "V zero SNR", "FLOW", "FLOW louder")
             for name, image in images.items()
         }
-    print(json.dumps(rows))
+        pictures = {
+            "picture": images["picture"],
+            "video": native.latent(2, 4, 3, 8, 8, fill=0.4),
+        }
+        ways = {
+            f"{kind} {name}": there_and_back(kind, image)
+            for kind in ("EPS", "FLOW")
+            for name, image in pictures.items()
+        }
+    print(json.dumps({"parts": rows, "ways": ways}))
 
 
 if __name__ == "__main__":

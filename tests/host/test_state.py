@@ -16,12 +16,15 @@ EXAMPLE = Path(__file__).parents[2] / "example_workflows" / "api" / "split-run.j
 
 
 def test_split_runs_are_whole_runs_on_native_models(comfy: Any, base: Path) -> None:
-    """Bit for bit: EPS, zero SNR and flow; batches, masks, videos, nested latents, a rounding VAE scale."""
+    """Bit for bit: EPS, zero SNR and flow; batches, masks, videos, nested latents, a rounding VAE scale. And a way up and
+    back with an invertible solver ends in the picture."""
     script = Path(__file__).with_name("state_runs.py")
     command = [comfy.python, str(script), str(base / "custom_nodes" / "comfyui-sampling-kit")]
     ended = subprocess.run(command, capture_output=True, timeout=300, **comfy.setting)
     assert ended.returncode == 0, ended.stderr.decode()[-4000:]
-    measured = json.loads(ended.stdout)
+    told = json.loads(ended.stdout)
+    assert all(gap < 1e-5 for gap in told["ways"].values()), told["ways"]
+    measured = told["parts"]
     assert len(measured) == 20
     for case, rows in measured.items():
         for solver, (*split, bare) in rows.items():
