@@ -201,16 +201,16 @@ def text(tokens: int, width: int, pooled: int = 0) -> Weights:
 Files = dict[str, Callable[[], Weights]]
 
 
-def of_sd15(widths: list[int]) -> Files:
+def of_sd15(widths: list[int], folder: str = "") -> Files:
     return {
-        "checkpoints/v1-5-pruned-emaonly-fp16.safetensors": lambda: sd15(widths),
-        "controlnet/control_v11p_sd15_canny_fp16.safetensors": lambda: controlnet(widths),
+        f"checkpoints/{folder}v1-5-pruned-emaonly-fp16.safetensors": lambda: sd15(widths),
+        f"controlnet/{folder}control_v11p_sd15_canny_fp16.safetensors": lambda: controlnet(widths),
     }
 
 
 FAMILIES: dict[str, Files] = {
     "sd15": of_sd15([1, 2, 4, 4]),  # the real size
-    "sd15-narrow": of_sd15([1, 1, 1, 1]),
+    "sd15-narrow": of_sd15([1, 1, 1, 1], "narrow/"),
     "sdxl": {"checkpoints/sd_xl_base_1.0.safetensors": sdxl},
     "flux": {
         "conditioning/flux.safetensors": lambda: text(256, 4096, pooled=768),
