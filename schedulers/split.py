@@ -146,16 +146,7 @@ class Part:
         start = self.after.get("Resume State")
         if x.shape[1:] == start.state.x.shape[1:] and len(x) < len(start.state.x):
             start = taken(start, rows_of(start, x, Points.from_sigmas(path, start.sigmas)))
-        for what, kept, here in (
-            ("solver", start.solver, repr(self.solver)),
-            ("noise schedule", start.path, repr(path)),
-            ("latent", tuple(start.state.x.shape), tuple(x.shape)),
-        ):
-            if kept != here:
-                raise ValueError(
-                    f"Resume State: the {what} of the state is {kept}, but that of this run is {here}; "
-                    "the two parts must agree"
-                )
+        self._check_made(start, path, x)
         self._check_levels(start, levels)
         if noise_added:
             raise ValueError(
@@ -194,6 +185,18 @@ class Part:
         stopped = replace(start, level=level, state=state, memory=memory())
         self.out.stopped = on(stopped, torch.device("cpu"))
         return state.x
+
+    def _check_made(self, start: Stopped, path: Path, x: Tensor) -> None:
+        for what, kept, here in (
+            ("solver", start.solver, repr(self.solver)),
+            ("noise schedule", start.path, repr(path)),
+            ("latent", tuple(start.state.x.shape), tuple(x.shape)),
+        ):
+            if kept != here:
+                raise ValueError(
+                    f"Resume State: the {what} of the state is {kept}, but that of this run is {here}; "
+                    "the two parts must agree"
+                )
 
     def _check_levels(self, start: Stopped, levels: Sequence[float]) -> None:
         expected = start.sigmas[start.level : start.level + len(levels)]
