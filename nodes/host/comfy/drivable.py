@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -14,7 +15,9 @@ from ....schedulers.path import Path
 from ....schedulers.points import Points
 from ....schedulers.solver import Solver
 from ....schedulers.solver.base import host_plan
-from ..guidance_wire import log
+from ....schedulers.split import Part, Stepped
+
+log = logging.getLogger("sampling_kit")
 
 #: Methods of a network or of its MODEL that make the result themselves, and what such a network does.
 OWN_SAMPLERS: dict[str, str] = {
@@ -85,6 +88,15 @@ def warn_of_caches(
             "were made for. Take a solver with one call a step (UniPC, DPM-Solver++ multistep, DDIM), or leave it out",
             ", ".join(names), solver.title or type(solver).__name__,
         )  # fmt: skip
+
+
+def look_before(
+    solver: Solver | Part | Stepped, path: Path, levels: Sequence[float], options: Mapping[str, Any], x: Tensor
+) -> None:  # fmt: skip
+    """What the log says before a run from x of a MODEL with these options."""
+    whole = solver if isinstance(solver, Solver) else solver.solver
+    warn_of_caches(whole, levels, options)
+    say_what_is_kept(whole, path, levels, x)
 
 
 def say_what_is_kept(solver: Solver, path: Path, levels: Sequence[float], x: Tensor) -> None:

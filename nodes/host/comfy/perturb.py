@@ -3,7 +3,7 @@
 A branch's Perturbation becomes an APPLY_MODEL wrapper in a copy of ``model_options``. For each call the
 wrapper puts the host's own replacement patches (``transformer_options["patches_replace"]``) into a copy
 of the call's options: nothing is installed in the model, and ControlNets do not see them. Families whose blocks take no
-replacement (``Family.picture``) are changed in ``perturb_blocks.py`` for the length of the call.
+replacement (``Family.picture``) are changed in ``schedulers/guidance/changed_blocks.py`` for the length of the call.
 
 ==========  ==========================================  =============================================
 kind        UNets                                       transformers
@@ -33,7 +33,13 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import forward_timestep_embe
 from torch import Tensor, nn
 
 from ....schedulers.guidance import Perturbation
-from .perturb_blocks import Change, Picture, changed_blocks, override, picture_of
+from ....schedulers.guidance.changed_blocks import (
+    Change,
+    Picture,
+    changed_blocks,
+    override,
+    picture_of,
+)
 
 TITLES = {"identity": "PAG", "blur": "SEG", "skip": "Skip-Layer"}
 Options = dict[str, Any]

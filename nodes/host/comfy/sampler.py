@@ -19,7 +19,7 @@ from ....schedulers.solver import Progress, Run, Solver
 from ....schedulers.solver.base import spans_of
 from ....schedulers.split import Part, Stepped, Stopped
 from ..guidance_wire import warn_of_flow_steps
-from .drivable import require_drivable, say_what_is_kept, warn_of_caches
+from .drivable import look_before, require_drivable
 from .missing import needed_by
 from .model import noise_scale, schedule_of, state_for, wants_vp
 from .step_level import noted
@@ -46,15 +46,9 @@ def solve(
     seed = 0 if seed is None else seed  # a 0 too may say for which images it is
     sampling = guider.model_patcher.get_model_object("model_sampling")
     masked = extra.get("denoise_mask") is not None
-    if wants_vp(sampling) and masked:
-        raise ValueError(
-            "latent_image: a noise mask does not work with this MODEL's V_PREDICTION_DDPM; put a Denoiser Settings "
-            "node with prediction v before the sampler"
-        )
+    require_mask_fits(sampling, masked)
     warn_of_flow_steps(isinstance(path.host, Flow), levels, lambda: float(sampling.sigma_max))
-    whole = solver if isinstance(solver, Solver) else solver.solver
-    warn_of_caches(whole, levels, extra.get("model_options", {}))
-    say_what_is_kept(whole, path, levels, x)
+    look_before(solver, path, levels, extra.get("model_options", {}), x)
     asked = [levels[0] if levels else 0.0]
 
     def louder(draw: DrawNoise) -> DrawNoise:
@@ -90,6 +84,15 @@ def solve(
         draws = start.draws(solver.solver, path)
         run = Run(denoise, louder(draws), report, check)
         return solver.run(start, path, run, levels, memory)
+
+
+def require_mask_fits(sampling: Any, masked: bool) -> None:
+    """Raises ValueError for a noise mask on a MODEL whose state is scaled in its own way."""
+    if wants_vp(sampling) and masked:
+        raise ValueError(
+            "latent_image: a noise mask does not work with this MODEL's V_PREDICTION_DDPM; put a Denoiser Settings "
+            "node with prediction v before the sampler"
+        )
 
 
 def begun(
