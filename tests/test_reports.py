@@ -97,7 +97,7 @@ def test_a_sheet_has_words_beside_its_rows_and_above_its_columns():
         one("ImageSheet", images=pictures, columns=2, scale=4, gap=6, row_labels=" ").shape
         == plain.shape
     )
-    with pytest.raises(ValueError, match="row_labels: 3 labels for 2 rows"):
-        one("ImageSheet", images=pictures, columns=2, scale=4, gap=6, row_labels="a;b;c")
-    with pytest.raises(ValueError, match="column_labels: 2 labels for 1 column"):
-        one("ImageSheet", images=pictures, columns=1, scale=4, gap=6, column_labels="a;b")
+    few = dict(images=pictures, columns=1, scale=4, gap=6)
+    assert torch.equal(  # a batch that became smaller
+        one("ImageSheet", **few, column_labels="a;b"), one("ImageSheet", **few, column_labels="a")
+    )

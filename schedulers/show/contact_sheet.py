@@ -111,13 +111,9 @@ def labelled(
 ) -> Tensor:
     """``canvas`` [1, H, W, C] of ``tiles``, ``grid`` = (rows, columns) of them, with words left of rows and above columns.
 
-    Raises ValueError for more words than rows or columns.
+    Words beyond the last row or column are left out: a picture that was made is shown.
     """
-    for name, words, count in (("row_labels", rows, grid[0]), ("column_labels", columns, grid[1])):
-        if len(words) > count:
-            raise ValueError(
-                f"{name}: {len(words)} labels for {count} {name[:-7]}{'s' * (count != 1)}"
-            )
+    rows, columns = rows[: grid[0]], columns[: grid[1]]
     if not (rows or columns):
         return canvas
     _, height, width, channels = canvas.shape
