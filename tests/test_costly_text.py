@@ -155,7 +155,7 @@ COSTLY: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "a cycle": (cycle, CHECK, "more than"),
     "a long number": (long_number, CHECK, "not a JSON number"),
     "many numbers": (many_numbers, CHECK, "must be an object"),
-    "one text": (one_text, CHECK, "Node class not found"),
+    "one text": (one_text, CHECK, "does not run here"),
     "chunks": (png_of_chunks, CHECK, "chunks"),
     "metadata keys": (metadata_keys, "fit_files.load(file)", "MB of text"),
     "a sparse fit": (sparse_fit, "fit_files.load(file)", "larger than 64 MB"),
