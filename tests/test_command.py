@@ -227,6 +227,20 @@ def test_a_plain_install_says_which_extra_is_missing(tmp_path):
         assert extra in result.stderr and "not installed" in result.stderr
 
 
+def test_a_workflow_runs_with_what_standalone_installs(tmp_path):
+    """README's first command: what other extras bring is not there."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    row = re.search(r"^standalone = \[(.*)\]$", text, re.MULTILINE)
+    assert row
+    brings = {name.replace("pillow", "PIL") for name in re.findall(r'"([\w-]+)', row[1])}
+    lacking = sorted({*extras.EXTRAS} - brings)
+    assert lacking == ["aiohttp", "diffusers", "ray", "transformers"]
+    small = ["--set", "Steps.steps=1", "--set", "Embedded Denoiser.kind.scenes=4"]
+    example = examples.FOLDER / "api" / "ddim-eta.json"
+    result = without(lacking, "run", str(example), *small, "--output", "out", cwd=tmp_path)
+    assert result.returncode == 0 and list(tmp_path.rglob("*.png")), result.stderr
+
+
 def test_the_queue_works_without_torch(tmp_path):
     pytest.importorskip("aiohttp", reason="needs aiohttp (extra 'queue')")
     from fake_comfy import graph as paint

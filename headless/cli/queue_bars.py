@@ -8,7 +8,7 @@ from typing import Any
 
 from ...schedulers.whole_file import passing, write_whole
 from ..bars import bar, on_terminal
-from ..queue import Done, Watcher
+from ..job_results import Done, Watcher
 from ..terminal_text import indented, one_line, say
 from .report import Report
 
