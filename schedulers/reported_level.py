@@ -10,15 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
 
 from .settings import Settings, knob
-from .spacing.written import monotone_cubic
-
-MOST_POINTS = 64
+from .spacing.written import curve_points, monotone_cubic
 
 
 @dataclass(frozen=True)
@@ -40,26 +37,11 @@ class ReportedLevel(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        points = self.points()
-        rising = all(a[0] < b[0] for a, b in pairwise(points))
-        if not (
-            2 <= len(points) <= MOST_POINTS and points[0][0] == 0 and points[-1][0] == 1 and rising
-        ):
-            raise ValueError(
-                f"ReportedLevel.curve = {self.curve!r}: 2 to {MOST_POINTS} points, progress rising from exactly 0 to exactly 1"
-            )
-        if not all(0 <= height <= 1 for _, height in points):
-            raise ValueError(f"ReportedLevel.curve = {self.curve!r}: heights lie between 0 and 1")
+        self.points()
 
-    def points(self) -> list[tuple[float, float]]:
-        """(progress, height), in the order written."""
-        try:
-            pairs = [word.split(":") for word in self.curve.replace(";", ",").split(",")]
-            return [(float(progress), float(height)) for progress, height in pairs]
-        except ValueError:
-            raise ValueError(
-                f"ReportedLevel.curve = {self.curve!r}: write points progress:height, such as 0:0, 0.5:1, 1:0"
-            ) from None
+    def points(self) -> tuple[tuple[float, float], ...]:
+        """(progress, height), in the order written. Raises ValueError for a text that is no curve."""
+        return curve_points("ReportedLevel.curve", self.curve, "0:0, 0.5:1, 1:0")
 
     def at(self, sigma: float, sigmas: Sequence[float]) -> float:
         """What the model is told at σ in a run over falling ``sigmas``, the whole run's; levels between two steps lie

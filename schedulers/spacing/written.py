@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import ClassVar
 
@@ -15,6 +16,8 @@ from ..points import Points
 from ..settings import knob
 from .in_noise import SigmaSpacing
 from .levels import Spacing
+
+MOST_POINTS = 64  # of a curve that is drawn or typed
 
 
 @dataclass(frozen=True)
@@ -86,25 +89,11 @@ class Drawn(SigmaSpacing):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        points, most = self.points(), 64
-        falling = all(a[0] < b[0] and a[1] > b[1] for a, b in pairwise(points))
-        if not (2 <= len(points) <= most and points[0][0] == 0 and points[-1][0] == 1 and falling):
-            raise ValueError(
-                f"Drawn.curve = {self.curve!r}: 2 to {most} points, progress rising from exactly 0 to exactly 1, "
-                "heights falling at every point"
-            )
-        if not all(0 <= height <= 1 for _, height in points):
-            raise ValueError(f"Drawn.curve = {self.curve!r}: heights lie between 0 and 1")
+        self.points()
 
-    def points(self) -> list[tuple[float, float]]:
-        """(progress, height), in the order written."""
-        try:
-            pairs = [word.split(":") for word in self.curve.replace(";", ",").split(",")]
-            return [(float(progress), float(height)) for progress, height in pairs]
-        except ValueError:
-            raise ValueError(
-                f"Drawn.curve = {self.curve!r}: write points progress:height, such as 0:1, 0.5:0.4, 1:0"
-            ) from None
+    def points(self) -> tuple[tuple[float, float], ...]:
+        """(progress, height), in the order written. Raises ValueError for a text that is no falling curve."""
+        return curve_points("Drawn.curve", self.curve, "0:1, 0.5:0.4, 1:0", falling=True)
 
     def heights(self, progress: Array) -> Array:
         """The curve at ``progress`` ∈ [0, 1]."""
@@ -127,6 +116,34 @@ class Drawn(SigmaSpacing):
         if self.scale == "sigma":
             return bottom + (top - bottom) * share
         return np.clip(bottom * (top / bottom) ** share, bottom, top)
+
+
+@lru_cache(maxsize=64)
+def curve_points(
+    where: str, text: str, example: str, *, falling: bool = False
+) -> tuple[tuple[float, float], ...]:
+    """(progress, height) of a text of points progress:height over a run, heights in [0, 1].
+
+    Raises ValueError, which says ``where`` the text was typed, for one that is no such curve or, with ``falling``, rises.
+    """
+    try:
+        pairs = [word.split(":") for word in text.replace(";", ",").split(",")]
+        points = tuple((float(progress), float(height)) for progress, height in pairs)
+    except ValueError:
+        raise ValueError(
+            f"{where} = {text!r}: write points progress:height, such as {example}"
+        ) from None
+    ordered = all(a[0] < b[0] and (a[1] > b[1] or not falling) for a, b in pairwise(points))
+    if not (
+        2 <= len(points) <= MOST_POINTS and points[0][0] == 0 and points[-1][0] == 1 and ordered
+    ):
+        heights = ", heights falling at every point" if falling else ""
+        raise ValueError(
+            f"{where} = {text!r}: 2 to {MOST_POINTS} points, progress rising from exactly 0 to exactly 1{heights}"
+        )
+    if not all(0 <= height <= 1 for _, height in points):
+        raise ValueError(f"{where} = {text!r}: heights lie between 0 and 1")
+    return points
 
 
 def monotone_cubic(x: Array, y: Array, at: Array) -> Array:
