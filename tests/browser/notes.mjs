@@ -27,6 +27,13 @@ The text that A1111, Forge and picture sites write under a picture goes into **S
 
 ${weights}`,
 
+  "grid": `# Compare settings: any two knobs as a sheet
+**Grid** runs the graph before it for each value of a knob, or of two, and lays the pictures out. A knob is NODE.INPUT: here *Sample.steps* and *Sample.solver*. It works behind KSampler and any other node too.
+
+**Try:** more values, and queue again: only the new pictures are made, the others are kept as files below *output/SamplingKit/grid*. Prompts as a knob: one on each line. Stop it half way and queue again.
+
+${weights}`,
+
   "edit-exactly": `# Edit a picture: up to noise and back, exactly
 Rows: four meadows; the same after a run up to noise and back (*Invertible*, *Turn Back*); what the trip lost, × 1000: nothing; the way back with another condition.
 
