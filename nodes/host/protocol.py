@@ -97,8 +97,8 @@ class Runs(Protocol):
     def probed(self, guider: Any, holder: Holder, /) -> Any:
         """The same GUIDER, which puts the report of every run into ``holder``."""
 
-    def blocked(self) -> Any:
-        """An output that keeps the nodes which get it from running, without an error."""
+    def blocked(self, why: str = "", /) -> Any:
+        """An output that keeps the nodes which get it from running: without an error, or with the error ``why``."""
 
     def consumer(self) -> Hashable:
         """Which node of which run is executing; None where nobody says."""

@@ -52,8 +52,8 @@ __all__ = [
 T = TypeVar("T")
 
 
-def blocked() -> io.Blocked:
-    return io.Blocked()
+def blocked(why: str = "") -> io.Blocked:
+    return io.Blocked(why)
 
 
 def consumer() -> None:
