@@ -323,6 +323,18 @@ def test_the_runner_takes_a_text_and_names_what_a_tableau_lacks(tmp_path):
         assert (result.exit_code == 0) == ("proved" in words)
 
 
+def test_the_command_writes_a_fit_and_proves_a_text(tmp_path):
+    file, text = SHIPPED / "network-cond.safetensors", tmp_path / "fit.json"
+    call = lambda *words: CliRunner().invoke(main, ["solver-text", *map(str, words)])  # noqa: E731
+    text.write_text(call(file, "--nfe", 5).output)
+    assert texts.read(text.read_text()).table == fit_files.load(file).at(5).table
+    assert "5 evaluations" in call(text).output
+    assert "choose with --nfe" in call(file).output
+    text.write_text(tableau(b=[1, 1, 1]))
+    result = call(text)
+    assert result.exit_code == 2 and "tableau.b sums to 3" in result.output
+
+
 def test_solver_repr_tells_two_texts_apart():
     """States of runs in parts go by it."""
     a, b = (texts.read(tableau(variable=v)) for v in VARIABLES[:2])

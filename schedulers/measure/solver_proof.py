@@ -46,9 +46,9 @@ class Slope:
 
     @property
     def order(self) -> float:
-        above = [e for e in self.errors if e > FLOOR]
+        above = [e for e in self.errors if FLOOR < e < math.inf]
         if len(above) < 2:
-            return math.inf
+            return math.nan
         return math.log2(above[-2] / above[-1])
 
 
@@ -67,7 +67,9 @@ def gaussian_error(solver: Solver, path: Path, steps: int) -> float:
     mean, std = (torch.tensor(v, dtype=torch.float64) for v in (MEAN, DEVIATION))
     first, last = (host.at(k) for k in (TOP, BOTTOM))
     before, after = ((p.alpha**2 * std**2 + p.sigma**2).sqrt() for p in (first, last))
-    end = solver.solve(points, Run(Gaussian(host, mean, std)), (first.alpha * mean + before)[None])
+    end = solver.solve(
+        points, Run(Gaussian(host, mean, std), finite=False), (first.alpha * mean + before)[None]
+    )
     return float(((end - last.alpha * mean - after) / after).square().mean().sqrt())
 
 
@@ -104,7 +106,8 @@ def kept(solver: Solver, points: Points) -> Kept:
     d, largest = Gaussian(host, torch.zeros_like(widths), widths), [1.0]
 
     def denoise(y: Tensor, sigma: float) -> Tensor:
-        largest.append(float((y.square().sum(0).sqrt() / deviation(sigma)).max()))
+        size = y.square().sum(0).sqrt() / deviation(sigma)
+        largest.append(float(size.nan_to_num(math.inf).max()))
         return d(y, sigma)
 
     def noise(position: int, like: Tensor) -> Tensor:
@@ -112,8 +115,9 @@ def kept(solver: Solver, points: Points) -> Kept:
         z[position] = 1.0
         return z
 
-    result = solver.solve(points, Run(denoise, noise), x).square().sum(0).sqrt()
-    return Kept(tuple((result / deviation(end) - 1).abs().tolist()), max(largest))
+    result = solver.solve(points, Run(denoise, noise, finite=False), x).square().sum(0).sqrt()
+    gaps = (result / deviation(end) - 1).abs().nan_to_num(math.inf)
+    return Kept(tuple(gaps.tolist()), max(largest))
 
 
 # ------------------------------------------------------------------------------------------ reports

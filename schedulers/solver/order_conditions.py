@@ -120,7 +120,9 @@ def stable_to(a: Sequence[Sequence[float]], b: Sequence[float]) -> float:
     """
     reach = 2.0 * len(b) ** 2 + 0.01
     x = np.linspace(0, reach, SCAN)
-    outside = np.flatnonzero(np.abs(growth(a, b, -x)) > 1 + 1e-9)
+    with np.errstate(over="ignore", invalid="ignore"):  # of what is not stable there
+        size = np.abs(growth(a, b, -x))
+    outside = np.flatnonzero(~(size <= 1 + 1e-9))
     if not len(outside):
         return reach
     first = int(outside[0])

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+LARGEST = 1e9  # of a number: sums and products of a table's stay far from where floats end
 FRACTION = re.compile(r"([+-]?\d{1,18})/(\d{1,18})")
 
 
@@ -40,18 +41,21 @@ def as_list(where: str, value: Any, most: int, least: int = 0) -> list[Any]:
 
 
 def as_number(where: str, value: Any, infinite: bool = False) -> float:
-    """A finite number, or a fraction as a text; ``infinite``: "inf" too."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
+    """A finite number of at most LARGEST, or a fraction as a text; ``infinite``: "inf" too."""
+    got = math.nan
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        got = float(value)
     if isinstance(value, str):
         match = FRACTION.fullmatch(value.replace(" ", ""))
         if match and int(match[2]):
-            return int(match[1]) / int(match[2])
+            got = int(match[1]) / int(match[2])
         if infinite and value == "inf":
             return math.inf
+    if abs(got) <= LARGEST:
+        return got
     more = ', or "inf" for pure noise' if infinite else ""
     raise ValueError(
-        f'{where} = {quoted(value)}: write a finite number such as 0.5 or a fraction such as "1/3"{more}'
+        f'{where} = {quoted(value)}: write a finite number such as 0.5 or a fraction such as "1/3"{more}; at most {LARGEST:.0e}'
     )
 
 
