@@ -16,8 +16,8 @@ from ...schedulers.solver.plan_solver import PlanSolver
 from ...schedulers.solver.solver_text import Written, fit_text, plan_text, read, tableau_text
 from ...schedulers.solver.tableau_solver import AdaptiveTableau, TableauSolver
 from .. import host
-from ..fit.use_fitted import checked_fit, misfits
 from ..host import io
+from ..host.fit_wire import checked_fit, misfits
 from ..ui.file_names import refusal
 from ..ui.payload import report_on_page
 from ..ui.wire_types import NoiseScheduleType, SolverFitType
