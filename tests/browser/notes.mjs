@@ -237,6 +237,13 @@ A solver is a table of weights. Rows: **DPM-Solver++ (2M) in 4 evaluations**; 4 
 
 ${weights}`,
 
+  "solver-from-text": `# A solver that you type
+*Solver from Text* takes a Butcher tableau, a table of weights or a fitted solver as JSON, and the workflow carries it. Rows: **Kutta's third-order method**, typed, in 13 evaluations; a **solver fitted to this network**, pasted (inside *The 3 runs*), in 5; DPM-Solver++ (2M) in 40. The report proves order and stability and measures the error on exact Gaussian data.
+
+**Try:** "variable": "sigma"; a wrong digit in **b**, and read what the node says; *Solver to Text* writes another fit (**nfe** = 4) to paste.
+
+${weights}`,
+
   "fit-a-solver": `# Fit a solver to a model
 *Record Trajectories* follows 30 noises to where they end, *Fit Solver* looks for levels and weights that end there in 5 evaluations: without gradients, judged on 10 noises that it did not fit. Rows: **DPM-Solver++ (2M) in 5**, the fitted solver in 5, 2M in 40 evaluations, from new noise. Half a minute on one core; a second run reads what the first has found.
 
