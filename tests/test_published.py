@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from core_sampler_cases import ALL_CASES
 
+from sampling_kit.schedulers import spacing
 from sampling_kit.schedulers.solver import ALL
 from sampling_kit.schedulers.solver.published import BY_NAME, NEAR, ROWS, by_foreign_name, name_of
+from sampling_kit.schedulers.spacing import published as spacings
 
 
 @pytest.mark.parametrize("row", [r for r in ROWS if r.comfy], ids=lambda r: r.name)
@@ -46,3 +48,14 @@ def test_every_solver_s_default_is_in_the_list():
 def test_a_name_that_nobody_has():
     with pytest.raises(ValueError, match=r"sampler = 'eular'.*choose one of Euler"):
         by_foreign_name("eular")
+
+
+def test_schedules_elsewhere_lead_to_a_spacing_and_each_name_is_said_once():
+    names = [name for row in spacings.ROWS for name in row.names]
+    assert len(names) == len(set(names))
+    for row in spacings.ROWS:
+        assert row.spacing in spacing.ALL
+        for name in row.names:
+            assert spacings.by_foreign_name(name) == (row.spacing, row.differs)
+    with pytest.raises(ValueError, match=r"scheduler = 'karas'.*choose one of karras"):
+        spacings.by_foreign_name("karas")
