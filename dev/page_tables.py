@@ -45,7 +45,7 @@ def nodes_page(text: str) -> str:
 def templates_page(text: str) -> str:
     """``text`` with a row for every template: the rows there are in their order, then those that lack."""
     written = _written(text)
-    stems = sorted(path.stem for path in TEMPLATES.glob("*.json"))
+    stems = sorted(path.stem for path in (TEMPLATES / "api").glob("*.json"))
     rows = [row for cell, row in written.items() if cell.strip("`") in stems]
     rows += [_template_row(stem) for stem in stems if f"`{stem}`" not in written]
     return _between(text, "templates", rows)
@@ -65,8 +65,10 @@ def _node_row(schema: Any, written: Mapping[str, str]) -> str:
 
 
 def _template_row(stem: str) -> str:
-    graph = json.loads((TEMPLATES / f"{stem}.json").read_text(encoding="utf-8"))
-    notes = [node["widgets_values"][0] for node in graph["nodes"] if node["type"] == "MarkdownNote"]
+    file, notes = TEMPLATES / f"{stem}.json", []
+    if file.exists():
+        nodes = json.loads(file.read_text(encoding="utf-8"))["nodes"]
+        notes = [node["widgets_values"][0] for node in nodes if node["type"] == "MarkdownNote"]
     title = notes[0].splitlines()[0].lstrip("# ") if notes else stem
     return f"| `{stem}` | {title} |"
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 from sampling_kit.benchmarks import course
+from sampling_kit.schedulers.denoiser import Mixture
+from sampling_kit.schedulers.path import VE
+from sampling_kit.schedulers.points import Points
+from sampling_kit.schedulers.solver import DDIM, Run
 
 PAGES = course.pages()
 CHINESE = course.FOLDER / "zh"
@@ -81,3 +89,21 @@ def test_a_fault_of_a_page_is_named_and_written():
     made = course.outcome(text)
     assert len(made.faults) == 2 and "not true: 1 > 2" in made.faults
     assert course.outcome(course.rewritten(text, made.printed)).faults == ("not true: 1 > 2",)
+
+
+@pytest.mark.parametrize("steps", [1, 7])
+def test_the_plane_to_drag_on_is_the_engines(steps: int):
+    """docs/course/trajectories.js takes the engine's steps on the engine's denoiser."""
+    node = shutil.which("node") or pytest.skip("node is not installed")
+    code = (course.FOLDER / "trajectories.js").read_text(encoding="utf-8")
+    code += (
+        f"console.log(JSON.stringify([skPlane.levels({steps}), skPlane.run([14, 12], {steps})]))"
+    )
+    made = subprocess.run([node, "-e", code], capture_output=True, text=True, check=True)
+    levels, way = json.loads(made.stdout)
+    places = torch.tensor([[-2, 0], [1, 1.7], [1, -1.7]], dtype=torch.float64)
+    model = Mixture(VE(), places, torch.full((3,), 0.2, dtype=torch.float64))
+    start = torch.tensor([[14.0, 12.0]], dtype=torch.float64)
+    end = DDIM().solve(Points(VE(), tuple(levels)), Run(model), start)
+    assert torch.allclose(torch.tensor([way[-1]], dtype=torch.float64), end, rtol=0, atol=1e-9)
+    assert len(way) == steps + 1

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 
-from sampling_kit.embedded import postcards
+from sampling_kit.embedded import postcards, trained
+from sampling_kit.headless.shipped import needs_comfyui
 from sampling_kit.schedulers.denoiser import ImageSet, LocalScore
 from sampling_kit.schedulers.path import VE
 
@@ -117,3 +120,107 @@ def test_no_direction_of_a_helix_takes_a_whole_turn():
     assert float(cosines.max()) < 0.2
     for text in (page("solvers"), (ROOT / "locales/zh/strings.json").read_text(encoding="utf-8")):
         assert "mean value theorem says" not in text
+
+
+# ------------------------------------------------------------------- measurements that are stored
+
+
+def stored() -> dict:
+    return json.loads((ROOT / "embedded/solvers/comparison.json").read_text(encoding="utf-8"))
+
+
+def rows_of(name: str, heading: str) -> list[list[str]]:
+    """The cells of the table of a page that begins with ``heading``."""
+    table = page(name).split(heading)[1].split("\n\n")[0].splitlines()
+    return [[cell.strip() for cell in line.strip("| ").split("|")] for line in table[2:]]
+
+
+def pair(errors: dict) -> str:
+    return f"{errors['rmse']:.4f} ({errors['median']:.4f})".replace("0.", ".")
+
+
+def test_the_fits_rivals_and_ratios_are_those_that_were_measured():
+    """docs/fit.md: the best training-free pair, and the ratio of each fit to it."""
+    names = {"none": "cond", "CFG 2": "cfg2"}
+    rows = rows_of("fit", "| guidance | NFE | best training-free | fitted | ratio |")
+    assert len(rows) == 10
+    for guidance, nfe, best, *fits in rows:
+        first = stored()["pairs"][names[guidance]][nfe][0]
+        assert pair(first) == best, (guidance, nfe)
+        for cell, ratio in (fits[0:2], fits[2:4]):
+            values, shares = (
+                [float(x) for x in re.findall(r"[\d.]+", text)] for text in (cell, ratio)
+            )
+            free = [
+                first["rmse"],
+                min(p["median"] for p in stored()["pairs"][names[guidance]][nfe]),
+            ]
+            assert shares == pytest.approx(
+                [v / f for v, f in zip(values, free, strict=True)], abs=0.006
+            )
+
+
+def test_the_fits_elsewhere_are_those_that_were_measured():
+    facts = stored()["generalisation"]
+    rows = rows_of("fit", "| where | fit | fit to all classes | best training-free |")
+    measured = [[row["fit"], row["training_free"]] for row in facts["guidance"]]
+    measured += [[c["fit"], c["fit_to_all"], c["training_free"]] for c in facts["classes"].values()]
+    assert [[cell for cell in row[1:] if cell] for row in rows] == [
+        [*map(pair, m)] for m in measured
+    ]
+
+
+def test_the_frechet_distances_are_those_that_were_measured():
+    names = {"none": "cond", "CFG 2": "cfg2"}
+    facts = {(f["guidance"], str(f["nfe"])): f for f in stored()["frechet"]}
+    for guidance, nfe, *cells in rows_of("fit", "| guidance | NFE | fitted | within its budget |"):
+        fact = facts[names[guidance], nfe]
+        assert cells == [
+            f"{fact[k]:.3f}".replace("0.", ".") if fact[k] < 1 else f"{fact[k]:.3f}"
+            for k in ("best", "forward", "training_free")
+        ]
+    exact = [f"{facts[g, 'exact']['frechet']:.3f}".lstrip("0") for g in ("cond", "cfg2")]
+    assert f"(the exact end points: {exact[0]}, with CFG 2 {exact[1]})" in page("fit")
+
+
+def test_the_model_card_is_what_the_weights_say():
+    """docs/embedded.md against the headers of the files; sizes are the files'."""
+    names = ("network", "network-small", "classifier")
+    rows = {
+        row[0]: row[1:] for row in rows_of("embedded", "| | network | network-small | classifier |")
+    }
+    for k, name in enumerate(names):
+        file = trained.file(name)
+        with safe_open(file, "pt") as opened:
+            card = json.loads(opened.metadata()["sampling_kit_network"])["card"]
+            count = sum(opened.get_tensor(key).numel() for key in opened.keys())  # noqa: SIM118
+        assert int(rows["parameters"][k].replace(",", "")) == count
+        assert rows["file"][k] == f"{file.stat().st_size / 1e6:.2f} MB"
+        assert int(rows["steps"][k]) == card["steps"] and int(rows["images"][k]) == card["images"]
+        assert float(rows["minutes"][k]) == pytest.approx(card["minutes"], abs=0.05)
+
+
+def test_what_the_readme_measures_stands_in_the_page_it_names():
+    """Each number of the table "What you get" is in the page that its row leads to."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = readme.split("| what you get | measured | where |")[1].split("\n\n")[0].splitlines()[2:]
+    assert len(table) >= 6
+    for line in table:
+        _, measured, where = (cell.strip() for cell in line.strip("| ").split(" | "))
+        target = re.search(r"\]\(([^)#]+)", where)
+        assert target, line
+        text = (ROOT / target[1]).read_text(encoding="utf-8")
+        numbers = re.findall(r"(?<![\w.])\.?\d[\d.]*(?<!\.)", measured)
+        assert numbers, line
+        for number in numbers:
+            assert re.search(
+                rf"(?<![\d.]){re.escape(number.lstrip('0') or '0')}(?!\d)|(?<![\d.]){re.escape(number)}(?!\d)",
+                text,
+            ), (number, target[1])
+
+
+def test_as_many_templates_need_a_checkpoint_as_are_said():
+    words = {12: "twelve", 13: "thirteen", 14: "fourteen", 15: "fifteen", 16: "sixteen"}
+    stems = [path.stem for path in (ROOT / "example_workflows").glob("*.json")]
+    count = sum(needs_comfyui(stem) for stem in stems)
+    assert f"{words.get(count, count)} templates for checkpoints" in page("promises")
