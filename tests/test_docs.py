@@ -1,5 +1,6 @@
 """Documents that state what the code does are checked against the code."""
 
+import importlib
 import json
 import re
 from pathlib import Path
@@ -107,3 +108,13 @@ def test_the_help_pages_are_in_step():
 def test_no_help_page_is_left_over():
     ids = {node.define_schema().node_id for node in NODES}
     assert {path.stem for path in (ROOT / "web" / "docs").glob("*.md")} == ids
+
+
+def test_the_site_holds_every_page_and_its_api_every_module_it_names():
+    site = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    listed = re.findall(r"^ +- (?:[^:\n]+: )?([\w/-]+\.md)$", site, re.MULTILINE)
+    pages = {p.relative_to(ROOT / "docs").as_posix() for p in (ROOT / "docs").rglob("*.md")}
+    assert set(listed) == pages and len(listed) == len(pages)
+    for path in (ROOT / "docs" / "api").glob("*.md"):
+        for module in re.findall(r"^::: ([\w.]+)$", path.read_text(encoding="utf-8"), re.MULTILINE):
+            importlib.import_module(module)
