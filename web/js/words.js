@@ -49,7 +49,7 @@ const ZH = {
   "Play the run": "播放这次运行",
   "Curves of the run": "运行的曲线",
   "curve": "曲线",
-  "step {} · σ {}": "第 {} 步 · σ {}",
+  "step {} · {} {}": "第 {} 步 · {} {}",
 };
 
 let table = {};
