@@ -29,6 +29,7 @@ from ..solver.selection import variants
 from ..text_table import text_table
 from .grid import fixed_points, steps_for
 from .problem import Problem, summary
+from .shared_runs import errors_of
 
 #: Those that win somewhere; ``every_solver`` has the others too.
 USUAL: tuple[Solver, ...] = (
@@ -125,14 +126,7 @@ def training_free(
                 continue
     left, count = list(tables), min(first, len(rows))
     while True:
-        errors: dict[Table, Tensor] = {}
-        for i, table in enumerate(left):
-            if report is not None:
-                report(i, len(left))
-            try:
-                errors[table] = problem.errors(table, rows[:count])
-            except FloatingPointError:
-                continue
+        errors = dict(zip(left, errors_of(problem, left, rows[:count], report), strict=True))
         left = sorted(errors, key=lambda t: summary(errors[t])["rmse"])
         if count == len(rows):
             return [Pair(*tables[t], *summary(errors[t]).values()) for t in left]
