@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from ..noise_schedule import NoiseSchedule
-from ..solver.fitted import Table, table_of
+from ..solver.fitted import Table
 from . import compare, ends
+from .grid import FIXED
 from .problem import Problem
+
+#: Most runs of a search for ends.
+RUNS = 10
 
 
 def best_starts(
@@ -14,19 +18,22 @@ def best_starts(
     """{name: table}, the best first."""
     pairs = compare.training_free(
         problem, schedule, nfe, problem.held[:16], compare.STARTS, compare.START_SPACINGS,
-        keep=max(8, count), first=2,
+        keep=max(5, count), first=2, share=8, by=ends.mark,
     )  # fmt: skip
-    others = {pair.name: table_of(pair.solver.plan(pair.points)) for pair in pairs[1:count]}
-    return dict([own_ends(problem, pairs[0], nfe)]) | others
+    others = {pair.name: pair.table for pair in pairs[1:count]}
+    return dict([own_ends(problem, schedule, pairs[0], nfe)]) | others
 
 
-def own_ends(problem: Problem, pair: compare.Pair, nfe: int) -> tuple[str, Table]:
+def own_ends(
+    problem: Problem, schedule: NoiseSchedule, pair: compare.Pair, nfe: int
+) -> tuple[str, Table]:
     """(name, table) of the pair, or of its solver between ends of its own where that comes nearer."""
-    rows, at = problem.train[:16], pair.points.kappas
-    name, best = pair.name, table_of(pair.solver.plan(pair.points))
+    rows, at = problem.train[:12], pair.points.kappas
+    name, best = pair.name, pair.table
     least = ends.mark(problem.errors(best, rows))
-    begin = ends.Ends(min(at[0], 80.0), at[-2], 0.1)
-    for found, between, table in ends.search(problem, pair.solver, nfe, begin, rows, 12):
+    begin = ends.Spaced(schedule, FIXED[pair.spacing], min(at[0], 80.0), at[-2])
+    for found, between, table in ends.search(problem, pair.solver, nfe, begin, rows, RUNS):
         if found < least:
-            name, best, least = f"{compare.short(pair.solver)}, σ/α {between}", table, found
+            levels = f"{pair.spacing}, σ/α {between}"
+            name, best, least = f"{compare.short(pair.solver)}, {levels}", table, found
     return name, best
