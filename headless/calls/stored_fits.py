@@ -54,7 +54,7 @@ def opened_fits(file: Path) -> Family:
 
 def chosen_fits(files: Sequence[Path], nfe: int | None) -> list[FittedSolver]:
     """The fits of the files, or those for ``nfe`` evaluations. Raises ArgumentError where a file has none."""
-    fits = []
+    fits: list[FittedSolver] = []
     for file in files:
         family = opened_fits(file)
         try:
