@@ -34,6 +34,13 @@ ${weights}`,
 
 ${weights}`,
 
+  "measured-noise": `# Clean a noisy picture: start at its own noise
+A picture with white noise is the state of a run at the level of that noise. **Start at Measured Noise** reads the level from the picture (here 0.30, and its report says with which error) and gives the levels below it; *DisableNoise* adds nothing.
+
+**Try:** 0.6 in *How much noise*: the level follows. **factor** 0.5: half of the noise stays; 2: detail goes with it. Another **seed** in *Postcards*.
+
+${weights}`,
+
   "edit-exactly": `# Edit a picture: up to noise and back, exactly
 Rows: four meadows; the same after a run up to noise and back (*Invertible*, *Turn Back*); what the trip lost, × 1000: nothing; the way back with another condition.
 
