@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...schedulers.fit import compare, ends, fit_files
+from ...schedulers.fit import fit_files
 from ...schedulers.fit.amed_fit import Amed
+from ...schedulers.fit.compare import short
 from ...schedulers.fit.forward import Forward
 from ...schedulers.fit.gradient import Gradient
 from ...schedulers.fit.problem import Problem
 from ...schedulers.fit.run_fit import Fit, run_fit
+from ...schedulers.fit.starts import best_starts
 from ...schedulers.points import Points, require_run
 from ...schedulers.solver import Solver
 from ...schedulers.solver.fitted import FittedSolver, Table, table_of
@@ -165,25 +167,8 @@ def start_tables(
             raise ValueError(
                 f"sigmas: sampler needs {table.nfe} evaluations on these steps, nfe is {nfe}"
             )
-        return {f"{compare.short(solver)} on given steps": replace(table, start=problem.kappa)}
-    pairs = compare.training_free(
-        problem, recording.schedule, nfe, problem.held[:16], compare.STARTS, compare.START_SPACINGS,
-        keep=max(8, starts), first=2,
-    )  # fmt: skip
-    others = {pair.name: table_of(pair.solver.plan(pair.points)) for pair in pairs[1:starts]}
-    return dict([own_ends(problem, pairs[0], nfe)]) | others
-
-
-def own_ends(problem: Problem, pair: compare.Pair, nfe: int) -> tuple[str, Table]:
-    """(name, table) of the pair, or of its solver between ends of its own where that comes nearer."""
-    rows, at = problem.train[:16], pair.points.kappas
-    name, best = pair.name, table_of(pair.solver.plan(pair.points))
-    least = ends.mark(problem.errors(best, rows))
-    begin = ends.Ends(min(at[0], 80.0), at[-2], 0.1)
-    for found, between, table in ends.search(problem, pair.solver, nfe, begin, rows, 12):
-        if found < least:
-            name, best, least = f"{compare.short(pair.solver)}, σ/α {between}", table, found
-    return name, best
+        return {f"{short(solver)} on given steps": replace(table, start=problem.kappa)}
+    return best_starts(problem, recording.schedule, nfe, starts)
 
 
 NODES: tuple[type[Any], ...] = (FitSolver,)
