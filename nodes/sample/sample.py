@@ -75,7 +75,7 @@ class Sample(io.ComfyNode):
             ],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="The result."),
-                io.String.Output(display_name="report", tooltip="What was chosen, and what the run cost."),
+                io.String.Output(display_name="report", tooltip="What was chosen, what the run cost, and how far it errs."),
             ],
         )  # fmt: skip
 
@@ -98,7 +98,7 @@ class Sample(io.ComfyNode):
         noise = NoiseWire(seed)
         made = host.runs.run_sampler(noise, guider, run.sampler, run.sigmas, latent_image)
         lines = [run.text, "" if guidance is None else "guidance: as connected, in place of cfg"]
-        text = "\n".join(filter(None, [*lines, in_words(guider.run.report())]))
+        text = "\n".join(filter(None, [*lines, in_words(guider.run)]))
         return io.NodeOutput(made, text, ui=report_on_page(text))
 
 
