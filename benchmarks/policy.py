@@ -42,7 +42,6 @@ from sampling_kit.schedulers.solver.run import Run
 from . import galaxies, problems
 from .fit import reference
 from .problems import Problem, median, rmse
-from .quality import short_name
 
 CHOSEN = ("hsc", "network-cond", "network-cfg2", "mixture", "mixture-flow")
 JUDGED = ("ztf", "postcards", "mixture", "mixture-flow", "network-cond", "network-cfg2")
@@ -221,7 +220,7 @@ def _pairs(at: Bench, nfe: int) -> Iterator[Score | None]:
         for ends in (spacings.WholeRange(), rule):
             points = spacings.space(schedule, nfe, spacing, ends=ends)
             for solver in CANDIDATES:
-                name = f"{short_name(solver)}, {spacing.title}, {ends.title}"
+                name = f"{solver.call}, {spacing.title}, {ends.title}"
                 yield at.play(name, solver, points)
 
 
@@ -265,7 +264,7 @@ def rows_of(version: int) -> str:
             for row in some:
                 most = "more" if math.isinf(row.nfe) else f"up to {row.nfe:g}"
                 lines.append(
-                    f"| {SCHEDULES[path]} | {name} | {most} | `{short_name(row.solver)}` | {_spacing(row.spacing)} |"
+                    f"| {SCHEDULES[path]} | {name} | {most} | `{row.solver.call}` | {_spacing(row.spacing)} |"
                 )
     return "\n".join(lines)
 

@@ -11,7 +11,7 @@ variance-exploding schedules, whose networks know no time, at this share of log 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -20,7 +20,8 @@ from .noise_schedule import Array, NoiseSchedule
 from .path import VE
 from .points import Points
 from .settings import knob
-from .solver import AdamsBashforth, GaussianAdams, GradientEstimation, Solver, UniPC
+from .solver import GaussianAdams, GradientEstimation, Solver, UniPC
+from .solver.published import name_of
 from .spacing import ByRule, Ends, NoiseShare, Spacing, WholeRange
 
 PURE_NOISE = 1000.0  # κ: from here on a level counts as pure noise
@@ -102,7 +103,7 @@ def choose(
     spacing, ends = _scaled(row.spacing, std), ByRule(std, side)
     first, last = _range(schedule, ends, steps, denoise)
     sigma = Points(schedule.path, (last,)).sigmas()[0]
-    text = f"auto: {solver_name(row.solver)}, {spacing.title}, ends at σ {sigma:.2g}"
+    text = f"auto: {name_of(row.solver)}, {spacing.title}, ends at σ {sigma:.2g}"
     return Choice(row.solver, spacing, ends, version or LATEST, steps, first, last, text)
 
 
@@ -115,16 +116,6 @@ def _scaled(spacing: Spacing, std: float) -> Spacing:
     return (
         replace(spacing, scale=spacing.scale * std) if isinstance(spacing, NoiseShare) else spacing
     )
-
-
-def solver_name(solver: Solver) -> str:
-    """A solver in a few words: its title, and what differs from its defaults."""
-    if isinstance(solver, AdamsBashforth) and solver.weights == "constant":
-        return f"iPNDM-{solver.max_order}"
-    values = [(getattr(solver, f.name), f.default) for f in fields(solver)]
-    changed = [value for value, default in values if value != default]
-    words = [f"{value:g}" if isinstance(value, float) else str(value) for value in changed]
-    return " ".join([solver.title, *words])
 
 
 @dataclass(frozen=True)

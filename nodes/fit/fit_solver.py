@@ -165,7 +165,7 @@ def start_tables(
             raise ValueError(
                 f"sigmas: sampler needs {table.nfe} evaluations on these steps, nfe is {nfe}"
             )
-        return {f"{compare.short(solver)} on given steps": replace(table, start=problem.kappa)}
+        return {f"{solver.call} on given steps": replace(table, start=problem.kappa)}
     pairs = compare.training_free(
         problem, recording.schedule, nfe, problem.held[:16], compare.STARTS, compare.START_SPACINGS,
         keep=max(8, starts), first=2,
@@ -182,7 +182,7 @@ def own_ends(problem: Problem, pair: compare.Pair, nfe: int) -> tuple[str, Table
     begin = ends.Ends(min(at[0], 80.0), at[-2], 0.1)
     for found, between, table in ends.search(problem, pair.solver, nfe, begin, rows, 12):
         if found < least:
-            name, best, least = f"{compare.short(pair.solver)}, σ/α {between}", table, found
+            name, best, least = f"{pair.solver.call}, σ/α {between}", table, found
     return name, best
 
 

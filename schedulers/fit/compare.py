@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -83,14 +83,7 @@ class Pair:
 
     @property
     def name(self) -> str:
-        return f"{short(self.solver)}, {self.spacing}"
-
-
-def short(solver: Solver) -> str:
-    """The class and what differs from its defaults."""
-    values = [(f, getattr(solver, f.name)) for f in fields(solver)]
-    changed = [f"{f.name}={value}" for f, value in values if value != f.default]
-    return f"{type(solver).__name__}({', '.join(changed)})"
+        return f"{self.solver.call}, {self.spacing}"
 
 
 def training_free(
