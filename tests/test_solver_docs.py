@@ -113,7 +113,7 @@ def test_only_missing_rows_are_measured(monkeypatch):
     measured, asked = made.read(PAGE), []
 
     def measure_all(solvers):
-        asked.extend((v.call for v in solvers))
+        asked.extend(v.call for v in solvers)
         return {solver.call: measured[solver.call] for solver in solvers}
 
     monkeypatch.setattr(made, "measure_all", measure_all)
