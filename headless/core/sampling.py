@@ -162,6 +162,7 @@ def sample(
     if guider.run is not None:
         report = guider.run.report()
         context.tally.update({name: report[name] for name in ("evaluations", "network_calls")})
+        context.errors.extend(filter(None, [guider.run.error]))
     context.plans.append(described(sampler, guider, sigmas))
     ratios = "downscale_ratio_spacial", "downscale_ratio_temporal"
     rest = {k: v for k, v in latent.items() if k not in ratios}

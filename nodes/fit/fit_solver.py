@@ -167,7 +167,7 @@ def start_tables(
             raise ValueError(
                 f"sigmas: sampler needs {table.nfe} evaluations on these steps, nfe is {nfe}"
             )
-        return {f"{short(solver)} on given steps": replace(table, start=problem.kappa)}
+        return {f"{solver.call} on given steps": replace(table, start=problem.kappa)}
     return best_starts(problem, recording.schedule, nfe, starts)
 
 
