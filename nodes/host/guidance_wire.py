@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...schedulers.counts import counted
 from ...schedulers.guidance import (
     COND,
     UNCOND,
@@ -168,8 +169,8 @@ def conclude(run: GuidanceRun, holder: Holder | None) -> None:
 def in_words(report: Mapping[str, Any]) -> str:
     """ "20 evaluations, 28 network calls, 12 saved, …" """
     text = (
-        f"{report['evaluations']} evaluations, {report['network_calls']} network calls, "
+        f"{counted(report['evaluations'], 'evaluation')}, {counted(report['network_calls'], 'network call')}, "
         f"{report['saved_calls']} saved where rules were off"
     )
     shared = report["shared_images"]
-    return text + (f", {shared} images shared at pure noise" if shared else "")
+    return text + (f", {counted(shared, 'image')} shared at pure noise" if shared else "")
