@@ -28,7 +28,7 @@ const inside = {
     const node = app.graph.nodes.find((n) => n.type === type), { scale, offset } = app.canvas.ds, c = app.canvas.canvas.getBoundingClientRect();
     return [(node.pos[0] + 60 + offset[0]) * scale + c.x, (node.pos[1] - 12 + offset[1]) * scale + c.y];
   },
-  toasts: () => [...document.querySelectorAll(".p-toast-detail")].map((e) => e.textContent),
+  text: () => document.body.innerText,
   overlaps() {
     const boxes = app.graph.nodes.map((n) => [n.pos[0], n.pos[1] - 30, n.size[0], n.size[1] + 30, n.title]), both = [];
     boxes.forEach(([x, y, w, h, a], i) => boxes.slice(i + 1).forEach(([u, v, s, t, b]) => { if (x < u + s && u < x + w && y < v + t && v < y + h) both.push(`${a} and ${b}`); }));
@@ -82,6 +82,7 @@ async function choose(type, entry) {
     for (const way of [/^Extensions$/, /^More Options$/]) await page.getByText(way).first().hover({ timeout: 500 }).catch(() => {});
     if (await item.isVisible()) return item.click({ timeout: 5000 });
     await page.keyboard.press("Escape");
+    await show();
   }
   await shot("menu-missing");
   throw new Error(`no entry "${entry}" in the menu of ${type}`);
@@ -89,7 +90,11 @@ async function choose(type, entry) {
 
 const types = () => page.evaluate(inside.types);
 const prompt = () => page.evaluate(inPage.prompt);
-const toasts = () => page.evaluate(inside.toasts);
+const said = (...words) => until(`said: ${words}`, () => page.evaluate(inside.text), (text) => words.every((w) => text.replace(/\s+/g, " ").includes(w)), 10_000);
+function gap(a, b) { // the most by which two pictures differ, of 255
+  const [x, y] = [a.split(","), b.split(",")];
+  return x.length === y.length ? Math.max(...x.map((v, i) => Math.abs(v - y[i]))) : 255;
+}
 const has = (list, ...names) => names.every((name) => list.includes(name));
 
 async function undo(before, what) {
@@ -111,7 +116,8 @@ async function converting() {
     expect(control !== undefined && JSON.stringify(rest) === JSON.stringify({ seed: 7, steps: 8, cfg: 2.5, solver: "Euler", spacing: "karras", denoise: 1 }), JSON.stringify(values));
     expect(!(await page.evaluate(inside.overlaps)).length, `overlap: ${await page.evaluate(inside.overlaps)}`);
     await shot("converted");
-    expect((await pictured()) === picture, "the picture is another");
+    const off = gap(await pictured(), picture);
+    expect(off <= 1, `the picture differs by ${off} of 255`); // levels are computed in float64 here, in float32 there
     await undo(before, "a conversion");
   });
 
@@ -122,8 +128,8 @@ async function converting() {
     const [{ inputs: basic }] = Object.values(await prompt()).filter((n) => n.class_type === "BasicScheduler"), [{ inputs: made }] = Object.values(await prompt()).filter((n) => n.class_type === "SamplingKitSample");
     expect(basic.scheduler === "normal" && basic.steps === 4 && basic.denoise === 0.6 && basic.model?.[0] === "1" && made.sigmas, JSON.stringify(basic));
     expect(made.solver === "SEEDS-2", made.solver);
-    const told = await until("said", toasts, (all) => all.length > 0, 10_000);
-    expect(/dpmpp_sde: SEEDS-2 comes next; it draws its noise by another rule\./.test(told.join()) && /normal: ComfyUI's own noise levels/.test(told.join()), told.join());
+    expect(made.spacing === "auto", made.spacing);
+    await said("dpmpp_sde: SEEDS-2 comes next; it draws its noise by another rule.", "normal: ComfyUI's own noise levels are connected");
     await shot("converted-near");
     await pictured();
   });
@@ -137,7 +143,7 @@ async function converting() {
     await open(advanced({ add_noise: "disable" }));
     const before = await prompt();
     await choose("KSamplerAdvanced", TO_SAMPLE);
-    await until("said", toasts, (all) => all.some((t) => /noisy already/.test(t)), 10_000);
+    await said("It goes on with a latent that is noisy already");
     expect(JSON.stringify(await prompt()) === JSON.stringify(before), "the graph changed");
   });
 }
@@ -164,7 +170,7 @@ async function dividing() {
     await open(sample({}));
     const before = await prompt();
     await choose("SamplingKitSample", APART);
-    await until("said", toasts, (all) => all.some((t) => /known after a run/.test(t)), 10_000);
+    await said("is known after a run");
     expect(JSON.stringify(await prompt()) === JSON.stringify(before), "the graph changed");
   });
 }

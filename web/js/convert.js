@@ -8,6 +8,7 @@ const SAMPLE = "SamplingKitSample", KSAMPLERS = ["KSampler", "KSamplerAdvanced"]
 const SEED = { KSampler: "seed", KSamplerAdvanced: "noise_seed" };
 const SKIPS = ["dpm_2", "dpm_2_ancestral", "uni_pc", "uni_pc_bh2"]; // KSampler leaves out the last level but one with these
 const GAP = 40;
+const roomOf = (node) => node.size[1] + GAP + 42 + 4 * (node.widgets?.length ?? 0); // with its title; Nodes 2.0 are taller
 
 const valueOf = (node, name) => widgetOf(node, name)?.value;
 const linked = (node, name) => linkOf(node, name) !== undefined;
@@ -46,10 +47,10 @@ function toSample(node) {
   const below = [x, y + made.size[1] + GAP + 30], beside = [takeSampler(node, made, table, below, told), ...takeLevels(node, made, table, below, told)].filter(Boolean);
   hand(node, 0, made, 0);
   graph.remove(node);
-  let high = made.size[1];
+  let high = roomOf(made);
   for (const other of beside) {
-    other.pos = [x, y + high + GAP + 30];
-    high += other.size[1] + GAP + 30;
+    other.pos = [x, y + high];
+    high += roomOf(other);
   }
   makeRoom(graph, [x, y, w, h], made.size[0], high, [made, ...beside]);
   told.push(say("Images of a batch after the first come out others: image i has seed + i."));
@@ -181,9 +182,9 @@ function arrange(graph, node, parts) {
     let y = node.pos[1];
     for (const made of here) {
       made.pos = [node.pos[0] + wide, y];
-      y += made.size[1] + GAP + 30;
+      y += roomOf(made);
     }
-    high = Math.max(high, y - node.pos[1] - GAP - 30);
+    high = Math.max(high, y - node.pos[1] - GAP);
     if (here.length) wide += Math.max(...here.map((made) => made.size[0])) + GAP;
   }
   makeRoom(graph, [...node.pos, ...node.size], wide - GAP, high, parts.map(({ made }) => made));

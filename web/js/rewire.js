@@ -43,6 +43,9 @@ export function place(graph, type, [x, y], values = {}) {
   if (!node) return null;
   graph.add(node);
   node.pos = [x, y];
+  const { required, optional } = node.constructor.nodeData?.input ?? {};
+  for (const [name, [type_, options]] of Object.entries({ ...required, ...optional })) // a page may give a new node the values of one that is gone
+    setValue(node, name, options?.default ?? (Array.isArray(type_) ? type_[0] : undefined));
   for (const [name, value] of Object.entries(values)) setValue(node, name, value);
   return node;
 }
