@@ -5,6 +5,7 @@ import { addColors, keepColors } from "./colors.js";
 import { menuOf } from "./convert.js";
 import { addStyle } from "./dom.js";
 import { editor } from "./editor.js";
+import { infotextMenu, takeDrops } from "./infotext.js";
 import { X_AXES, Y_AXES, checked, checkedReport, oneOf } from "./kept.js";
 import { levels } from "./levels.js";
 import { eachTick, start, watch } from "./live.js";
@@ -231,8 +232,9 @@ app.registerExtension({
     else if (room) reportPanel(node, room);
     if (SCHEDULED.has(node.comfyClass)) rememberSchedule(node);
     if (node.comfyClass === "SamplingKitSample") rememberSolver(node);
+    takeDrops(node);
   },
-  getNodeMenuItems: (node) => menuOf(node, (one) => kept(one).took),
+  getNodeMenuItems: (node) => [...menuOf(node, (one) => kept(one).took), ...infotextMenu(node)],
   onNodeOutputsUpdated(outputs) {
     for (const graph of [app.rootGraph, ...(app.rootGraph.subgraphs?.values() ?? [])])
       for (const node of graph.nodes) read(node, outputs[graph === app.rootGraph ? node.id : `${graph.id}:${node.id}`]);
