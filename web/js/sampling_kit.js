@@ -3,7 +3,7 @@
 import { app } from "../../../scripts/app.js";
 import { addColors, keepColors } from "./colors.js";
 import { menuOf } from "./convert.js";
-import { addStyle } from "./dom.js";
+import { addStyle, sharpener } from "./dom.js";
 import { editor } from "./editor.js";
 import { infotextMenu, takeDrops } from "./infotext.js";
 import { X_AXES, Y_AXES, checked, checkedReport, oneOf } from "./kept.js";
@@ -224,7 +224,8 @@ app.registerExtension({
   setup() {
     addStyle();
     addColors();
-    start(() => keepColors(app.canvas));
+    const sharpen = sharpener(() => app.canvas?.ds?.scale ?? 1);
+    start(() => { keepColors(app.canvas); sharpen(); });
   },
   nodeCreated(node) {
     const room = roomOf(node.constructor?.nodeData);
