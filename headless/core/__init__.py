@@ -24,7 +24,14 @@ from .sampling import (
     SamplerCustom,
     SamplerCustomAdvanced,
 )
-from .tensors import FlipSigmas, LatentMultiply, MaskComposite, SolidMask, SplitSigmas
+from .tensors import (
+    FlipSigmas,
+    LatentMultiply,
+    MaskComposite,
+    SetLatentNoiseMask,
+    SolidMask,
+    SplitSigmas,
+)
 
 set_folders(lambda kind: getattr(current(), kind))
 
@@ -43,7 +50,7 @@ set_typed(lambda name: name in current().typed)
 
 CORE_NODES = (
     RandomNoise, DisableNoise, BasicGuider, CFGGuider, SamplerCustomAdvanced, SamplerCustom,
-    SplitSigmas, FlipSigmas, LatentMultiply, SolidMask, MaskComposite, SaveImage, PreviewImage, PreviewAny, LoadImage,
+    SplitSigmas, FlipSigmas, LatentMultiply, SolidMask, MaskComposite, SetLatentNoiseMask, SaveImage, PreviewImage, PreviewAny, LoadImage,
     VAEDecode, VAEDecodeTiled, VAEEncode, VAEEncodeTiled, SaveAnimatedWEBP,
     ConditioningZeroOut, InpaintModelConditioning, InstructPixToPixConditioning, WanImageToVideo,
 )  # fmt: skip
