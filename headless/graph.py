@@ -21,6 +21,7 @@ from ..schedulers.printable import one_line
 from .context import Context, current, use
 from .core_names import core_classes
 from .extras import EXTRAS, absent, install
+from .grids import GridError, with_grids
 from .prompt import (
     AUTOGROW,
     DYNAMIC,
@@ -88,6 +89,17 @@ def check(workflow: Workflow, registry: Registry, where: str = "") -> list[NodeE
     exist is an error anywhere; the rest is checked all the same. ``where``: whose nodes ``registry`` holds, if they are a
     server's. Put the run's context in `use` first if node classes ask for it.
     """
+    errors = _mistakes(workflow, registry, where)
+    if errors or where:
+        return errors  # a server makes its own grids
+    try:
+        whole = with_grids(workflow, registry)
+    except GridError as wrong:
+        return [_Checker(workflow.prompt, registry).error(wrong.node, wrong.error)]
+    return [] if whole is workflow else _mistakes(whole, registry)
+
+
+def _mistakes(workflow: Workflow, registry: Registry, where: str = "") -> list[NodeError]:
     checker = _Checker(workflow.prompt, registry, where)
     unknown = list(islice(checker.unknown_classes(), MOST_ERRORS))
     needed = _needed(workflow.prompt, registry)
@@ -273,6 +285,8 @@ def execute(
     """
     import torch
 
+    with use(context):
+        workflow = with_grids(workflow, registry)
     prompt = workflow.prompt
     needed = _needed(prompt, registry)
     waiting = Counter(source for key in needed for source in links(prompt, key).values())
@@ -281,7 +295,7 @@ def execute(
     signatures: dict[str, str] = {}
     with torch.inference_mode():
         for key in _order(prompt, needed):
-            with use(replace(context, node=key)):
+            with use(replace(context, node=prompt[key].get("override_display_id", key))):
                 if kept is not None:
                     signatures[key] = _signature(prompt, registry, key, signatures)
                 if stop := _blocked(prompt, key, results):
@@ -291,7 +305,7 @@ def execute(
                     results[key] = kept[signatures[key]]
                 else:
                     output = _run_node(workflow, registry, key, results)
-                    if output.ui:
+                    if output.ui and "override_display_id" not in prompt[key]:
                         shown[key] = output.ui
                     results[key] = output.args
                     schema = registry[prompt[key]["class_type"]].define_schema()

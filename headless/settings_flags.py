@@ -7,8 +7,10 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from .picture_text import DAMAGED, picture_texts
 from .prompt import AUTOGROW, DYNAMIC, SEEDS, Registry, Slot, slots, title, upstream
 from .workflow import Prompt, Workflow, WorkflowError
 
@@ -73,18 +75,42 @@ def _parse_value(text: str) -> Any:
         return text
 
 
-PICK = "SamplingKitPickDrafts"
+PICK, A1111 = "SamplingKitPickDrafts", "SamplingKitA1111Settings"
 
 
 def with_pick(workflow: Workflow, numbers: str | None) -> Workflow:
     """The workflow with the drafts' numbers set. Raises WorkflowError unless it has one Pick Drafts."""
     if numbers is None:
         return workflow
-    keys = [key for key, node in workflow.prompt.items() if node["class_type"] == PICK]
+    key = _only_one(workflow, PICK, "--pick", "Pick Drafts", "numbers=3,7")
+    return _with_values(workflow, [(key, "numbers", numbers)])
+
+
+def with_infotext(workflow: Workflow, file: Path | None) -> Workflow:
+    """The workflow with the settings of a picture, or of a text file, in its Settings from A1111 Text.
+
+    Raises WorkflowError unless it has one such node, and for a file that holds none.
+    """
+    if file is None:
+        return workflow
+    key = _only_one(workflow, A1111, "--a1111", "Settings from A1111 Text", "text=…")
+    try:
+        texts = picture_texts(file)
+        text = file.read_text("utf8") if texts is None else texts.get("parameters", "")
+    except (OSError, ValueError, *DAMAGED) as error:
+        raise WorkflowError(f"--a1111: {file} cannot be read: {error}") from None
+    if not text.strip():
+        raise WorkflowError(f"--a1111: {file} carries no settings of A1111")
+    return _with_values(workflow, [(key, "text", text)])
+
+
+def _only_one(workflow: Workflow, kind: str, option: str, name: str, example: str) -> str:
+    """The id of the one node of a kind. Raises WorkflowError."""
+    keys = [key for key, node in workflow.prompt.items() if node["class_type"] == kind]
     if len(keys) != 1:
-        has = f"nodes {', '.join(keys)} are; use --set NODE.numbers=3,7" if keys else "none is"
-        raise WorkflowError(f"--pick: one node of the workflow must be a Pick Drafts, but {has}")
-    return _with_values(workflow, [(keys[0], "numbers", numbers)])
+        has = f"nodes {', '.join(keys)} are; use --set NODE.{example}" if keys else "none is"
+        raise WorkflowError(f"{option}: one node of the workflow must be a {name}, but {has}")
+    return keys[0]
 
 
 def with_seed(workflow: Workflow, nodes: Registry, seed: int | None) -> Workflow:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..context import Context
 from ..settings_flags import only as part_of
-from ..settings_flags import with_pick, with_seed, with_settings
+from ..settings_flags import with_infotext, with_pick, with_seed, with_settings
 from ..workflow import Workflow
 from .preparation import (
     Settings,
@@ -39,6 +39,7 @@ def run(
     seed: int | None = None,
     seeds: Sequence[int] | None = None,
     pick: str | None = None,
+    a1111: Path | str | None = None,
     only: Sequence[str] = (),
     choices: bool = True,
     output: Path | str = "output",
@@ -56,7 +57,7 @@ def run(
     """Run ``workflow`` once per seed, here or in the ComfyUI in ``comfyui``; a result each.
 
     ``settings``: values of inputs, NODE.INPUT=VALUE; ``seed`` or ``seeds``: set every seed of the workflow;
-    ``pick``: numbers for its Pick Drafts; ``only``: run up to these outputs alone; ``choices``: {a|b} in prompts are made, by the seed; ``at_once``: most images in one call of the network;
+    ``pick``: numbers for its Pick Drafts; ``a1111``: a picture or a text file whose settings go into its Settings from A1111 Text; ``only``: run up to these outputs alone; ``choices``: {a|b} in prompts are made, by the seed; ``at_once``: most images in one call of the network;
     ``deterministic``: refuse operations that may differ from run to run; ``comfyui``: is started for this call, with its nodes and models, by
     ``comfyui_python`` or the Python of its venv, and stopped (COMFYUI_PATH names one for graphs that need it). ``progress`` is told every step of a
     node, ``done`` every result as soon as it is there, ``note`` what else
@@ -68,6 +69,7 @@ def run(
 
     plan, nodes = seeds_to_run(seed, seeds), own_nodes()
     read = with_pick(opened(workflow, converter(nodes)), pick)
+    read = with_infotext(read, None if a1111 is None else Path(a1111))
     folders = Path(output), Path(input), Path(models)
     wanted = Wanted(settings, only, plan, choices, *folders, device, deterministic)
     place = comfyui_for(read, nodes, comfyui, comfyui_python)

@@ -29,6 +29,12 @@ from .report import JsonCommand, Report
     metavar="N,N",
     help="Finish these drafts of a workflow with Pick Drafts: 3,7 or 1,4-6; an empty text: the drafts alone.",
 )
+@click.option(
+    "--a1111",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="A picture from A1111 or Forge, or a text file: its settings go into the workflow's Settings from A1111 Text.",
+)
 @options.only_option
 @options.choices_option
 @options.output_option
@@ -67,6 +73,7 @@ def run_workflow(
     seed: int | None,
     seeds: Sequence[int] | None,
     pick: str | None,
+    a1111: Path | None,
     only: Sequence[str],
     choices: bool,
     output_dir: Path,
@@ -106,7 +113,7 @@ def run_workflow(
                 say(text, err=True)
 
         report.whole(runs=[])
-        what = dict(settings=settings, seed=seed, seeds=seeds, pick=pick, only=only)
+        what = dict(settings=settings, seed=seed, seeds=seeds, pick=pick, a1111=a1111, only=only)
         where = dict(output=output_dir, input=input_dir, models=models_dir, device=device)
         how = dict(choices=choices, at_once=at_once, deterministic=deterministic)
         program = dict(comfyui=comfyui, comfyui_python=comfyui_python)

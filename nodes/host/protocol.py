@@ -100,6 +100,9 @@ class Runs(Protocol):
     def blocked(self) -> Any:
         """An output that keeps the nodes which get it from running, without an error."""
 
+    def refused(self, class_type: str, input: str, value: Any, /) -> str:
+        """Why a node that is added to a running graph cannot have a value ("": it can), as far as its class says."""
+
     def consumer(self) -> Hashable:
         """Which node of which run is executing; None where nobody says."""
 

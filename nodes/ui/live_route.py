@@ -107,6 +107,8 @@ def preview(request: Any) -> dict[str, Any]:
 def _shown(value: Any) -> dict[str, Any]:
     if isinstance(value, Plan):
         return {"plan": plan_record(value)}
+    if isinstance(value, dict):
+        return value
     runs = [value] if isinstance(value, Run) else value
     if not isinstance(runs, list):
         raise ValueError(f"node: {type(value).__name__} has nothing to show")
@@ -275,7 +277,7 @@ CARRIED: dict[str, type] = {
     "SAMPLER": Solver,
 }
 
-#: Node id → the node and what its first output, or the node itself, is: NoiseSchedule, Run(s), Solver, Plan.
+#: Node id → the node and what its first output, or the node itself, is: NoiseSchedule, Run(s), Solver, Plan, or facts for the page.
 VALUES: dict[str, tuple[Any, Callable[..., Any]]] = {}
 
 

@@ -20,6 +20,20 @@ From prompt to frames with nothing but a folder as diffusers saves it: *Diffuser
 
 ${weights}`,
 
+  "a1111-settings": `# Run what somebody shared
+The text that A1111, Forge and picture sites write under a picture goes into **Settings from A1111 Text**; its outputs are the settings of *Sample*. What has no counterpart is said on the node, with the node that has it: here *Clip skip*.
+
+**Try:** copy the text under any picture into it. Without the node: the menu of *Sample* has *Paste A1111 settings*, and a PNG dropped on *Sample* sets its widgets. Without ComfyUI: \`sampling-kit run a1111-settings --a1111 picture.png\`.
+
+${weights}`,
+
+  "grid": `# Compare settings: any two knobs as a sheet
+**Grid** runs the graph before it for each value of a knob, or of two, and lays the pictures out. A knob is NODE.INPUT: here *Sample.steps* and *Sample.solver*. It works behind KSampler and any other node too.
+
+**Try:** more values, and queue again: only the new pictures are made, the others are kept as files below *output/SamplingKit/grid*. Prompts as a knob: one on each line. Stop it half way and queue again.
+
+${weights}`,
+
   "edit-exactly": `# Edit a picture: up to noise and back, exactly
 Rows: four meadows; the same after a run up to noise and back (*Invertible*, *Turn Back*); what the trip lost, × 1000: nothing; the way back with another condition.
 

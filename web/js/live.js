@@ -15,7 +15,7 @@ const MOST_BYTES = 60_000, MOST_REQUESTS = 64; // of one question to the route
 const waiting = []; // {text, show}: what the next question holds
 let asking = false;
 
-async function ask(texts) {
+export async function ask(texts) {
   try {
     const response = await api.fetchApi(ROUTE, { method: "POST", headers: { "Content-Type": "application/json" }, body: `{"requests":[${texts.join(",")}]}` });
     const told = await response.json();

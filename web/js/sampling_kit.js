@@ -4,6 +4,7 @@ import { app } from "../../../scripts/app.js";
 import { addColors, keepColors } from "./colors.js";
 import { addStyle } from "./dom.js";
 import { editor } from "./editor.js";
+import { infotextMenu, takeDrops } from "./infotext.js";
 import { X_AXES, Y_AXES, checked, checkedReport, oneOf } from "./kept.js";
 import { levels } from "./levels.js";
 import { eachTick, start, watch } from "./live.js";
@@ -219,7 +220,9 @@ app.registerExtension({
     if (WIDGETS[node.comfyClass]) WIDGETS[node.comfyClass](node);
     else if (room) reportPanel(node, room);
     if (SCHEDULED.has(node.comfyClass)) rememberSchedule(node);
+    takeDrops(node);
   },
+  getNodeMenuItems: (node) => infotextMenu(node),
   onNodeOutputsUpdated(outputs) {
     for (const graph of [app.rootGraph, ...(app.rootGraph.subgraphs?.values() ?? [])])
       for (const node of graph.nodes) read(node, outputs[graph === app.rootGraph ? node.id : `${graph.id}:${node.id}`]);

@@ -33,6 +33,8 @@ const ZH = {
   "“{}” is known only after a run.": "“{}”运行之后才知道。",
   "With the noise schedule of the last run of “{}”.": "使用“{}”上次运行的噪声调度。",
   "The run is shown here after it was made.": "运行之后显示在这里。",
+  "Paste A1111 settings": "粘贴 A1111 设置",
+  "Paste the text under the picture: prompt, negative prompt, Steps: …": "请粘贴图片下方的文字：提示词、负面提示词、Steps: …",
   "Plan": "计划",
   "Report": "报告",
   "Picture of the report": "报告的图片",

@@ -37,15 +37,17 @@ class Hidden(str, Enum):
     unique_id = "UNIQUE_ID"
     prompt = "PROMPT"
     extra_pnginfo = "EXTRA_PNGINFO"
+    dynprompt = "DYNPROMPT"
 
 
 @dataclass(frozen=True)
 class HiddenHolder:
-    """The hidden values a node asked for; the others are None."""
+    """The hidden values a node asked for; the others are None, as ``dynprompt`` always is."""
 
     unique_id: str | None = None
     prompt: dict[str, Any] | None = None
     extra_pnginfo: dict[str, Any] | None = None
+    dynprompt: Any = None
 
 
 class Input:
@@ -206,6 +208,7 @@ class Schema:
     is_dev_only: bool = False
     is_api_node: bool = False
     not_idempotent: bool = False
+    enable_expand: bool = False
     essentials_category: str | None = None
 
     def __post_init__(self) -> None:
@@ -222,8 +225,10 @@ class Schema:
 class NodeOutput:
     """What execute returns: a value per output, and `ui`: {name: list} for page and history."""
 
-    def __init__(self, *args: Any, ui: dict[str, Any] | None = None) -> None:
-        self.args, self.ui = args, ui
+    def __init__(
+        self, *args: Any, ui: dict[str, Any] | None = None, expand: dict[str, Any] | None = None
+    ) -> None:
+        self.args, self.ui, self.expand = args, ui, expand
 
     @property
     def result(self) -> tuple[Any, ...] | None:

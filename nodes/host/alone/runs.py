@@ -40,6 +40,7 @@ __all__ = [
     "path_of",
     "probe",
     "probed",
+    "refused",
     "reported",
     "run_sampler",
     "sampler_name",
@@ -54,6 +55,11 @@ T = TypeVar("T")
 
 def blocked() -> io.Blocked:
     return io.Blocked()
+
+
+def refused(class_type: str, input: str, value: Any) -> str:
+    """Nothing: here the whole graph is made, and checked, before anything runs."""
+    return ""
 
 
 def consumer() -> None:

@@ -59,6 +59,25 @@ def consumer() -> Hashable:
     return context
 
 
+def refused(class_type: str, input: str, value: Any) -> str:
+    from comfy_execution.graph import get_input_info
+
+    import nodes
+
+    kind, _, options = get_input_info(nodes.NODE_CLASS_MAPPINGS[class_type], input)
+    choices = kind if isinstance(kind, list) else (options or {}).get("options")
+    if choices and kind not in ("INT", "FLOAT", "STRING", "BOOLEAN") and value not in choices:
+        return f"choose one of {', '.join(map(str, list(choices)[:20]))}"
+    low, high = ((options or {}).get(name) for name in ("min", "max"))
+    if kind == "INT" and value != int(value):
+        return "it must be a whole number"
+    if kind in ("INT", "FLOAT") and not (low is None or value >= low):
+        return f"the smallest is {low}"
+    if kind in ("INT", "FLOAT") and not (high is None or value <= high):
+        return f"the largest is {high}"
+    return ""
+
+
 def reported(sampler: Any, report: Callable[[float], float]) -> Any:
     from .reported import reported
 
