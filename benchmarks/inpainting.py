@@ -1,6 +1,6 @@
 """Inpainting where the answer is known: samples of an exact mixture's conditional distribution, by every method here.
 
-    python -m benchmarks.inpainting [--path VE] [--count 1000] [--json]
+    python -m benchmarks.inpainting [--path VE] [--count 400] [--json]
 
 Six values, of which the first three are kept; 20 steps of DDIM on Karras levels, the same start for every method. "distance" is
 the energy distance of the new values to exact draws, p how often shuffled batches differ as much (200 shuffles: 0.005 is the least),
@@ -213,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     named = {path.name: path for path in PATHS}
     parser.add_argument("--path", choices=list(named), default=VE.name)
-    parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--count", type=int, default=400)
     parser.add_argument("--problem", choices=list(WORLDS), nargs="*", default=list(WORLDS))
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)

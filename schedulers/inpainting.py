@@ -159,6 +159,9 @@ class Inpainting(Solver):
     planned: ClassVar[bool] = False
     title: ClassVar[str] = LangevinMoves.title
     paper: ClassVar[str] = "Zheng, Lan & Wang 2025 (LanPaint, arXiv 2502.03491)"
+    equals: ClassVar[str] = (
+        "the pack LanPaint, as sampler nodes of its own with hard masks; RePaint where overdrive is 0"
+    )
     solver: Solver = field(default_factory=DDIM)
     settings: LangevinMoves = field(default_factory=LangevinMoves)
     kept: KeptPart | None = None

@@ -24,6 +24,7 @@ class LangevinInpainting(io.ComfyNode):
                 "For any MODEL, video and flow too, and any GUIDER. The LATENT is the picture with a noise mask (Set Latent Noise "
                 "Mask), 1 where it is made anew; the sampler node adds noise, with denoise 1. Take a solver of one evaluation a "
                 "step, such as DDIM. A MODEL made for inpainting needs it less.",
+                f"Elsewhere: {Inpainting.equals}.",
                 f"Reference: {Inpainting.paper}.",
             ),
             search_aliases=list(LangevinMoves.aliases),
