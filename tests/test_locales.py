@@ -15,7 +15,7 @@ PACK = ROOT.parent
 SCHEMAS = {node.define_schema().node_id: node.define_schema() for node in NODES}
 AGAIN = "run: python -m sampling_kit.dev.sync"
 #: Need a folder or file that does not ship.
-WITHOUT_EXAMPLE = {"SamplingKitDiffusersClass"}
+WITHOUT_EXAMPLE = {"SamplingKitDiffusersClass", "SamplingKitGridCell", "SamplingKitGridSheet"}
 
 
 def inputs(items):

@@ -164,6 +164,7 @@ QUICK = {
         *("--set", "Replay from step 8.step=3"),
     ],
     "tutorial-6-fitted-solver": ["--set", "40 steps.steps=8"],
+    "solver-from-text": ["--set", "40 steps.steps=8"],
     "fit-a-solver": [
         *("--set", "40 steps.steps=8", "--set", "Empty Pixel Latent.batch_size=2"),
         *("--set", "Record Trajectories.count=4", "--set", "Record Trajectories.levels=6"),

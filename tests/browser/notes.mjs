@@ -34,6 +34,13 @@ ${weights}`,
 
 ${weights}`,
 
+  "measured-noise": `# Clean a noisy picture: start at its own noise
+A picture with white noise is the state of a run at the level of that noise. **Start at Measured Noise** reads the level from the picture (here 0.30, and its report says with which error) and gives the levels below it; *DisableNoise* adds nothing.
+
+**Try:** 0.6 in *How much noise*: the level follows. **factor** 0.5: half of the noise stays; 2: detail goes with it. Another **seed** in *Postcards*.
+
+${weights}`,
+
   "edit-exactly": `# Edit a picture: up to noise and back, exactly
 Rows: four meadows; the same after a run up to noise and back (*Invertible*, *Turn Back*); what the trip lost, × 1000: nothing; the way back with another condition.
 
@@ -233,6 +240,13 @@ ${no_checkpoint} *Next: compare, then tutorial-6-fitted-solver.*`,
 A solver is a table of weights and levels. Rows: **DPM-Solver++ (2M) in 4 evaluations** over the network's whole range, σ 80 to 0.002; the same weights between the ends that the fit chose, 18.2 to 0.364; the fitted table, 4 evaluations; 40 steps, where the ODE ends. **Most of the gain is the ends**: over 48 seeds RMSE 0.123, 0.068, 0.063. *Its numbers* shows the table, *What it was fitted to* its card.
 
 **Predict, then try:** **nfe** = 6 in *Load Fitted Solver*, and 6 **steps** in the first row; another **seed**. *fit-a-solver* makes such a table. *docs/course/07-fitted.md*
+
+${weights}`,
+
+  "solver-from-text": `# A solver that you type
+*Solver from Text* takes a Butcher tableau, a table of weights or a fitted solver as JSON, and the workflow carries it. Rows: **Kutta's third-order method**, typed, in 13 evaluations; a **solver fitted to this network**, pasted (inside *The 3 runs*), in 5; DPM-Solver++ (2M) in 40. The report proves order and stability and measures the error on exact Gaussian data.
+
+**Try:** "variable": "sigma"; a wrong digit in **b**, and read what the node says; *Solver to Text* writes another fit (**nfe** = 4) to paste.
 
 ${weights}`,
 

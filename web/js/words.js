@@ -50,6 +50,23 @@ const ZH = {
   "Curves of the run": "运行的曲线",
   "curve": "曲线",
   "step {} · {} {}": "第 {} 步 · {} {}",
+  "Convert to Sampling Kit Sample": "换成 Sampling Kit 的采样节点",
+  "Sample in place of KSampler": "采样节点代替 KSampler",
+  "Take apart": "拆成各个部分",
+  "Sample in its parts": "采样节点已拆开",
+  "{} stays": "{} 保持不变",
+  "“{}” is connected; Sample has no such input.": "“{}”已连接；采样节点没有这个输入。",
+  "“{}” is connected; no other node has such an input.": "“{}”已连接；其他节点没有这样的输入。",
+  "With denoise 0 there is no step to take.": "denoise 为 0 时没有要走的步。",
+  "It goes on with a latent that is noisy already; Sample always adds noise.": "它接着已带噪声的潜变量运行；采样节点总是加噪声。",
+  "It stops early and jumps to the end; Sample has no such step.": "它提前停止并直接跳到终点；采样节点没有这样的一步。",
+  "Images of a batch after the first come out others: image i has seed + i.": "一批中第一张以外的图像会不同：第 i 张的种子是 seed + i。",
+  "{}: {} comes next; {}.": "{}：最接近的是 {}；{}。",
+  "{}: KSampler leaves out the last noise level but one with it, Sample does not.": "{}：KSampler 会略去倒数第二个噪声级，采样节点不会。",
+  "{}: no solver of the kit is this one; ComfyUI's own is connected.": "{}：本工具包没有这个求解器；已连接 ComfyUI 自己的。",
+  "{}: ComfyUI's own noise levels are connected; steps and denoise are BasicScheduler's.": "{}：已连接 ComfyUI 自己的噪声级；步数和 denoise 在 BasicScheduler 上。",
+  "Which solver “auto” takes is known after a run: run it once with these steps.": "“auto”选哪个求解器要运行后才知道：请先用这个步数运行一次。",
+  "The report has no counterpart; its links are gone.": "报告没有对应的输出；它的连线已去掉。",
 };
 
 let table = {};
