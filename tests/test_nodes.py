@@ -107,6 +107,10 @@ QUICK = {
         *("--set", "Steps.steps=4", "--set", "Empty Pixel Latent.batch_size=3"),
         *("--set", "Pick Drafts.numbers=3, 1"),
     ],
+    "langevin-inpainting": [
+        *("--set", "Steps.steps=4", "--set", "Postcards.batch_size=2"),
+        *("--set", "Langevin Inpainting.moves=1"),
+    ],
     "reported-level": ["--set", "Steps.steps=4", "--set", "Empty Pixel Latent.batch_size=2"],
     "two-experts": ["--set", "Steps.steps=6", "--set", "Empty Pixel Latent.batch_size=2"],
     "latent-space": ["--set", "All 20 steps.steps=6", "--set", "Postcards.batch_size=2"],

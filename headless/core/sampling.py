@@ -140,8 +140,6 @@ def sample(
     noise: BatchNoise, guider: Guider, sampler: Sampler, sigmas: Tensor, latent: Latent
 ) -> tuple[Latent, Latent]:
     """(output, denoised output) of a run, reporting each step to the runner."""
-    if "noise_mask" in latent:
-        raise ValueError("latent_image: a noise mask is supported inside ComfyUI only")
     check_size(guider.model.inner, latent["samples"])
     seen: dict[str, Tensor] = {}
     context = current()
@@ -156,6 +154,7 @@ def sample(
         latent["samples"],
         sampler,
         sigmas,
+        latent.get("noise_mask"),
         callback=callback,
         seed=noise.seed,
     )

@@ -48,6 +48,13 @@ Rows: four meadows; the same after a run up to noise and back (*Invertible*, *Tu
 
 ${no_checkpoint}`,
 
+  "langevin-inpainting": `# Fill a hole so that it fits
+Rows: six pictures; what the mask keeps; plain masking, which fills the hole without regard to the rest; *Langevin Inpainting* around the same solver, from the same noise. No condition says what the pictures show: the new part can know it from the kept part only.
+
+**Try:** **moves** 1 or 10: each costs 15 evaluations more; **value** 0.7 in *Hole*: a soft mask keeps the picture's outline; with a checkpoint, its VAE Encode in place of *Image to Latent*.
+
+${weights}`,
+
   "ddim-eta": `# DDIM, with η as a knob
 Ten pictures, one of each class, in 20 steps. Every sampler is four parts, and here each has its own colour: **schedule, denoiser, guidance, solver**.
 

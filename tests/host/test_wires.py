@@ -134,3 +134,13 @@ def test_the_menu_takes_a_spacing_for_a_scheduler_only_where_its_levels_are_the_
 ) -> None:
     rows = measured["schedulers"]
     assert len(rows) == 4 and {case: gap for case, gap in rows.items() if gap > 1e-5} == {}
+
+
+def test_a_noise_mask_is_inpainted_by_langevin_moves(measured: dict[str, Any]) -> None:
+    rows = measured["inpainting"]
+    gaps = dict(rows["gaps"])
+    assert gaps.pop("differential") < 2e-3  # its mask is free at the last level
+    assert {case: gap for case, gap in gaps.items() if gap > 1e-5} == {}
+    assert set(rows["calls"].values()) == {6 + 5 * 2}  # steps, and moves at every level between
+    assert 0.01 < rows["soft"] < 1
+    assert "needs a noise mask" in rows["refused"]
