@@ -130,8 +130,8 @@ WORDS: tuple[str, ...] = tuple(
 
 
 def name_of(solver: Solver) -> str:
-    """What a solver with these settings is called; without a name of its own, its title."""
-    return next((row.name for row in ROWS if row.solver == solver), solver.title)
+    """What a solver with these settings is called; without a name of its own, its title and what is set."""
+    return next((row.name for row in ROWS if row.solver == solver), solver.words)
 
 
 def by_foreign_name(name: str) -> tuple[Published, str]:
