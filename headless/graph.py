@@ -19,12 +19,13 @@ from typing import Any
 
 from ..schedulers.printable import one_line
 from .context import Context, current, use
-from .core_names import core_classes
+from .core_names import CONTROL, core_classes
 from .extras import EXTRAS, absent, install
 from .grids import GridError, with_grids
 from .prompt import (
     AUTOGROW,
     DYNAMIC,
+    GROUP,
     InputError,
     Registry,
     Slot,
@@ -60,6 +61,7 @@ ELSEWHERE = (
     "Run the workflow in a ComfyUI: `sampling-kit run WORKFLOW --comfyui FOLDER` starts one, "
     "`sampling-kit queue WORKFLOW --server URL` asks one"
 )
+REPEAT = "`sampling-kit sweep` repeats a whole workflow with other values. "
 
 
 @dataclass(frozen=True)
@@ -130,19 +132,24 @@ class _Checker:
         return NodeError(kind, node, label, entry["class_type"], message, hint, name, value)
 
     def unknown_classes(self) -> Iterator[NodeError]:
-        """One error for all that only a ComfyUI runs, one for each other class that does not exist."""
+        """One error for all that only a ComfyUI runs, one for what steers a run, one for each class that does not exist."""
         unknown = {
             k: n["class_type"]
             for k, n in self.prompt.items()
             if n["class_type"] not in self.registry
         }
         core = {} if self.where else {k: c for k, c in unknown.items() if c in core_classes()}
-        if core:
-            key, name = next(iter(core.items()))
-            others = [other for other in dict.fromkeys(core.values()) if other != name]
-            also = f", like {listed(others)}" if others else ""
-            message = f"It is ComfyUI's own{also}, and does not run here"
-            yield self.error(key, InputError("missing_node_type", message, ELSEWHERE))
+        control = {k: c for k, c in core.items() if c in CONTROL}
+        for names, what, hint in (
+            (control, "steers the run of other nodes", REPEAT + ELSEWHERE),
+            ({k: c for k, c in core.items() if k not in control}, "is ComfyUI's own", ELSEWHERE),
+        ):
+            if names:
+                key, name = next(iter(names.items()))
+                others = [other for other in dict.fromkeys(names.values()) if other != name]
+                also = f", like {listed(others)}" if others else ""
+                message = f"It {what}{also}, and does not run here"
+                yield self.error(key, InputError("missing_node_type", message, hint))
         for key in (key for key in unknown if key not in core):
             hint = f"`sampling-kit nodes` lists the nodes that run here. {ELSEWHERE}"
             hint = f"{self.where} has no such node" if self.where else hint
@@ -176,7 +183,7 @@ class _Checker:
         fine = True
         for slot in present:
             try:
-                if slot.type == AUTOGROW and slot.id not in inputs:
+                if slot.type == GROUP or (slot.type == AUTOGROW and slot.id not in inputs):
                     continue  # only its inputs are set
                 if slot.id in inputs:
                     values[slot.id] = self.value(slot, inputs[slot.id], slot.id not in unchecked)

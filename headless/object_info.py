@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .json_values import mapping, sequence
-from .prompt import Registry
+from .prompt import GROUP, Registry
 
 #: Options of a combo whose list does not say all that the server takes.
 OPEN_LISTS = "image_upload", "video_upload", "audio_upload", "file_upload", "remote", "multiselect"
@@ -40,6 +40,8 @@ class ListedInput:
             return {
                 "options": [ListedOption(o.get("key"), tuple(inputs_of(o))) for o in options],
             }
+        if self.io_type == GROUP:
+            return {"fields": tuple(inputs_of({"input": self.options.get("template")}))}
         return {"template": _template(mapping(self.options.get("template")))}
 
 

@@ -19,6 +19,7 @@ Registry = Mapping[str, type[Any]]  # node class by id
 
 DYNAMIC = "COMFY_DYNAMICCOMBO_V3"
 AUTOGROW = "COMFY_AUTOGROW_V3"
+GROUP = "COMFY_DYNAMICGROUP_V3"  # of newer servers: rows of the same fields
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", DYNAMIC, "*")
 #: Types of inputs that only the page can draw, without an option that says so.
 PAGE_DRAWN = {"LOAD_3D", "WEBCAM", "AUDIO_RECORD"}
@@ -99,8 +100,8 @@ class InputError(Exception):
 
 
 def slots(inputs: Sequence[Input], values: Mapping[str, Any], prefix: str = "") -> Iterator[Slot]:
-    """The inputs that exist when those in `values` are set: every input, each chosen option's, and of an
-    Autogrow those that are needed or set."""
+    """The inputs that exist when those in `values` are set: every input, each chosen option's, of an Autogrow
+    those that are needed or set, and the fields of every row of a group that is set."""
     for item in inputs:
         slot = Slot(prefix + item.id, item)
         yield slot
@@ -110,6 +111,16 @@ def slots(inputs: Sequence[Input], values: Mapping[str, Any], prefix: str = "") 
                     yield from slots(option.inputs, values, f"{slot.id}.")
         elif slot.type == AUTOGROW:
             yield from _grown(slot, values)
+        elif slot.type == GROUP:
+            yield from _rows(slot, values)
+
+
+def _rows(slot: Slot, values: Mapping[str, Any]) -> Iterator[Slot]:
+    """Fields have the names <group>.<row>.<field>; a row exists where one of its fields is set."""
+    start = f"{slot.id}."
+    rows = {name[len(start) :].partition(".")[0] for name in values if name.startswith(start)}
+    for row in sorted(row for row in rows if row.isdecimal()):
+        yield from (Slot(f"{start}{row}.{item.id}", item) for item in slot.item.extra["fields"])
 
 
 def _grown(slot: Slot, values: Mapping[str, Any]) -> Iterator[Slot]:

@@ -28,8 +28,6 @@ from typing import Any
 
 import comfy.patcher_extension
 import torch
-from comfy.ldm.modules.attention import SpatialTransformer, optimized_attention
-from comfy.ldm.modules.diffusionmodules.openaimodel import forward_timestep_embed
 from torch import Tensor, nn
 
 from ....schedulers.guidance import Perturbation
@@ -203,6 +201,15 @@ def _known(network: nn.Module, perturbation: Perturbation) -> dict[str, Key]:
     return known
 
 
+def _unet_transformer() -> type[nn.Module]:
+    """ComfyUI's transformer in a UNet. Imported where one is changed: a name that ComfyUI moves then costs this, not
+    every node of the pack."""
+    from comfy.ldm.modules.attention import SpatialTransformer
+
+    kind: type[nn.Module] = SpatialTransformer
+    return kind
+
+
 def _unet_layers(network: Any, inside: bool) -> dict[str, Key]:
     """Blocks that hold a transformer; ``inside``: each of its transformer blocks as well."""
     known: dict[str, Key] = {}
@@ -210,7 +217,7 @@ def _unet_layers(network: Any, inside: bool) -> dict[str, Key]:
     parts = {"input": network.input_blocks, "middle": middle, "output": network.output_blocks}
     for part, blocks in parts.items():
         for i, block in enumerate(blocks):
-            for layer in (m for m in block if isinstance(m, SpatialTransformer)):
+            for layer in (m for m in block if isinstance(m, _unet_transformer())):
                 known[_name((part, i))] = known[f"{part}.{i}"] = (part, i)
                 for depth in range(len(layer.transformer_blocks) if inside else 0):
                     known[f"{part}.{i}.{depth}"] = (part, i, depth)
@@ -283,13 +290,15 @@ def _places(network: Any, key: Key) -> Iterator[Key]:
         return
     part, number = key
     block = network.middle_block if part == "middle" else getattr(network, f"{part}_blocks")[number]
-    for layer in (m for m in block if isinstance(m, SpatialTransformer)):
+    for layer in (m for m in block if isinstance(m, _unet_transformer())):
         for depth in range(len(layer.transformer_blocks)):
             yield part, number, depth
 
 
 def _without_transformers(options: Options, keys: Sequence[Key], used: set[Key]) -> Options:
     """Options with which a UNet leaves out the transformers of some blocks."""
+    from comfy.ldm.modules.diffusionmodules.openaimodel import forward_timestep_embed
+
     patches = dict(options.get("patches", {}))
     others = patches.pop("forward_timestep_embed_patch", [])
 
@@ -308,12 +317,13 @@ def _without_transformers(options: Options, keys: Sequence[Key], used: set[Key])
         options.update({k: v for k, v in usual.items() if k != "patches"})
         return y
 
-    first = [(SpatialTransformer, handler)]
+    first = [(_unet_transformer(), handler)]
     return {**options, "patches": {**patches, "forward_timestep_embed_patch": first + others}}
 
 
 def _attn1(change: Change, old: Callable[..., Tensor] | None) -> Callable[..., Tensor]:
     """Replacement of a UNet's self-attention; its tokens are the picture's."""
+    from comfy.ldm.modules.attention import optimized_attention
 
     def attn1(q: Tensor, k: Tensor, v: Tensor, options: Options) -> Tensor:
         def run(q: Tensor) -> Tensor:
