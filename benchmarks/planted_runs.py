@@ -5,6 +5,12 @@ from __future__ import annotations
 from sampling_kit.benchmarks.defect import Defect
 
 RUNS = (
+    Defect("V2: the noise of a flow model is not scaled", "v2/closure.py",
+           "self.drawn.pop(position).to(like) * self.noise_scale", "self.drawn.pop(position).to(like)",
+           ("tests/test_v2.py::test_the_noise_of_a_flow_model_has_its_deviation",)),
+    Defect("check: a group of rows is a missing input", "headless/graph.py",
+           "slot.type == GROUP or (slot.type == AUTOGROW", "(slot.type == AUTOGROW",
+           ("tests/test_newer_hosts.py::test_rows_of_a_group_are_checked_against_a_server_s_list",)),
     Defect("A1111: img2img takes all of its steps", "nodes/sample/infotext.py",
            "int(min(denoise, 0.999) * steps) + 1", "steps",
            ("tests/test_a1111.py::test_img2img_takes_the_steps_that_a1111_takes",)),

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 CODE = [
     p
-    for d in ("schedulers", "doors", "nodes", "headless", "embedded", "benchmarks", "dev")
+    for d in ("schedulers", "doors", "v2", "nodes", "headless", "embedded", "benchmarks", "dev")
     for p in sorted((ROOT / d).rglob("*.py"))
 ]
 CODE += [ROOT / "__init__.py", ROOT / "api.py"]

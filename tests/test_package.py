@@ -18,7 +18,7 @@ LARGEST = 15 * 2**20  # bytes of the archive
 #: In the archive: what runs, what the page shows, and what its reader is promised.
 IN = (
     "__init__.py", "api.py", "pyproject.toml", "requirements.txt", "README.md", "LICENSE", "CHANGELOG.md", "SECURITY.md",
-    "nodes", "schedulers", "doors", "headless", "web", "locales", "embedded", "example_workflows", "subgraphs", "docs",
+    "nodes", "schedulers", "doors", "v2", "headless", "web", "locales", "embedded", "example_workflows", "subgraphs", "docs",
 )  # fmt: skip
 #: Never in it. A room for developers that is new or renamed is found by the comparison below.
 OUT = ("tests", "benchmarks", "dev", ".ci", ".github", ".gitignore", ".pre-commit-config.yaml", "CONTRIBUTING.md", "eslint.config.js", "package.json", "constraints.txt", ".comfyignore")  # fmt: skip

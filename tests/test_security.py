@@ -23,7 +23,7 @@ from sampling_kit.nodes.ui.file_names import find_file, split_prefix
 from sampling_kit.schedulers.strict_json import parse_json
 
 PACK = Path(__file__).resolve().parents[1]
-PARTS = "nodes", "schedulers", "doors", "headless", "embedded", "dev"
+PARTS = "nodes", "schedulers", "doors", "v2", "headless", "embedded", "dev"
 SOURCES = sorted(
     [PACK / "__init__.py", PACK / "api.py", *(f for p in PARTS for f in (PACK / p).rglob("*.py"))]
 )
