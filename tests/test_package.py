@@ -21,7 +21,7 @@ IN = (
     "nodes", "schedulers", "doors", "v2", "headless", "web", "locales", "embedded", "example_workflows", "subgraphs", "docs",
 )  # fmt: skip
 #: Never in it. A room for developers that is new or renamed is found by the comparison below.
-OUT = ("tests", "benchmarks", "dev", ".ci", ".github", ".gitignore", ".pre-commit-config.yaml", "CONTRIBUTING.md", "eslint.config.js", "package.json", "constraints.txt", ".comfyignore")  # fmt: skip
+OUT = ("tests", "benchmarks", "dev", ".ci", ".github", ".gitattributes", ".gitignore", ".pre-commit-config.yaml", "CITATION.cff", "CONTRIBUTING.md", "eslint.config.js", "package.json", "constraints.txt", ".comfyignore")  # fmt: skip
 
 
 @cache

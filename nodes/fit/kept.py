@@ -54,7 +54,7 @@ class Kept:
     def _count(self) -> int:
         """How many starts there are; 0 where they are not all there."""
         try:
-            count = json.loads(self.listing.read_text())["starts"]
+            count = json.loads(self.listing.read_text(encoding="utf-8"))["starts"]
         except (OSError, ValueError, TypeError, KeyError):
             return 0
         return count if isinstance(count, int) and 0 < count < 1000 else 0

@@ -237,7 +237,7 @@ def _description(file: File) -> tuple[Origin, int]:
     try:
         if file.stat().st_size > LONGEST:
             raise ValueError(f"it has more than {LONGEST >> 20} MB")
-        facts = parse_json(file.read_text(), float)
+        facts = parse_json(file.read_text(encoding="utf-8"), float)
         version = int(facts["version"])
         if version > VERSION:
             raise ValueError(f"format version {version}, this Sampling Kit reads up to {VERSION}")

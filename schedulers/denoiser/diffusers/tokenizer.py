@@ -61,7 +61,8 @@ def read_tokenizer(transformers: Any, kind: str, place: Path, root: Path) -> Any
             shutil.copyfile(place / name, Path(scratch) / name)
         for name in ("tokenizer_config.json", "special_tokens_map.json"):
             if (place / name).is_file():
-                (Path(scratch) / name).write_text(json.dumps(_fields(root, place / name)))
+                fields = json.dumps(_fields(root, place / name))
+                (Path(scratch) / name).write_text(fields, encoding="utf-8")
         try:
             tokenizer = getattr(transformers, kind).from_pretrained(
                 scratch, local_files_only=True, trust_remote_code=False
