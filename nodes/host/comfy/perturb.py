@@ -201,13 +201,12 @@ def _known(network: nn.Module, perturbation: Perturbation) -> dict[str, Key]:
     return known
 
 
-def _unet_transformer() -> type[nn.Module]:
+def _unet_transformer() -> Any:
     """ComfyUI's transformer in a UNet. Imported where one is changed: a name that ComfyUI moves then costs this, not
     every node of the pack."""
     from comfy.ldm.modules.attention import SpatialTransformer
 
-    kind: type[nn.Module] = SpatialTransformer
-    return kind
+    return SpatialTransformer
 
 
 def _unet_layers(network: Any, inside: bool) -> dict[str, Key]:
