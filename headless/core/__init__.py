@@ -17,6 +17,7 @@ from .conditioning import (
 from .latent_space import VAEDecode, VAEDecodeTiled, VAEEncode, VAEEncodeTiled
 from .pictures import LoadImage, PreviewAny, PreviewImage, SaveAnimatedWEBP, SaveImage
 from .sampling import (
+    AddNoise,
     BasicGuider,
     CFGGuider,
     DisableNoise,
@@ -49,7 +50,7 @@ set_progress(tell)
 set_typed(lambda name: name in current().typed)
 
 CORE_NODES = (
-    RandomNoise, DisableNoise, BasicGuider, CFGGuider, SamplerCustomAdvanced, SamplerCustom,
+    RandomNoise, DisableNoise, AddNoise, BasicGuider, CFGGuider, SamplerCustomAdvanced, SamplerCustom,
     SplitSigmas, FlipSigmas, LatentMultiply, SolidMask, MaskComposite, SetLatentNoiseMask, SaveImage, PreviewImage, PreviewAny, LoadImage,
     VAEDecode, VAEDecodeTiled, VAEEncode, VAEEncodeTiled, SaveAnimatedWEBP,
     ConditioningZeroOut, InpaintModelConditioning, InstructPixToPixConditioning, WanImageToVideo,

@@ -24,6 +24,7 @@ import caches
 from comfy_extras import nodes_custom_sampler as core
 from inpainting_runs import inpainting
 from reported_runs import reporting as reporting_of
+from scheduler_levels import schedulers
 
 import nodes
 
@@ -433,7 +434,7 @@ def reporting() -> dict[str, float]:
 
 CHECKS = (
     memory, levels, one_of_a_batch, picked_drafts, nesting, reported_levels, scales, noise_samplers, classes, assignable, cached_noise, core_noise,
-    caches.caches, caches.own_samplers, caches.cfg_functions, reporting, inpainting,
+    caches.caches, caches.own_samplers, caches.cfg_functions, reporting, schedulers, inpainting,
 )  # fmt: skip
 
 

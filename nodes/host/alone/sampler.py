@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from ....schedulers.inpainting import Inpainting, KeptPart, noise_beside, plainly
+from ....schedulers.measure.run_error import RunError
 from ....schedulers.noise import draws_of, images_of
 from ....schedulers.path import Flow, Path
 from ....schedulers.points import Points
+from ....schedulers.policy import usual_std
 from ....schedulers.sample import noised, require_latent, sample
 from ....schedulers.solver import Progress, Run, Solver
 from ....schedulers.solver.base import spans_of
@@ -66,8 +68,11 @@ class Sampler:
             if isinstance(solver, Solver):
                 with solver.watching(guider.model.inner) as ready:
                     draws = draws_of(seed, spans_of(solver, path, sigmas))
-                    run = Run(denoise, draws, report)
+                    error = RunError.of(ready, path, sigmas, usual_std(schedule))
+                    run = Run(error.watching(denoise), draws, report)
                     out = sample(ready, path, run, x, sigmas)
+                assert guider.run is not None
+                guider.run.error = error.facts()
             else:
                 start = solver.begin(
                     path, x, sigmas, seed, bool(noise.any()), images=images_of(seed)
