@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...schedulers import policy, spacing
+from ...schedulers.counts import counted
 from ...schedulers.guidance import CFG, Guidance
 from ...schedulers.noise_schedule import NoiseSchedule
 from ...schedulers.size_shift import SizedFlow
@@ -20,6 +21,7 @@ from ..guidance.rules import Guider
 from ..host import io
 from ..host.guidance_wire import in_words
 from ..noise.wire import NoiseWire
+from ..ui.foreign_names import KEY, SOLVER, foreign_names
 from ..ui.payload import report_on_page
 from ..ui.search_words import CHINESE, solver_words
 from ..ui.wire_types import GuidanceType, SolverFitType
@@ -62,7 +64,10 @@ class Sample(io.ComfyNode):
                     "cfg", default=5.0, min=0.0, max=100.0, step=0.1, round=False,
                     tooltip="Scale of classifier-free guidance; 1: the positive condition alone, at half the price.",
                 ),
-                io.Combo.Input("solver", options=[AUTO, *BY_NAME], default=AUTO, tooltip="auto: by measurement. Else a solver by its published name."),
+                io.Combo.Input(
+                    "solver", options=[AUTO, *BY_NAME], default=AUTO, extra_dict={KEY: foreign_names()},
+                    tooltip="auto: by measurement. Else a solver by its published name.",
+                ),
                 io.Combo.Input("spacing", options=[AUTO, *SPACINGS], default=AUTO, tooltip="auto: what was measured best with the solver. Else how the noise levels are spread."),
                 io.Float.Input(
                     "denoise", default=1.0, min=0.01, max=1.0, step=0.01, round=False,
@@ -103,7 +108,7 @@ class Sample(io.ComfyNode):
         made = host.runs.run_sampler(noise, guider, run.sampler, run.sigmas, latent_image)
         lines = [run.text, "" if guidance is None else "guidance: as connected, in place of cfg"]
         text = "\n".join(filter(None, [*lines, in_words(guider.run)]))
-        return io.NodeOutput(made, text, ui=report_on_page(text))
+        return io.NodeOutput(made, text, ui=report_on_page(text) | {SOLVER: [run.solver]})
 
 
 def schedule_for(model: Any, latent: dict[str, Any]) -> NoiseSchedule:
@@ -115,18 +120,21 @@ def schedule_for(model: Any, latent: dict[str, Any]) -> NoiseSchedule:
 
 @dataclass(frozen=True)
 class Run:
-    """SAMPLER and SIGMAS, and a line that says what they are."""
+    """SAMPLER and SIGMAS, the solver's name where the lists chose it, and a line that says what they are."""
 
     sampler: Any
     sigmas: Tensor
     text: str
+    solver: str = ""
 
 
 def of_fit(fit: Any, guider: Any) -> Run:
     """The run of a fitted solver, on its noise levels, as Fitted Solver gives it."""
     sampler, sigmas, text = UseFittedSolver.execute(fit, guider).result
     return Run(
-        sampler, sigmas, f"fitted solver, {len(sigmas) - 1} evaluations, its noise levels: {text}"
+        sampler,
+        sigmas,
+        f"fitted solver, {counted(len(sigmas) - 1, 'evaluation')}, its noise levels: {text}",
     )
 
 
@@ -158,9 +166,8 @@ class Wants:
         auto = (self.sampler is None and self.solver == AUTO) or (
             self.sigmas is None and self.spacing == AUTO
         )
-        return Run(
-            sampler, sigmas, f"{f'auto {choice.version}: ' if auto else ''}{solver}, {levels}"
-        )
+        text = f"{f'auto {choice.version}: ' if auto else ''}{solver}, {levels}"
+        return Run(sampler, sigmas, text, solver if self.sampler is None else "")
 
     def _sampler(self, choice: policy.Choice) -> tuple[Any, str]:
         if self.sampler is not None:
@@ -175,7 +182,7 @@ class Wants:
 
     def _sigmas(self, choice: policy.Choice, schedule: NoiseSchedule) -> tuple[Tensor, str]:
         if self.sigmas is not None:
-            return self.sigmas, f"{len(self.sigmas) - 1} steps of the SIGMAS connected"
+            return self.sigmas, f"{counted(len(self.sigmas) - 1, 'step')} of the SIGMAS connected"
         if self.spacing == AUTO:
             points, title = (
                 choice.points(schedule, choice.steps, self.denoise),
@@ -193,7 +200,7 @@ class Wants:
             )
         sigmas = points.sigmas()
         last = next((s for s in reversed(sigmas) if s > 0), 0.0)
-        told = f"{title}, σ {sigmas[0]:.4g} to {last:.4g}, {len(sigmas) - 1} steps"
+        told = f"{title}, σ {sigmas[0]:.4g} to {last:.4g}, {counted(len(sigmas) - 1, 'step')}"
         return torch.tensor(sigmas, dtype=torch.float32), told
 
 

@@ -23,6 +23,7 @@ from .multistep import DPMSolverMultistep, SASolver, UniPC
 from .restart import Restart
 from .runge_kutta import DPMSolver, ExponentialRungeKutta, RungeKutta
 from .stochastic import ERSDE, LCM, EulerMaruyama
+from .tcd import TCD
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,8 @@ ROWS: tuple[Published, ...] = (
     Published("Runge-Kutta 4", RungeKutta("rk4")),
     Published("Restart", Restart(), (), ("Restart",)),
     Published("LCM", LCM(), ("lcm",), ("LCM",), ("LCMScheduler",)),
+    Published("TCD", TCD(), (), ("TCD",), ("TCDScheduler",)),
+    Published("Hyper-SD (TCD)", TCD(1.0)),
     Published("Euler-Maruyama", EulerMaruyama(), (), (), ("ScoreSdeVeScheduler",)),
     Published("Langevin", Langevin()),
     Published("BDIA (invertible)", Invertible("bdia")),

@@ -23,6 +23,7 @@ from ....schedulers.solver.base import spans_of
 from ....schedulers.split import Part, Stepped, Stopped
 from ..guidance_wire import warn_of_flow_steps
 from .drivable import look_before, require_drivable
+from .kept_part import keeping
 from .missing import needed_by
 from .model import noise_scale, schedule_of, state_for, wants_vp
 from .step_level import noted
@@ -50,8 +51,9 @@ def solve(
     seed, size = extra.get("seed"), noise_scale(guider.model_patcher)
     seed = 0 if seed is None else seed  # a 0 too may say for which images it is
     sampling = guider.model_patcher.get_model_object("model_sampling")
+    require_mask_fits(sampling, extra.get("denoise_mask") is not None)
+    solver, extra = keeping(solver, model, path, x, levels[0] if levels else 0.0, extra, size)
     masked = extra.get("denoise_mask") is not None
-    require_mask_fits(sampling, masked)
     warn_of_flow_steps(isinstance(path.host, Flow), levels, lambda: float(sampling.sigma_max))
     look_before(solver, path, levels, extra.get("model_options", {}), x)
     asked = [levels[0] if levels else 0.0]
