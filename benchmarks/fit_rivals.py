@@ -24,7 +24,7 @@ from torch import Tensor
 
 from sampling_kit.schedulers import spacing as spacings
 from sampling_kit.schedulers.fit import ends
-from sampling_kit.schedulers.fit.compare import every_solver, short
+from sampling_kit.schedulers.fit.compare import every_solver
 from sampling_kit.schedulers.fit.grid import FIXED, steps_for
 from sampling_kit.schedulers.fit.problem import Problem, summary
 from sampling_kit.schedulers.fit.shared_runs import errors_of
@@ -78,7 +78,7 @@ class Pair:
         return ends.from_noise(table_of(SOLVERS[self.solver].plan(points)), problem.kappa)
 
 
-SOLVERS = {short(solver): solver for solver in every_solver()}
+SOLVERS = {solver.call: solver for solver in every_solver()}
 
 
 def ends_of(task: Task) -> dict[str, spacings.Ends]:
@@ -126,7 +126,7 @@ def screen(task: Task, nfe: int) -> dict[str, Any]:
     seen = torch.cat([task.seen.held, task.seen.train])
     spent = task.seen.evaluations
     grids = [(spacing, kind) for kind in ends_of(task) for spacing in FIXED]
-    first = scored(task, pairs_of(task, nfe, map(short, SCOUTS), grids), seen[:FEW])
+    first = scored(task, pairs_of(task, nfe, (scout.call for scout in SCOUTS), grids), seen[:FEW])
     best = kept_grids(first)
     second = scored(task, pairs_of(task, nfe, SOLVERS, best), seen[:FEW])
     able = {pair: pair.table(task.seen) for pair in better([*first, *second], SECOND)}

@@ -1,10 +1,12 @@
 """How readable the templates are: each opened in a real ComfyUI page, in both renderers.
 
     python -m benchmarks.ux [--url URL] [--run] [--only classic|nodes2] [template ...]
+    python -m benchmarks.ux --frames [--url URL] [--only classic|nodes2] [--nodes 30]
 
 Prints for every template the zoom at opening, pairs of links that cross, links behind a foreign node, nodes that overlap
 (with ``--run``: after a run) and sheets without labels, beside their bars (tests/browser/ux.mjs). Without ``--url`` it starts
-the ComfyUI that the host tests find. Needs node, playwright-core and chromium.
+the ComfyUI that the host tests find. ``--frames``: frames a second with 30 Schedule Editors on the canvas, beside 30 of ComfyUI's
+KarrasScheduler in the same page (tests/browser/frames.mjs). Needs node, playwright-core and chromium.
 """
 
 from __future__ import annotations
@@ -39,19 +41,21 @@ def server() -> Iterator[str]:
             running.stop()
 
 
-def measure(url: str, arguments: list[str]) -> int:
+def measure(url: str, script: str, arguments: list[str]) -> int:
     """The exit code of the script that measures, which prints its table."""
-    return subprocess.call(["node", str(TESTS / "browser" / "ux.mjs"), "--url", url, *arguments])
+    return subprocess.call(["node", str(TESTS / "browser" / script), "--url", url, *arguments])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)  # fmt: skip
     parser.add_argument("--url")
+    parser.add_argument("--frames", action="store_true")
     options, rest = parser.parse_known_args()
+    script = "frames.mjs" if options.frames else "ux.mjs"
     if options.url:
-        sys.exit(measure(options.url, rest))
+        sys.exit(measure(options.url, script, rest))
     with server() as url:
-        code = measure(url, rest)
+        code = measure(url, script, rest)
     sys.exit(code)
 
 

@@ -29,7 +29,7 @@ CURRENT = FOLDER / "current.json"
 Input = list[Any]  # [type, {fact: value}]
 Interface = dict[str, dict[str, Any]]  # node id → {"inputs": {path: Input}, "outputs": [type], …}
 
-WORDS = {"tooltip", "display_name", "placeholder", "label_on", "label_off"}
+WORDS = {"tooltip", "display_name", "placeholder", "label_on", "label_off", "sampling_kit"}
 #: Values that are what lies in a folder, so they differ from machine to machine: "node.input".
 FROM_FOLDERS = {
     "SamplingKitLoadDiffusersDenoiser.folder",

@@ -13,6 +13,7 @@ from typing import Any
 from ..nodes.denoiser.embedded import KINDS
 from ..nodes.fit.fit_solver import fitted
 from ..nodes.fit.fitted_solver import reported
+from ..nodes.fit.kept import in_short
 from ..nodes.fit.record_trajectories import TEACHER, recorded
 from ..nodes.host.alone import io
 from ..schedulers.fit.compare import Comparison
@@ -135,6 +136,7 @@ def fit_source(
             f"NFE {nfe}: held-out RMSE {before['rmse']:.4g} ({fit.card['start']}) → {after['rmse']:.4g}, "
             f"median {before['median']:.4g} → {after['median']:.4g}, {fit.card['evaluations']} evaluations"
         )
+        say(f"NFE {nfe}: {in_short(fit)}")
         fits.append(fit)
     comparison = reported(recording, fits, held, against, tell=tell("comparing"))
     return fits, comparison

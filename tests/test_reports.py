@@ -34,7 +34,9 @@ def test_a_picture_comes_back_from_its_text():
     assert np.array_equal(decoded(data_uri(picture[None])), picture.numpy())
 
 
-@pytest.mark.parametrize("picture", [NOISE, NOISE[:, :3, :1500], torch.rand(1, 5000, 2, 3)])
+@pytest.mark.parametrize(
+    "picture", [NOISE, NOISE[:, :3, :1500], NOISE.reshape(1, -1, 2, 3)[:, :5000]]
+)
 def test_a_picture_is_small_whatever_it_is(picture):
     uri = data_uri(picture)
     assert len(uri) <= LIMIT and decoded(uri).mean() == pytest.approx(0.5, abs=0.05)

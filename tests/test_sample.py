@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from node_calls import folders, node, one, returned
+from node_calls import NODES, folders, node, one, returned
 
 from sampling_kit.nodes import host
 from sampling_kit.nodes.fit.fitted_solver import fit_names
+from sampling_kit.nodes.ui.foreign_names import KEY, SOLVER
 from sampling_kit.schedulers import policy
 from sampling_kit.schedulers.guidance import CFG, Guidance
-from sampling_kit.schedulers.solver.published import BY_NAME
+from sampling_kit.schedulers.solver.published import BY_NAME, by_foreign_name
 
 __all__ = ["folders"]  # a fixture
 
@@ -54,6 +55,7 @@ def test_a_named_pair_is_the_wired_graph_bit_for_bit(kind):
     made, report = sampled(kind, solver="DPM++ 2M SDE", spacing="exponential", denoise=0.5)
     assert torch.equal(made, wired(solver, levels(kind, "exponential", denoise=0.5), kind))
     assert report.startswith("DPM++ 2M SDE, exponential, σ ") and "6 steps" in report
+    assert "estimated error" not in report, "noise that is drawn is no error"
     assert "6 evaluations, 12 network calls" in report
 
 
@@ -61,13 +63,18 @@ def test_a_named_pair_is_the_wired_graph_bit_for_bit(kind):
 @pytest.mark.parametrize("kind", SCHEDULES)
 def test_auto_is_the_policy_s_pair_and_says_so(kind, cfg):
     schedule = one("NoiseScheduleFromModel", model=parts(kind)[0])
-    choice = policy.choose(schedule, 6, guided=cfg != 1, side=24)
+    version = (
+        None if kind == "ve_edm" else policy.LATEST
+    )  # None: a prompt saved before there were versions
+    choice = policy.choose(schedule, 6, guided=cfg != 1, side=24, version=version or 1)
     points = choice.points(schedule, choice.steps)
     sigmas = torch.tensor(points.sigmas(), dtype=torch.float32)
-    made, report = sampled(kind, cfg=cfg)
+    more = {"auto_version": version} if version else {}
+    made, report = sampled(kind, cfg=cfg, **more)
     assert torch.equal(made, wired(host.runs.make_sampler(choice.solver), sigmas, kind, cfg))
     assert report.startswith(f"auto {choice.version}: ") and choice.spacing.title in report
     assert f"6 evaluations, {6 if cfg == 1 else 12} network calls" in report
+    assert "estimated error" in report and "would halve it" in report
 
 
 def test_what_is_connected_wins_and_the_report_says_so():
@@ -112,4 +119,34 @@ def test_every_name_of_the_list_makes_a_picture():
 def test_the_report_is_shown_on_the_node():
     model, positive, _, latent = parts()
     out = returned("Sample", model=model, positive=positive, latent_image=latent, seed=0, steps=2, cfg=1.0)  # fmt: skip
-    assert out.ui == {"text": [out.result[1]]}
+    assert out.ui == {"text": [out.result[1]], SOLVER: ["Gradient Estimation"]}
+
+
+def test_one_of_a_thing_is_one():
+    model, positive, _, latent = parts()
+    report = returned("Sample", model=model, positive=positive, latent_image=latent, seed=0, steps=1, cfg=1.0).result[1]  # fmt: skip
+    assert ", 1 step\n1 evaluation, 1 network call, " in report
+
+
+def test_the_menu_s_table_leads_to_nodes_that_give_the_solver():
+    (solver,) = (i for i in NODES["SamplingKitSample"].define_schema().inputs if i.id == "solver")
+    table = solver.as_dict()[KEY]
+    assert set(table["nodes"]) == set(BY_NAME)
+    for name, (id, values) in table["nodes"].items():
+        assert NODES[id].solver(**values) == BY_NAME[name].solver
+    for theirs, (name, differs) in table["samplers"].items():
+        assert by_foreign_name(theirs) == (BY_NAME[name], differs)
+    assert (
+        table["samplers"]["euler_ancestral"] == ["Euler a", ""]
+        and table["samplers"]["dpmpp_sde"][1]
+    )
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_apart_auto_is_steps_with_auto_and_the_latent(kind):
+    """What the menu's "Take apart" makes of auto: the solver of the last run, and Steps that sees the latent."""
+    made, report = sampled(kind, denoise=0.6)
+    name = report.partition(": ")[2].partition(",")[0]
+    schedule = one("NoiseScheduleFromModel", model=parts(kind)[0])
+    sigmas = one("Steps", noise_schedule=schedule, steps=6, spacing={"spacing": "auto"}, denoise=0.6, latent=parts()[3])  # fmt: skip
+    assert torch.equal(made, wired(host.runs.make_sampler(BY_NAME[name].solver), sigmas, kind))

@@ -25,7 +25,14 @@ from .sampling import (
     SamplerCustom,
     SamplerCustomAdvanced,
 )
-from .tensors import FlipSigmas, LatentMultiply, MaskComposite, SolidMask, SplitSigmas
+from .tensors import (
+    FlipSigmas,
+    LatentMultiply,
+    MaskComposite,
+    SetLatentNoiseMask,
+    SolidMask,
+    SplitSigmas,
+)
 
 set_folders(lambda kind: getattr(current(), kind))
 
@@ -44,7 +51,7 @@ set_typed(lambda name: name in current().typed)
 
 CORE_NODES = (
     RandomNoise, DisableNoise, AddNoise, BasicGuider, CFGGuider, SamplerCustomAdvanced, SamplerCustom,
-    SplitSigmas, FlipSigmas, LatentMultiply, SolidMask, MaskComposite, SaveImage, PreviewImage, PreviewAny, LoadImage,
+    SplitSigmas, FlipSigmas, LatentMultiply, SolidMask, MaskComposite, SetLatentNoiseMask, SaveImage, PreviewImage, PreviewAny, LoadImage,
     VAEDecode, VAEDecodeTiled, VAEEncode, VAEEncodeTiled, SaveAnimatedWEBP,
     ConditioningZeroOut, InpaintModelConditioning, InstructPixToPixConditioning, WanImageToVideo,
 )  # fmt: skip

@@ -140,8 +140,6 @@ def sample(
     noise: BatchNoise, guider: Guider, sampler: Sampler, sigmas: Tensor, latent: Latent
 ) -> tuple[Latent, Latent]:
     """(output, denoised output) of a run, reporting each step to the runner."""
-    if "noise_mask" in latent:
-        raise ValueError("latent_image: a noise mask is supported inside ComfyUI only")
     check_size(guider.model.inner, latent["samples"])
     seen: dict[str, Tensor] = {}
     context = current()
@@ -156,12 +154,14 @@ def sample(
         latent["samples"],
         sampler,
         sigmas,
+        latent.get("noise_mask"),
         callback=callback,
         seed=noise.seed,
     )
     if guider.run is not None:
         report = guider.run.report()
         context.tally.update({name: report[name] for name in ("evaluations", "network_calls")})
+        context.errors.extend(filter(None, [guider.run.error]))
     context.plans.append(described(sampler, guider, sigmas))
     ratios = "downscale_ratio_spacial", "downscale_ratio_temporal"
     rest = {k: v for k, v in latent.items() if k not in ratios}

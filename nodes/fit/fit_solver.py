@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,12 +12,13 @@ from torch import Tensor
 
 from ...schedulers.fit import fit_files
 from ...schedulers.fit.amed_fit import Amed
-from ...schedulers.fit.compare import short
+from ...schedulers.fit.compare import Pair
 from ...schedulers.fit.forward import Forward
 from ...schedulers.fit.gradient import Gradient
-from ...schedulers.fit.problem import Problem
-from ...schedulers.fit.run_fit import Fit, run_fit
-from ...schedulers.fit.starts import best_starts
+from ...schedulers.fit.problem import Problem, summary
+from ...schedulers.fit.run_fit import Fit, held_errors, run_fit
+from ...schedulers.fit.starts import best_starts, usual_pairs
+from ...schedulers.fit.verdict import verdict
 from ...schedulers.points import Points, require_run
 from ...schedulers.solver import Solver
 from ...schedulers.solver.fitted import FittedSolver, Table, table_of
@@ -29,8 +30,9 @@ from ..ui.inputs import choice, chosen
 from ..ui.payload import report_on_page
 from ..ui.search_words import FEWER
 from ..ui.wire_types import SolverFitType, TrajectoriesType
-from .kept import PARTS, Kept, card_text
+from .kept import PARTS, Kept, card_text, in_short
 from .recording import CATEGORY, Recording, checked, teacher_cost
+from .talk import Talk
 
 #: Ways to fit, by the choice in the node.
 METHODS: dict[str, type[Fit[Any]]] = {
@@ -96,11 +98,12 @@ def fitted(
     tell: Callable[[int, str], None] | None = None,
 ) -> FittedSolver:
     """The fit for ``nfe`` evaluations: read, gone on with, or made. tell(per mille, text)."""
-    told = tell or host.places.progress(PARTS)
+    talk = Talk(tell or host.places.progress(PARTS))
     origin, count = recording.trajectories.origin, recording.trajectories.count
     kept = Kept(recording, (repr(settings), nfe, held, count, starts, repr(begin)))
     if kept.done.is_file():
         return fit_files.load(kept.done).at(nfe)
+    talk.stage(f"{settings.title} for {nfe} evaluations: getting the model ready")
     first = count - held
     card = dict(
         model=origin.model, path=origin.path, prediction=origin.prediction, guidance=origin.guidance,
@@ -117,32 +120,66 @@ def fitted(
             )
         problem = recording.problem(ready, held)
         problem.evaluations = teacher_cost(recording)
-        found: list[tuple[float, FittedSolver]] = []
-
-        def report(state: Any) -> None:
-            share = settings.share(problem, state)
-            least = min(state.after["rmse"], *(rmse for rmse, _ in found), math.inf)
-            told(
-                int(PARTS * share), f"held-out error {least:.4g}, before {state.before['rmse']:.4g}"
-            )
-
-        for i, start in enumerate(
-            kept.starts(lambda: start_tables(problem, recording, nfe, starts, begin))
-        ):
-            state = run_fit(problem, start.table, settings, report, file=kept.file(f"state-{i}"))
-            facts = dict(start=start.card["start"], before=state.before, after=state.after)
-            found.append((state.after["rmse"], FittedSolver(state.table, card | facts)))
-        best = min(found, key=lambda entry: entry[0])[1]
-        return FittedSolver(best.table, {**best.card, "evaluations": problem.evaluations})
+        listen(problem, talk)
+        talk.stage("looking for the best training-free start")
+        tables = kept.starts(lambda: start_tables(problem, recording, nfe, starts, begin))
+        found = [
+            FittedSolver(table, card | facts)
+            for table, facts in fits_from(problem, settings, tables, kept, talk)
+        ]
+        best = min(found, key=lambda fit: fit.card["after"]["rmse"])
+        spent = problem.evaluations
+        talk.stage("comparing with training-free pairs")
+        facts = best.card
+        pair = best_pair(problem, recording, nfe)
+        told = verdict(nfe, facts["before"], facts["after"], pair)
+        return FittedSolver(best.table, {**facts, "evaluations": spent, "verdict": told})
 
     with torch.inference_mode(not settings.gradients):
         fit = recording.ready(run)
     kept.finish(fit)
-    told(
-        PARTS,
-        f"held-out error {fit.card['after']['rmse']:.4g}, before {fit.card['before']['rmse']:.4g}",
-    )
+    talk.end(in_short(fit))
     return fit
+
+
+def listen(problem: Problem, talk: Talk) -> None:
+    """``talk`` hears of every evaluation of ``problem``."""
+    check = problem.check
+
+    def heard() -> None:
+        if check is not None:
+            check()
+        talk.pulse()
+
+    problem.check, talk.evaluations = heard, lambda: problem.evaluations
+
+
+def fits_from(
+    problem: Problem, settings: Fit[Any], starts: list[FittedSolver], kept: Kept, talk: Talk
+) -> Iterator[tuple[Table, dict[str, Any]]]:
+    """(table, start and errors) of a fit from every start."""
+    least = math.inf
+    for i, start in enumerate(starts):
+        of_all = f" {i + 1} of {len(starts)}" if len(starts) > 1 else ""
+
+        def report(state: Any, of_all: str = of_all, i: int = i, least: float = least) -> None:
+            error = min(state.after["rmse"], least)
+            text = f"fit{of_all}: held-out error {error:.4g}, before {state.before['rmse']:.4g}"
+            talk.now(text, (i + settings.share(problem, state)) / len(starts))
+
+        talk.stage(f"fit{of_all} begins")
+        state = run_fit(problem, start.table, settings, report, file=kept.file(f"state-{i}"))
+        least = min(least, state.after["rmse"])
+        yield state.table, dict(start=start.card["start"], before=state.before, after=state.after)
+
+
+def best_pair(problem: Problem, recording: Recording, nfe: int) -> Pair | None:
+    """The best of the training-free pairs that a fit starts from, with its errors on all held-out trajectories."""
+    pairs = usual_pairs(problem, recording.schedule, nfe)
+    if not pairs:
+        return None
+    errors = summary(held_errors(problem, pairs[0].table))
+    return replace(pairs[0], rmse=errors["rmse"], median=errors["median"])
 
 
 def start_tables(
@@ -167,7 +204,7 @@ def start_tables(
             raise ValueError(
                 f"sigmas: sampler needs {table.nfe} evaluations on these steps, nfe is {nfe}"
             )
-        return {f"{short(solver)} on given steps": replace(table, start=problem.kappa)}
+        return {f"{solver.call} on given steps": replace(table, start=problem.kappa)}
     return best_starts(problem, recording.schedule, nfe, starts)
 
 

@@ -68,7 +68,14 @@ class Kept:
                 file.unlink(missing_ok=True)  # another process may be at the same fit
 
 
+def in_short(fit: FittedSolver) -> str:
+    """The verdict, or for files of before there was one the errors."""
+    before, after = fit.card["before"]["rmse"], fit.card["after"]["rmse"]
+    return fit.card.get("verdict") or f"held-out error {after:.4g}, before {before:.4g}"
+
+
 def card_text(fit: FittedSolver) -> str:
-    """The card for people."""
-    rows = {"evaluations per run": fit.table.nfe, "window": fit.table.window, **fit.card}
+    """The card for people, the verdict first."""
+    verdict = {"verdict": fit.card["verdict"]} if "verdict" in fit.card else {}
+    rows = verdict | {"evaluations per run": fit.table.nfe, "window": fit.table.window, **fit.card}
     return "\n".join(f"{k}: {v}" for k, v in rows.items() if v is not None)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...schedulers import policy, spacing
+from ...schedulers.counts import counted
 from ...schedulers.guidance import CFG, Guidance
 from ...schedulers.noise_schedule import NoiseSchedule
 from ...schedulers.size_shift import SizedFlow
@@ -20,6 +21,7 @@ from ..guidance.rules import Guider
 from ..host import io
 from ..host.guidance_wire import in_words
 from ..noise.wire import NoiseWire
+from ..ui.foreign_names import KEY, SOLVER, foreign_names
 from ..ui.payload import report_on_page
 from ..ui.search_words import CHINESE, solver_words
 from ..ui.wire_types import GuidanceType, SolverFitType
@@ -62,7 +64,10 @@ class Sample(io.ComfyNode):
                     "cfg", default=5.0, min=0.0, max=100.0, step=0.1, round=False,
                     tooltip="Scale of classifier-free guidance; 1: the positive condition alone, at half the price.",
                 ),
-                io.Combo.Input("solver", options=[AUTO, *BY_NAME], default=AUTO, tooltip="auto: by measurement. Else a solver by its published name."),
+                io.Combo.Input(
+                    "solver", options=[AUTO, *BY_NAME], default=AUTO, extra_dict={KEY: foreign_names()},
+                    tooltip="auto: by measurement. Else a solver by its published name.",
+                ),
                 io.Combo.Input("spacing", options=[AUTO, *SPACINGS], default=AUTO, tooltip="auto: what was measured best with the solver. Else how the noise levels are spread."),
                 io.Float.Input(
                     "denoise", default=1.0, min=0.01, max=1.0, step=0.01, round=False,
@@ -72,10 +77,14 @@ class Sample(io.ComfyNode):
                 io.Sampler.Input("sampler", optional=True, tooltip="Any SAMPLER in place of solver."),
                 io.Sigmas.Input("sigmas", optional=True, tooltip="Noise levels in place of steps, spacing and denoise."),
                 SolverFitType.Input("fit", optional=True, tooltip="A fitted solver in place of solver, steps, spacing and denoise."),
+                io.Int.Input(
+                    "auto_version", default=policy.LATEST, min=1, max=policy.LATEST, optional=True, advanced=True,
+                    tooltip="Of the table that auto uses: with an older one an old picture comes out as it was.",
+                ),
             ],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="The result."),
-                io.String.Output(display_name="report", tooltip="What was chosen, and what the run cost."),
+                io.String.Output(display_name="report", tooltip="What was chosen, what the run cost, and how far it errs."),
             ],
         )  # fmt: skip
 
@@ -83,7 +92,7 @@ class Sample(io.ComfyNode):
     def execute(
         cls, model: Any, positive: Any, latent_image: dict[str, Any], seed: int, steps: int, cfg: float, negative: Any = None,
         solver: str = AUTO, spacing: str = AUTO, denoise: float = 1.0, guidance: Guidance | None = None, sampler: Any = None,
-        sigmas: Tensor | None = None, fit: Any = None,
+        sigmas: Tensor | None = None, fit: Any = None, auto_version: int = 1,
     ) -> Any:  # fmt: skip
         if not isinstance(guidance, Guidance | None):
             raise TypeError(f"guidance: expected a GUIDANCE, got {type(guidance).__name__}")
@@ -93,13 +102,13 @@ class Sample(io.ComfyNode):
             run = of_fit(fit, guider)
         else:
             side = side_of(latent_image["samples"].shape[1:])
-            wants = Wants(steps, solver, spacing, denoise, sampler, sigmas, side)
+            wants = Wants(steps, solver, spacing, denoise, sampler, sigmas, side, auto_version)
             run = wants.on(schedule_for(model, latent_image), guided=len(rules.reads) > 1)
         noise = NoiseWire(seed)
         made = host.runs.run_sampler(noise, guider, run.sampler, run.sigmas, latent_image)
         lines = [run.text, "" if guidance is None else "guidance: as connected, in place of cfg"]
-        text = "\n".join(filter(None, [*lines, in_words(guider.run.report())]))
-        return io.NodeOutput(made, text, ui=report_on_page(text))
+        text = "\n".join(filter(None, [*lines, in_words(guider.run)]))
+        return io.NodeOutput(made, text, ui=report_on_page(text) | {SOLVER: [run.solver]})
 
 
 def schedule_for(model: Any, latent: dict[str, Any]) -> NoiseSchedule:
@@ -111,18 +120,21 @@ def schedule_for(model: Any, latent: dict[str, Any]) -> NoiseSchedule:
 
 @dataclass(frozen=True)
 class Run:
-    """SAMPLER and SIGMAS, and a line that says what they are."""
+    """SAMPLER and SIGMAS, the solver's name where the lists chose it, and a line that says what they are."""
 
     sampler: Any
     sigmas: Tensor
     text: str
+    solver: str = ""
 
 
 def of_fit(fit: Any, guider: Any) -> Run:
     """The run of a fitted solver, on its noise levels, as Fitted Solver gives it."""
     sampler, sigmas, text = UseFittedSolver.execute(fit, guider).result
     return Run(
-        sampler, sigmas, f"fitted solver, {len(sigmas) - 1} evaluations, its noise levels: {text}"
+        sampler,
+        sigmas,
+        f"fitted solver, {counted(len(sigmas) - 1, 'evaluation')}, its noise levels: {text}",
     )
 
 
@@ -137,20 +149,25 @@ class Wants:
     sampler: Any = None
     sigmas: Tensor | None = None
     side: int = policy.SIDE
+    version: int = policy.LATEST
 
     def on(self, schedule: NoiseSchedule, *, guided: bool) -> Run:
         """The run. Raises ValueError for a name that no list has, and for levels that do not fit the schedule."""
         choice = policy.choose(
-            schedule, self.steps, guided=guided, denoise=self.denoise, side=self.side
+            schedule,
+            self.steps,
+            guided=guided,
+            denoise=self.denoise,
+            side=self.side,
+            version=self.version,
         )
         sampler, solver = self._sampler(choice)
         sigmas, levels = self._sigmas(choice, schedule)
         auto = (self.sampler is None and self.solver == AUTO) or (
             self.sigmas is None and self.spacing == AUTO
         )
-        return Run(
-            sampler, sigmas, f"{f'auto {choice.version}: ' if auto else ''}{solver}, {levels}"
-        )
+        text = f"{f'auto {choice.version}: ' if auto else ''}{solver}, {levels}"
+        return Run(sampler, sigmas, text, solver if self.sampler is None else "")
 
     def _sampler(self, choice: policy.Choice) -> tuple[Any, str]:
         if self.sampler is not None:
@@ -165,7 +182,7 @@ class Wants:
 
     def _sigmas(self, choice: policy.Choice, schedule: NoiseSchedule) -> tuple[Tensor, str]:
         if self.sigmas is not None:
-            return self.sigmas, f"{len(self.sigmas) - 1} steps of the SIGMAS connected"
+            return self.sigmas, f"{counted(len(self.sigmas) - 1, 'step')} of the SIGMAS connected"
         if self.spacing == AUTO:
             points, title = (
                 choice.points(schedule, choice.steps, self.denoise),
@@ -183,7 +200,7 @@ class Wants:
             )
         sigmas = points.sigmas()
         last = next((s for s in reversed(sigmas) if s > 0), 0.0)
-        told = f"{title}, σ {sigmas[0]:.4g} to {last:.4g}, {len(sigmas) - 1} steps"
+        told = f"{title}, σ {sigmas[0]:.4g} to {last:.4g}, {counted(len(sigmas) - 1, 'step')}"
         return torch.tensor(sigmas, dtype=torch.float32), told
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -94,14 +94,7 @@ class Pair:
     @property
     def name(self) -> str:
         ends = "" if self.ends == "schedule" else f", ends {self.ends}"
-        return f"{short(self.solver)}, {self.spacing}{ends}"
-
-
-def short(solver: Solver) -> str:
-    """The class and what differs from its defaults."""
-    values = [(f, getattr(solver, f.name)) for f in fields(solver)]
-    changed = [f"{f.name}={value}" for f, value in values if value != f.default]
-    return f"{type(solver).__name__}({', '.join(changed)})"
+        return f"{self.solver.call}, {self.spacing}{ends}"
 
 
 def training_free(

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from .. import spacing
+from ..counts import counted
 from ..noise_schedule import Array, NoiseSchedule
 from ..path import VP, rescale
 from ..points import Points
@@ -294,7 +295,7 @@ class FittedSteps:
             ("spacing", "rmse", "median", "levels"),
             [(n, r, m, " ".join(f"{v:.3g}" for v in levels)) for n, r, m, levels in rows],
         )
-        head = f"{self.solver}, {self.nfe} evaluations, {self.held} held-out trajectories"
+        head = f"{self.solver}, {counted(self.nfe, 'evaluation')}, {counted(self.held, 'held-out trajectory', 'held-out trajectories')}"
         return f"{head}\n{verdict}\n{self.evaluations} one-image evaluations\n\n{lines}"
 
     def payload(self) -> dict[str, Any]:

@@ -12,14 +12,21 @@ from .problem import Problem
 RUNS = 10
 
 
+def usual_pairs(
+    problem: Problem, schedule: NoiseSchedule, nfe: int, count: int = 1
+) -> list[compare.Pair]:
+    """Training-free pairs that are worth beginning with, the best first."""
+    return compare.training_free(
+        problem, schedule, nfe, problem.held[:16], compare.STARTS, compare.START_SPACINGS,
+        keep=max(5, count), first=2, share=8, by=ends.mark,
+    )  # fmt: skip
+
+
 def best_starts(
     problem: Problem, schedule: NoiseSchedule, nfe: int, count: int = 1
 ) -> dict[str, Table]:
     """{name: table}, the best first."""
-    pairs = compare.training_free(
-        problem, schedule, nfe, problem.held[:16], compare.STARTS, compare.START_SPACINGS,
-        keep=max(5, count), first=2, share=8, by=ends.mark,
-    )  # fmt: skip
+    pairs = usual_pairs(problem, schedule, nfe, count)
     others = {pair.name: pair.table for pair in pairs[1:count]}
     return dict([own_ends(problem, schedule, pairs[0], nfe)]) | others
 
@@ -35,5 +42,5 @@ def own_ends(
     for found, between, table in ends.search(problem, pair.solver, nfe, begin, rows, RUNS):
         if found < least:
             levels = f"{pair.spacing}, σ/α {between}"
-            name, best, least = f"{compare.short(pair.solver)}, {levels}", table, found
+            name, best, least = f"{pair.solver.call}, {levels}", table, found
     return name, best

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..counts import counted
 from ..text_table import text_table
 
 Report = Mapping[str, Any]
@@ -34,9 +35,9 @@ def text(report: Report) -> str:
 def summary(report: Report) -> str:
     """Network calls made and saved."""
     calls = _names(report["calls"], always=True)
-    more = f"; {n} images shared" if (n := report["shared_images"]) else ""
+    more = f"; {counted(n, 'image')} shared" if (n := report["shared_images"]) else ""
     return (
-        f"{report['network_calls']} network calls in {report['evaluations']} evaluations ({calls}), "
+        f"{counted(report['network_calls'], 'network call')} in {counted(report['evaluations'], 'evaluation')} ({calls}), "
         f"{report['saved_calls']} saved{more}"
     )
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..counts import counted
 from ..path import Path
 from ..split import Stopped, mapped
 from . import plain
@@ -167,7 +168,7 @@ class Trace:
             1: "every state kept",
         }.get(self.every, f"every {self.every}th state kept, which is what the memory given holds")
         parts = [
-            f"{self.solver}: {len(self)} steps{per_step}, {self.nfe} evaluations, {self.seconds:.2f} s",
+            f"{self.solver}: {counted(len(self), 'step')}{per_step}, {counted(self.nfe, 'evaluation')}, {self.seconds:.2f} s",
             f"{len(self.end)} image{'s' if len(self.end) > 1 else ''}, {kept}",
             *self.notes,
         ]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..counts import counted
 from ..measure.compare_solvers import Entry
 from . import style
 from .contact_sheet import Row, sheet
@@ -78,7 +79,7 @@ def contact(
     """IMAGE [1, H, W, 3]: a row of ``images`` pictures per run with its numbers, the reference last."""
     numbers, rows = families(entries), []
     for e, pictures in drawn(entries, reference, images, decode):
-        lines = [*_wrapped(e.name), f"{e.intervals} steps, {e.trace.nfe} NFE"]
+        lines = [*_wrapped(e.name), f"{counted(e.intervals, 'step')}, {e.trace.nfe} NFE"]
         lines.append("reference" if e is reference else f"{e.per_image:.3g} s per image")
         if e.error is not None:
             lines.append(f"distance {e.error:.3g}")

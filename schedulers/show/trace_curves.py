@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..counts import counted
 from ..measure.trace import MEASURES, Trace
 from .style import BLUE, GREY, VERMILION, new_figure, number, pixels
 
@@ -41,7 +42,7 @@ def curves(trace: Trace, width: int = 1080, height: int = 720) -> Tensor:
     for ax in axes[1]:
         ax.set_xlabel("step", fontsize=15)
     figure.suptitle(
-        f"{trace.solver}: {len(trace)} steps, {trace.nfe} evaluations, {trace.seconds:.3g} s", fontsize=16
+        f"{trace.solver}: {counted(len(trace), 'step')}, {counted(trace.nfe, 'evaluation')}, {trace.seconds:.3g} s", fontsize=16
     )  # fmt: skip
     return pixels(figure)
 

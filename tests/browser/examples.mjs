@@ -12,7 +12,7 @@ import { mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import path from "node:path";
 import { parseArgs } from "node:util";
-import { place, repeated } from "./layout.mjs";
+import { place, placed, repeated } from "./layout.mjs";
 import models from "./models.mjs";
 import notes from "./notes.mjs";
 import { PACK, inPage, launch, open } from "./page.mjs";
@@ -91,8 +91,7 @@ async function laidOut(page, stem) {
   const api = twin(stem), types = Object.fromEntries(Object.entries(api).map(([id, n]) => [id, n.class_type]));
   const links = Object.entries(api).flatMap(([id, n]) => Object.values(n.inputs).filter(Array.isArray).map(([from, slot]) => [from, slot, id, 0]));
   const sizes = await page.evaluate(inPage.prepare, { api, stem, note: notes[stem], pack: PACK, version, models, inside: loads(api) ? [] : repeated(types, links) });
-  const tries = [7, 6, 5].map((columns) => place(sizes.outer.nodes, sizes.outer.links, { note: sizes.note, seed: columns, columns, rounds: 14_000 }));
-  const outer = tries.reduce((best, one) => (one.cost < best.cost ? one : best));
+  const outer = placed(sizes.outer.nodes, sizes.outer.links, { note: sizes.note });
   const inner = sizes.inner && place(sizes.inner.nodes, sizes.inner.links, { rounds: 6000 });
   console.log(`     ${stem}: ${Math.round(outer.wide)} × ${Math.round(outer.high)}, ${outer.crossings} crossings, behind nodes: ${outer.behind.join(", ") || "none"}`);
   return page.evaluate(inPage.arrange, { stem, pack: PACK, outer, inner });

@@ -86,7 +86,7 @@ export const inPage = {
   // the same graph with its nodes at their places; returns what the frontend serialises
   async arrange({ stem, pack, outer, inner }) {
     const graph = app.rootGraph, wrapper = graph.nodes.find((n) => n.isSubgraphNode());
-    const put = (of, at) => { for (const n of of.nodes) n.pos = at[n.id] ? [Math.round(at[n.id][0]), Math.round(at[n.id][1]) + 30] : [0, 30]; };
+    const put = (of, at) => { for (const n of of.nodes) { const [x, y, w] = at[n.id] ?? [0, 0, n.size[0]]; n.pos = [Math.round(x), Math.round(y) + 30]; n.setSize([w, n.size[1]]); } };
     put(graph, outer.at);
     if (wrapper) put(wrapper.subgraph, inner.at);
     app.canvas.setDirty(true, true);

@@ -157,6 +157,17 @@ def test_the_panels_obey_after_undo(
     assert "FAIL" not in report and report.count("ok  ") == 7, report
 
 
+def test_ksampler_becomes_sample_and_sample_comes_apart(
+    node: str, url_of_frontend: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """By the menu: links and values kept, the same picture, one step of undo, what has no counterpart said."""
+    shots = os.environ.get("SAMPLING_KIT_SHOTS") or str(tmp_path)
+    both = request.config.getoption("full")
+    only = () if both else ("--only", "nodes2")
+    report = runner(node, url_of_frontend)("--shots", shots, *only, script="convert.mjs")
+    assert "FAIL" not in report and report.count("ok  ") == (10 if both else 5), report
+
+
 def test_the_blueprints_run_and_open_into_their_parts(
     node: str, url_of_frontend: str, renderers: Renderers
 ) -> None:

@@ -212,7 +212,11 @@ async function running() {
     await until("strip", () => panel("ShowTrace").locator("[data-count]").count(), (n) => n === 2, 120_000);
     await until("curve", () => lines("ShowTrace"), (l) => l.length && l[0].length > 20);
     await until("levels", () => lines("PlotSchedule"), (l) => l.length && l[0].split("L").length === 6);
-    expect(/of the last run/.test(await note("PlotSchedule")), await note("PlotSchedule")); // a server that kept the result tells no schedule
+    await until("its schedule is remembered", () => note("PlotSchedule"), (t) => t === "With the noise schedule of the last run of “Noise Schedule from Model”.");
+    await changes("PlotSchedule", () => set("Steps", "steps", 12, 1)); // and stays live
+    await until("twelve steps", () => lines("PlotSchedule"), (l) => l.length && l[0].split("L").length === 12);
+    await set("Steps", "steps", 6, 1);
+    await until("levels again", () => lines("PlotSchedule"), (l) => l.length && l[0].split("L").length === 6);
     await show();
     await shot("ShowTrace", panel("ShowTrace"));
     const at = () => panel("ShowTrace").locator("[data-count]").first().evaluate((e) => e.style.backgroundPosition);

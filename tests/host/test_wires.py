@@ -127,3 +127,20 @@ def test_a_patch_s_cfg_function_that_does_nothing_is_named(measured: dict[str, A
     assert found["CFG"] == []
     (line,) = found["APG"]
     assert "Dynamic Thresholding" in line and "does nothing" in line
+
+
+def test_the_menu_takes_a_spacing_for_a_scheduler_only_where_its_levels_are_the_same(
+    measured: dict[str, Any],
+) -> None:
+    rows = measured["schedulers"]
+    assert len(rows) == 4 and {case: gap for case, gap in rows.items() if gap > 1e-5} == {}
+
+
+def test_a_noise_mask_is_inpainted_by_langevin_moves(measured: dict[str, Any]) -> None:
+    rows = measured["inpainting"]
+    gaps = dict(rows["gaps"])
+    assert gaps.pop("differential") < 2e-3  # its mask is free at the last level
+    assert {case: gap for case, gap in gaps.items() if gap > 1e-5} == {}
+    assert set(rows["calls"].values()) == {6 + 5 * 2}  # steps, and moves at every level between
+    assert 0.01 < rows["soft"] < 1
+    assert "needs a noise mask" in rows["refused"]

@@ -6,7 +6,7 @@ const run = { name: "a", steps: 2, every: 1, sigma: [2, 1, 0], lambda: [-1, 0, n
 const plan = { columns: ["stage", "x[0]"], rows: [[0, 1.5], [1, null]], stages: 2, nfe: 2, order: 1, steps: 2, path: "VE", solver: "Euler()" };
 
 test("what the panels keep comes back as it is", () => {
-  const kept = { y: "sigma", x: "progress", curve: "rmse", run: "m1abc", schedule: "0".repeat(32), pins: [run], last: { runs: [run], plan } };
+  const kept = { y: "sigma", x: "progress", curve: "rmse", run: "m1abc", schedule: "0".repeat(32), took: { solver: "Euler", steps: 20 }, pins: [run], last: { runs: [run], plan } };
   assert.deepEqual(checked(JSON.parse(JSON.stringify(kept))), kept);
   assert.deepEqual(checked(undefined), {});
 });
@@ -18,8 +18,8 @@ const JUNK = [null, 0, -1, Infinity, NaN, "", "x", "__proto__", "constructor", t
 test("junk is as if it were not there", () => {
   for (const junk of JUNK) {
     const made = checked(junk);
-    assert.ok(Object.keys(made).every((name) => ["y", "x", "curve", "run", "schedule", "pins", "last"].includes(name)));
-    for (const name of ["y", "x", "pins", "last", "run", "schedule", "curve"]) {
+    assert.ok(Object.keys(made).every((name) => ["y", "x", "curve", "run", "schedule", "took", "pins", "last"].includes(name)));
+    for (const name of ["y", "x", "pins", "last", "run", "schedule", "took", "curve"]) {
       const got = checked({ [name]: junk })[name];
       if (name === "pins") assert.deepEqual(got ?? [], []);
       else if (["run", "curve"].includes(name)) assert.ok(got === undefined || (typeof got === "string" && got.length <= 200));

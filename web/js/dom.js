@@ -79,7 +79,8 @@ const STYLE = `
 .sk { --sk-0:#005f96; --sk-1:#8a4a00; --sk-2:#00634a; --sk-3:#96387a; --sk-4:#2a6a9e; --sk-5:#97331b; --sk-6:#5e5e5e; --sk-7:#222;
   --sk-text: var(--input-text, #222); --sk-dim: color-mix(in srgb, var(--descrip-text, #777) 10%, var(--input-text, #222)); --sk-line: var(--border-color, #bbb); --sk-back: var(--comfy-input-bg, #eee);
   display:flex; flex-direction:column; gap:3px; box-sizing:border-box; width:100%; height:100%; min-height:0; overflow:hidden;
-  font:11px/1.3 Inter, system-ui, sans-serif; color:var(--sk-text); user-select:none; }
+  font:11px/1.3 Inter, system-ui, sans-serif; color:var(--sk-text); user-select:none; contain:strict; will-change:transform; }
+.sk-sharpen .sk { will-change:auto; }
 .dark-theme .sk { --sk-0:#56b4e9; --sk-1:#f0a62a; --sk-2:#2fc79a; --sk-3:#e391bf; --sk-4:#9bd0f2; --sk-5:#f0793c; --sk-6:#aaa; --sk-7:#eee; }
 .sk-bar { display:flex; flex-wrap:wrap; align-items:center; gap:3px 5px; flex:none; }
 .sk-bar > .sk-push { margin-left:auto; }
@@ -126,4 +127,18 @@ const STYLE = `
 
 export function addStyle() {
   if (!document.getElementById("sampling-kit-style")) document.head.append(el("style", { id: "sampling-kit-style" }, STYLE));
+}
+
+// A panel is a layer of its own, moved and not drawn anew while the canvas moves. It is drawn for one zoom: once another
+// one rests, for two frames it is no layer, and so drawn again.
+export function sharpener(zoom) {
+  let drawn = zoom(), before = drawn;
+  return () => {
+    const now = zoom(), rests = now === before;
+    before = now;
+    if (!rests || now === drawn) return;
+    drawn = now;
+    document.documentElement.classList.add("sk-sharpen");
+    requestAnimationFrame(() => requestAnimationFrame(() => document.documentElement.classList.remove("sk-sharpen")));
+  };
 }

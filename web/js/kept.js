@@ -45,6 +45,12 @@ function last(value) {
   return seen.length || table ? { ...(seen.length ? { runs: seen } : {}), ...(table ? { plan: table } : {}) } : null;
 }
 
+// the solver of a run, and its number of steps
+function took(value) {
+  if (!isObject(value) || !isText(value.solver) || value.solver.length > MOST_TEXT || !isCount(value.steps, 1)) return undefined;
+  return { solver: value.solver, steps: value.steps };
+}
+
 // one of the choices, or undefined
 export const oneOf = (choices, value) => (choices.includes(value) ? value : undefined);
 
@@ -56,6 +62,7 @@ export function checked(value) {
     curve: isText(value.curve) && value.curve.length <= MOST_TEXT ? value.curve : undefined,
     schedule: isText(value.schedule) && /^[0-9a-f]{32}$/.test(value.schedule) ? value.schedule : undefined,
     run: isText(value.run) && /^[a-z0-9]{1,32}$/.test(value.run) ? value.run : undefined,
+    took: took(value.took),
     pins: value.pins === undefined ? undefined : runs(value.pins, MOST_PINS, MOST_PINNED), last: last(value.last) ?? undefined,
   };
   return Object.fromEntries(Object.entries(made).filter(([, entry]) => entry !== undefined));

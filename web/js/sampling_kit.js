@@ -2,7 +2,8 @@
 
 import { app } from "../../../scripts/app.js";
 import { addColors, keepColors } from "./colors.js";
-import { addStyle } from "./dom.js";
+import { menuOf } from "./convert.js";
+import { addStyle, sharpener } from "./dom.js";
 import { editor } from "./editor.js";
 import { infotextMenu, takeDrops } from "./infotext.js";
 import { X_AXES, Y_AXES, checked, checkedReport, oneOf } from "./kept.js";
@@ -173,6 +174,16 @@ function rememberSchedule(node) {
   };
 }
 
+// Which solver Sample's last run took, and for how many steps: "Take apart" asks for it.
+function rememberSolver(node) {
+  const before = node.onExecuted;
+  node.onExecuted = function (output) {
+    before?.call(this, output);
+    const solver = output?.sampling_kit_solver?.[0];
+    if (solver) keep(this, { took: { solver, steps: widget(this, "steps")?.value } });
+  };
+}
+
 const WIDGETS = {
   SamplingKitSteps(node) {
     const panel = levels(viewOf(node, true));
@@ -213,16 +224,18 @@ app.registerExtension({
   setup() {
     addStyle();
     addColors();
-    start(() => keepColors(app.canvas));
+    const sharpen = sharpener(() => app.canvas?.ds?.scale ?? 1);
+    start(() => { keepColors(app.canvas); sharpen(); });
   },
   nodeCreated(node) {
     const room = roomOf(node.constructor?.nodeData);
     if (WIDGETS[node.comfyClass]) WIDGETS[node.comfyClass](node);
     else if (room) reportPanel(node, room);
     if (SCHEDULED.has(node.comfyClass)) rememberSchedule(node);
+    if (node.comfyClass === "SamplingKitSample") rememberSolver(node);
     takeDrops(node);
   },
-  getNodeMenuItems: (node) => infotextMenu(node),
+  getNodeMenuItems: (node) => [...menuOf(node, (one) => kept(one).took), ...infotextMenu(node)],
   onNodeOutputsUpdated(outputs) {
     for (const graph of [app.rootGraph, ...(app.rootGraph.subgraphs?.values() ?? [])])
       for (const node of graph.nodes) read(node, outputs[graph === app.rootGraph ? node.id : `${graph.id}:${node.id}`]);
