@@ -335,6 +335,9 @@ KEPT = (
     Defect("ray: on the network", "headless/sweep/cluster.py",
            'ON_NETWORK: "0"}', 'ON_NETWORK: "1"}',
            ("tests/test_ray.py::test_a_token_of_our_own_is_new_and_stays_in_the_process",)),
+    Defect("film: κ is called σ", "schedulers/show/film.py",
+           'else "κ"', 'else "σ"',
+           ("tests/test_trace.py::test_every_kind_of_latent_becomes_pictures",)),
 )
 
 STRANGERS = (

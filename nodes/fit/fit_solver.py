@@ -30,9 +30,9 @@ from ..ui.inputs import choice, chosen
 from ..ui.payload import report_on_page
 from ..ui.search_words import FEWER
 from ..ui.wire_types import SolverFitType, TrajectoriesType
-from .kept import PARTS, Kept, card_text, in_short
+from .kept import Kept, card_text, in_short
 from .recording import CATEGORY, Recording, checked, teacher_cost
-from .talk import Talk
+from .talk import PARTS, Talk
 
 #: Ways to fit, by the choice in the node.
 METHODS: dict[str, type[Fit[Any]]] = {

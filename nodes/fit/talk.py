@@ -6,8 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from .kept import PARTS
-
+PARTS = 1000  # of a progress bar
 EVERY = 1.0  # seconds between two texts at least
 
 
