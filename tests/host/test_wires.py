@@ -134,3 +134,11 @@ def test_the_menu_takes_a_spacing_for_a_scheduler_only_where_its_levels_are_the_
 ) -> None:
     rows = measured["schedulers"]
     assert len(rows) == 4 and {case: gap for case, gap in rows.items() if gap > 1e-5} == {}
+
+
+def test_solvers_in_ksampler_s_lists_are_added_and_run_as_their_nodes(
+    measured: dict[str, Any],
+) -> None:
+    rows = measured["offered"]
+    assert rows["kept"] == rows["added"] == [True, True]
+    assert len(rows["gaps"]) == 3 and not any(rows["gaps"].values())

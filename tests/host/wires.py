@@ -23,7 +23,7 @@ import native_models as native  # first: it says where ComfyUI is, and that it m
 import caches
 from comfy_extras import nodes_custom_sampler as core
 from reported_runs import reporting as reporting_of
-from scheduler_levels import schedulers
+from scheduler_levels import offered, schedulers
 
 import nodes
 
@@ -433,7 +433,7 @@ def reporting() -> dict[str, float]:
 
 CHECKS = (
     memory, levels, one_of_a_batch, picked_drafts, nesting, reported_levels, scales, noise_samplers, classes, assignable, cached_noise, core_noise,
-    caches.caches, caches.own_samplers, caches.cfg_functions, reporting, schedulers,
+    caches.caches, caches.own_samplers, caches.cfg_functions, reporting, schedulers, offered,
 )  # fmt: skip
 
 
