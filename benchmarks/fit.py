@@ -247,7 +247,7 @@ def free_table(guidance: str, nfe: int) -> Table:
     """The best stored pair of ours."""
     pair = next(p for p in read_stored()["pairs"][guidance][str(nfe)] if p["side"] == "ours")
     every = (v for kind in ALL for v in variants(kind))
-    solver = next(v for v in every if quality.short_name(v) == pair["solver"])
+    solver = next(v for v in every if v.call == pair["solver"])
     steps = quality.contestant(solver).steps(nfe)
     return table_of(
         solver.plan(problems.network_problem("network-cond", 1).points(pair["spacing"], steps))

@@ -263,6 +263,36 @@ def requests() -> list[bytes]:
     return made
 
 
+def run_solver_text(data: bytes) -> None:
+    """Read as the node reads it; what is read makes a plan or says that its levels are others."""
+    from sampling_kit.schedulers.path import VE
+    from sampling_kit.schedulers.points import Points
+    from sampling_kit.schedulers.solver.solver_text import read
+
+    with promised(ValueError):
+        solver = read(data.decode("utf-8", "replace"))
+        if solver.planned:
+            solver.plan(Points(VE(), (5.0, 1.0, 0.0)))
+
+
+def solver_texts() -> list[bytes]:
+    from sampling_kit.schedulers.fit import fit_files
+    from sampling_kit.schedulers.path import VE
+    from sampling_kit.schedulers.points import Points
+    from sampling_kit.schedulers.solver import HeunEDM, RungeKutta
+    from sampling_kit.schedulers.solver.runge_kutta import TABLEAUX
+    from sampling_kit.schedulers.solver.solver_text import fit_text, plan_text, tableau_text
+    from sampling_kit.schedulers.solver.tableau_solver import AdaptiveTableau, TableauSolver
+
+    points, rk4 = Points(VE(), (5.0, 1.0, 0.0)), TABLEAUX["rk4"]
+    shipped = PACK / "embedded" / "solvers" / "network-cfg2-forward.safetensors"
+    low = (0.5, 0.0, 0.0, 0.5)
+    texts = [tableau_text(TableauSolver(rk4)), tableau_text(AdaptiveTableau(tableau=rk4, low=low))]
+    texts += [plan_text(s.plan(points), points) for s in (HeunEDM(), HeunEDM(20.0), RungeKutta())]
+    texts += [fit_text(fit) for fit in fit_files.load(shipped).fits[:3]]  # the third with bands
+    return [text.encode() for text in texts]
+
+
 def run_folder(data: bytes) -> None:
     fuzz_folders.run(data, scratch(), promised)
 
@@ -276,6 +306,7 @@ TARGETS = {
     "png": Target(run_png, pictures, lambda: png_change(graphs())),
     "fit": Target(run_fit, tensor_files, lambda: tensors_change(json_change(()))),
     "route": Target(run_route, requests, graphs),
+    "solver_text": Target(run_solver_text, solver_texts, lambda: json_change(())),
     "folder": Target(run_folder, fuzz_folders.texts, fuzz_folders.change, 40),
 }
 
@@ -290,4 +321,5 @@ def import_all() -> None:
     import sampling_kit.nodes
     import sampling_kit.nodes.ui.live_route
     import sampling_kit.schedulers.fit.fit_files
+    import sampling_kit.schedulers.solver.solver_text
     import sampling_kit.schedulers.split  # noqa: F401

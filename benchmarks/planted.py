@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from sampling_kit.benchmarks.defect import Defect
+from sampling_kit.benchmarks.planted_runs import RUNS
 from sampling_kit.benchmarks.planted_solvers import RESUME, SOLVERS
 
 SPACINGS = (
@@ -370,5 +371,5 @@ DOORS = (
 #: All rows.
 DEFECTS: tuple[Defect, ...] = (
     *SPACINGS, *NOISE, *PREDICTIONS, *SOLVERS, *RESUME, *FOLDERS, *GUIDANCE, *FITS, *HOST, *KEPT,
-    *QUEUE, *STRANGERS, *DOORS,
+    *QUEUE, *STRANGERS, *DOORS, *RUNS,
 )

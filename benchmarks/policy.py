@@ -2,8 +2,8 @@
 
     python -m benchmarks.policy [--problems ztf postcards …] [--nfe 4 5 6 8 10] [--seeds 12] [--keep FILE] [--write]
 
-The rows of ``schedulers/policy.py`` were chosen on the problems and seeds of CHOSEN; those of JUDGED say how good they
-are. "best" is the best pair of CANDIDATES, SPACINGS and ends (the schedule's, by rule) found on these very seeds, which
+The rows of ``schedulers/policy.py`` were chosen on the problems of CHOSEN; those of JUDGED, which nobody looked at before, say how good
+they are. "best" is the best pair of CANDIDATES, SPACINGS and ends (the schedule's, by rule) found on these very seeds, which
 flatters it. Peers' defaults are run by solvers of this pack that are the same method (docs/elsewhere.md): ComfyUI's
 euler with simple, dpmpp_2m and uni_pc with karras, diffusers' DPM-Solver++ 2M with its linspace. Beside the RMSE stand
 the median, the 95th percentile, and the energy of three bands of the spectrum against the exact end's.
@@ -39,18 +39,17 @@ from sampling_kit.schedulers.solver import (
 )
 from sampling_kit.schedulers.solver.run import Run
 
-from . import galaxies, problems
+from . import drawn, galaxies, pages, problems
 from .fit import reference
 from .problems import Problem, median, rmse
-from .quality import short_name
 
-CHOSEN = ("hsc", "network-cond", "network-cfg2", "mixture", "mixture-flow")
-JUDGED = ("ztf", "postcards", "mixture", "mixture-flow", "network-cond", "network-cfg2")
-NFES = (4, 5, 6, 8, 10)
-DOCS = Path(__file__).resolve().parents[1] / "docs" / "choosing.md"
-MARKS = "<!-- auto -->", "<!-- /auto -->"
-SCHEDULES = {"pure": "flow, zero terminal SNR", "other": "VP, VE"}
+CHOSEN = (*(f"{drawn.PREFIX}{seed}" for seed in drawn.CHOSEN[:12]), "hsc", "hsc-flow", "postcards")
+JUDGED = (*(f"{drawn.PREFIX}{seed}" for seed in drawn.JUDGED[:12]), "ztf-flow")
+NFES = (4, 5, 6, 8, 10, 15, 20)
+MARKS = pages.marks("auto")
+SCHEDULES = {"pure": "flow, zero terminal SNR", "other": "VP", "exploding": "VE"}
 BEST, PEERS = 1.15, 0.6  # bars
+DRAWN_STEPS = 200  # of Runge–Kutta, for the ends of drawn problems: known to 1e-5 of an error at 30 evaluations
 
 CANDIDATES: tuple[Solver, ...] = (
     GradientEstimation(),
@@ -69,6 +68,7 @@ SPACINGS: tuple[spacings.Spacing, ...] = (
     spacings.Karras(),
     spacings.NoiseShare(1.0),
     spacings.NoiseShare(2.0),
+    spacings.NoiseShare(5.0),
     spacings.NoiseShare(1.0, 1.0),
     spacings.Linspace(),
 )
@@ -101,6 +101,7 @@ class Judged:
     auto: Score
     best: Score
     default: Score
+    before: Score  # the policy of the version before
 
     @property
     def to_best(self) -> float:
@@ -110,10 +111,14 @@ class Judged:
     def to_default(self) -> float:
         return self.auto.rmse / self.default.rmse
 
-    def medians(self) -> str:
-        """The two ratios of medians, which do not see the few seeds that end elsewhere."""
-        middle = self.auto.median
-        return f"{middle / self.best.median:.2f}, {middle / self.default.median:.2f}"
+    @property
+    def to_before(self) -> float:
+        return self.auto.rmse / self.before.rmse
+
+    @property
+    def of_medians(self) -> float:
+        """To the best pair's, without the few seeds that end elsewhere."""
+        return self.auto.median / self.best.median
 
 
 @dataclass(frozen=True)
@@ -156,6 +161,9 @@ class Bench:
 def bench(name: str, seeds: int, skip: int = 0) -> Bench:
     """Raises galaxies.Missing."""
     count = seeds + skip
+    if name.startswith(drawn.PREFIX):
+        task = drawn.problem(name, count)
+        return Bench(task, task.finer_run(DRAWN_STEPS), skip)
     task = problems.problem(name, count)
     if name.startswith("network"):
         rows = torch.arange(skip, count)
@@ -203,11 +211,11 @@ def judge(at: Bench, nfe: int) -> Judged:
         at.play(n, s, spacings.space(at.task.schedule, nfe, p)) for n, (s, p) in DEFAULTS.items()
     ]
     default = min((s for s in found if s), key=lambda s: s.rmse)
-    return Judged(at.task.name, nfe, auto, best, default)
+    return Judged(at.task.name, nfe, auto, best, default, _auto(at, nfe, policy.LATEST - 1))
 
 
-def _auto(at: Bench, nfe: int) -> Score:
-    chosen = policy.choose(at.task.schedule, nfe, guided=at.guided, side=at.side)
+def _auto(at: Bench, nfe: int, version: int = policy.LATEST) -> Score:
+    chosen = policy.choose(at.task.schedule, nfe, guided=at.guided, side=at.side, version=version)
     score = at.play(chosen.text, chosen.solver, chosen.points(at.task.schedule, chosen.steps))
     if score is None:
         raise ValueError(f"{at.task.name}: {chosen.text} does not run")
@@ -221,51 +229,72 @@ def _pairs(at: Bench, nfe: int) -> Iterator[Score | None]:
         for ends in (spacings.WholeRange(), rule):
             points = spacings.space(schedule, nfe, spacing, ends=ends)
             for solver in CANDIDATES:
-                name = f"{short_name(solver)}, {spacing.title}, {ends.title}"
+                name = f"{solver.call}, {spacing.title}, {ends.title}"
                 yield at.play(name, solver, points)
 
 
 def table(rows: Sequence[Judged]) -> str:
+    """A line for each number of evaluations, then for each problem."""
     lines = [
-        "| problem | NFE | auto: RMSE (median, 95 %) | ÷ best pair | ÷ best default | of medians | bands | best pair |",
+        "| | rows | ÷ best pair (worst) | of medians | within 1.15 | ÷ best default (worst) | up to 0.6 | ÷ version before (worst) |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for r in rows:
-        a = r.auto
-        shares = " / ".join(f"{b:.2f}" for b in a.bands)
-        lines.append(
-            f"| {r.problem} | {r.nfe} | {a.rmse:.4f} ({a.median:.4f}, {a.p95:.4f}) | {r.to_best:.2f} | "
-            f"{r.to_default:.2f} | {r.medians()} | {shares} | {r.best.name} |"
-        )
+    for nfe in sorted({r.nfe for r in rows}):
+        lines.append(_line(f"{nfe} evaluations", [r for r in rows if r.nfe == nfe]))
+    for name in dict.fromkeys(r.problem for r in rows):
+        lines.append(_line(name, [r for r in rows if r.problem == name]))
     return "\n".join(lines)
+
+
+def _line(name: str, rows: Sequence[Judged]) -> str:
+    best, default, before = (
+        [getattr(r, f"to_{k}") for r in rows] for k in ("best", "default", "before")
+    )
+    return (
+        f"| {name} | {len(rows)} | {mean(best):.2f} ({max(best):.2f}) | {mean([r.of_medians for r in rows]):.2f} | "
+        f"{sum(b <= BEST for b in best)} | {mean(default):.2f} ({max(default):.2f}) | {sum(d <= PEERS for d in default)} | "
+        f"{mean(before):.2f} ({max(before):.2f}) |"
+    )
+
+
+def mean(values: Sequence[float]) -> float:
+    """Geometric."""
+    return math.exp(sum(map(math.log, values)) / len(values))
 
 
 def findings(rows: Sequence[Judged]) -> str:
     few = [r for r in rows if r.nfe <= 10]
-    near = sum(r.to_best <= BEST for r in rows)
-    far = sum(r.to_default <= PEERS for r in few)
-    mean = math.exp(sum(math.log(r.to_best) for r in rows) / len(rows))
-    peers = math.exp(sum(math.log(r.to_default) for r in few) / len(few))
+    best, default = [r.to_best for r in rows], [r.to_default for r in few]
+    before = [r.to_before for r in rows]
+    near, far = sum(b <= BEST for b in best), sum(d <= PEERS for d in default)
     return (
-        f"Within {BEST} times the best pair in {near} of {len(rows)} rows (geometric mean {mean:.2f}, worst "
-        f"{max(r.to_best for r in rows):.2f}); at most {PEERS} times the best of the peers' defaults in {far} of {len(few)} "
-        f"rows up to 10 evaluations (mean {peers:.2f}, worst {max(r.to_default for r in few):.2f})."
+        f"Within {BEST} times the best pair in {near} of {len(rows)} rows (geometric mean {mean(best):.2f}, worst "
+        f"{max(best):.2f}); at most {PEERS} times the best of the peers' defaults in {far} of {len(few)} "
+        f"rows up to 10 evaluations (mean {mean(default):.2f}, worst {max(default):.2f}, behind it in {sum(d > 1 for d in default)}). "
+        f"Against version {policy.LATEST - 1} the error is {mean(before):.2f} times as large (mean; at worst {max(before):.2f} times, at best "
+        f"{min(before):.2f}), and smaller in {sum(b < 1 for b in before)} rows."
     )
 
 
 def rows_of(version: int) -> str:
     """A policy's table, for the page."""
     lines = [
-        "| schedule | guidance | evaluations | solver | spacing |",
-        "| --- | --- | --- | --- | --- |",
+        "| schedule | guidance | evaluations | solver | spacing | last level |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
-    for path in ("pure", "other"):
+    for path in SCHEDULES:
         rows = getattr(policy.POLICIES[version], path)
-        for name, some in (("no", rows.plain), ("yes", rows.guided)):
+        if rows is None:
+            continue
+        same = rows.plain == rows.guided
+        for name, some in (
+            [("any", rows.plain)] if same else [("no", rows.plain), ("yes", rows.guided)]
+        ):
             for row in some:
                 most = "more" if math.isinf(row.nfe) else f"up to {row.nfe:g}"
                 lines.append(
-                    f"| {SCHEDULES[path]} | {name} | {most} | `{short_name(row.solver)}` | {_spacing(row.spacing)} |"
+                    f"| {SCHEDULES[path]} | {name} | {most} | `{row.solver.call}` | {_spacing(row.spacing)} | "
+                    f"{_last(row.last)} |"
                 )
     return "\n".join(lines)
 
@@ -275,12 +304,15 @@ def _spacing(spacing: spacings.Spacing) -> str:
     return spacing.title if scale is None else f"{spacing.title}, scale {scale:g} s"
 
 
-def written(page: str, rows: Sequence[Judged]) -> str:
-    """docs/choosing.md with its measured part anew."""
-    head, rest = page.split(MARKS[0])
-    tail = rest.split(MARKS[1])[1]
-    body = [rows_of(policy.LATEST), findings(rows), table(rows)]
-    return "\n\n".join([head + MARKS[0], *body, MARKS[1] + tail])
+def _last(share: float) -> str:
+    return (
+        "the schedule's" if not share else "by rule" if share == 1 else f"{share:g} of the rule's"
+    )
+
+
+def text_of(rows: Sequence[Judged]) -> str:
+    """The measured part of docs/choosing.md."""
+    return "\n\n".join([rows_of(policy.LATEST), findings(rows), table(rows)])
 
 
 def merged(file: Path, rows: Sequence[Judged]) -> list[Judged]:
@@ -297,7 +329,7 @@ def merged(file: Path, rows: Sequence[Judged]) -> list[Judged]:
 
 
 def _read(row: dict[str, Any]) -> Judged:
-    scores = {key: Score(**row[key]) for key in ("auto", "best", "default")}
+    scores = {key: Score(**row[key]) for key in ("auto", "best", "default", "before")}
     return Judged(row["problem"], row["nfe"], **scores)
 
 
@@ -324,11 +356,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     started = time.perf_counter()
     rows = list(measure(options.problems, options.nfe, options.seeds, options.skip))
-    if options.keep:
+    if options.keep:  # with no problems at all: what it holds
         rows = merged(options.keep, rows)
     print(table(rows), findings(rows), f"{time.perf_counter() - started:.0f} s", sep="\n\n")
     if options.write:
-        DOCS.write_text(written(DOCS.read_text(encoding="utf-8"), rows), encoding="utf-8")
+        pages.write(pages.CHOOSING, MARKS, text_of(rows))
 
 
 if __name__ == "__main__":

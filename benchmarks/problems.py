@@ -196,9 +196,24 @@ def problem(name: str, seeds: int | None = None) -> Problem:
     if name in galaxies.FILES:
         start = EDM().kappa_max * gaussian_noise(seeds or 32, 1, galaxies.SIDE, galaxies.SIDE)
         return Problem(name, VE(), EDM(), galaxies.denoiser(name), start)
+    if name.removesuffix(ON_FLOW) in galaxies.FILES:
+        return on_flow(name, galaxies.denoiser(name.removesuffix(ON_FLOW)), seeds or 32)
     raise ValueError(f"problem {name!r}: choose among {', '.join(PROBLEMS)}")
 
 
+def on_flow(name: str, denoise: Denoise, seeds: int) -> Problem:
+    """A galaxy network on rectified flow: D(x, t) is its own at x/(1 − t), κ = t/(1 − t). At t = 1 stands its largest level."""
+    schedule = RectifiedFlowSchedule(3.0)
+    start = gaussian_noise(seeds, 1, galaxies.SIDE, galaxies.SIDE)
+
+    def call(x: Tensor, t: float) -> Tensor:
+        kappa = min(t / max(1 - t, 1e-9), LARGEST)
+        return denoise(x * (math.hypot(1, kappa) / math.hypot(1 - t, t)), kappa)
+
+    return Problem(name, Flow(), schedule, call, start, fine=100)
+
+
+ON_FLOW, LARGEST = "-flow", 140.0  # σ that the galaxy networks know
 PROBLEMS = ("mixture", "mixture-flow", "postcards")
 
 

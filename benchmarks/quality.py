@@ -10,7 +10,6 @@ needs fewer may win, as it would for a user. "behind" lists the budgets at which
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import time
 from collections import Counter
@@ -68,7 +67,7 @@ def contestant(solver: Solver) -> Contestant:
             return solver, points
         return tuple((round(s.at.sigma, 9), digits(s.x), digits(s.d)) for s in stages)
 
-    return Contestant(short_name(solver), solver.nfe, play, plan_key=key)
+    return Contestant(solver.call, solver.nfe, play, plan_key=key)
 
 
 @lru_cache(maxsize=1)
@@ -78,13 +77,6 @@ def plan_of(solver: Solver, points: Points) -> Plan:
 
 def digits(weights: Sequence[float]) -> Hashable:
     return tuple((j, round(w, 9)) for j, w in enumerate(weights) if w)
-
-
-def short_name(solver: Solver) -> str:
-    """The class and what differs from its defaults."""
-    values = [(f, getattr(solver, f.name)) for f in dataclasses.fields(solver)]
-    changed = [f"{f.name}={value}" for f, value in values if value != f.default]
-    return f"{type(solver).__name__}({', '.join(changed)})"
 
 
 def our_results(answers: dict[str, Tensor], **settings: Any) -> Results:

@@ -57,13 +57,6 @@ Measured = Mapping[str, Sequence[str]]
 """call → the measured cells of its row."""
 
 
-def call(solver: Solver) -> str:
-    """The constructor call, without the settings that are defaults: the name of a row."""
-    values = [(f, getattr(solver, f.name)) for f in dataclasses.fields(solver)]
-    changed = [f"{f.name}={value!r}" for f, value in values if value != f.default]
-    return f"{type(solver).__name__}({', '.join(changed)})"
-
-
 # ---- order, on a curved field (the same as in tests/test_solvers.py)
 
 MEANS = np.array([[1.0, 0.5], [-1.5, 1.0], [0.2, -1.2]])
@@ -242,7 +235,7 @@ def measure_all(solvers: Sequence[Solver]) -> dict[str, list[str]]:
         return {}
     with ProcessPoolExecutor(initializer=torch.set_num_threads, initargs=(1,)) as pool:
         cells = pool.map(measure, solvers)
-        return dict(zip(map(call, solvers), cells, strict=True))
+        return dict(zip((solver.call for solver in solvers), cells, strict=True))
 
 
 # ---- the page
@@ -280,7 +273,7 @@ def variants_of_all() -> list[Solver]:
 
 def missing(measured: Measured) -> list[Solver]:
     """The variants that have no row yet."""
-    return [variant for variant in variants_of_all() if call(variant) not in measured]
+    return [variant for variant in variants_of_all() if variant.call not in measured]
 
 
 def updated(text: str) -> str:
@@ -296,7 +289,7 @@ def page(measured: Measured) -> str:
 
 def nearest(measured: Measured, count: int = 4) -> str:
     """The best rows of each column of errors."""
-    still = [call(v) for f in ALL for v in variants(f) if not v.stochastic]
+    still = [v.call for f in ALL for v in variants(f) if not v.stochastic]
     rows = []
     for k, heading in enumerate(ERRORS):
         column = {name: measured[name][len(PATHS) + k] for name in still}
@@ -315,7 +308,7 @@ def family(solver: type[Solver], measured: Measured) -> str:
     for heading, rows in ((ERRORS, still), (["point"], noisy)):
         claim = "claimed" if rows is still else "weak, claimed"
         columns = ["with noise" if rows is noisy else "deterministic", claim, "NFE"]
-        cells = [[f"`{call(v)}`", str(v.order), nfe(v), *measured[call(v)]] for v in rows]
+        cells = [[f"`{v.call}`", str(v.order), nfe(v), *measured[v.call]] for v in rows]
         parts.append(table([*columns, *(p.name for p in PATHS), *heading], cells) if rows else "")
     return "\n\n".join(part for part in parts if part)
 

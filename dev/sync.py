@@ -4,8 +4,8 @@ python -m sampling_kit.dev.sync                     # write
 python -m sampling_kit.dev.sync --check             # write nothing, say what is stale; exit code 1 if anything is
 python -m sampling_kit.dev.sync --check --release   # and what is not translated or not written yet
 
-Translations, help pages and their skeleton, README's tables, the snapshots of the nodes' interface and of the public
-names, docs/families.md, the additions in CHANGELOG.md, and the rows that docs/solvers.md lacks (rows it has are not measured again:
+Translations, help pages and their skeleton, the tables of docs/nodes.md and docs/templates.md, the snapshots of the nodes'
+interface and of the public names, docs/families.md, the additions in CHANGELOG.md, and the rows that docs/solvers.md lacks (rows it has are not measured again:
 ``python -m benchmarks.solver_table --write`` measures all).
 """
 
@@ -19,8 +19,7 @@ from pathlib import Path
 
 from ..benchmarks import solver_table
 from ..nodes import NODES
-from . import family_table, help_pages, interface, locales, public_names
-from .readme import README, readme
+from . import family_table, help_pages, interface, locales, page_tables, public_names
 from .translations import LANGUAGES, ROOT
 
 HELP = ROOT / "en" / "help.json"
@@ -45,7 +44,7 @@ def generated() -> dict[Path, str]:
     """Every generated file and its text, but for docs/solvers.md, whose numbers take time."""
     return {
         HELP: help_skeleton(HELP.read_text(encoding="utf-8")),
-        README: readme(README.read_text(encoding="utf-8")),
+        **page_tables.pages(),
         **interface_files(),
         public_names.FILE: public_names.text(public_names.names()),
         family_table.PAGE: family_table.page(),

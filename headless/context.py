@@ -17,7 +17,7 @@ Progress = Callable[[str, int, int], None]
 class Context:
     """One run: its folders, device and graph. `node` is the id of the node that is executing, `tally`
     counts "evaluations" of denoisers and "network_calls", `plans` says what each sampling run did. `typed` are the
-    texts of --set: absolute paths are taken from them alone. `new_models`: where models are written, in place of
+    texts of --set: absolute paths are taken from them alone. `errors`: what sampling runs estimate of theirs. `new_models`: where models are written, in place of
     `models`."""
 
     output: Path
@@ -33,6 +33,7 @@ class Context:
     plans: list[dict[str, Any]] = field(default_factory=list)
     typed: frozenset[str] = frozenset()
     new_models: Path | None = None
+    errors: list[Any] = field(default_factory=list)
 
     @property
     def models_to_write(self) -> Path:

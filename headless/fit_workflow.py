@@ -140,3 +140,28 @@ def fit_source(
         fits.append(fit)
     comparison = reported(recording, fits, held, against, tell=tell("comparing"))
     return fits, comparison
+
+
+def compare_source(
+    source: Source,
+    folder: Path,
+    fits: Sequence[FittedSolver],
+    *,
+    seeds: range,
+    levels: int,
+    substeps: int,
+    batch: int,
+    against: str,
+    say: Callable[[str], None],
+    tell: Callable[[str], Callable[[int, str], None]],
+) -> Comparison:
+    """Record in ``folder``; the trajectories of ``seeds`` judge the fits and their rivals, and one before them is made
+    as a recording needs one that does not judge."""
+    guider, latent = source
+    recording = recorded(
+        (guider,), latent, folder, TEACHER,
+        seed=seeds.start - 1, count=len(seeds) + 1, levels=levels, substeps=substeps, batch=batch,
+        tell=tell(f"recording {len(seeds)} trajectories"),
+    )  # fmt: skip
+    say(recording.describe())
+    return reported(recording, fits, len(seeds), against, tell=tell("comparing"))

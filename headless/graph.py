@@ -299,6 +299,8 @@ def execute(
                 if kept is not None:
                     signatures[key] = _signature(prompt, registry, key, signatures)
                 if stop := _blocked(prompt, key, results):
+                    if stop.why:
+                        raise NodeFailure(_label(prompt, key, registry) + f" failed: {stop.why}")
                     outputs = registry[prompt[key]["class_type"]].define_schema().outputs
                     results[key] = (stop,) * len(outputs)
                 elif kept is not None and signatures[key] in kept:
@@ -372,15 +374,14 @@ def _run_node(
         if not isinstance(output, NodeOutput) or len(output.args) < len(schema.outputs):
             raise TypeError(f"it must return a NodeOutput of {len(schema.outputs)} values")
     except Exception as error:
-        label = title(workflow.prompt, key, registry)
-        raise NodeFailure(_failure(label, key, node["class_type"], error)) from error
+        reason = reason_of(error, named=type(error) not in (ValueError, RuntimeError))
+        raise NodeFailure(_label(workflow.prompt, key, registry) + f" failed: {reason}") from error
     return output
 
 
-def _failure(label: str, key: str, class_type: str, error: Exception) -> str:
-    """One message for an exception of a node; plain errors speak for themselves."""
-    reason = reason_of(error, named=type(error) not in (ValueError, RuntimeError))
-    return one_line(f'node {key} "{label}" ({class_type})') + f" failed: {reason}"
+def _label(prompt: Prompt, key: str, registry: Registry) -> str:
+    """A node in an error."""
+    return one_line(f'node {key} "{title(prompt, key, registry)}" ({prompt[key]["class_type"]})')
 
 
 def _needed(prompt: Prompt, registry: Registry) -> set[str]:

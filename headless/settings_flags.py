@@ -68,11 +68,12 @@ def _find(name: str, prompt: Prompt, nodes: Registry) -> list[str]:
 
 
 def _parse_value(text: str) -> Any:
-    """JSON where it is JSON, else the text itself."""
+    """JSON where it is JSON, else the text itself; no input takes an object, so that is a text, too."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except ValueError:
         return text
+    return text if isinstance(value, dict) else value
 
 
 PICK, A1111 = "SamplingKitPickDrafts", "SamplingKitA1111Settings"

@@ -11,7 +11,7 @@ variance-exploding schedules, whose networks know no time, at this share of log 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -20,7 +20,8 @@ from .noise_schedule import Array, NoiseSchedule
 from .path import VE
 from .points import Points
 from .settings import knob
-from .solver import AdamsBashforth, GaussianAdams, GradientEstimation, Solver, UniPC
+from .solver import GaussianAdams, GradientEstimation, Solver, UniPC
+from .solver.published import name_of
 from .spacing import ByRule, Ends, NoiseShare, Spacing, WholeRange
 
 PURE_NOISE = 1000.0  # κ: from here on a level counts as pure noise
@@ -29,11 +30,18 @@ SIDE = 128  # √(height · width) of the latent, where it is not said: 1024² p
 
 @dataclass(frozen=True)
 class Row:
-    """For at most ``nfe`` evaluations. The scale of a NoiseShare is in units of the data's deviation."""
+    """For at most ``nfe`` evaluations. The scale of a NoiseShare is in units of the data's deviation; ``last``: the last level as
+    a share of the rule's, 0 for the schedule's own ends."""
 
     nfe: float
     solver: Solver
     spacing: Spacing
+    last: float = 1.0
+
+    def ends(self, std: float, side: int) -> Ends:
+        if not self.last:
+            return WholeRange()
+        return ByRule(std * self.last, max(round(side / self.last), 1))  # the first level stays
 
 
 @dataclass(frozen=True)
@@ -48,10 +56,17 @@ class Rows:
 
 @dataclass(frozen=True)
 class Policy:
-    """For schedules that begin at pure noise (rectified flow, zero terminal SNR), and for the others."""
+    """For schedules that begin at pure noise (rectified flow, zero terminal SNR), for the variance-exploding (None: as the
+    others), and for the others."""
 
     pure: Rows
     other: Rows
+    exploding: Rows | None = None
+
+    def rows(self, schedule: NoiseSchedule) -> Rows:
+        if schedule.kappa_max > PURE_NOISE:
+            return self.pure
+        return (self.exploding or self.other) if schedule.path == VE() else self.other
 
 
 @dataclass(frozen=True)
@@ -99,10 +114,10 @@ def choose(
     row = next(row for row in (rows.guided if guided else rows.plain) if nfe <= row.nfe)
     steps = next((n for n in range(nfe, 0, -1) if row.solver.nfe(n) <= nfe), 1)
     std = data_std or usual_std(schedule)
-    spacing, ends = _scaled(row.spacing, std), ByRule(std, side)
+    spacing, ends = _scaled(row.spacing, std), row.ends(std, side)
     first, last = _range(schedule, ends, steps, denoise)
     sigma = Points(schedule.path, (last,)).sigmas()[0]
-    text = f"auto: {solver_name(row.solver)}, {spacing.title}, ends at σ {sigma:.2g}"
+    text = f"auto: {name_of(row.solver)}, {spacing.title}, ends at σ {sigma:.2g}"
     return Choice(row.solver, spacing, ends, version or LATEST, steps, first, last, text)
 
 
@@ -115,16 +130,6 @@ def _scaled(spacing: Spacing, std: float) -> Spacing:
     return (
         replace(spacing, scale=spacing.scale * std) if isinstance(spacing, NoiseShare) else spacing
     )
-
-
-def solver_name(solver: Solver) -> str:
-    """A solver in a few words: its title, and what differs from its defaults."""
-    if isinstance(solver, AdamsBashforth) and solver.weights == "constant":
-        return f"iPNDM-{solver.max_order}"
-    values = [(getattr(solver, f.name), f.default) for f in fields(solver)]
-    changed = [value for value, default in values if value != default]
-    words = [f"{value:g}" if isinstance(value, float) else str(value) for value in changed]
-    return " ".join([solver.title, *words])
 
 
 @dataclass(frozen=True)
@@ -173,8 +178,7 @@ def _policy(version: int, schedule: NoiseSchedule) -> Rows:
         raise ValueError(
             f"policy version {version} is not known here, only {known}: update the pack"
         )
-    policy = POLICIES[version]
-    return policy.pure if schedule.kappa_max > PURE_NOISE else policy.other
+    return POLICIES[version].rows(schedule)
 
 
 def _spread(
@@ -211,6 +215,32 @@ PURE = (
     Row(15, UniPC(), SHARE),
     Row(math.inf, GaussianAdams(), SHARE),
 )
+#: Version 2: data is wide along few directions, so with the fewest evaluations the levels lie densest around 5 s; and where
+#: evaluations are many the schedule's own ends, whose start knows the mean of the data.
+WIDE = NoiseShare(5.0, 0.5)
+PURE_2 = (
+    Row(5, GaussianAdams(2.0), WIDE),
+    Row(12, GaussianAdams(), SHARE),
+    Row(math.inf, GaussianAdams(), SHARE, last=0.0),
+)
+OTHER_2 = (
+    Row(5, GaussianAdams(2.0), WIDE),
+    Row(7, GaussianAdams(), SHARE),
+    Row(12, GaussianAdams(), SHARE, last=0.4),
+    Row(math.inf, GaussianAdams(), WIDE),
+)
+EXPLODING_2 = (
+    Row(5, GaussianAdams(), WIDE),
+    Row(12, GaussianAdams(), SHARE),
+    Row(math.inf, GaussianAdams(), SHARE, last=0.0),
+)
+
+
+def _alike(rows: tuple[Row, ...]) -> Rows:
+    """With guidance as without."""
+    return Rows(plain=rows, guided=rows, spacing=SHARE)
+
+
 POLICIES: dict[int, Policy] = {
     1: Policy(
         pure=Rows(plain=PURE, guided=PURE, spacing=SHARE),
@@ -220,5 +250,6 @@ POLICIES: dict[int, Policy] = {
             spacing=SHARE,
         ),
     ),
+    2: Policy(pure=_alike(PURE_2), other=_alike(OTHER_2), exploding=_alike(EXPLODING_2)),
 }
 LATEST = max(POLICIES)

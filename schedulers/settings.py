@@ -51,6 +51,24 @@ class Settings:
         for field in dataclasses.fields(self):
             _check(type(self).__name__, field, getattr(self, field.name))
 
+    @property
+    def changed(self) -> dict[str, Any]:
+        """The settings that are not their defaults."""
+        values = {f.name: (getattr(self, f.name), f.default) for f in dataclasses.fields(self)}
+        return {name: value for name, (value, default) in values.items() if value != default}
+
+    @property
+    def call(self) -> str:
+        """The constructor call, without what is default."""
+        changed = ", ".join(f"{name}={value!r}" for name, value in self.changed.items())
+        return f"{type(self).__name__}({changed})"
+
+    @property
+    def words(self) -> str:
+        """The title and what is not default, for people."""
+        changed = ", ".join(f"{name} {value}" for name, value in self.changed.items())
+        return f"{self.title} ({changed})" if changed else self.title
+
     @classmethod
     def describe(cls) -> str:
         """The docstring on one line, for help texts."""

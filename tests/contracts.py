@@ -24,6 +24,7 @@ from sampling_kit.schedulers.path import Flow
 from sampling_kit.schedulers.solver import (
     AMED,
     DDPM,
+    TCD,
     AdamsBashforth,
     Adaptive,
     DPMSolverMultistep,
@@ -71,6 +72,7 @@ PATH_INVARIANT: Promise = {
     Restart: never,
     RungeKutta: in_lambda,
     SASolver: extrapolates_on_every_path,
+    TCD: lambda s: not s.gamma,
     UniPC: extrapolates_on_every_path,
 }
 STARTS_AT_PURE_NOISE: Promise = {

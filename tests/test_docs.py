@@ -1,12 +1,13 @@
 """Documents that state what the code does are checked against the code."""
 
+import importlib
 import json
 import re
 from pathlib import Path
 
 import pytest
 
-from sampling_kit.dev import readme, sync
+from sampling_kit.dev import page_tables, sync
 from sampling_kit.dev.help_pages import page
 from sampling_kit.nodes import NODES
 from sampling_kit.schedulers.noise_schedule import EDM, LinearVP
@@ -16,6 +17,9 @@ from sampling_kit.schedulers.spacing import Karras, Trailing, space
 ROOT = Path(__file__).resolve().parent.parent
 PLANS = (ROOT / "docs" / "plans.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+NODES_PAGE = page_tables.NODES_PAGE.read_text(encoding="utf-8")
+TEMPLATES = page_tables.TEMPLATES_PAGE.read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 @pytest.mark.parametrize(
@@ -40,24 +44,31 @@ def test_the_worked_row_is_right():
     assert f"{row['D[0]']:.6f}" == "0.122209"
 
 
-def test_the_readme_lists_every_node():
+def test_the_page_of_nodes_lists_every_node():
     names = [node.define_schema().display_name for node in NODES]
-    assert not [name for name in names if f"| {name} |" not in README]
+    assert not [name for name in names if f"| {name} |" not in NODES_PAGE]
 
 
-def test_the_readme_tables_are_in_step():
-    assert readme.readme(README) == README, "run: python -m sampling_kit.dev.sync"
+def test_the_tables_are_in_step():
+    for path, text in page_tables.pages().items():
+        assert text == path.read_text(encoding="utf-8"), "run: python -m sampling_kit.dev.sync"
 
 
 def test_a_row_that_is_gone_comes_back_and_one_of_no_node_goes():
-    row = next(line for line in README.splitlines() if line.startswith("| Load State |"))
-    made = readme.readme(README.replace(row, "| No Such Node | x | y |"))
+    row = next(line for line in NODES_PAGE.splitlines() if line.startswith("| Load State |"))
+    made = page_tables.nodes_page(NODES_PAGE.replace(row, "| No Such Node | x | y |"))
     assert "| Load State | file" in made and "No Such Node" not in made
 
 
-def test_readme_without_its_markers_is_named():
+def test_a_template_without_a_row_gets_its_title_and_a_row_of_none_goes():
+    row = next(line for line in TEMPLATES.splitlines() if line.startswith("| `panorama` |"))
+    made = page_tables.templates_page(TEMPLATES.replace(row, "| `no-such` | x |"))
+    assert "| `panorama` | Panoramas |" in made and "no-such" not in made
+
+
+def test_a_page_without_its_markers_is_named():
     with pytest.raises(ValueError, match="the table solvers needs"):
-        readme.readme(README.replace("<!-- sync: solvers -->", ""))
+        page_tables.nodes_page(NODES_PAGE.replace("<!-- sync: solvers -->", ""))
 
 
 def test_a_node_without_help_gets_an_empty_entry():
@@ -68,11 +79,13 @@ def test_a_node_without_help_gets_an_empty_entry():
     assert entry == {"when": ""}
 
 
-def test_the_readme_names_only_files_that_exist():
-    for target in re.findall(r"\]\((?!http)([^)#]+)", README) + re.findall(
-        r"example_workflows/\S+\.json", README
-    ):
-        assert (ROOT / target).exists(), target
+def test_pages_name_only_files_that_exist():
+    for page_file in PAGES:
+        text = page_file.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\((?!http|#)([^)#\s]+)", text):
+            assert (page_file.parent / target).exists(), f"{page_file.name}: {target}"
+        for target in re.findall(r"example_workflows/\S+\.json", text):
+            assert "*" in target or (ROOT / target).exists(), f"{page_file.name}: {target}"
 
 
 def test_every_example_has_both_forms_and_a_thumbnail():
@@ -95,3 +108,13 @@ def test_the_help_pages_are_in_step():
 def test_no_help_page_is_left_over():
     ids = {node.define_schema().node_id for node in NODES}
     assert {path.stem for path in (ROOT / "web" / "docs").glob("*.md")} == ids
+
+
+def test_the_site_holds_every_page_and_its_api_every_module_it_names():
+    site = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    listed = re.findall(r"^ +- (?:[^:\n]+: )?([\w/-]+\.md)$", site, re.MULTILINE)
+    pages = {p.relative_to(ROOT / "docs").as_posix() for p in (ROOT / "docs").rglob("*.md")}
+    assert set(listed) == pages and len(listed) == len(pages)
+    for path in (ROOT / "docs" / "api").glob("*.md"):
+        for module in re.findall(r"^::: ([\w.]+)$", path.read_text(encoding="utf-8"), re.MULTILINE):
+            importlib.import_module(module)

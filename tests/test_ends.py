@@ -17,7 +17,8 @@ from sampling_kit.schedulers.noise_schedule import (
     ScaledLinearVP,
 )
 from sampling_kit.schedulers.points import Points
-from sampling_kit.schedulers.spacing import ByRule, SkipLast, Typed, space
+from sampling_kit.schedulers.solver import GradientEstimation
+from sampling_kit.schedulers.spacing import ByRule, NoiseShare, SkipLast, Typed, space
 
 from .product import each
 
@@ -100,6 +101,10 @@ def test_old_versions_stay_and_unknown_ones_are_refused():
     found = [policy.choose(LinearVP(), 8, version=v) for v in policy.POLICIES]
     assert [c.version for c in found] == list(policy.POLICIES)
     assert policy.choose(LinearVP(), 8) == found[-1]
+    first = policy.choose(EDM(), 6, version=1, side=64)
+    assert (first.solver, first.spacing) == (GradientEstimation(), NoiseShare(1.75, 0.5))
+    levels = [80.0, 9.01862075, 3.10237363, 1.34016766, 0.52362161, 0.11060771]
+    assert first.points(EDM(), 6).kappas[:-1] == pytest.approx(levels), "of pictures that are saved"
     with pytest.raises(ValueError, match="version 99"):
         policy.choose(LinearVP(), 8, version=99)
     with pytest.raises(ValueError, match="at least 1 evaluation"):

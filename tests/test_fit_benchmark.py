@@ -43,8 +43,8 @@ def test_worst_is_over_guidances():
 def test_a_contest_of_chosen_pairs():
     answers = {"mixture": problems.answer("mixture", 2).end}
     pairs = [
-        [quality.short_name(DDIM()), "karras 7"],
-        [quality.short_name(AdamsBashforth(2)), "exponential"],
+        [DDIM().call, "karras 7"],
+        [AdamsBashforth(2).call, "exponential"],
     ]
     found = quality.our_results(answers, budgets=[5], seeds=2, only=pairs)
     assert [[r.solver, r.spacing] for r in found] == pairs
@@ -78,7 +78,7 @@ def test_a_row_compares_fit_and_pair(monkeypatch, tmp_path):
         "member",
         lambda g, m, n: FittedSolver(table_of(solver.plan(points)), dict(evaluations=7)),
     )
-    pairs = [dict(side="ours", solver=quality.short_name(solver), spacing="karras 7")]
+    pairs = [dict(side="ours", solver=solver.call, spacing="karras 7")]
     row = bench.row("cond", 4, 4, pairs, again=True)
     assert row["best"]["ratio"] == pytest.approx(1, rel=1e-4)
     assert row["forward"]["median_ratio"] == pytest.approx(1, rel=1e-4)

@@ -13,6 +13,10 @@ from PIL import Image
 
 from sampling_kit.headless.cli import main
 from sampling_kit.schedulers.fit import fit_files
+from sampling_kit.schedulers.path import VE
+from sampling_kit.schedulers.points import Points
+from sampling_kit.schedulers.solver import DDIM
+from sampling_kit.schedulers.solver.fitted import FittedSolver, table_of
 
 __all__ = ["folders"]  # a fixture
 
@@ -86,3 +90,37 @@ def test_the_command_takes_the_guider_of_a_workflow(tmp_path):
 def test_wrong_arguments_say_what_is_right(arguments, words):
     result = invoke(*arguments)
     assert result.exit_code == 2 and words in " ".join(result.output.split())
+
+
+# ------------------------------------------------------------------------------- fits that are there
+
+
+def test_fits_are_listed_shown_and_compared(tmp_path):
+    """Of another guidance than they were made for, with a warning."""
+    file = tmp_path / "models" / "solvers" / "mine.safetensors"
+    file.parent.mkdir(parents=True)
+    steps = DDIM().plan(Points(VE(), (80.0, 3.0, 0.5, 0.0)))
+    card = dict(model="abc", guidance="CFG 7", before=dict(rmse=0.2), seeds=[[0, 9], [10, 15]])
+    fit_files.save(file, [FittedSolver(table_of(steps), card)])
+    (file.parent / "fit-broken.safetensors").write_bytes(b"no")
+    listed = invoke("list", "--models", tmp_path / "models")
+    assert "mine.safetensors: 3 evaluations; model abc, CFG 7" in listed.output
+    assert "fit-broken.safetensors: " in listed.output and "network-cond" in listed.output
+    facts = json.loads(invoke("show", file, "--json").stdout)["fits"][0]
+    assert facts["nfe"] == 3 and facts["card"]["guidance"] == "CFG 7" and len(facts["x"]) == 4
+    assert "guidance: CFG 7" in invoke("show", file, "--nfe", 3).output
+    wrong = invoke("show", file, "--nfe", 4)
+    assert wrong.exit_code == 2 and "no fit for 4 evaluations" in wrong.output
+    result = invoke(
+        "compare", file, "--embedded", "gaussian", "--cfg", 2, "--seeds", "50-53", "--device", "cpu"
+    )
+    assert result.exit_code == 0, result.output
+    assert "made for guidance CFG 7, but this run has guidance CFG 2" in result.output
+    assert "seeds: [50, 53]" in result.output and "RMSE and median over 4" in result.output
+
+
+def test_a_command_of_fits_needs_no_name_to_make_one():
+    result = invoke("--help")
+    assert (
+        result.exit_code == 0 and "--held-out" in result.output and "fit show FILE" in result.output
+    )

@@ -242,6 +242,6 @@ def test_bands_gain_where_frequencies_differ():
     plain = run_fit(problem, table, Forward(numbers=4, bands=0, images=6, budget=10**6))
     problem.evaluations = 0
     both = run_fit(problem, table, Forward(numbers=4, bands=2, images=6, budget=10**6))
-    assert both.records[:4] == plain.records
+    assert both.records[: len(plain.records)] == plain.records
     assert both.after["rmse"] < 0.7 * plain.after["rmse"]
     assert any(both.table.mix)

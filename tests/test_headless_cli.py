@@ -120,7 +120,7 @@ def test_json_output(work: Path):
     assert answer["workflow"] == str(work)
     assert [one["seed"] for one in answer["runs"]] == [4, 5, 6]
     for number, one in enumerate(answer["runs"], 1):
-        assert set(one) == {"seed", "chosen", "outputs", "files", "seconds"}
+        assert set(one) == {"seed", "chosen", "outputs", "files", "seconds", "errors"}
         assert one["files"] == [str(work.parent / "out" / f"p_{number:05}_.png")]
         assert one["outputs"]["2"]["images"][0]["filename"] == f"p_{number:05}_.png"
         assert one["outputs"]["2"]["value"] == [None, pytest.approx((3 + number) / 255)]

@@ -107,6 +107,10 @@ QUICK = {
         *("--set", "Steps.steps=4", "--set", "Empty Pixel Latent.batch_size=3"),
         *("--set", "Pick Drafts.numbers=3, 1"),
     ],
+    "langevin-inpainting": [
+        *("--set", "Steps.steps=4", "--set", "Postcards.batch_size=2"),
+        *("--set", "Langevin Inpainting.moves=1"),
+    ],
     "reported-level": ["--set", "Steps.steps=4", "--set", "Empty Pixel Latent.batch_size=2"],
     "two-experts": ["--set", "Steps.steps=6", "--set", "Empty Pixel Latent.batch_size=2"],
     "latent-space": ["--set", "All 20 steps.steps=6", "--set", "Postcards.batch_size=2"],
@@ -141,8 +145,9 @@ QUICK = {
         *("--set", "Embedded Denoiser.kind.scenes=8"),
     ],
     "tutorial-4-ode": [
-        *("--set", "Steps on VP.steps=4", "--set", "Steps on VE.steps=4"),
-        *("--set", "Steps on flow.steps=4", "--set", "Denoiser on VP.kind.scenes=8"),
+        *("--set", "20 levels, on VP and VE.spacing.values=-3,-1,1,3"),
+        *("--set", "The same on flow.spacing.values=-3,-1,1,3"),
+        *("--set", "20 usual levels on flow.steps=4", "--set", "Denoiser on VP.kind.scenes=8"),
         *("--set", "Denoiser on VE.kind.scenes=8", "--set", "Denoiser on flow.kind.scenes=8"),
     ],
     "tutorial-5-rectified-flow": [
@@ -163,6 +168,7 @@ QUICK = {
         *("--set", "Replay from step 8.step=3"),
     ],
     "tutorial-6-fitted-solver": ["--set", "40 steps.steps=8"],
+    "solver-from-text": ["--set", "40 steps.steps=8"],
     "fit-a-solver": [
         *("--set", "40 steps.steps=8", "--set", "Empty Pixel Latent.batch_size=2"),
         *("--set", "Record Trajectories.count=4", "--set", "Record Trajectories.levels=6"),

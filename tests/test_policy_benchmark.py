@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sampling_kit.benchmarks import galaxies, policy, problems
+from sampling_kit.benchmarks import drawn, galaxies, policy, problems
 from sampling_kit.schedulers import policy as policies
 
 
@@ -17,15 +17,23 @@ def test_auto_is_judged_against_pairs_and_defaults():
     row = policy.judge(at, 5)
     assert row.to_best >= 1 and row.to_default == row.auto.rmse / row.default.rmse
     assert row.auto.name.startswith("auto: ") and len(row.auto.bands) == 3
-    page = policy.written("a\n" + "\nold\n".join(policy.MARKS) + "\nz", [row])
-    assert "old" not in page and page.startswith("a\n") and page.endswith("\nz")
-    assert f"{row.auto.rmse:.4f}" in page
-    assert all(policy.short_name(r.solver) in page for r in policies.POLICIES[1].other.plain)
+    text = policy.text_of([row])
+    assert f"| {row.to_best:.2f} ({row.to_best:.2f}) |" in text and "| postcards | 1 |" in text
+    assert all(r.solver.call in text for r in policies.POLICIES[policies.LATEST].other.plain)
+
+
+def test_a_drawn_problem_is_its_number_alone():
+    one, again, other = (drawn.problem(f"drawn-{n}", 2) for n in (1000, 1000, 1001))
+    assert torch.equal(one.start, again.start) and one.name == again.name == "drawn-1000 cfg 5"
+    assert torch.equal(one.denoise(one.start, 1.0), again.denoise(again.start, 1.0))
+    assert other.start.shape != one.start.shape or not torch.equal(one.start, other.start)
+    kinds = {type(drawn.problem(f"drawn-{n}", 1).schedule) for n in range(3)}
+    assert len(kinds) == 3 and not set(drawn.CHOSEN) & set(drawn.JUDGED)
 
 
 def test_rows_are_measured_in_parts(tmp_path):
     score = policy.Score("x", 1.0, 0.5, 2.0, (1.0, 1.0, 1.0))
-    rows = [policy.Judged("ztf", nfe, score, score, score) for nfe in (5, 4)]
+    rows = [policy.Judged("ztf", nfe, score, score, score, score) for nfe in (5, 4)]
     file = tmp_path / "rows.json"
     policy.merged(file, rows[:1])
     again = replace(rows[0], auto=replace(score, rmse=3.0))

@@ -55,6 +55,7 @@ def test_a_named_pair_is_the_wired_graph_bit_for_bit(kind):
     made, report = sampled(kind, solver="DPM++ 2M SDE", spacing="exponential", denoise=0.5)
     assert torch.equal(made, wired(solver, levels(kind, "exponential", denoise=0.5), kind))
     assert report.startswith("DPM++ 2M SDE, exponential, σ ") and "6 steps" in report
+    assert "estimated error" not in report, "noise that is drawn is no error"
     assert "6 evaluations, 12 network calls" in report
 
 
@@ -62,13 +63,18 @@ def test_a_named_pair_is_the_wired_graph_bit_for_bit(kind):
 @pytest.mark.parametrize("kind", SCHEDULES)
 def test_auto_is_the_policy_s_pair_and_says_so(kind, cfg):
     schedule = one("NoiseScheduleFromModel", model=parts(kind)[0])
-    choice = policy.choose(schedule, 6, guided=cfg != 1, side=24)
+    version = (
+        None if kind == "ve_edm" else policy.LATEST
+    )  # None: a prompt saved before there were versions
+    choice = policy.choose(schedule, 6, guided=cfg != 1, side=24, version=version or 1)
     points = choice.points(schedule, choice.steps)
     sigmas = torch.tensor(points.sigmas(), dtype=torch.float32)
-    made, report = sampled(kind, cfg=cfg)
+    more = {"auto_version": version} if version else {}
+    made, report = sampled(kind, cfg=cfg, **more)
     assert torch.equal(made, wired(host.runs.make_sampler(choice.solver), sigmas, kind, cfg))
     assert report.startswith(f"auto {choice.version}: ") and choice.spacing.title in report
     assert f"6 evaluations, {6 if cfg == 1 else 12} network calls" in report
+    assert "estimated error" in report and "would halve it" in report
 
 
 def test_what_is_connected_wins_and_the_report_says_so():

@@ -18,7 +18,7 @@ CHOOSING = (ROOT / "docs" / "choosing.md").read_text(encoding="utf-8")
 ELSEWHERE = (ROOT / "docs" / "elsewhere.md").read_text(encoding="utf-8")
 WORDS = ("yes", "no", "exact", made.NONE)
 AGAIN = "run: python -m benchmarks.solver_table --write"
-SOLVERS = {made.call(v): v for family in ALL for v in made.variants(family)}
+SOLVERS = {v.call: v for family in ALL for v in made.variants(family)}
 NOISY = [name for name, v in SOLVERS.items() if v.stochastic]
 STILL = [name for name, v in SOLVERS.items() if not v.stochastic and v.nfe(2) == 2]
 SAMPLE = random.Random(3).sample(STILL, 3) + random.Random(3).sample(NOISY, 2)
@@ -30,7 +30,7 @@ def test_the_page_has_a_row_for_every_variant():
 
 def in_order():
     for family in ALL:
-        yield from sorted(map(made.call, made.variants(family)), key=lambda n: n in NOISY)
+        yield from sorted((v.call for v in made.variants(family)), key=lambda n: n in NOISY)
 
 
 def test_the_page_is_what_the_generator_writes_around_these_measurements():
@@ -113,8 +113,8 @@ def test_only_missing_rows_are_measured(monkeypatch):
     measured, asked = made.read(PAGE), []
 
     def measure_all(solvers):
-        asked.extend(map(made.call, solvers))
-        return {made.call(solver): measured[made.call(solver)] for solver in solvers}
+        asked.extend(v.call for v in solvers)
+        return {solver.call: measured[solver.call] for solver in solvers}
 
     monkeypatch.setattr(made, "measure_all", measure_all)
     assert made.updated(PAGE.replace(row + "\n", "")) == PAGE

@@ -180,6 +180,7 @@ def test_every_kind_of_latent_becomes_pictures(shape, shapes, size):
     shot = film.film(made(d, shapes), 1, 3)
     assert shot.x0.shape == shot.x.shape == (3, *size, 3)
     assert shot.steps == (0, 2, 3) and shot.captions[-1] == "end"
+    assert shot.captions[0].startswith("step 0, κ ")  # σ/α: what SIGMAS holds off flow
     assert shot.x0.min() >= 0 and shot.x0.max() <= 1 and shot.x0.std() > 0.05
     if shape == (2, 3, 6, 8):
         assert torch.allclose(shot.x0[0], (d[1].movedim(0, -1) / 2 + 0.5).clamp(0, 1))

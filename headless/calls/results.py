@@ -13,6 +13,7 @@ from ..workflow import NodeFailure, WorkflowError
 
 if TYPE_CHECKING:
     from ...schedulers.fit.compare import Comparison
+    from ...schedulers.measure.run_error import Facts as RunErrorFacts
     from ...schedulers.solver.fitted import FittedSolver
     from ..reproduce import Verdict
 
@@ -37,7 +38,7 @@ class RunResult:
 
     ``files``: absolute paths of what it wrote; ``texts``: (title of a node, text that it shows);
     ``outputs``: {node: what it shows}, as ComfyUI's history has it, plain JSON values (none of a run in a
-    ComfyUI); ``chosen``: {"node.input": the text that came of choices in a prompt}.
+    ComfyUI); ``errors``: what each sampling run here estimates of its own; ``chosen``: {"node.input": the text that came of choices in a prompt}.
     """
 
     seed: int | None
@@ -46,6 +47,7 @@ class RunResult:
     outputs: Mapping[str, Any]
     seconds: float
     chosen: Mapping[str, str] = field(default_factory=dict)
+    errors: tuple[RunErrorFacts, ...] = ()
 
 
 @dataclass(frozen=True)

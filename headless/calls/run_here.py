@@ -135,6 +135,7 @@ def _run_once(
         progress=tell if progress else None,
         tally=Counter(),
         plans=[],
+        errors=[],
     )
     outputs = execute(workflow, nodes, here, kept)
     return RunResult(
@@ -143,6 +144,7 @@ def _run_once(
         texts=tuple(_texts(outputs, workflow, nodes)),
         outputs=plain(outputs),
         seconds=round(time.perf_counter() - started, 3),
+        errors=tuple(here.errors),
     )
 
 

@@ -11,6 +11,7 @@ from .fit import fit_solver
 from .list_nodes import list_nodes
 from .queue import queue_workflow
 from .run import run_workflow
+from .solver_text import solver_text
 from .sweep import sweep_workflow
 from .verify import verify_picture
 
@@ -30,5 +31,6 @@ for command in (
     verify_picture,
     list_nodes,
     fit_solver,
+    solver_text,
 ):
     main.add_command(command)

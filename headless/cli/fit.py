@@ -1,4 +1,4 @@
-"""sampling-kit fit"""
+"""sampling-kit fit: make fits; list, show and compare those that are there."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ..calls.fit_model import fit
 from ..terminal_text import say
 from . import options
 from .errors import errors_reported
+from .fit_files import compare_stored, list_fits, show_fit
 from .report import JsonCommand, Report
 
 
@@ -29,7 +30,7 @@ def parse_numbers(_: click.Context, __: click.Parameter, text: str) -> list[int]
     return numbers
 
 
-@click.command("fit", cls=JsonCommand)
+@click.command("make", cls=JsonCommand)
 @click.argument("workflow", type=options.WorkflowPath(), required=False)
 @click.option(
     "--embedded",
@@ -121,13 +122,15 @@ def parse_numbers(_: click.Context, __: click.Parameter, text: str) -> list[int]
 @options.device_option
 @options.json_option
 @options.debug_option
-def fit_solver(
+def make_fits(
     workflow: Path | None, embedded: str | None, cfg: float, node: str | None, output: Path, nfes: list[int],
     seeds: range, held: int, method: str, settings: Sequence[str], starts: int, levels: int, substeps: int,
     batch: int, against: str, trajectories: Path | None, input_dir: Path, models_dir: Path, device: str,
     style: str | None, debug: bool,
 ) -> None:  # fmt: skip
     """Fit a solver to the model, guidance and size of WORKFLOW, or to an embedded model.
+
+    Also: `fit list`, `fit show FILE`, `fit compare FILE WORKFLOW`, for fits that are there.
 
     Records trajectories, fits one solver per number of evaluations, compares them with every training-free
     pair of solver and spacing, and writes the fits, the table and a plot. Interrupted, it goes on where it
@@ -154,3 +157,19 @@ def fit_solver(
             report.put(**plain(facts))
         else:
             say("\n".join(["", result.comparison.text(), "", *files]))
+
+
+class FitCommand(click.Group):
+    """What is none of its commands is for `make`, whose name may be left out: `sampling-kit fit WORKFLOW`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or args[0] not in self.commands:
+            args = ["make", *args]
+        return super().parse_args(ctx, args)
+
+
+fit_solver = FitCommand(
+    "fit", short_help="Fit a solver to the model of WORKFLOW; list, show, compare fits."
+)
+for command in (make_fits, list_fits, show_fit, compare_stored):
+    fit_solver.add_command(command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -99,13 +100,9 @@ def run_workflow(
 
         def done(result: RunResult) -> None:
             bars.close()
-            files = [str(path) for path in result.files]
-            made = dict(outputs=result.outputs, files=files, seconds=result.seconds)
-            report.add("runs", "run", made | {"seed": result.seed, "chosen": dict(result.chosen)})
+            report.add("runs", "run", facts_of(result))
             if not report:
-                for heading, text in result.texts:
-                    say(f"{one_line(heading)}:\n{indented(text)}", err=True)
-                say("\n".join(files))
+                tell(result)
 
         def note(text: str) -> None:
             report.event("note", text=text)
@@ -120,6 +117,29 @@ def run_workflow(
         every: dict[str, Any] = {**what, **where, **how, **program}
         told = progress if report or on_terminal() else None
         run(workflow, **every, progress=told, done=done, note=note)
+
+
+def facts_of(result: RunResult) -> dict[str, Any]:
+    """For programs."""
+    return dict(
+        outputs=result.outputs,
+        files=[str(path) for path in result.files],
+        seconds=result.seconds,
+        seed=result.seed,
+        chosen=dict(result.chosen),
+        errors=[asdict(error) for error in result.errors],
+    )
+
+
+def tell(result: RunResult) -> None:
+    """For people: what nodes show, what runs estimate of their errors if no node shows it, and the files."""
+    for heading, text in result.texts:
+        say(f"{one_line(heading)}:\n{indented(text)}", err=True)
+    shown = "\n".join(text for _, text in result.texts)
+    for error in dict.fromkeys(map(str, result.errors)):
+        if error not in shown:
+            say(error, err=True)
+    say("\n".join(str(path) for path in result.files))
 
 
 class Bars:

@@ -17,6 +17,7 @@ from .conditioning import (
 from .latent_space import VAEDecode, VAEDecodeTiled, VAEEncode, VAEEncodeTiled
 from .pictures import LoadImage, PreviewAny, PreviewImage, SaveAnimatedWEBP, SaveImage
 from .sampling import (
+    AddNoise,
     BasicGuider,
     CFGGuider,
     DisableNoise,
@@ -24,7 +25,14 @@ from .sampling import (
     SamplerCustom,
     SamplerCustomAdvanced,
 )
-from .tensors import FlipSigmas, LatentMultiply, MaskComposite, SolidMask, SplitSigmas
+from .tensors import (
+    FlipSigmas,
+    LatentMultiply,
+    MaskComposite,
+    SetLatentNoiseMask,
+    SolidMask,
+    SplitSigmas,
+)
 
 set_folders(lambda kind: getattr(current(), kind))
 
@@ -42,8 +50,8 @@ set_progress(tell)
 set_typed(lambda name: name in current().typed)
 
 CORE_NODES = (
-    RandomNoise, DisableNoise, BasicGuider, CFGGuider, SamplerCustomAdvanced, SamplerCustom,
-    SplitSigmas, FlipSigmas, LatentMultiply, SolidMask, MaskComposite, SaveImage, PreviewImage, PreviewAny, LoadImage,
+    RandomNoise, DisableNoise, AddNoise, BasicGuider, CFGGuider, SamplerCustomAdvanced, SamplerCustom,
+    SplitSigmas, FlipSigmas, LatentMultiply, SolidMask, MaskComposite, SetLatentNoiseMask, SaveImage, PreviewImage, PreviewAny, LoadImage,
     VAEDecode, VAEDecodeTiled, VAEEncode, VAEEncodeTiled, SaveAnimatedWEBP,
     ConditioningZeroOut, InpaintModelConditioning, InstructPixToPixConditioning, WanImageToVideo,
 )  # fmt: skip

@@ -62,6 +62,33 @@ class DisableNoise(io.ComfyNode):
         return io.NodeOutput(BatchNoise(0, empty=True))
 
 
+class AddNoise(io.ComfyNode):
+    """The state at the first of SIGMAS, or for more of them at the difference to the last."""
+
+    @classmethod
+    def define_schema(cls) -> Any:
+        inputs = [
+            io.Model.Input("model"),
+            io.Noise.Input("noise"),
+            io.Sigmas.Input("sigmas"),
+            io.Latent.Input("latent_image"),
+        ]
+        return schema("AddNoise", inputs, [io.Latent.Output()])
+
+    @classmethod
+    def execute(cls, model: Any, noise: Any, sigmas: Tensor, latent_image: Latent) -> Any:
+        if not len(sigmas):
+            return io.NodeOutput(latent_image)
+        level = float((sigmas[0] - sigmas[-1]).abs() if len(sigmas) > 1 else sigmas[0])
+        (at,) = Points.from_sigmas(model.schedule.path.host, [level])
+        x = at.alpha * model.latent_in(latent_image["samples"]) + at.sigma * noise.generate_noise(
+            latent_image
+        )
+        return io.NodeOutput(
+            {**latent_image, "samples": model.latents.to_vae(x).nan_to_num(0.0, 0.0, 0.0)}
+        )
+
+
 class BasicGuider(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> Any:
@@ -113,8 +140,6 @@ def sample(
     noise: BatchNoise, guider: Guider, sampler: Sampler, sigmas: Tensor, latent: Latent
 ) -> tuple[Latent, Latent]:
     """(output, denoised output) of a run, reporting each step to the runner."""
-    if "noise_mask" in latent:
-        raise ValueError("latent_image: a noise mask is supported inside ComfyUI only")
     check_size(guider.model.inner, latent["samples"])
     seen: dict[str, Tensor] = {}
     context = current()
@@ -129,12 +154,14 @@ def sample(
         latent["samples"],
         sampler,
         sigmas,
+        latent.get("noise_mask"),
         callback=callback,
         seed=noise.seed,
     )
     if guider.run is not None:
         report = guider.run.report()
         context.tally.update({name: report[name] for name in ("evaluations", "network_calls")})
+        context.errors.extend(filter(None, [guider.run.error]))
     context.plans.append(described(sampler, guider, sigmas))
     ratios = "downscale_ratio_spacial", "downscale_ratio_temporal"
     rest = {k: v for k, v in latent.items() if k not in ratios}

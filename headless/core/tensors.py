@@ -53,6 +53,18 @@ class LatentMultiply(io.ComfyNode):
         return io.NodeOutput({**samples, "samples": samples["samples"] * multiplier})
 
 
+class SetLatentNoiseMask(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        inputs = [io.Latent.Input("samples"), io.Mask.Input("mask")]
+        return schema("SetLatentNoiseMask", inputs, [io.Latent.Output()], "Set Latent Noise Mask")
+
+    @classmethod
+    def execute(cls, samples: Latent, mask: Tensor) -> Any:
+        rows = mask.reshape(-1, 1, *mask.shape[-2:])
+        return io.NodeOutput({**samples, "noise_mask": rows})
+
+
 class SolidMask(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> Any:

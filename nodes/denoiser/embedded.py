@@ -158,8 +158,9 @@ class EmbeddedDenoiser(io.ComfyNode):
             category=CATEGORY,
             description="A model that needs no download: procedural postcards in 10 classes, drawn by an analytic denoiser or a small trained network. "
             "The same denoiser runs on every noise schedule, so it serves DDPM, DDIM, EDM and rectified-flow graphs. "
-            "'patches' draws new pictures, 'network' (32×32) too, 'network-small' is weaker on purpose, for autoguidance; "
-            "'images' copies, 'mixture' and 'gaussian' have exact scores.",
+            "'patches' draws new pictures by a mean per neighbourhood, which is no density's exact denoiser; 'network' (32×32) "
+            "draws new ones too, 'network-small' is weaker on purpose, for autoguidance; 'images' copies, 'mixture' and "
+            "'gaussian' draw from a density: these three are exact.",
             search_aliases=["model", "checkpoint", "postcards", "local score", "test model", "loader"],
             inputs=[
                 choice("kind", KINDS, "Which model."),

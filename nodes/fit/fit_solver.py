@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...schedulers.fit import compare, ends, fit_files
+from ...schedulers.fit import fit_files
 from ...schedulers.fit.amed_fit import Amed
+from ...schedulers.fit.compare import Pair
 from ...schedulers.fit.forward import Forward
 from ...schedulers.fit.gradient import Gradient
 from ...schedulers.fit.problem import Problem, summary
 from ...schedulers.fit.run_fit import Fit, held_errors, run_fit
+from ...schedulers.fit.starts import best_starts, usual_pairs
 from ...schedulers.fit.verdict import verdict
 from ...schedulers.points import Points, require_run
 from ...schedulers.solver import Solver
@@ -171,22 +173,13 @@ def fits_from(
         yield state.table, dict(start=start.card["start"], before=state.before, after=state.after)
 
 
-def best_pair(problem: Problem, recording: Recording, nfe: int) -> compare.Pair | None:
+def best_pair(problem: Problem, recording: Recording, nfe: int) -> Pair | None:
     """The best of the training-free pairs that a fit starts from, with its errors on all held-out trajectories."""
-    pairs = _usual_pairs(problem, recording, nfe, 1)
+    pairs = usual_pairs(problem, recording.schedule, nfe)
     if not pairs:
         return None
-    errors = summary(held_errors(problem, table_of(pairs[0].solver.plan(pairs[0].points))))
+    errors = summary(held_errors(problem, pairs[0].table))
     return replace(pairs[0], rmse=errors["rmse"], median=errors["median"])
-
-
-def _usual_pairs(
-    problem: Problem, recording: Recording, nfe: int, starts: int
-) -> list[compare.Pair]:
-    return compare.training_free(
-        problem, recording.schedule, nfe, problem.held[:16], compare.STARTS, compare.START_SPACINGS,
-        keep=max(8, starts), first=2,
-    )  # fmt: skip
 
 
 def start_tables(
@@ -211,22 +204,8 @@ def start_tables(
             raise ValueError(
                 f"sigmas: sampler needs {table.nfe} evaluations on these steps, nfe is {nfe}"
             )
-        return {f"{compare.short(solver)} on given steps": replace(table, start=problem.kappa)}
-    pairs = _usual_pairs(problem, recording, nfe, starts)
-    others = {pair.name: table_of(pair.solver.plan(pair.points)) for pair in pairs[1:starts]}
-    return dict([own_ends(problem, pairs[0], nfe)]) | others
-
-
-def own_ends(problem: Problem, pair: compare.Pair, nfe: int) -> tuple[str, Table]:
-    """(name, table) of the pair, or of its solver between ends of its own where that comes nearer."""
-    rows, at = problem.train[:16], pair.points.kappas
-    name, best = pair.name, table_of(pair.solver.plan(pair.points))
-    least = ends.mark(problem.errors(best, rows))
-    begin = ends.Ends(min(at[0], 80.0), at[-2], 0.1)
-    for found, between, table in ends.search(problem, pair.solver, nfe, begin, rows, 12):
-        if found < least:
-            name, best, least = f"{compare.short(pair.solver)}, σ/α {between}", table, found
-    return name, best
+        return {f"{solver.call} on given steps": replace(table, start=problem.kappa)}
+    return best_starts(problem, recording.schedule, nfe, starts)
 
 
 NODES: tuple[type[Any], ...] = (FitSolver,)

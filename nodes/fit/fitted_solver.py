@@ -18,6 +18,7 @@ from ...schedulers.solver.fitted import FittedSolver
 from ...schedulers.whole_file import make_folder
 from .. import host
 from ..host import io
+from ..host.fit_wire import checked_fit
 from ..host.guider_field import Ready
 from ..ui.file_names import is_there, leads_out, refusal, split_prefix, stamp
 from ..ui.inputs import listed
@@ -25,7 +26,6 @@ from ..ui.payload import report_on_page
 from ..ui.wire_types import SolverFitType, TrajectoriesType
 from .kept import PARTS, SUFFIX, card_text
 from .recording import CATEGORY, Recording, checked
-from .use_fitted import checked_fit
 
 KIND = "solvers"
 SHIPPED = Path(__file__).resolve().parents[2] / "embedded" / "solvers"

@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import logging
-import math
 from typing import Any
 
 import torch
 
-from ...schedulers.fit import fit_files
-from ...schedulers.noise_schedule import NoiseSchedule
 from ...schedulers.printable import one_line
-from ...schedulers.solver.fitted import FittedSolver
 from .. import host
 from ..host import io
-from ..host.guider_field import Facts
+from ..host.fit_wire import checked_fit, misfits
 from ..ui.payload import report_on_page
 from ..ui.search_words import FEWER
 from ..ui.wire_types import SolverFitType
 
 CATEGORY = "Sampling Kit/fit"
 log = logging.getLogger("sampling_kit")
-
-
-def checked_fit(fit: Any) -> FittedSolver:
-    if not isinstance(fit, FittedSolver):
-        raise TypeError(f"fit: expected a SOLVER_FIT, got {type(fit).__name__}")
-    return fit
 
 
 class UseFittedSolver(io.ComfyNode):
@@ -60,18 +50,6 @@ class UseFittedSolver(io.ComfyNode):
         text = "\n".join(f"WARNING: {w}" for w in warnings) or "fits this model and guidance"
         sigmas = torch.tensor(solver.points(schedule.path).sigmas(), dtype=torch.float32)
         return io.NodeOutput(host.runs.make_sampler(solver), sigmas, text, ui=report_on_page(text))
-
-
-def misfits(fit: FittedSolver, facts: Facts, schedule: NoiseSchedule) -> list[str]:
-    """What the fit was made for and this run is not."""
-    found = fit_files.differences(fit.card, model=facts.model, guidance=facts.guidance)
-    top, own = fit.table.start, schedule.kappa_max
-    if not (math.isinf(top) and own > 1000) and not math.isclose(top, own, rel_tol=1e-3):
-        found.append(
-            f"this fit starts at σ/α = {top:.4g}, the MODEL's noisiest level is {own:.4g}: pictures may come out "
-            "dull or noisy"
-        )
-    return found
 
 
 NODES = (UseFittedSolver,)

@@ -161,16 +161,18 @@ def warn_of_flow_steps(flow: bool, sigmas: Sequence[float], top: Callable[[], fl
 def conclude(run: GuidanceRun, holder: Holder | None) -> None:
     """At the end of a run: one line for the log, and the report for a probe."""
     report = run.report()
-    log.info("Guider: %s", in_words(report))
+    log.info("Guider: %s", in_words(run))
     if holder is not None:
         holder.put(report)
 
 
-def in_words(report: Mapping[str, Any]) -> str:
-    """ "20 evaluations, 28 network calls, 12 saved, …" """
+def in_words(run: GuidanceRun) -> str:
+    """ "20 evaluations, 28 network calls, 12 saved, …", and in a line of its own how far the run errs."""
+    report = run.report()
     text = (
         f"{counted(report['evaluations'], 'evaluation')}, {counted(report['network_calls'], 'network call')}, "
         f"{report['saved_calls']} saved where rules were off"
     )
     shared = report["shared_images"]
-    return text + (f", {counted(shared, 'image')} shared at pure noise" if shared else "")
+    text += f", {counted(shared, 'image')} shared at pure noise" if shared else ""
+    return text if run.error is None else f"{text}\n{run.error}"

@@ -97,8 +97,8 @@ class Runs(Protocol):
     def probed(self, guider: Any, holder: Holder, /) -> Any:
         """The same GUIDER, which puts the report of every run into ``holder``."""
 
-    def blocked(self) -> Any:
-        """An output that keeps the nodes which get it from running, without an error."""
+    def blocked(self, why: str = "", /) -> Any:
+        """An output that keeps the nodes which get it from running: without an error, or with the error ``why``."""
 
     def refused(self, class_type: str, input: str, value: Any, /) -> str:
         """Why a node that is added to a running graph cannot have a value ("": it can), as far as its class says."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from typing import Any
 
 from torch import Tensor
@@ -66,12 +65,7 @@ def label(solver: Solver | Part | Stepped | None, other: str) -> str:
         solver = solver.solver
     if not isinstance(solver, Solver):
         return other
-    changed = [
-        f"{f.name} {getattr(solver, f.name)}"
-        for f in fields(solver)
-        if getattr(solver, f.name) != f.default
-    ]
-    return f"{solver.title} ({', '.join(changed)})" if changed else solver.title
+    return solver.words
 
 
 def stochastic(solver: Solver | Part | Stepped | None) -> bool | None:

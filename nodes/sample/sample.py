@@ -77,10 +77,14 @@ class Sample(io.ComfyNode):
                 io.Sampler.Input("sampler", optional=True, tooltip="Any SAMPLER in place of solver."),
                 io.Sigmas.Input("sigmas", optional=True, tooltip="Noise levels in place of steps, spacing and denoise."),
                 SolverFitType.Input("fit", optional=True, tooltip="A fitted solver in place of solver, steps, spacing and denoise."),
+                io.Int.Input(
+                    "auto_version", default=policy.LATEST, min=1, max=policy.LATEST, optional=True, advanced=True,
+                    tooltip="Of the table that auto uses: with an older one an old picture comes out as it was.",
+                ),
             ],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="The result."),
-                io.String.Output(display_name="report", tooltip="What was chosen, and what the run cost."),
+                io.String.Output(display_name="report", tooltip="What was chosen, what the run cost, and how far it errs."),
             ],
         )  # fmt: skip
 
@@ -88,7 +92,7 @@ class Sample(io.ComfyNode):
     def execute(
         cls, model: Any, positive: Any, latent_image: dict[str, Any], seed: int, steps: int, cfg: float, negative: Any = None,
         solver: str = AUTO, spacing: str = AUTO, denoise: float = 1.0, guidance: Guidance | None = None, sampler: Any = None,
-        sigmas: Tensor | None = None, fit: Any = None,
+        sigmas: Tensor | None = None, fit: Any = None, auto_version: int = 1,
     ) -> Any:  # fmt: skip
         if not isinstance(guidance, Guidance | None):
             raise TypeError(f"guidance: expected a GUIDANCE, got {type(guidance).__name__}")
@@ -98,12 +102,12 @@ class Sample(io.ComfyNode):
             run = of_fit(fit, guider)
         else:
             side = side_of(latent_image["samples"].shape[1:])
-            wants = Wants(steps, solver, spacing, denoise, sampler, sigmas, side)
+            wants = Wants(steps, solver, spacing, denoise, sampler, sigmas, side, auto_version)
             run = wants.on(schedule_for(model, latent_image), guided=len(rules.reads) > 1)
         noise = NoiseWire(seed)
         made = host.runs.run_sampler(noise, guider, run.sampler, run.sigmas, latent_image)
         lines = [run.text, "" if guidance is None else "guidance: as connected, in place of cfg"]
-        text = "\n".join(filter(None, [*lines, in_words(guider.run.report())]))
+        text = "\n".join(filter(None, [*lines, in_words(guider.run)]))
         return io.NodeOutput(made, text, ui=report_on_page(text) | {SOLVER: [run.solver]})
 
 
@@ -145,11 +149,17 @@ class Wants:
     sampler: Any = None
     sigmas: Tensor | None = None
     side: int = policy.SIDE
+    version: int = policy.LATEST
 
     def on(self, schedule: NoiseSchedule, *, guided: bool) -> Run:
         """The run. Raises ValueError for a name that no list has, and for levels that do not fit the schedule."""
         choice = policy.choose(
-            schedule, self.steps, guided=guided, denoise=self.denoise, side=self.side
+            schedule,
+            self.steps,
+            guided=guided,
+            denoise=self.denoise,
+            side=self.side,
+            version=self.version,
         )
         sampler, solver = self._sampler(choice)
         sigmas, levels = self._sigmas(choice, schedule)

@@ -1,7 +1,8 @@
-r"""Denoisers that are known exactly and need no weights: the ground truth of every test here.
+r"""Denoisers that are known in closed form and need no weights: the ground truth of every test here.
 
-Each is the posterior mean D(x) = E[x0 | x = α·x0 + σ·ε] of some distribution of x0, on any path,
-pure noise (α = 0) included. They are modules only so that a host can move their tensors about.
+Mixture, Gaussian and ImageSet are the posterior mean D(x) = E[x0 | x = α·x0 + σ·ε] of some distribution of x0, on
+any path, pure noise (α = 0) included. LocalScore is not: it takes a mean per neighbourhood, and no distribution has
+it as its posterior mean. They are modules only so that a host can move their tensors about.
 
 Conditioning: ``classes`` [B, K] holds non-negative weights over the K classes of the data, one row
 per image; two non-zero entries blend two classes, None or a row of zeros means no condition.

@@ -1,7 +1,8 @@
 r"""AMED and EPD: where in a step to take the direction, and how far to go along it, learned from a teacher.
 
-The mean value theorem says that one well-chosen direction takes a step exactly; AMED (Zhou et al. 2024, arXiv
-2312.00094) learns which. In y = x/α, from κ to κ', with d = (y − D)/κ,
+A trajectory that lies in a plane has a direction inside a step that leads to its end, when scaled; in more dimensions
+none may (a helix). Trajectories of diffusion models nearly lie in a plane, so AMED (Zhou et al. 2024, arXiv 2312.00094)
+learns where in the step to take the direction. In y = x/α, from κ to κ', with d = (y − D)/κ,
 
     τ = κ'^r·κ^{1−r} ,   m = y + (τ − κ)·d ,   y' = y + c·(κ' − κ)·(m − D(m, a·τ))/τ ,
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -26,9 +26,12 @@ from ..solver import (
 )
 from ..solver.fitted import FittedSolver, Table, table_of
 from ..solver.selection import variants
+from ..spacing import ByRule, Ends, SkipLast, WholeRange, side_of
 from ..text_table import text_table
+from .ends import from_noise
 from .grid import fixed_points, steps_for
 from .problem import Problem, summary
+from .shared_runs import errors_of
 
 #: Those that win somewhere; ``every_solver`` has the others too.
 USUAL: tuple[Solver, ...] = (
@@ -52,18 +55,23 @@ USUAL: tuple[Solver, ...] = (
 
 #: Good places to start a fit from, one evaluation a step.
 STARTS: tuple[Solver, ...] = (
-    DDIM(),
     DPMSolverMultistep(),
     AdamsBashforth(2),
     AdamsBashforth(3),
     UniPC(),
+    GaussianAdams(),
     GaussianAdams(0.5),
 )
 
 START_SPACINGS = (
-    "karras 5", "karras 7", "karras 10", "karras 14", "uniform λ", "polyexponential 1.5", "KL optimal",
-    "flow shift 1.5", "flow shift 3", "beta 0.6",
+    "karras 7", "karras 14", "uniform λ", "noise share", "KL optimal", "flow shift 3", "beta 0.6",
 )  # fmt: skip
+
+
+def narrower(problem: Problem) -> dict[str, Ends]:
+    """Ends besides the schedule's, by their names in Steps; the data's size is that of the teacher's ends."""
+    rule = ByRule(float(problem.end.double().std()), side_of(problem.start.shape[1:]))
+    return {"skip": SkipLast(), "rule": rule}
 
 
 def every_solver() -> tuple[Solver, ...]:
@@ -73,24 +81,20 @@ def every_solver() -> tuple[Solver, ...]:
 
 @dataclass(frozen=True)
 class Pair:
-    """A training-free solver on a fixed spacing, and its errors."""
+    """A training-free solver on a fixed spacing, and its errors. ``table``: its run from where the problem starts."""
 
     solver: Solver
     spacing: str
     points: Points
     rmse: float
     median: float
+    ends: str = "schedule"
+    table: Table = field(kw_only=True, repr=False, compare=False)
 
     @property
     def name(self) -> str:
-        return f"{short(self.solver)}, {self.spacing}"
-
-
-def short(solver: Solver) -> str:
-    """The class and what differs from its defaults."""
-    values = [(f, getattr(solver, f.name)) for f in fields(solver)]
-    changed = [f"{f.name}={value}" for f, value in values if value != f.default]
-    return f"{type(solver).__name__}({', '.join(changed)})"
+        ends = "" if self.ends == "schedule" else f", ends {self.ends}"
+        return f"{self.solver.call}, {self.spacing}{ends}"
 
 
 def training_free(
@@ -103,40 +107,54 @@ def training_free(
     keep: int = 12,
     first: int = 4,
     report: Callable[[int, int], None] | None = None,
+    share: int = 4,
+    by: Callable[[Tensor], float] = lambda errors: summary(errors)["rmse"],
 ) -> list[Pair]:
-    """The best pairs of ``solvers`` (default: the usual ones) and fixed ``spacings`` (default: all) at ``nfe`` evaluations,
-    best RMSE over ``rows`` first.
+    """The best pairs of ``solvers`` (default: the usual ones) and fixed ``spacings`` (default: all), with the schedule's ends,
+    the smallest level skipped and ends by rule, at ``nfe`` evaluations; the best of ``rows`` first, ``by`` RMSE.
 
-    All pairs run on the first ``first`` rows, the better quarter (at least ``keep``) on four times as many,
+    All pairs run on the first ``first`` rows, the better quarter (one of ``share``, at least ``keep``) on four times as many,
     and so on; what is returned ran on all rows. Two pairs with one table count once.
     """
-    tables: dict[Table, tuple[Solver, str, Points]] = {}
-    for solver in USUAL if solvers is None else solvers:
-        try:
-            grids = fixed_points(problem, schedule, steps_for(solver, nfe))
-        except ValueError:  # needs more evaluations for one step
-            continue
-        for spacing, points in grids.items():
-            if spacings is not None and spacing not in spacings:
-                continue
-            try:
-                tables.setdefault(table_of(solver.plan(points)), (solver, spacing, points))
-            except ValueError:  # cannot run on these levels
-                continue
+    tables = _pairs(problem, schedule, nfe, solvers or USUAL, spacings)
     left, count = list(tables), min(first, len(rows))
     while True:
-        errors: dict[Table, Tensor] = {}
-        for i, table in enumerate(left):
-            if report is not None:
-                report(i, len(left))
-            try:
-                errors[table] = problem.errors(table, rows[:count])
-            except FloatingPointError:
-                continue
-        left = sorted(errors, key=lambda t: summary(errors[t])["rmse"])
+        errors = dict(zip(left, errors_of(problem, left, rows[:count], report), strict=True))
+        left = sorted(errors, key=lambda t: by(errors[t]))
         if count == len(rows):
-            return [Pair(*tables[t], *summary(errors[t]).values()) for t in left]
-        left, count = left[: max(keep, len(left) // 4)], min(4 * count, len(rows))
+            found = ((t, *tables[t]) for t in left)
+            return [
+                Pair(solver, name, points, **summary(errors[t]), ends=ends, table=t)
+                for t, solver, name, points, ends in found
+            ]
+        left, count = left[: max(keep, len(left) // share)], min(4 * count, len(rows))
+
+
+def _pairs(
+    problem: Problem,
+    schedule: NoiseSchedule,
+    nfe: int,
+    solvers: Iterable[Solver],
+    spacings: Iterable[str] | None,
+) -> dict[Table, tuple[Solver, str, Points, str]]:
+    """The first pair of every table."""
+    tables: dict[Table, tuple[Solver, str, Points, str]] = {}
+    everywhere = {"schedule": WholeRange(), **narrower(problem)}
+    for solver in solvers:
+        try:
+            steps = steps_for(solver, nfe)
+        except ValueError:  # needs more evaluations for one step
+            continue
+        for name, ends in everywhere.items():
+            for spacing, points in fixed_points(problem, schedule, steps, ends).items():
+                if spacings is not None and spacing not in spacings:
+                    continue
+                try:
+                    table = from_noise(table_of(solver.plan(points)), problem.kappa)
+                    tables.setdefault(table, (solver, spacing, points, name))
+                except ValueError:  # cannot run on these levels
+                    continue
+    return tables
 
 
 @dataclass(frozen=True)

@@ -12,20 +12,34 @@ Karras' spacing of ρ = 1/p, with ends that are free. Three numbers, found by a 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol, TypeVar
 
 import numpy as np
 from torch import Tensor
 
+from ..noise_schedule import NoiseSchedule
 from ..path import VP
 from ..points import Points
 from ..solver.base import Solver
 from ..solver.fitted import Table, table_of
+from ..spacing import Spacing
+from .grid import steps_for
 from .problem import Problem, summary
 
-#: The first moves of ln high, ln low and the power; the search ends when they are a quarter of these.
-MOVES = (0.5, 0.6, 0.08)
+S = TypeVar("S", bound="Span")
+
+
+class Span(Protocol):
+    """Levels that a search may move. ``moves``: the first moves of its numbers; it ends when they are a quarter of these."""
+
+    @property
+    def high(self) -> float: ...
+    @property
+    def moves(self) -> tuple[float, ...]: ...
+    def levels(self, n: int) -> list[float]: ...
+    def moved(self: S, by: Sequence[float]) -> S: ...
 
 
 @dataclass(frozen=True)
@@ -35,6 +49,7 @@ class Ends:
     high: float
     low: float
     power: float = 0.0
+    moves: ClassVar[tuple[float, ...]] = (0.5, 0.6, 0.08)  # of ln high, ln low and the power
 
     def levels(self, n: int) -> list[float]:
         u, p = np.linspace(0, 1, n), self.power
@@ -42,21 +57,43 @@ class Ends:
             return list((self.high * (self.low / self.high) ** u).tolist())
         return list(((self.high**p + u * (self.low**p - self.high**p)) ** (1 / p)).tolist())
 
-    def moved(self, by: tuple[float, float, float]) -> Ends:
+    def moved(self, by: Sequence[float]) -> Ends:
         return Ends(self.high * math.exp(by[0]), self.low * math.exp(by[1]), self.power + by[2])
 
     def __str__(self) -> str:
         return f"{self.high:.3g} to {self.low:.3g}, power {self.power:.2g}"
 
 
-def table(problem: Problem, solver: Solver, nfe: int, ends: Ends) -> Table:
-    """The run of a one-evaluation solver between these ends, from where the problem starts.
+@dataclass(frozen=True)
+class Spaced:
+    """The levels of a spacing between two κ of a schedule, as Steps makes them with ends of your own."""
+
+    schedule: NoiseSchedule
+    spacing: Spacing
+    high: float
+    low: float
+    moves: ClassVar[tuple[float, ...]] = Ends.moves[:2]
+
+    def levels(self, n: int) -> list[float]:
+        return list(map(float, self.spacing.between(self.schedule, n, self.high, self.low)))
+
+    def moved(self, by: Sequence[float]) -> Spaced:
+        top, bottom = self.schedule.kappa_max, self.schedule.kappa_min
+        high, low = self.high * math.exp(by[0]), self.low * math.exp(by[1])
+        return replace(self, high=min(high, top), low=max(low, bottom))
+
+    def __str__(self) -> str:
+        return f"{self.high:.3g} to {self.low:.3g}"
+
+
+def table(problem: Problem, solver: Solver, nfe: int, ends: Span) -> Table:
+    """The run of as many steps as ``nfe`` evaluations pay for between these ends, from where the problem starts.
 
     Raises ValueError where the solver cannot run there, or ``high`` is above the start.
     """
     if ends.high > problem.kappa * (1 + 1e-6):
         raise ValueError(f"trajectories start at σ/α = {problem.kappa:.4g}, below {ends.high:.4g}")
-    points = Points(problem.path, (*ends.levels(nfe), 0.0))
+    points = Points(problem.path, (*ends.levels(steps_for(solver, nfe)), 0.0))
     return from_noise(table_of(solver.plan(points)), problem.kappa)
 
 
@@ -74,15 +111,15 @@ def mark(errors: Tensor) -> float:
 
 
 def search(
-    problem: Problem, solver: Solver, nfe: int, ends: Ends, rows: Tensor, most: int = 32
-) -> Iterator[tuple[float, Ends, Table]]:
+    problem: Problem, solver: Solver, nfe: int, ends: S, rows: Tensor, most: int = 32
+) -> Iterator[tuple[float, S, Table]]:
     """(:func:`mark` over ``rows``, ends, table), every one better than those before, the first of ``ends``.
 
-    One of the three numbers at a time is moved, and again while that helps; when none helps, all moves are
+    One of the numbers at a time is moved, and again while that helps; when none helps, all moves are
     halved. At most ``most`` runs.
     """
 
-    def tried(ends: Ends) -> tuple[float, Ends, Table] | None:
+    def tried(ends: S) -> tuple[float, S, Table] | None:
         try:
             run = table(problem, solver, nfe, ends)
         except ValueError:
@@ -93,16 +130,16 @@ def search(
     if best is None:
         return
     yield best
-    signs, share = [-1.0, 1.0, 1.0], 1.0
+    signs, share = [-1.0, *[1.0] * (len(ends.moves) - 1)], 1.0
     while share >= 0.25:
         helped = False
-        for i, size in enumerate(MOVES):
+        for i, size in enumerate(ends.moves):
             for _ in range(2):
-                by = [0.0, 0.0, 0.0]
+                by = [0.0] * len(signs)
                 by[i] = signs[i] * size * share
                 if not left:
                     return
-                other, left = tried(best[1].moved((by[0], by[1], by[2]))), left - 1
+                other, left = tried(best[1].moved(by)), left - 1
                 if other is not None and other[0] < best[0]:
                     best, helped = other, True
                     yield best

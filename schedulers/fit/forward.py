@@ -35,9 +35,9 @@ from ..solver.fitted import Table
 from ..store import LARGEST_TABLES, Format
 from .bands import KNOTS, Rings, added, answer, equations
 from .fit_files import arrays_of, table_in, tensors_of
-from .jacobian import columns
+from .gauss_newton import Equations, ends_off, measured, trusted
 from .problem import Problem, error_from, rmse, summary
-from .run_fit import Array, Fit, best_attempt, start_errors, tried
+from .run_fit import LEAST_JUDGES, Array, Attempt, Fit, best_attempt, likeliest, start_errors
 from .table_numbers import moved, names
 from .track import tracked, walk, walked
 
@@ -49,6 +49,8 @@ STRIDE = 1.0
 PATIENCE = 3
 #: The fewest trajectories per Jacobian where their number is not given.
 LEAST = 8
+#: A move by the equations of the one before.
+AGAIN = "numbers again"
 #: Predictions whose bands a row mixes, and the λ that are tried for them.
 BAND_WINDOW, BAND_DAMPINGS = 3, (1e-3, 1e-2, 1e-1)
 
@@ -58,7 +60,7 @@ class Forward(Fit["ForwardState"]):
     """Gauss–Newton on the end point, from evaluations alone: works on any model that can be sampled."""
 
     title: ClassVar[str] = "Forward"
-    numbers: int = knob(4, "Most moves of levels and weights.", low=0, high=100)
+    numbers: int = knob(2, "Most moves of levels and weights.", low=0, high=100)
     bands: int = knob(1, "Most moves of frequency bands, after those.", low=0, high=20)
     images: int = knob(
         0, "Trajectories per Jacobian. 0: as many as the budget pays for.", low=0, high=4096
@@ -88,6 +90,13 @@ class Forward(Fit["ForwardState"]):
         "ones to its square. Larger: the RMSE counts more, the median less.",
         low=0.01,
         high=1e6,
+        advanced=True,
+    )
+    again: int = knob(
+        2,
+        "How often the equations of a move are used again, corrected by what the move did: a tenth of their price or less.",
+        low=0,
+        high=20,
         advanced=True,
     )
 
@@ -186,6 +195,7 @@ def next_move(problem: Problem, state: ForwardState, settings: Forward) -> str |
     left = settings.allowed(state.table.nfe) - problem.evaluations
     prices = {kind: cost(kind, problem, state.table, settings) for kind in most}
     last = state.records[-1].kind if state.records else "numbers"
+    last = "numbers" if last == AGAIN else last
     for kind in list(most)[list(most).index(last) :]:
         done = [record for record in state.records if record.kind == kind]
         idle = len(done) >= PATIENCE and not any(record.taken for record in done[-PATIENCE:])
@@ -218,39 +228,41 @@ def cost(kind: str, problem: Problem, table: Table, settings: Forward) -> int:
     """Evaluations of one move."""
     k, n = table.nfe, min(settings.images, len(problem.train))
     one = len(problem.held) * k  # candidate
+    few = min(max(len(problem.held) // 3, LEAST_JUDGES), len(problem.held))
+    judging = one + (len(DAMPINGS) - 1) * few * k
     if kind == "bands":
-        return len(problem.train) * k + n * k * (k - 1) // 2 + len(BAND_DAMPINGS) * one
+        return len(problem.train) * k + n * k * (k - 1) // 2 + judging
     columns = sum(k - name.enters for name in names(table, settings.window))
-    return n * (k + columns) + len(DAMPINGS) * one
+    return n * (k + columns) + judging + settings.again * (n * k + judging)
 
 
 DAMPINGS = (0.1, 1.0, 10.0)
+Candidate = tuple[float, Table | None, Array]
 
 
 def judged(
     problem: Problem,
     state: ForwardState,
+    candidates: Sequence[Candidate],
     settings: Forward,
     kind: str,
-    candidates: Sequence[tuple[float, Table | None, Array]],
 ) -> ForwardState:
     """The state with the best candidate (damping, table, change) if it is better than what there is."""
     scale = delta(state, settings)
     possible = [
         (damping, table, change) for damping, table, change in candidates if table is not None
     ]
-    attempts = tried(problem, [table for _, table, _ in possible], lambda e: score(e, scale))
-    best = best_attempt(attempts, score(state.errors, scale), state.before["rmse"])
-    shown, damping = state.errors, state.damping
-    if attempts:
-        nearest = min(range(len(attempts)), key=lambda i: attempts[i].mark)
-        shown, damping = attempts[nearest].errors, possible[nearest][0]
+    found = likeliest(problem, [table for _, table, _ in possible], lambda e: score(e, scale))
+    shown, damping, best = state.errors, state.damping, None
+    if found is not None:
+        which, shown = found
+        damping, table, change = possible[which]
+        attempt = Attempt(table, shown, score(shown, scale))
+        best = best_attempt([attempt], score(state.errors, scale), state.before["rmse"])
     if best is None:
         after = replace(state, damping=state.damping * 10)
     else:
-        factor, table, change = possible[best]
-        errors = attempts[best].errors
-        after = replace(state, table=table, change=change, errors=errors, damping=factor)
+        after = replace(state, table=table, change=change, errors=shown, damping=damping)
     taken = best is not None
     move = MoveRecord(kind, problem.evaluations, **summary(shown), damping=damping, taken=taken)
     return replace(after, evaluations=problem.evaluations, records=(*state.records, move))
@@ -267,11 +279,6 @@ def score(errors: Array, scale: float) -> float:
     return value if math.isfinite(value) else math.inf
 
 
-def trusted(errors: Tensor, scale: float) -> Tensor:
-    """Weights per image of the least squares that the pseudo-Huber function amounts to."""
-    return 1 / (1 + (errors / scale) ** 2).sqrt()
-
-
 def chosen(problem: Problem, state: ForwardState, settings: Forward) -> Tensor:
     """The trajectories of one move."""
     generator = torch.Generator().manual_seed(settings.seed + 1000 * len(state.records))
@@ -283,37 +290,39 @@ def chosen(problem: Problem, state: ForwardState, settings: Forward) -> Tensor:
 
 
 def move_numbers(problem: Problem, state: ForwardState, settings: Forward) -> ForwardState:
-    """One Gauss–Newton move of levels and weights."""
-    table, v, window = state.start, state.change, settings.window
-    fitted = names(table, window)
+    """One Gauss–Newton move of levels and weights, and further ones by the same equations, mended."""
+    table, window = state.start, settings.window
     rows = chosen(problem, state, settings)
-    here = moved(table, window, v)
-    assert here is not None
-    scale = delta(state, settings)
-    matrix = np.zeros((len(fitted), len(fitted)))
-    slope, square = np.zeros(len(fitted)), 0.0
-    for some in rows.split(problem.batch):
-        track = tracked(problem, here, some)
-        r = track.y[-1] - problem.target(some)
-        w = (trusted(rmse(r), scale) / r[0].numel()).sqrt().reshape(-1, *[1] * (r.ndim - 1))
-        slopes = columns(problem, table, v, some, track, window, settings.probe)
-        # off the device, which may lack float64; a run that failed (NaN) says nothing
-        j, flat = (
-            torch.stack([(w * t).flatten().cpu() for t in ts]).double().nan_to_num(0, 0, 0)
-            for ts in (slopes, [r])
-        )
-        matrix += (j @ j.T / len(rows)).numpy()
-        slope += (j @ flat[0] / len(rows)).numpy()
-        square += float(flat.square().sum()) / len(rows)
+    equations = measured(problem, table, state.change, rows, window, settings.probe)
+    before, kind = state, "numbers"
+    for left in range(settings.again, -1, -1):
+        state = judged(problem, *solved(before, state, equations, settings), settings, kind)
+        if not left or not state.records[-1].taken:
+            break
+        off = ends_off(problem, state.table, rows)
+        equations.step_to(state.change, off, spread_of(table, window))
+        kind = AGAIN
+    return state
+
+
+def spread_of(table: Table, window: int) -> Array:
+    return np.array([SPREAD[name.kind] for name in names(table, window)])
+
+
+def solved(
+    before: ForwardState, state: ForwardState, equations: Equations, settings: Forward
+) -> tuple[ForwardState, list[Candidate]]:
+    """The state with these equations, and where they lead by several λ. ``before``: the state before the move, with
+    the equations of those before."""
+    table, v, window = state.start, equations.at, settings.window
+    matrix, slope, square = equations.normal(delta(state, settings))
     # the model ½vᵀMv − bᵀv of this move, added to those before, which were made around other v
-    matrix, vector = (
-        settings.memory * state.matrix + matrix,
-        settings.memory * state.vector + matrix @ v - slope,
-    )
-    spread = np.array([SPREAD[name.kind] for name in fitted])
+    vector = settings.memory * before.vector + matrix @ v - slope
+    matrix = settings.memory * before.matrix + matrix
+    spread = spread_of(table, window)
     least = 1e-12 * np.diag(matrix).max()  # keeps a perfect fit's equations regular
-    levels = [i for i, name in enumerate(fitted) if name.kind == "level"]
-    candidates = []
+    levels = [i for i, name in enumerate(names(table, window)) if name.kind == "level"]
+    candidates: list[Candidate] = []
     for factor in DAMPINGS:
         damping = min(max(state.damping * factor, 1e-6), 1e3)
         ridge = np.diag(damping * square / spread**2 + least)
@@ -321,9 +330,7 @@ def move_numbers(problem: Problem, state: ForwardState, settings: Forward) -> Fo
         longest = np.abs(step[levels]).max(initial=0.0)
         change = v + step * min(1.0, STRIDE / max(longest, 1e-12))
         candidates.append((damping, moved(table, window, change), change))
-    return judged(
-        problem, replace(state, matrix=matrix, vector=vector), settings, "numbers", candidates
-    )
+    return replace(state, matrix=matrix, vector=vector), candidates
 
 
 # ------------------------------------------------------------------------------------------- bands
@@ -363,12 +370,12 @@ def move_bands(problem: Problem, state: ForwardState, settings: Forward) -> Forw
     answers = [answer(rings, p, channels) for p in probes[1:]]
     answers.append(np.broadcast_to(np.eye(channels), (len(rings.slices), channels, channels)))
     system = equations(rings, np.asarray(products), answers, BAND_WINDOW)
-    candidates: list[tuple[float, Table | None, Array]] = []
+    candidates: list[Candidate] = []
     for damping in BAND_DAMPINGS:
         rows = system.solve(damping * square / SPREAD["d"] ** 2)
         mix = [added(m, d) for m, d in zip(table.mix, rows, strict=True)]
         candidates.append((damping, replace(table, mix=tuple(mix)), state.change))
-    after = judged(problem, state, settings, "bands", candidates)
+    after = judged(problem, state, candidates, settings, "bands")
     return restarted(replace(after, damping=state.damping), settings)
 
 

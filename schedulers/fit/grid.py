@@ -328,13 +328,17 @@ def steps_for(solver: Solver, nfe: int) -> int:
     return steps
 
 
-def fixed_points(problem: Problem, schedule: NoiseSchedule, steps: int) -> dict[str, Points]:
-    """Every fixed spacing that fits the schedule, begun at the problem's level."""
+def fixed_points(
+    problem: Problem, schedule: NoiseSchedule, steps: int, ends: spacing.Ends | None = None
+) -> dict[str, Points]:
+    """Every fixed spacing that fits the schedule, begun at the problem's level at most."""
     grids = {}
     for name, kind in FIXED.items():
         try:
-            kappas = spacing.space(schedule, steps, kind).kappas
-            grids[name] = Points(problem.path, (problem.kappa, *kappas[1:]))
+            first, *kappas = spacing.space(schedule, steps, kind, ends=ends).kappas
+            narrower = not (ends is None or isinstance(ends, spacing.WholeRange | spacing.SkipLast))
+            top = min(first, problem.kappa) if narrower else problem.kappa
+            grids[name] = Points(problem.path, (top, *kappas))
         except ValueError:  # does not fit here: too few timesteps, or shifted above the start
             continue
     return grids

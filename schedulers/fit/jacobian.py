@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from ..solver.fitted import Table
-from ..solver.run import Program
 from .problem import Problem
 from .run_fit import Array
 from .table_numbers import Name, moved, names
-from .track import Track, formed, walk, walked
+from .track import Track, at_once, formed, walk, walked
 
 
 def columns(
@@ -23,26 +24,40 @@ def columns(
     probe: float,
 ) -> list[Tensor]:
     """∂(end)/∂(every number), each [n, …], by one difference; exact for the last row."""
-    end = track.y[-1]
-    slopes: dict[int, Tensor] = {}
-    sizes: dict[int, float] = {}
-    programs: list[Program[Track]] = []
-    fitted = names(table, window)
+    slopes = dict(each_column(problem, table, change, rows, track, window, probe))
+    return [slopes[index] for index in range(len(slopes))]
+
+
+def each_column(
+    problem: Problem,
+    table: Table,
+    change: Array,
+    rows: Tensor,
+    track: Track,
+    window: int,
+    probe: float,
+) -> Iterator[tuple[int, Tensor]]:
+    """(number, its column) as they are made: as many runs at a time as share their calls are in memory."""
+    end, fitted = track.y[-1], names(table, window)
+    runs: list[tuple[int, Table, float]] = []
     for index, name in enumerate(fitted):
         if name.enters == table.nfe:
-            slopes[index] = track.y[-2] if name.kind == "x" else track.d[-1 - name.back]
+            yield index, track.y[-2] if name.kind == "x" else track.d[-1 - name.back]
             continue
         other, size = probed(table, change, index, name, window, probe)
         if other is None:
-            slopes[index] = torch.zeros_like(end)
-            continue
-        y = formed(problem, other, rows, name.enters, track)
-        programs.append(walk(problem, other, rows, track, name.enters, y))
-        sizes[index] = size
-    moves = walked(problem, rows, programs)
-    for (index, size), move in zip(sizes.items(), moves, strict=True):
-        slopes[index] = (move.y[-1] - end) / size
-    return [slopes[index] for index in range(len(fitted))]
+            yield index, torch.zeros_like(end)
+        else:
+            runs.append((index, other, size))
+    together = at_once(problem, rows)
+    for part in (runs[i : i + together] for i in range(0, len(runs), together)):
+        programs = []
+        for index, other, _ in part:
+            enters = fitted[index].enters
+            y = formed(problem, other, rows, enters, track)
+            programs.append(walk(problem, other, rows, track, enters, y))
+        for (index, _, size), move in zip(part, walked(problem, rows, programs), strict=True):
+            yield index, (move.y[-1] - end) / size
 
 
 def probed(

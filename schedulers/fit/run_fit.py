@@ -138,6 +138,27 @@ def tried(
     return attempts
 
 
+def likeliest(
+    problem: Problem, tables: Sequence[Table], mark: Callable[[Array], float]
+) -> tuple[int, Array] | None:
+    """(which, its errors on all held-out trajectories) of the candidate that is best on the first third of them, at
+    least LEAST_JUDGES: the others run on those alone. None if all fail."""
+    few = max(len(problem.held) // 3, LEAST_JUDGES)
+    errors = [problem.errors(t, problem.held[:few]).cpu().double().numpy() for t in tables]
+    marks = [mark(each) for each in errors]
+    best = min(range(len(marks)), key=marks.__getitem__, default=None)
+    if best is None or not math.isfinite(marks[best]):
+        return None
+    if few < len(problem.held):
+        rest = problem.errors(tables[best], problem.held[few:]).cpu().double().numpy()
+        return best, np.concatenate([errors[best], rest])
+    return best, errors[best]
+
+
+#: The fewest trajectories that choose among candidates.
+LEAST_JUDGES = 8
+
+
 def best_attempt(attempts: Sequence[Attempt], least: float, limit: float = math.inf) -> int | None:
     """Which attempt has the lowest mark, if that is below ``least``, that of the best so far. An attempt whose RMSE is
     above ``limit`` is ruled out."""

@@ -50,9 +50,14 @@ def walked(problem: Problem, rows: Tensor, programs: Sequence[Program[Track]]) -
     def denoise(y: Tensor, kappa: float) -> Tensor:
         return problem.denoise(y, kappa, rows.repeat(len(y) // len(rows)))
 
-    run, size = Run(denoise, finite=False), max(1, problem.batch // len(rows))
+    run, size = Run(denoise, finite=False), at_once(problem, rows)
     parts = [programs[i : i + size] for i in range(0, len(programs), size)]
     return [track for part in parts for track in drive_together(part, run)]
+
+
+def at_once(problem: Problem, rows: Tensor) -> int:
+    """How many runs of these rows share their calls."""
+    return max(1, problem.batch // len(rows))
 
 
 def tracked(problem: Problem, table: Table, rows: Tensor) -> Track:

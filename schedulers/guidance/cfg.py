@@ -18,7 +18,8 @@ class CFG(Scaled):
     """Classifier-free guidance: away from the unconditional (or negative) prediction by a scale.
 
     D = D_u + w·(D_c − D_u) (Ho & Salimans 2022 with w = 1 + their scale). 1 is off and costs no
-    second network call. For w ≠ 1 the result samples no density, in particular not p_c^w·p_u^(1−w).
+    second network call; 0 is D_u. For any other w the guided D is in general not the denoiser of
+    p_c^w·p_u^(1−w): that density's noised form has another one.
     """
 
     guides: ClassVar[bool] = True

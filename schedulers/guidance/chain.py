@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -126,10 +126,12 @@ class GuidanceRun:
     x, so one image is evaluated and used for the whole batch. Only for batches with one and the same
     condition; a network that is not exact there then gives each image the first one's prediction.
     ``probe``: keep ‖Δ‖, cosine and effective weight of every evaluation. ``keep_graph`` (set it before the
-    first call): D can be differentiated by x, for those who fit a solver through the model.
+    first call): D can be differentiated by x, for those who fit a solver through the model. ``error``: what the run
+    estimates of its own, once it is done (``measure/run_error.py``).
     """
 
     keep_graph = False
+    error: Any = None
 
     def __init__(
         self,
@@ -243,5 +245,6 @@ class GuidanceRun:
             saved_calls=sum(len(r.skipped) for r in self.records),
             images=sum(r.images for r in self.records),
             shared_images=sum(r.shared for r in self.records),
+            error=None if self.error is None else asdict(self.error),
             steps=[r.row() for r in self.records],
         )

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..measure.trace import Trace, View
+from ..path import Flow
 from .contact_sheet import Row, sheet
 
 #: Latents of one image [1, C, …] on the LATENT wire's scale → its picture or pictures [(…,) H, W, 3] in [0, 1].
@@ -19,18 +20,20 @@ Decode = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Film:
-    """Frames of one image of a run: the step each is of (``len(trace)``: the end), σ there, and pictures
-    [frames, H, W, 3] in [0, 1] of the predictions x0 and of the states x."""
+    """Frames of one image of a run: the step each is of (``len(trace)``: the end), its level as SIGMAS holds it, and
+    pictures [frames, H, W, 3] in [0, 1] of the predictions x0 and of the states x. ``symbol`` is what that level is:
+    κ = σ/α, or σ on flow."""
 
     steps: tuple[int, ...]
     sigmas: tuple[float, ...]
     x0: Tensor
     x: Tensor
+    symbol: str = "κ"
 
     @property
     def captions(self) -> list[str]:
         return [
-            "end" if i == len(self.steps) - 1 else f"step {step}, σ {sigma:.3g}"
+            "end" if i == len(self.steps) - 1 else f"step {step}, {self.symbol} {sigma:.3g}"
             for i, (step, sigma) in enumerate(zip(self.steps, self.sigmas, strict=True))
         ]
 
@@ -61,7 +64,8 @@ def film(trace: Trace, image: int, count: int, decode: Decode | None = None) -> 
     sigmas = [trace.steps[k].sigma for k in chosen]
     end_sigma = trace.sigmas[-1] if trace.sigmas else 0.0
     return Film(
-        (*chosen, len(trace)), (*sigmas, end_sigma), torch.stack([*x0, last]), torch.stack([*x, last])
+        (*chosen, len(trace)), (*sigmas, end_sigma), torch.stack([*x0, last]), torch.stack([*x, last]),
+        symbol="σ" if isinstance(trace.path, Flow) else "κ",
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from .run import Ask, Progress, Run, drive, drive_async, drive_together
 from .runge_kutta import DPMSolver, ExponentialRungeKutta, RungeKutta
 from .state import State
 from .stochastic import ERSDE, LCM, EulerMaruyama
+from .tcd import TCD
 
 ALL: tuple[type[Solver], ...] = (
     DDPM,
@@ -41,6 +42,7 @@ ALL: tuple[type[Solver], ...] = (
     Restart,
     EulerMaruyama,
     LCM,
+    TCD,
     Invertible,
     AMED,
     Adaptive,

@@ -224,6 +224,11 @@ class Adaptive(DataDependent):
         return PAIRS[self.method]
 
     @property
+    def called(self) -> str:
+        """What the log and errors call the pair."""
+        return self.method
+
+    @property
     def order(self) -> int:
         """Of the result; the tolerance, not the number of steps, decides the error."""
         return self.pair.order
@@ -244,7 +249,7 @@ class Adaptive(DataDependent):
         for i, took in enumerate(report.runs[:1] if self.together else report.runs):
             who = "the batch" if self.together else f"image {i}"
             logging.getLogger(__name__).info(
-                f"{self.method}, {who}: {took.evaluations} evaluations, {took.accepted} steps, "
+                f"{self.called}, {who}: {took.evaluations} evaluations, {took.accepted} steps, "
                 f"{took.rejected} rejected"
             )
         return State((report.x,), stage=max(done, last))
@@ -276,7 +281,7 @@ class Adaptive(DataDependent):
 
     def _control(self, errors: Sequence[float]) -> tuple[bool, float]:
         """(accept, factor on the step size) from the errors of this step and the two accepted before it."""
-        k, accept = self.order, errors[0] <= 1
+        k, accept = self.pair.order, errors[0] <= 1
         gains = GAINS[self.control] if accept else GAINS["I"]
         factor = self.safety
         for error, gain in zip(errors, gains, strict=True):
@@ -415,7 +420,7 @@ class _Integration:
         if self.x.dtype != torch.float64:
             way_out += " (float32 resolves errors down to about 1e-6)"
         return RuntimeError(
-            f"Adaptive ({solver.method}): {what} at σ = {p.sigma:g} on the way to {end.sigma:g}: {way_out}"
+            f"Adaptive ({solver.called}): {what} at σ = {p.sigma:g} on the way to {end.sigma:g}: {way_out}"
         )
 
 

@@ -17,11 +17,12 @@ from .plan import Plan
 
 @dataclass(frozen=True)
 class AMED(Solver):
-    """AMED-Solver: the mean value theorem says that one direction per step is enough; here it is given.
+    """AMED-Solver: a whole step along one direction that is taken inside it.
 
     From σ to σ': an Euler step to τ = σ'^r·σ^(1−r), D there (told the level a·τ), and the whole step
     along that direction scaled by c. r, c and a are one number per step, the last one repeated: values
-    that a fit found for a model. r = ½, c = a = 1 is DPM-Solver-2 with the geometric midpoint.
+    that a fit found for a model. Vectors have no mean value theorem: the step is nearly right because
+    trajectories nearly lie in a plane, as the paper measures. r = ½, c = a = 1 is DPM-Solver-2 with the geometric midpoint.
     """
 
     title: ClassVar[str] = "AMED"

@@ -23,6 +23,7 @@ from .multistep import DPMSolverMultistep, SASolver, UniPC
 from .restart import Restart
 from .runge_kutta import DPMSolver, ExponentialRungeKutta, RungeKutta
 from .stochastic import ERSDE, LCM, EulerMaruyama
+from .tcd import TCD
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,8 @@ ROWS: tuple[Published, ...] = (
     Published("Runge-Kutta 4", RungeKutta("rk4")),
     Published("Restart", Restart(), (), ("Restart",)),
     Published("LCM", LCM(), ("lcm",), ("LCM",), ("LCMScheduler",)),
+    Published("TCD", TCD(), (), ("TCD",), ("TCDScheduler",)),
+    Published("Hyper-SD (TCD)", TCD(1.0)),
     Published("Euler-Maruyama", EulerMaruyama(), (), (), ("ScoreSdeVeScheduler",)),
     Published("Langevin", Langevin()),
     Published("BDIA (invertible)", Invertible("bdia")),
@@ -127,8 +130,8 @@ WORDS: tuple[str, ...] = tuple(
 
 
 def name_of(solver: Solver) -> str:
-    """What a solver with these settings is called; without a name of its own, its title."""
-    return next((row.name for row in ROWS if row.solver == solver), solver.title)
+    """What a solver with these settings is called; without a name of its own, its title and what is set."""
+    return next((row.name for row in ROWS if row.solver == solver), solver.words)
 
 
 def by_foreign_name(name: str) -> tuple[Published, str]:

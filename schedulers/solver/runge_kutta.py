@@ -103,6 +103,29 @@ def lambda_step(
     return q.alpha * (start + h * total(tableau.b, slopes)), slopes[0]
 
 
+#: The state after step number i from x at p to q.
+Take = Callable[[Builder, Combo, Point, Point, int], Combo]
+
+
+def single_steps(
+    solver: Solver, points: Points, take: Take, regular: Callable[[Point, Point], bool]
+) -> Plan:
+    """The plan of steps by ``take``; DDIM's where they are not ``regular``, or err too much on rising levels."""
+    build = Builder(solver, points)
+    x = build.start
+    for i, (p, q) in enumerate(points.steps):
+
+        def step(at: Builder, x: Combo, p: Point = p, q: Point = q, i: int = i) -> Combo:
+            return take(at, x, p, q, i)
+
+        if regular(p, q) and build.may(step, x, i):
+            x = step(build, x)
+        else:
+            x, d = build.advance(x, p, i)
+            x = build.take(ddim_step(p, q), x, d)
+    return build.finish(x)
+
+
 @dataclass(frozen=True)
 class RungeKutta(Solver):
     """A classical Runge–Kutta method with fixed steps, on dx/dσ = (x − D)/σ or on dy/dλ = D − y.
@@ -135,20 +158,13 @@ class RungeKutta(Solver):
         self._check(points)
         grid = points.host if self.variable == "sigma" else points
         take = sigma_step if self.variable == "sigma" else lambda_step
-        build = Builder(self, grid)
-        x = build.start
-        for i, (p, q) in enumerate(grid.steps):
-            undefined = q.sigma == 0 or (self.variable == "lambda" and p.alpha == 0)
-
-            def step(at: Builder, x: Combo, p: Point = p, q: Point = q, i: int = i) -> Combo:
-                return take(at, x, p, q, i, TABLEAUX[self.method])[0]
-
-            if undefined or not build.may(step, x, i):
-                x, d = build.advance(x, p, i)
-                x = build.take(ddim_step(p, q), x, d)
-            else:
-                x = step(build, x)
-        return build.finish(x).on(points.path)
+        tableau = TABLEAUX[self.method]
+        return single_steps(
+            self,
+            grid,
+            lambda build, x, p, q, i: take(build, x, p, q, i, tableau)[0],
+            lambda p, q: q.sigma > 0 and (self.variable == "sigma" or p.alpha > 0),
+        ).on(points.path)
 
 
 # ------------------------------------------------------------------ exponential integrators
@@ -260,19 +276,12 @@ class ExponentialRungeKutta(Solver):
 
     def plan(self, points: Points) -> Plan:
         self._check(points)
-        build = Builder(self, points)
-        x = build.start
-        for i, (p, q) in enumerate(points.steps):
-
-            def step(at: Builder, x: Combo, p: Point = p, q: Point = q, i: int = i) -> Combo:
-                return exponential_step(at, x, p, q, i, self.method)[0]
-
-            if regular(p, q) and build.may(step, x, i):
-                x = step(build, x)
-            else:
-                x, d = build.advance(x, p, i)
-                x = build.take(ddim_step(p, q), x, d)
-        return build.finish(x)
+        return single_steps(
+            self,
+            points,
+            lambda build, x, p, q, i: exponential_step(build, x, p, q, i, self.method)[0],
+            regular,
+        )
 
 
 # --------------------------------------------------------------------- DPM-Solver, single step

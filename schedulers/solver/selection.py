@@ -23,6 +23,7 @@ from .multistep import COORDINATES, DPMSolverMultistep, SASolver, UniPC
 from .restart import Restart
 from .runge_kutta import EXPONENTIAL, TABLEAUX, DPMSolver, ExponentialRungeKutta, RungeKutta
 from .stochastic import ERSDE, NOISE_SCALES
+from .tcd import TCD
 
 
 def variants(kind: type[Solver]) -> tuple[Solver, ...]:
@@ -120,6 +121,7 @@ CHOSEN: dict[type[Solver], Callable[[Any], Iterator[Solver]]] = {
     ERSDE: lambda kind: (kind(n, scale) for scale in NOISE_SCALES for n in (3, 2, 1)),
     GradientEstimation: lambda kind: map(kind, (2.0, 1.0)),
     Restart: lambda kind: iter((kind(), kind(3, 0.1, 0.8), kind(0))),
+    TCD: lambda kind: iter((kind(), kind(0.5, "sigma"), kind(0.0))),
     Langevin: lambda kind: iter((*each_choice(kind), kind("ancestral", 2, 0.1))),
     Idempotent: lambda kind: iter((kind(), kind(5, 1e-3))),
 }

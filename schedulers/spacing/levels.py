@@ -31,6 +31,8 @@ class Spacing(Settings):
         ends = schedule.time(np.array([first, last]))
         if n == 1:
             return time_levels(schedule, ends[:1])
+        if times[0] == times[-1]:
+            raise ValueError(f"{self!r}: all {n} levels are one here, there is nothing to stretch")
         share = (times[0] - times) / (times[0] - times[-1])
         return time_levels(schedule, ends[0] + (ends[1] - ends[0]) * share)
 

@@ -140,9 +140,9 @@ ROWS: tuple[Row, ...] = (
     Row("OSS Wan", "Wan 2.1", "Euler", _OSS, "flow", (_OSS_WAN,), True, words=("Wan",)),
     Row("OSS Chroma", "Chroma", "Euler", _OSS, "flow", (_OSS_CHROMA,), True, words=("Chroma",)),
     Row(
-        "LCM", "networks distilled as latent consistency models: LCM-LoRA, DMD2 (its diffusers recipe)", "LCM",
+        "LCM", "networks distilled as latent consistency models: LCM-LoRA, DMD2 (its diffusers recipe), TCD", "LCM, TCD",
         "Luo et al. 2023 (arXiv 2310.04378), 50 steps of DDIM thinned evenly as in diffusers' LCMScheduler", "timestep",
-        (tuple(float(t) for t in range(999, 0, -20)),), pick="spread", words=("LCM-LoRA",),
+        (tuple(float(t) for t in range(999, 0, -20)),), pick="spread", words=("LCM-LoRA", "TCD"),
     ),
     Row(
         "SDXL Lightning", "SDXL Lightning, and Hyper-SD with DDIM", "Euler, DDIM",

@@ -34,12 +34,26 @@ ${weights}`,
 
 ${weights}`,
 
+  "measured-noise": `# Clean a noisy picture: start at its own noise
+A picture with white noise is the state of a run at the level of that noise. **Start at Measured Noise** reads the level from the picture (here 0.30, and its report says with which error) and gives the levels below it; *DisableNoise* adds nothing.
+
+**Try:** 0.6 in *How much noise*: the level follows. **factor** 0.5: half of the noise stays; 2: detail goes with it. Another **seed** in *Postcards*.
+
+${weights}`,
+
   "edit-exactly": `# Edit a picture: up to noise and back, exactly
 Rows: four meadows; the same after a run up to noise and back (*Invertible*, *Turn Back*); what the trip lost, × 1000: nothing; the way back with another condition.
 
 **Try:** **denoise** 0.6 in *Steps*: less is changed. **method** bdia in *Invertible*. Plain inversion (*invert*) comes back only about.
 
 ${no_checkpoint}`,
+
+  "langevin-inpainting": `# Fill a hole so that it fits
+Rows: six pictures; what the mask keeps; plain masking, which fills the hole without regard to the rest; *Langevin Inpainting* around the same solver, from the same noise. No condition says what the pictures show: the new part can know it from the kept part only.
+
+**Try:** **moves** 1 or 10: each costs 15 evaluations more; **value** 0.7 in *Hole*: a soft mask keeps the picture's outline; with a checkpoint, its VAE Encode in place of *Image to Latent*.
+
+${weights}`,
 
   "ddim-eta": `# DDIM, with η as a knob
 Ten pictures, one of each class, in 20 steps. Every sampler is four parts, and here each has its own colour: **schedule, denoiser, guidance, solver**.
@@ -189,44 +203,51 @@ Wan 2.2 has one model for high noise and one for low. *Split at Level* finds the
 ${no_checkpoint}`,
 
   "tutorial-1-noise": `# Tutorial 1: what noise is
-First row: postcards x0. Second: the same with noise, **x = x0 + σ·ε** at σ = 1. Third: the denoiser's one answer D(x, σ), *the mean of all pictures that x could have been*: blurred where it cannot know. Last row: ten steps from the same noise, each a little less noisy, end in one of those pictures. **A diffusion model is only the denoiser; the steps are the rest of this pack.**
+First row: postcards x0. Second: the same with noise, **x = x0 + σ·ε** at σ = 1, about twice as strong as the contrast of a picture. Third: the denoiser's one answer D(x, σ), *nearly the mean of all pictures that x could have been* (this one takes the mean per neighbourhood): blurred where it cannot know. Last row: ten steps from the same noise, each a little less noisy, end in one picture. **A diffusion model is only the denoiser; the steps are the rest of this pack.**
 
-**Try:** 3.0 in place of 1.0 in both *Steps* (the many steps begin there too).
+**Predict, then try:** 3.0 in place of 1.0 in both *Steps* (the many steps begin there too). Answer: one answer loses contrast, the steps do not. *docs/course/01-noise.md*
 
 ${no_checkpoint} *Next: tutorial-2-ddpm.*`,
 
   "tutorial-2-ddpm": `# Tutorial 2: DDPM
-From pure noise to a picture: ask the denoiser, go one step towards its answer, **add fresh noise**, repeat. Upper rows: the answers x0; lower rows: the state x. First the colours are decided, then the shapes, then the edges.
+From pure noise to a picture: ask the denoiser, go one step towards its answer, **add fresh noise**, repeat. Upper row: the answers x0; lower row: the state x; the numbers are κ = σ/α. First the colours are decided, then the shapes, then the edges: two clouds or a second sun come and go.
 
-**Try:** another **image**; **variance** = large in *DDPM Solver*; 15 **steps**. *Show Trace* also draws curves.
+**Predict, then try:** 15 **steps**: too smooth or too noisy? Answer: fewer steps spread too little; **variance** = large in *DDPM Solver* errs the other way. *Show Trace* also draws curves. *docs/course/02-ddpm.md*
 
 ${no_checkpoint} *Next: tutorial-3-ddim.*`,
 
   "tutorial-3-ddim": `# Tutorial 3: DDIM, less noise on the way
-Rows from the top: η = 0 in 8 and 30 steps, then η = 1, which is DDPM, in 8 and 30 steps. Same start noise. **Without fresh noise** few steps and many agree on the picture; with it they do not.
+Rows from the top: η = 0 in 8 and 30 steps, then η = 1, which is DDPM, in 8 and 30 steps. Same start noise. **Without fresh noise** few steps and many mostly agree; small choices that are made late can flip (a tree more, a cactus less). With it they are different pictures.
 
-**Try:** η = 0.5; other **steps**. *Solver Table* on a solver and its SIGMAS shows what η does to every weight.
+**Predict, then try:** η = 0.5; other **steps**. *Solver Table* on a solver and its SIGMAS shows what η does to every weight. *docs/course/03-ddim.md*
 
 ${no_checkpoint} *Next: tutorial-4-ode.*`,
 
   "tutorial-4-ode": `# Tutorial 4: one ODE, three coordinates
-Without fresh noise a sampler solves an **ordinary differential equation**, and VP, VE and flow are the same one in other coordinates: y = x/α, dy/dκ = (y − D)/κ. Rows: DDIM on VP, Euler on VE, Rectified Flow: different nodes, nearly the same pictures. *Plot Schedule* shows where each of them puts its steps.
+Without fresh noise a sampler solves an **ordinary differential equation**, and VP, VE and flow are the same one in other coordinates: y = x/α, dy/dκ = (y − D)/κ. DDIM on VP, Euler on VE and Rectified Flow take the same levels here and make **the same step**: three equal rows, and *Difference* finds only rounding. (The SIGMAS of VP and VE are the same numbers, κ.) Last row: flow with its usual levels, which *Plot Schedule* draws beside the others.
 
-**Try:** 60 **steps** everywhere: the rows come closer; *Heun* in place of *Euler*.
+**Predict, then try:** *Heun* in place of *Euler*: does its row stay equal? Answer: no, it is another step. 60 levels in the last row: nearer, but a choice near a border may still flip. *docs/course/04-ode.md*
 
 ${no_checkpoint} *Next: tutorial-5-rectified-flow.*`,
 
   "tutorial-5-rectified-flow": `# Tutorial 5: rectified flow
-The path as a straight line, x = (1−t)·x0 + t·ε, and the solver as Euler's method on the velocity. Rows: 1, 3, 8 and 24 steps. One step gives the mean of all pictures of a class; a trajectory that were straight would need no more. **shift** moves steps to the noise, where this one bends.
+The path as a straight line, x = (1−t)·x0 + t·ε, and the solver as Euler's method on the velocity. Rows: 1, 3, 8 and 24 steps. One step gives the mean of all pictures of a class; a trajectory that were straight would need no more. **shift** moves steps towards the noise: for this denoiser that helps, though trajectories bend most at the data end.
 
-**Try:** **shift** = 1 with 8 steps; *DPM-Solver++ (multistep)* in place of *Rectified Flow*.
+**Predict, then try:** **shift** = 1 with 8 steps: better or worse? *DPM-Solver++ (multistep)* in place of *Rectified Flow*. *docs/course/05-flow.md*
 
-${no_checkpoint} *Next: tutorial-6-fitted-solver.*`,
+${no_checkpoint} *Next: compare, then tutorial-6-fitted-solver.*`,
 
   "tutorial-6-fitted-solver": `# Tutorial 6: a solver fitted to the model
-A solver is a table of weights. Rows: **DPM-Solver++ (2M) in 4 evaluations**; 4 evaluations of a table whose levels and weights were fitted to this network; 40 steps, where the ODE ends. The published weights are right for every model and best for none. *Its numbers* shows the table, *What it was fitted to* its card.
+A solver is a table of weights and levels. Rows: **DPM-Solver++ (2M) in 4 evaluations** over the network's whole range, σ 80 to 0.002; the same weights between the ends that the fit chose, 18.2 to 0.364; the fitted table, 4 evaluations; 40 steps, where the ODE ends. **Most of the gain is the ends**: over 48 seeds RMSE 0.123, 0.068, 0.063. *Its numbers* shows the table, *What it was fitted to* its card.
 
-**Try:** **nfe** = 6 in *Load Fitted Solver*, and 6 **steps** in the row above; another **seed**. *fit-a-solver* makes such a table.
+**Predict, then try:** **nfe** = 6 in *Load Fitted Solver*, and 6 **steps** in the first row; another **seed**. *fit-a-solver* makes such a table. *docs/course/07-fitted.md*
+
+${weights}`,
+
+  "solver-from-text": `# A solver that you type
+*Solver from Text* takes a Butcher tableau, a table of weights or a fitted solver as JSON, and the workflow carries it. Rows: **Kutta's third-order method**, typed, in 13 evaluations; a **solver fitted to this network**, pasted (inside *The 3 runs*), in 5; DPM-Solver++ (2M) in 40. The report proves order and stability and measures the error on exact Gaussian data.
+
+**Try:** "variable": "sigma"; a wrong digit in **b**, and read what the node says; *Solver to Text* writes another fit (**nfe** = 4) to paste.
 
 ${weights}`,
 

@@ -142,3 +142,13 @@ def test_solvers_in_ksampler_s_lists_are_added_and_run_as_their_nodes(
     rows = measured["offered"]
     assert rows["kept"] == rows["added"] == [True, True]
     assert len(rows["gaps"]) == 3 and not any(rows["gaps"].values())
+
+
+def test_a_noise_mask_is_inpainted_by_langevin_moves(measured: dict[str, Any]) -> None:
+    rows = measured["inpainting"]
+    gaps = dict(rows["gaps"])
+    assert gaps.pop("differential") < 2e-3  # its mask is free at the last level
+    assert {case: gap for case, gap in gaps.items() if gap > 1e-5} == {}
+    assert set(rows["calls"].values()) == {6 + 5 * 2}  # steps, and moves at every level between
+    assert 0.01 < rows["soft"] < 1
+    assert "needs a noise mask" in rows["refused"]

@@ -22,6 +22,7 @@ import native_models as native  # first: it says where ComfyUI is, and that it m
 
 import caches
 from comfy_extras import nodes_custom_sampler as core
+from inpainting_runs import inpainting
 from reported_runs import reporting as reporting_of
 from scheduler_levels import offered, schedulers
 
@@ -433,7 +434,7 @@ def reporting() -> dict[str, float]:
 
 CHECKS = (
     memory, levels, one_of_a_batch, picked_drafts, nesting, reported_levels, scales, noise_samplers, classes, assignable, cached_noise, core_noise,
-    caches.caches, caches.own_samplers, caches.cfg_functions, reporting, schedulers, offered,
+    caches.caches, caches.own_samplers, caches.cfg_functions, reporting, schedulers, inpainting, offered,
 )  # fmt: skip
 
 

@@ -36,7 +36,7 @@ export function trace(view) {
   function go(to) {
     frame = to;
     slider.value = to;
-    where.textContent = say("step {} · σ {}", told.frames[to], short(told.sigmas?.[to]));
+    where.textContent = say("step {} · {} {}", told.frames[to], told.path === "flow" ? "σ" : "κ", short(told.sigmas?.[to]));
     for (const picture of frames.querySelectorAll("[data-count]")) picture.style.backgroundPosition = `${told.frames.length > 1 ? (to / (picture.dataset.count - 1)) * 100 : 0}% 0`;
   }
 

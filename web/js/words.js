@@ -49,7 +49,7 @@ const ZH = {
   "Play the run": "播放这次运行",
   "Curves of the run": "运行的曲线",
   "curve": "曲线",
-  "step {} · σ {}": "第 {} 步 · σ {}",
+  "step {} · {} {}": "第 {} 步 · {} {}",
   "Convert to Sampling Kit Sample": "换成 Sampling Kit 的采样节点",
   "Sample in place of KSampler": "采样节点代替 KSampler",
   "Take apart": "拆成各个部分",

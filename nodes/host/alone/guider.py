@@ -29,6 +29,7 @@ class Guider:
     holder: Holder | None = None
     run: GuidanceRun | None = None
     report: Callable[[float], float] | None = None  # what the model is told at σ
+    mask: Tensor | None = None  # of the run: 1 where a picture is made anew
 
     def __init__(
         self, model: Model, conds: Mapping[str, Conditioning], guidance: Guidance,
@@ -49,8 +50,7 @@ class Guider:
         seed: int | None = None,
     ) -> Tensor:
         """Sample from noise and latent_image [B, …] over SIGMAS; returns the final state, on the CPU."""
-        if denoise_mask is not None:
-            raise ValueError("a noise mask on the LATENT is supported inside ComfyUI only")
+        self.mask = denoise_mask
         self.run = self.new_run(sigmas.tolist())
         if len(sigmas):
             latent_image = self._sample(

@@ -237,7 +237,10 @@ class NodeOutput:
 
 
 class Blocked:
-    """An output that keeps the nodes which get it from running."""
+    """An output that keeps the nodes which get it from running; ``why``: it is an error to get it."""
+
+    def __init__(self, why: str = "") -> None:
+        self.why = why
 
 
 class ComfyNode:

@@ -53,8 +53,8 @@ __all__ = [
 T = TypeVar("T")
 
 
-def blocked() -> io.Blocked:
-    return io.Blocked()
+def blocked(why: str = "") -> io.Blocked:
+    return io.Blocked(why)
 
 
 def refused(class_type: str, input: str, value: Any) -> str:

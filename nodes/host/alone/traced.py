@@ -108,9 +108,9 @@ def run_sampler(
     noise: Any, guider: Any, sampler: Any, sigmas: Tensor, latent: dict[str, Any]
 ) -> dict[str, Any]:
     """The LATENT that SamplerCustomAdvanced makes."""
-    if "noise_mask" in latent:
-        raise ValueError("latent_image: a noise mask is supported inside ComfyUI only")
     drawn, start = noise.generate_noise(latent), latent["samples"]
-    samples = guider.sample(drawn, start, sampler, sigmas, seed=noise.seed)
+    samples = guider.sample(
+        drawn, start, sampler, sigmas, latent.get("noise_mask"), seed=noise.seed
+    )
     ratios = "downscale_ratio_spacial", "downscale_ratio_temporal"
     return {k: v for k, v in latent.items() if k not in ratios} | {"samples": samples}

@@ -44,10 +44,10 @@ def probed(guider: Any, holder: Holder) -> Any:
     return probed(guider, holder)
 
 
-def blocked() -> Any:
+def blocked(why: str = "") -> Any:
     from comfy_execution.graph_utils import ExecutionBlocker
 
-    return ExecutionBlocker(None)
+    return ExecutionBlocker(why or None)
 
 
 def consumer() -> Hashable:

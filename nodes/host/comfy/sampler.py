@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,17 +13,22 @@ import comfy.utils
 from torch import Tensor
 
 from ....schedulers.guidance import GuidanceRun
+from ....schedulers.measure.run_error import RunError
 from ....schedulers.noise import DrawNoise, draws_of, images_of
 from ....schedulers.path import Flow, Path
+from ....schedulers.policy import usual_std
 from ....schedulers.sample import require_latent, sample
 from ....schedulers.solver import Progress, Run, Solver
 from ....schedulers.solver.base import spans_of
 from ....schedulers.split import Part, Stepped, Stopped
 from ..guidance_wire import warn_of_flow_steps
 from .drivable import look_before, require_drivable
+from .kept_part import keeping
 from .missing import needed_by
 from .model import noise_scale, schedule_of, state_for, wants_vp
 from .step_level import noted
+
+log = logging.getLogger("sampling_kit")
 
 
 @needed_by("SAMPLER")
@@ -45,8 +51,9 @@ def solve(
     seed, size = extra.get("seed"), noise_scale(guider.model_patcher)
     seed = 0 if seed is None else seed  # a 0 too may say for which images it is
     sampling = guider.model_patcher.get_model_object("model_sampling")
+    require_mask_fits(sampling, extra.get("denoise_mask") is not None)
+    solver, extra = keeping(solver, model, path, x, levels[0] if levels else 0.0, extra, size)
     masked = extra.get("denoise_mask") is not None
-    require_mask_fits(sampling, masked)
     warn_of_flow_steps(isinstance(path.host, Flow), levels, lambda: float(sampling.sigma_max))
     look_before(solver, path, levels, extra.get("model_options", {}), x)
     asked = [levels[0] if levels else 0.0]
@@ -67,8 +74,9 @@ def solve(
             noise = draws_of(seed, spans_of(solver, path, levels))
             if noise_sampler is not None:
                 noise = handed(noise_sampler, levels, asked, type(solver).__name__)
-            with solver.watching(guider.model_patcher.model.diffusion_model) as ready:
-                run = Run(denoise, louder(noise), report, check)
+            network = guider.model_patcher.model.diffusion_model
+            with solver.watching(network) as ready, told_error(guider, ready, levels) as error:
+                run = Run(error.watching(denoise), louder(noise), report, check)
                 return sample(ready, path, run, x, levels)
         if noise_sampler is not None and solver.solver.stochastic:
             raise ValueError(
@@ -84,6 +92,19 @@ def solve(
         draws = start.draws(solver.solver, path)
         run = Run(denoise, louder(draws), report, check)
         return solver.run(start, path, run, levels, memory)
+
+
+@contextmanager
+def told_error(guider: Any, solver: Solver, levels: Sequence[float]) -> Iterator[RunError]:
+    """For a run in here: what it estimates of its error goes to our Guider's report, and with another's to the log."""
+    schedule = schedule_of(guider.model_patcher)
+    error = RunError.of(solver, schedule.path, levels, usual_std(schedule))
+    yield error
+    facts, rules = error.facts(), getattr(guider, "run", None)
+    if isinstance(rules, GuidanceRun):
+        rules.error = facts
+    elif facts is not None:
+        log.info("%s", facts)
 
 
 def require_mask_fits(sampling: Any, masked: bool) -> None:

@@ -1,0 +1,224 @@
+"""What a fit gains over the best training-free pair with its best ends, on seeds and networks that chose nothing.
+
+    python -m benchmarks.fit_gain [--problems hsc ztf cond cfg2] [--nfe 3 4 5 6 8] [--seeds 128] [--json] [--write]
+
+The pairs are those of ``benchmarks.fit_rivals``: the best with any ends, and the best on the schedule's whole range, each
+chosen by RMSE where the RMSE is compared and by median where the median is. Galaxies' fits are made here, by ``forward``
+within its own budget on the trajectories of ``fit_tasks``, and kept outside of the repository; embedded ones ship. Every
+ratio has a paired bootstrap interval of 95 % over seeds; "trimmed" leaves out the worst 2 % on both sides. The Fréchet
+distance is to the exact ends of the same seeds. ``--write`` puts the table into docs/fit.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path as File
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sampling_kit.embedded import fits
+from sampling_kit.schedulers.fit import fit_files
+from sampling_kit.schedulers.fit.forward import Forward
+from sampling_kit.schedulers.fit.problem import Problem
+from sampling_kit.schedulers.fit.run_fit import run_fit
+from sampling_kit.schedulers.fit.starts import best_starts
+from sampling_kit.schedulers.measure.metrics import frechet
+from sampling_kit.schedulers.solver.fitted import FittedSolver, Table
+
+from .fit_rivals import stored_pair
+from .fit_tasks import EMBEDDED, JUDGES, NAMES, Task, work_folder
+
+DOCS = File(__file__).resolve().parents[1] / "docs" / "fit.md"
+MARKS = "<!-- gain -->", "<!-- /gain -->"
+DRAWS, DISTANCES, TRIMMED = 2000, 40, 0.02
+Errors = NDArray[np.float64]
+
+
+# ------------------------------------------------------------------------------------- statistics
+
+
+def rmse(errors: Errors) -> float:
+    return float(np.sqrt(np.mean(errors**2)))
+
+
+def median(errors: Errors) -> float:
+    return float(np.median(errors))
+
+
+def trimmed(errors: Errors) -> float:
+    """RMSE without the worst 2 %, at least one."""
+    return rmse(np.sort(errors)[: -max(1, math.ceil(TRIMMED * len(errors)))])
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Of a fit to a pair, and its 95 % interval over seeds."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+def ratio(of: Callable[[Errors], float], fit: Errors, pair: Errors, draws: int = DRAWS) -> Ratio:
+    """Both sides take the same seeds in every draw."""
+    generator = np.random.default_rng(0)
+    picks = generator.integers(0, len(fit), (draws, len(fit)))
+    drawn = [of(fit[rows]) / of(pair[rows]) for rows in picks]
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return Ratio(of(fit) / of(pair), float(low), float(high))
+
+
+def distance(task: Task, ends: Tensor, others: Tensor, exact: Tensor) -> dict[str, float]:
+    """Fréchet distances to the exact ends: of a fit's, of a pair's, and the interval of their difference."""
+    mine, theirs, real = (task.features(t) for t in (ends, others, exact))
+    generator, drawn = torch.Generator().manual_seed(0), []
+    for _ in range(DISTANCES):
+        rows = torch.randint(len(real), (len(real),), generator=generator)
+        drawn.append(frechet(mine[rows], real[rows]) - frechet(theirs[rows], real[rows]))
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return dict(fit=frechet(mine, real), pair=frechet(theirs, real), low=float(low), high=float(high))  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------- rows
+
+
+def fit_of(task: Task, nfe: int, settings: Forward | None = None) -> FittedSolver:
+    """The shipped fit, or the one of a galaxy network, made here where it is not kept."""
+    if task.name in EMBEDDED:
+        return fits.ready(task.name, "best").at(nfe)
+    settings = settings or Forward()
+    key = fits.hashlib.sha256(repr(settings).encode()).hexdigest()[:8]
+    file = work_folder() / f"{task.name}-{task.weights[:12]}-fit-{nfe}-{key}.safetensors"
+    if not file.exists():
+        fit_files.save(file, [made(task, nfe, settings)])
+    return fit_files.load(file).at(nfe)
+
+
+@torch.no_grad()
+def made(task: Task, nfe: int, settings: Forward) -> FittedSolver:
+    """As Fit Solver makes it, on the seen trajectories."""
+    problem, began = task.seen, time.process_time()
+    problem.evaluations = fits.TEACHER_STEPS * len(problem.start)
+    ((name, table),) = best_starts(problem, task.schedule, nfe).items()
+    state = run_fit(problem, table, settings)
+    facts = dict(before=state.before, after=state.after, evaluations=problem.evaluations)
+    seconds = round(time.process_time() - began, 1)
+    return FittedSolver(state.table, dict(start=name, cpu_seconds=seconds) | facts)
+
+
+@torch.no_grad()
+def row(task: Task, nfe: int, seeds: int = JUDGES) -> dict[str, Any]:
+    """One network at one number of evaluations."""
+    at, fit = task.judges(seeds), fit_of(task, nfe)
+    kept: dict[Table, tuple[Errors, Tensor]] = {}
+
+    def run(table: Table) -> tuple[Errors, Tensor]:
+        if table not in kept:
+            ends = at.run(table, at.held)
+            kept[table] = judged(at, ends), ends
+        return kept[table]
+
+    mine, ends = run(fit.table)
+    facts: dict[str, Any] = dict(problem=task.name, nfe=nfe, seeds=seeds, fit=shown(mine))
+    facts["spent"] = {name: fit.card.get(name) for name in ("evaluations", "cpu_seconds")}
+    for among in ("best", "whole"):
+        pairs = {by: stored_pair(task, nfe, among, by) for by in ("rmse", "median")}
+        theirs = {by: run(pair.table(at))[0] for by, pair in pairs.items()}
+        facts[among] = dict(
+            pair=f"{pairs['rmse'].solver}, {pairs['rmse'].spacing}, {pairs['rmse'].ends}",
+            errors=dict(rmse=rmse(theirs["rmse"]), median=median(theirs["median"]), trimmed=trimmed(theirs["rmse"])),
+            rmse=ratio(rmse, mine, theirs["rmse"]).__dict__,
+            trimmed=ratio(trimmed, mine, theirs["rmse"]).__dict__,
+            median=ratio(median, mine, theirs["median"]).__dict__,
+        )  # fmt: skip
+    rival = stored_pair(task, nfe, "best", "rmse").table(at)
+    facts["frechet"] = distance(task, ends, run(rival)[1], at.end)
+    return facts
+
+
+def judged(at: Problem, ends: Tensor) -> Errors:
+    each = (ends - at.end).flatten(1).double().square().mean(1).sqrt().numpy()
+    return np.nan_to_num(np.asarray(each, np.float64), nan=np.inf)
+
+
+def shown(errors: Errors) -> dict[str, float]:
+    return dict(rmse=rmse(errors), median=median(errors), trimmed=trimmed(errors))
+
+
+# ------------------------------------------------------------------------------------------ table
+
+HEADER = (
+    "network", "NFE", "fitted", "best ends", "ratio RMSE", "trimmed", "median", "whole range", "RMSE", "median",
+    "Fréchet fit / pair",
+)  # fmt: skip
+
+
+def cells(facts: dict[str, Any]) -> list[str]:
+    def pair(errors: dict[str, float]) -> str:
+        return f"{errors['rmse']:.4f} ({errors['median']:.4f})"
+
+    best, whole, far = facts["best"], facts["whole"], facts["frechet"]
+    ratios = [str(Ratio(**best[name])) for name in ("rmse", "trimmed", "median")]
+    others = [f"{whole[name]['value']:.2f}" for name in ("rmse", "median")]
+    worse = " (worse)" if far["low"] > 0 else ""
+    distances = f"{far['fit']:.3g} / {far['pair']:.3g}{worse}"
+    first = [facts["problem"], str(facts["nfe"]), pair(facts["fit"]), pair(best["errors"])]
+    return [*first, *ratios, pair(whole["errors"]), *others, distances]
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    lines = [HEADER, ["---"] * len(HEADER), *(cells(facts) for facts in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def written(page: str, text: str) -> str:
+    """The page with ``text`` between its marks."""
+    (before, rest), (begin, end) = page.split(MARKS[0]), MARKS
+    return f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}"
+
+
+def measured(names: Sequence[str], nfes: Sequence[int], seeds: int) -> list[dict[str, Any]]:
+    """Rows are kept in the work folder as they are made."""
+    rows = []
+    for name in names:
+        task = Task(name)
+        for nfe in nfes:
+            rivals = [stored_pair(task, nfe, a, b) for a in ("best", "whole") for b in ("rmse", "median")]  # fmt: skip
+            key = fits.hashlib.sha256(repr((rivals, fit_of(task, nfe).table.digest, seeds)).encode()).hexdigest()[:12]  # fmt: skip
+            file = work_folder() / f"{name}-gain-{nfe}-{key}.json"
+            if not file.exists():
+                file.write_text(json.dumps(row(task, nfe, seeds)))
+            rows.append(json.loads(file.read_text()))
+            print(" | ".join(cells(rows[-1])), flush=True)
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--problems", nargs="+", choices=NAMES, default=list(NAMES))
+    parser.add_argument("--nfe", nargs="+", type=int, default=[3, 4, 5, 6, 8])
+    parser.add_argument("--seeds", type=int, default=JUDGES)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/fit.md")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    rows = measured(options.problems, options.nfe, options.seeds)
+    if options.write:
+        DOCS.write_text(written(DOCS.read_text(), table(rows)))
+    print(json.dumps(rows) if options.json else table(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""Where fits end: their worst seeds, and what lies outside of a table of numbers.
+
+    python -m benchmarks.fit_limits [--problems hsc] [--nfe 6] [--seeds 128] [--parts tail remedies operator instances]
+
+``tail``: the seeds with the largest errors of the fit; the same seeds by the best training-free pair, and by Gaussian Adams
+with twice and four times as many evaluations; and how far an end moves when its start moves by a thousandth. ``remedies``:
+fits whose loss follows outliers less or more. ``operator``: a correction of the last state that is no weight of a
+prediction: local, nonlinear, in closed form. ``instances``: one of several tables for every picture, chosen by an oracle
+(the most that can be gained so) and by what the first prediction looks like. The judging seeds choose nothing but the oracle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sampling_kit.schedulers import spacing as spacings
+from sampling_kit.schedulers.fit.forward import Forward
+from sampling_kit.schedulers.fit.problem import Problem
+from sampling_kit.schedulers.fit.table_numbers import moved, names
+from sampling_kit.schedulers.fit.track import Track, tracked
+from sampling_kit.schedulers.solver import GaussianAdams
+from sampling_kit.schedulers.solver.fitted import Table, table_of
+
+from .fit_gain import fit_of, judged, median, rmse, shown
+from .fit_rivals import stored_pair
+from .fit_tasks import NAMES, Task
+
+WORST, MOVED = 10, 1e-3
+HUBERS = (0.5, 8.0)
+#: Of the operator: ridge in units of the mean diagonal, chosen on trajectories of its own.
+RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
+TABLES, SPREAD = 8, 0.15
+
+
+def errors(at: Problem, table: Table) -> Any:
+    return judged(at, at.run(table, at.held))
+
+
+# ------------------------------------------------------------------------------------------- tail
+
+
+def tail(task: Task, nfe: int, seeds: int) -> dict[str, Any]:
+    """RMSE of the fit's worst seeds, and of the others, by everything that runs."""
+    at, fit = task.judges(seeds), fit_of(task, nfe).table
+    mine = errors(at, fit)
+    order = np.argsort(-mine)
+    worst, others = order[:WORST], order[WORST:]
+    runs = {"fit": mine, "pair": errors(at, stored_pair(task, nfe, "best", "rmse").table(at))}
+    for more in (2, 4):
+        points = spacings.space(task.schedule, more * nfe, spacings.Karras())
+        runs[f"Gaussian Adams, {more * nfe} evaluations"] = errors(
+            at, table_of(GaussianAdams().plan(points))
+        )
+    found = {name: dict(worst=rmse(e[worst]), others=rmse(e[others])) for name, e in runs.items()}
+    share = float((mine[worst] ** 2).sum() / (mine**2).sum())
+    return dict(share=share, runs=found, moves=moves(task, at, worst, others))
+
+
+def moves(task: Task, at: Problem, worst: Any, others: Any) -> dict[str, float]:
+    """By how much an end moves for every unit that its start moves, by 24 evaluations of Gaussian Adams."""
+    table = table_of(GaussianAdams().plan(spacings.space(task.schedule, 24, spacings.Karras())))
+    rows = torch.from_numpy(np.concatenate([worst, others[: 3 * WORST]]).copy())
+    noise = torch.randn(at.start[rows].shape, generator=torch.Generator().manual_seed(1))
+    nudged = replace(at, start=at.start.clone())
+    nudged.start[rows] += MOVED * at.kappa * noise
+    far = (nudged.run(table, rows) - at.run(table, rows)).flatten(1).square().mean(1).sqrt()
+    each = np.asarray(far.double().numpy()) / MOVED
+    return dict(worst=median(each[: len(worst)]), others=median(each[len(worst) :]))
+
+
+def remedies(task: Task, nfe: int, seeds: int) -> dict[str, Any]:
+    """Errors of fits with another δ."""
+    at = task.judges(seeds)
+    found: dict[str, Any] = {"δ 2": shown(errors(at, fit_of(task, nfe).table))}
+    for huber in HUBERS:
+        other = fit_of(task, nfe, Forward(huber=huber))
+        found[f"δ {huber:g}"] = shown(errors(at, other.table))
+    return found
+
+
+# ---------------------------------------------------------------------------------------- operator
+
+
+def features(track: Track, unit: float) -> Tensor:
+    """[n, F, H, W]: neighbourhoods of the last predictions and their change, and nonlinear terms of both."""
+    last, before = track.d[-1], track.d[-2]
+    change = last - before
+    parts = [around(last), around(change), *track.d[:-2]]
+    size = change.square().mean((-2, -1), keepdim=True).sqrt() / unit
+    parts += [change * change.abs() / unit, around(change * size), torch.tanh(last / unit) * change]
+    return torch.cat(parts, 1)
+
+
+def around(x: Tensor) -> Tensor:
+    """x and its eight neighbours as channels [n, 9·C, H, W]."""
+    padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
+    h, w = x.shape[-2:]
+    return torch.cat([padded[..., i : i + h, j : j + w] for i in range(3) for j in range(3)], 1)
+
+
+def operator(task: Task, nfe: int, seeds: int) -> dict[str, Any]:
+    """The fit, and the fit with the correction of its end."""
+    seen, at, fit = task.seen, task.judges(seeds), fit_of(task, nfe).table
+    unit = task.data_std
+
+    def terms(problem: Problem, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        track = tracked(problem, fit, rows)
+        return features(track, unit), track.y[-1], problem.target(rows)
+
+    phi, end, target = terms(seen, seen.train)
+    held = terms(seen, seen.held)
+    flat = phi.movedim(1, -1).flatten(0, -2).double()
+    aims = (target - end).movedim(1, -1).flatten(0, -2).double()
+    gram, side = flat.T @ flat, flat.T @ aims
+    best: tuple[float, Tensor | None] = (float((held[2] - held[1]).square().mean()), None)
+    for ridge in RIDGES:
+        eye = torch.eye(len(gram)).double() * ridge * gram.diagonal().mean()
+        weights = torch.linalg.solve(gram + eye, side).float()
+        off = held[2] - held[1] - corrected(held[0], weights)
+        best = min(best, (float(off.square().mean()), weights), key=lambda entry: entry[0])
+    phi, end, _ = terms(at, at.held)
+    found: dict[str, Any] = dict(fit=shown(judged(at, end)), parameters=flat.shape[1])
+    if best[1] is not None:
+        found["corrected"] = shown(judged(at, end + corrected(phi, best[1])))
+    return found
+
+
+def corrected(phi: Tensor, weights: Tensor) -> Tensor:
+    return torch.einsum("nfhw,fc->nchw", phi, weights)
+
+
+# --------------------------------------------------------------------------------------- instances
+
+
+def instances(task: Task, nfe: int, seeds: int) -> dict[str, Any]:
+    """The fit; the best of TABLES tables around it for every picture, and the one that a rule chooses."""
+    seen, at, fit = task.seen, task.judges(seeds), fit_of(task, nfe).table
+    levels = np.array([name.kind == "level" for name in names(fit, 4)])
+    draw = np.random.default_rng(0)
+    others = [moved(fit, 4, SPREAD * draw.normal(size=len(levels)) * levels) for _ in range(TABLES)]
+    tables = [fit, *(table for table in others if table is not None)]
+    rows = torch.cat([seen.train, seen.held])
+    known = np.stack([judged_rows(seen, table, rows) for table in tables])
+    there = np.stack([errors(at, table) for table in tables])
+    picks = nearest_rule(looks(seen, fit, rows), known, looks(at, fit, at.held))
+    chosen = np.take_along_axis(there, picks[None], 0)[0]
+    return dict(fit=shown(there[0]), oracle=shown(there.min(0)), rule=shown(chosen))
+
+
+def judged_rows(problem: Problem, table: Table, rows: Tensor) -> Any:
+    return np.asarray(problem.errors(table, rows).double().numpy())
+
+
+def looks(problem: Problem, table: Table, rows: Tensor) -> Any:
+    """Statistics of the first prediction and of its first change [n, 4]."""
+    track = tracked(problem, replace_first(table), rows)
+    first, second = (d.flatten(1) for d in track.d[:2])
+    parts = [first.mean(1), first.std(1), second.std(1), (second - first).square().mean(1).sqrt()]
+    return np.asarray(torch.stack(parts, 1).double().numpy())
+
+
+def replace_first(table: Table) -> Table:
+    """Its first two rows, which is all that a choice may look at."""
+    return replace(
+        table, levels=table.levels[:2], x=table.x[:3], d=table.d[:2], steps=table.steps[:2], mix=table.mix[:2]
+    )  # fmt: skip
+
+
+def nearest_rule(seen: Any, known: Any, looked: Any, neighbours: int = 9) -> Any:
+    """Which table did best on the trajectories that look most alike [n]."""
+    middle, spread = seen.mean(0), seen.std(0) + 1e-12
+    a, b = (seen - middle) / spread, (looked - middle) / spread
+    near = np.argsort(((b[:, None] - a[None]) ** 2).sum(-1), 1)[:, :neighbours]
+    return known[:, near].mean(-1).argmin(0)
+
+
+PARTS: dict[str, Callable[[Task, int, int], dict[str, Any]]] = {
+    "tail": tail,
+    "remedies": remedies,
+    "operator": operator,
+    "instances": instances,
+}
+
+
+@torch.no_grad()
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--problems", nargs="+", choices=NAMES, default=["hsc"])
+    parser.add_argument("--nfe", nargs="+", type=int, default=[6])
+    parser.add_argument("--seeds", type=int, default=128)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    for name in options.problems:
+        task = Task(name)
+        for nfe in options.nfe:
+            for part in options.parts:
+                print(
+                    name, nfe, part, json.dumps(PARTS[part](task, nfe, options.seeds)), flush=True
+                )
+
+
+if __name__ == "__main__":
+    main()
