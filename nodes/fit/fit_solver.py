@@ -98,7 +98,7 @@ def fitted(
     tell: Callable[[int, str], None] | None = None,
 ) -> FittedSolver:
     """The fit for ``nfe`` evaluations: read, gone on with, or made. tell(per mille, text)."""
-    talk = Talk(tell or host.places.progress(PARTS))
+    talk = Talk(tell or host.places.progress(PARTS), PARTS)
     origin, count = recording.trajectories.origin, recording.trajectories.count
     kept = Kept(recording, (repr(settings), nfe, held, count, starts, repr(begin)))
     if kept.done.is_file():

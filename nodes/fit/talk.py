@@ -6,16 +6,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from .kept import PARTS
-
 EVERY = 1.0  # seconds between two texts at least
 
 
 @dataclass
 class Talk:
-    """``told(per mille, text)`` shows it; ``evaluations()`` counts what was spent."""
+    """``told(part of parts, text)`` shows it; ``evaluations()`` counts what was spent."""
 
     told: Callable[[int, str], None]
+    parts: int = 1000
     clock: Callable[[], float] = time.monotonic
     what: str = ""
     share: float = 0.0
@@ -45,7 +44,7 @@ class Talk:
 
     def _say(self, text: str) -> None:
         self._last = self.clock()
-        self.told(int(PARTS * self.share), text)
+        self.told(int(self.parts * self.share), text)
 
     def _speed(self) -> str:
         begun, before, _ = self._begun

@@ -423,8 +423,8 @@ def core_noise() -> dict[str, float]:
     rows = {}
     for name, latent in latents.items():
         a, b = (noise.generate_noise(latent) for noise in (ours, theirs))
-        parts = zip(a.unbind(), b.unbind(), strict=True) if name == "nested" else [(a, b)]
-        rows[name] = max(float((x - y).abs().max()) + (x.dtype != y.dtype) for x, y in parts)
+        each = zip(a.unbind(), b.unbind(), strict=True) if name == "nested" else [(a, b)]
+        rows[name] = max(float((x - y).abs().max()) + (x.dtype != y.dtype) for x, y in each)
     return rows
 
 
@@ -432,9 +432,8 @@ def reporting() -> dict[str, float]:
     return reporting_of(RULES, wrapped)
 
 
-CHECKS = (
-    memory, levels, one_of_a_batch, picked_drafts, nesting, reported_levels, scales, noise_samplers, classes, assignable, cached_noise, core_noise,
-    caches.caches, caches.own_samplers, caches.cfg_functions, reporting, schedulers, inpainting, offered,
+CHECKS = (memory, levels, one_of_a_batch, picked_drafts, nesting, reported_levels, scales, noise_samplers, classes, assignable, cached_noise, core_noise, caches.caches,
+    caches.own_samplers, caches.cfg_functions, reporting, schedulers, inpainting, offered,
 )  # fmt: skip
 
 
