@@ -24,7 +24,7 @@ QUICK = {"method": "forward", "numbers": 2, "bands": 1, "images": 6, "budget": 1
 
 def test_a_stage_is_said_at_once_and_then_every_second_with_rate_and_time_left():
     now, spent, said = [0.0], [100], []
-    talk = Talk(lambda part, text: said.append((now[0], part, text)), clock=lambda: now[0])
+    talk = Talk(lambda part, text: said.append((now[0], part, text)), lambda: now[0])
     talk.evaluations = lambda: spent[0]
     talk.stage("looking")
     assert said == [(0.0, 0, "looking")]

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
+from node_calls import folders  # noqa: F401
 from PIL import Image
 
 from sampling_kit.headless.cli import main

@@ -8,7 +8,7 @@ from core_sampler_cases import ALL_CASES
 from sampling_kit.schedulers import spacing
 from sampling_kit.schedulers.solver import ALL
 from sampling_kit.schedulers.solver.published import BY_NAME, NEAR, ROWS, by_foreign_name, name_of
-from sampling_kit.schedulers.spacing import published as spacings
+from sampling_kit.schedulers.spacing import schedule_names as spacings
 
 
 @pytest.mark.parametrize("row", [r for r in ROWS if r.comfy], ids=lambda r: r.name)

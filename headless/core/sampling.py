@@ -80,7 +80,7 @@ class AddNoise(io.ComfyNode):
         if not len(sigmas):
             return io.NodeOutput(latent_image)
         level = float((sigmas[0] - sigmas[-1]).abs() if len(sigmas) > 1 else sigmas[0])
-        (at,) = Points.from_sigmas(model.schedule.path.host, [level])
+        at = Points.from_sigmas(model.schedule.path.host, [level])[0]
         x = at.alpha * model.latent_in(latent_image["samples"]) + at.sigma * noise.generate_noise(
             latent_image
         )

@@ -30,9 +30,9 @@ from ..ui.inputs import choice, chosen
 from ..ui.payload import report_on_page
 from ..ui.search_words import FEWER
 from ..ui.wire_types import SolverFitType, TrajectoriesType
-from .kept import PARTS, Kept, card_text, in_short
+from .kept import Kept, card_text, in_short
 from .recording import CATEGORY, Recording, checked, teacher_cost
-from .talk import Talk
+from .talk import PARTS, Talk
 
 #: Ways to fit, by the choice in the node.
 METHODS: dict[str, type[Fit[Any]]] = {
@@ -98,7 +98,7 @@ def fitted(
     tell: Callable[[int, str], None] | None = None,
 ) -> FittedSolver:
     """The fit for ``nfe`` evaluations: read, gone on with, or made. tell(per mille, text)."""
-    talk = Talk(tell or host.places.progress(PARTS), PARTS)
+    talk = Talk(tell or host.places.progress(PARTS))
     origin, count = recording.trajectories.origin, recording.trajectories.count
     kept = Kept(recording, (repr(settings), nfe, held, count, starts, repr(begin)))
     if kept.done.is_file():

@@ -24,8 +24,9 @@ from ..ui.file_names import is_there, leads_out, refusal, split_prefix, stamp
 from ..ui.inputs import listed
 from ..ui.payload import report_on_page
 from ..ui.wire_types import SolverFitType, TrajectoriesType
-from .kept import PARTS, SUFFIX, card_text
+from .kept import SUFFIX, card_text
 from .recording import CATEGORY, Recording, checked
+from .talk import PARTS
 
 KIND = "solvers"
 SHIPPED = Path(__file__).resolve().parents[2] / "embedded" / "solvers"

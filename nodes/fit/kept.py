@@ -15,7 +15,6 @@ from ...schedulers.whole_file import write_whole
 from .recording import Recording
 
 SUFFIX = ".safetensors"
-PARTS = 1000  # of a progress bar
 
 
 @dataclass(frozen=True)

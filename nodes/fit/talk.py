@@ -6,15 +6,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+PARTS = 1000  # of a progress bar
 EVERY = 1.0  # seconds between two texts at least
 
 
 @dataclass
 class Talk:
-    """``told(part of parts, text)`` shows it; ``evaluations()`` counts what was spent."""
+    """``told(per mille, text)`` shows it; ``evaluations()`` counts what was spent."""
 
     told: Callable[[int, str], None]
-    parts: int = 1000
     clock: Callable[[], float] = time.monotonic
     what: str = ""
     share: float = 0.0
@@ -44,7 +44,7 @@ class Talk:
 
     def _say(self, text: str) -> None:
         self._last = self.clock()
-        self.told(int(self.parts * self.share), text)
+        self.told(int(PARTS * self.share), text)
 
     def _speed(self) -> str:
         begun, before, _ = self._begun

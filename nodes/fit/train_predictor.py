@@ -23,8 +23,9 @@ from ..host.guider_field import Ready
 from ..solver.state import plain_solver
 from ..ui.payload import report_on_page
 from ..ui.wire_types import TrajectoriesType
-from .kept import PARTS, Kept
+from .kept import Kept
 from .recording import CATEGORY, Recording, checked, teacher_cost
+from .talk import PARTS
 
 TOP = 80.0  # σ/α from where runs start on models whose first level is pure noise, or nearly
 

@@ -1,1 +1,3 @@
-"""The one node that samples by itself."""
+"""Nodes that sample in one step, and what goes with them."""
+
+CATEGORY = "Sampling Kit/sample"

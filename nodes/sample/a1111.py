@@ -9,8 +9,8 @@ from ..host import io
 from ..ui.file_names import refusal
 from ..ui.live_route import show_live
 from ..ui.payload import report_on_page
+from . import CATEGORY
 from .infotext import Settings, settings_of
-from .sample import CATEGORY
 
 EXAMPLE = "a castle\nNegative prompt: blurry\nSteps: 30, Sampler: DPM++ 2M Karras, CFG scale: 5, Seed: 7, Size: 512x768"
 

@@ -16,8 +16,8 @@ from ...schedulers.whole_file import make_folder, whole
 from .. import host
 from ..host import io
 from ..ui.file_names import refusal, split_prefix
+from . import CATEGORY
 from .grid_graph import CELL, SHEET, Wanted, check_values, expanded, links
-from .sample import CATEGORY
 
 DoneType = io.Custom("SAMPLING_KIT_GRID_CELL")
 
@@ -195,7 +195,7 @@ class GridSheet(io.ComfyNode):
         facts = json.loads(layout)
         files, height = facts["files"], int(facts["height"])
         labels, captions = facts["rows"] or [""] * len(files), facts["columns"]
-        rows = []
+        rows: list[Row] = []
         for line, label in zip(files, labels, strict=True):
             pictures = [read(file, height) for file in line]
             rows.append(

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...schedulers.solver import published as solvers
-from ...schedulers.spacing import published as spacings
+from ...schedulers.spacing import schedule_names as spacings
 
 AUTO = "auto"
 MOST_TEXT = 16384  # characters

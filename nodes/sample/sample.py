@@ -25,8 +25,8 @@ from ..ui.foreign_names import KEY, SOLVER, foreign_names
 from ..ui.payload import report_on_page
 from ..ui.search_words import CHINESE, solver_words
 from ..ui.wire_types import GuidanceType, SolverFitType
+from . import CATEGORY
 
-CATEGORY = "Sampling Kit/sample"
 AUTO = "auto"
 #: Spacings that need no further word; a list of levels comes in as SIGMAS.
 SPACINGS = tuple(

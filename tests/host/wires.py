@@ -1,7 +1,5 @@
 """What other packs and newer hosts do to our wires, on exact networks. Run by ComfyUI's own Python, as
-``native_models.py`` is.
-
-Prints one JSON object of measurements; ``test_wires.py`` says which of them are right.
+``native_models.py`` is; ``test_wires.py`` judges the JSON that it prints.
 """
 
 from __future__ import annotations
