@@ -37,7 +37,7 @@ def on_page_markdown(text: str, page: Any, config: Any, files: Any) -> str:
             raise FileNotFoundError(f"{page.file.src_uri}: {match[2]}")
         if target.endswith(".jpg"):
             return match[1] + posixpath.relpath(target, folder or ".")
-        return f"{match[1]}{config.repo_url.rstrip('/')}/blob/main/{target}"
+        return f"{match[1]}{config.extra['repository']}/blob/main/{target}"
 
     return LINK.sub(led, text)
 

@@ -97,7 +97,7 @@ def _run(
     if facts is None:
         return None
     errors: list[float] = rmse(end.double(), at.end[at.skip :]).tolist()
-    return guess.count, facts.images, errors
+    return guess.count, list(facts.images), errors
 
 
 def ranks(values: np.ndarray) -> np.ndarray:

@@ -210,6 +210,14 @@ FITS = (
     Defect("fit: judged on what it is fitted to", "schedulers/fit/run_fit.py",
            "problem.errors(table, problem.held)", "problem.errors(table, problem.train)",
            ("tests/test_fit_loop.py::test_it_never_loses_and_reports_what_it_did", "tests/test_selection.py")),
+    Defect("fit: candidates judged on what they are fitted to", "schedulers/fit/run_fit.py",
+           "problem.held[:few])", "problem.train[:few])", ("tests/test_selection.py", "tests/test_gauss_newton.py")),
+    Defect("fit: a step that equations do not learn from", "schedulers/fit/gauss_newton.py",
+           "slope.add_(missed, alpha=share)", "slope.add_(missed, alpha=0 * share)",
+           ("tests/test_gauss_newton.py::test_equations_agree_with_the_step_that_was_taken",)),
+    Defect("fit: runs that share their levels share their ends", "schedulers/fit/shared_runs.py",
+           "key = (_rounded((table.x[i], *(table.d[i - 1] if i else ()))), id(mix) if mix else None)", "key = ()",
+           ("tests/test_shared_runs.py::test_shared_runs_end_where_each_run_ends_and_cost_less",)),
     Defect("fit: Huber weights without their root", "schedulers/fit/gauss_newton.py",
            "(1 + (errors / scale) ** 2).sqrt()", "(1 + (errors / scale) ** 2)", ("tests/test_selection.py",)),
     Defect("fit: a first level above the start", "schedulers/fit/table_numbers.py",
@@ -327,6 +335,9 @@ KEPT = (
     Defect("ray: on the network", "headless/sweep/cluster.py",
            'ON_NETWORK: "0"}', 'ON_NETWORK: "1"}',
            ("tests/test_ray.py::test_a_token_of_our_own_is_new_and_stays_in_the_process",)),
+    Defect("film: κ is called σ", "schedulers/show/film.py",
+           'else "κ"', 'else "σ"',
+           ("tests/test_trace.py::test_every_kind_of_latent_becomes_pictures",)),
 )
 
 STRANGERS = (

@@ -63,7 +63,7 @@ MEANS = np.array([[1.0, 0.5], [-1.5, 1.0], [0.2, -1.2]])
 DEVIATIONS = np.array([0.5, 0.7, 0.6])
 FROM = 3 * gaussian_noise(16, 2, seed=1)
 #: Numbers of steps at which each order is past its start and above round-off.
-PAIRS = {1: (96, 192), 2: (192, 384), 3: (384, 768), 4: (64, 128), 5: (48, 96)}
+PAIRS = {1: (96, 192), 2: (192, 384), 3: (384, 768), 4: (64, 128), 5: (48, 96), 6: (96, 192)}
 
 
 def curved(x: Any, sigma: float, alpha: float = 1.0) -> Any:

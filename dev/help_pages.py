@@ -26,6 +26,14 @@ EXAMPLES = PACK / "example_workflows" / "api"
 ROOM_FOR = {
     "Sampling Kit/solver": ("same-noise-four-solvers", ", in the place of", "DDIM Solver"),
     "Sampling Kit/guidance": ("guidance-scale", ", in the place of", "CFG Guidance"),
+    **{
+        f"SamplingKit{solver}": ("compare", ", in the place of", "Heun (EDM) Solver")
+        for solver in ("UniPC", "AdamsBashforth", "DEIS", "GaussianAdams", "AMED", "RungeKutta")
+    },
+    **{
+        f"SamplingKit{solver}": ("tutorial-4-ode", ", in the place of", "Euler Solver")
+        for solver in ("EulerMaruyama", "Langevin", "Restart")
+    },
     "SamplingKitScheduleEditor": ("ddim-eta", ", in the place of", "Steps"),
     "SamplingKitEditLevels": ("two-experts", ", after", "Steps"),
     "SamplingKitJoinLevels": ("two-experts", ", after", "Split at Level"),

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.integrate import quad
 
-from sampling_kit.schedulers.path import VP, Flow
+from sampling_kit.schedulers.path import VE, VP, Flow
 from sampling_kit.schedulers.points import Points
 from sampling_kit.schedulers.solver import (
     DEIS,
@@ -118,3 +118,15 @@ def test_from_pure_noise_the_start_follows_the_first_step():
 def test_a_start_by_single_steps_is_refused_with_noise(family, noise):
     with pytest.raises(ValueError, match=rf"{family.__name__}.*single_step.*without noise.*ramp"):
         family(**{noise: 0.5}, start="single_step")
+
+
+@pytest.mark.parametrize("path", [VP(), VE(), Flow()], ids=lambda p: p.name)
+def test_stochastic_unipc_is_sa_solver_with_exact_weights(path):
+    """UniPC's corrector has one value more than its predictor, and η is SA-Solver's τ²."""
+    points = Points(path, tuple(np.geomspace(8.0, 0.1, 9)))
+    for order, tau in ((2, 1.0), (3, 0.7), (5, 0.5)):
+        uni = UniPC(order, "exact", eta=tau**2).plan(points)
+        sa = SASolver(order, order + 1, tau).plan(points)
+        assert uni.stochastic and len(uni.stages) == len(sa.stages)
+        for a, b in zip(uni.stages, sa.stages, strict=True):
+            assert (*a.x, *a.d, a.noise) == pytest.approx((*b.x, *b.d, b.noise), rel=1e-12)

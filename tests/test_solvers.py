@@ -104,7 +104,7 @@ def exact_end():
 
 
 #: Numbers of steps at which each order is past its start and above round-off.
-PAIRS = {1: (96, 192), 2: (96, 192), 3: (384, 768), 4: (64, 128), 5: (48, 96)}
+PAIRS = {1: (96, 192), 2: (96, 192), 3: (384, 768), 4: (64, 128), 5: (48, 96), 6: (96, 192)}
 
 
 @each(solver=ODE, path=PATHS[:3])

@@ -71,7 +71,7 @@
         context.arc(...to(p), 2 * WIDTH * scale, 0, 7);
         context.fill();
       }
-      line(context, seen(run(start, fine, 1, normal), fine), "#2a9d5c88", 1, false);
+      line(context, seen(run(start, fine, 0.4, normal), fine), "#2a9d5c88", 1, false);
       line(context, seen(run(start, fine), fine), "#888", 2, false);
       line(context, seen(run(start, steps), steps), "#d9534f", 2, true);
       const off = Math.hypot(...[0, 1].map((j) => run(start, steps).at(-1)[j] - run(start, fine).at(-1)[j])).toFixed(2);

@@ -67,6 +67,8 @@ def unipc(kind: type[UniPC]) -> Iterator[Solver]:
     yield kind(3, "exact", coordinate="index")
     yield from (kind(3, start="single_step"), kind(4, "exact", False, start="single_step"))
     yield kind(3, lower_order_final=True)
+    yield from (kind(n, "exact", n < 6, start="single_step") for n in (5, 6))
+    yield from (kind(3, eta=1.0), kind(6, "exact", eta=0.5))
 
 
 def adams_bashforth(kind: type[AdamsBashforth]) -> Iterator[Solver]:
@@ -76,6 +78,7 @@ def adams_bashforth(kind: type[AdamsBashforth]) -> Iterator[Solver]:
     yield kind(4, "variable")
     for coordinate, n in product(("sigma", "lambda"), (2, 3, 4)):
         yield kind(n, "variable", coordinate, "single_step")
+    yield kind(6, "variable", "sigma", "single_step")
 
 
 def deis(kind: type[DEIS]) -> Iterator[Solver]:
@@ -100,6 +103,7 @@ def sa_solver(kind: type[SASolver]) -> Iterator[Solver]:
     yield kind(2, 3, 0.0, pece=True)
     yield kind(2, 3, 0.0, pece=True, coordinate="log_sigma", start="single_step")
     yield kind(3, 4, 0.0, start="single_step")
+    yield kind(6, 6)
 
 
 CHOSEN: dict[type[Solver], Callable[[Any], Iterator[Solver]]] = {

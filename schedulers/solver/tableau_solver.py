@@ -32,16 +32,23 @@ def exponential_tableau_step(
     build: Builder, x: Combo, p: Point, q: Point, step: int, tableau: Tableau
 ) -> tuple[Combo, Combo]:
     """(next state, D at p) of a step on dz/ds = D, z = x/σ, s = α/σ; needs σ' > 0."""
+    x, d = build.advance(x, p, step)
+    return exponential_tableau_stages(build, x, d, p, q, step, tableau), d
+
+
+def exponential_tableau_stages(
+    build: Builder, x: Combo, d: Combo, p: Point, q: Point, step: int, tableau: Tableau
+) -> Combo:
+    """The state after a step of :func:`exponential_tableau_step` from x with prediction d."""
     path, start = build.points.path, p.alpha / p.sigma
     width = q.alpha / q.sigma - start
-    x, d = build.advance(x, p, step)
     values = [d]
     for c, weights in zip(tableau.c[1:], tableau.a[1:], strict=True):
         s = start + c * width
         at = q if c == 1 else path.at(1 / s if s else math.inf)
         y = at.sigma * (x / p.sigma + width * total(weights, values))
         values.append(build.evaluate(y, at, step))
-    return q.sigma * (x / p.sigma + width * total(tableau.b, values)), d
+    return q.sigma * (x / p.sigma + width * total(tableau.b, values))
 
 
 Step = Callable[[Builder, Combo, Point, Point, int, Tableau], tuple[Combo, Combo]]

@@ -100,6 +100,8 @@ ${no_checkpoint}`,
   "guidance-scale": `# CFG, four scales
 Rows from the top: **0** (the condition is not heard), **1** (the model's own answer; the second network call is saved), **2** and **3** (too much: contours break up and colours burn). Same noise everywhere.
 
+*docs/course/08-guidance.md* shows which density scale 3 samples, and which it does not.
+
 **Try:** *APG* or *CFG-Zero** in place of *CFG*; *Rescale* after it.
 
 ${no_checkpoint}`,
@@ -120,6 +122,8 @@ ${weights}`,
 
   "classifier-guidance": `# Classifier guidance
 Top: a mixture of Gaussians without a condition. Second row: the same with the exact class probability of that mixture as *classifier*, scale 1; third row: the mixture with the condition itself. **The two are equal**, as Bayes' rule says. Last row: that classifier guides another model, the patches, which gets no condition at all.
+
+*docs/course/08-guidance.md* derives it and asks what scale 3 would be.
 
 **Try:** **label** = 8 for five planets; **scale** 1 in *Classifier, ×3*.
 
@@ -155,6 +159,8 @@ ${no_checkpoint}`,
 
   "compare": `# Which solver, how many steps?
 Three solvers with 6, 12 and 24 steps from the same noise, against a fine reference run: lower and further left is better. Every solver is run on every noise schedule that is connected; **runs** = pairs takes them one by one.
+
+**Predict** which solver is ahead with 6 evaluations, and which with 24; then look: *docs/course/06-order.md* says why.
 
 **Try:** your own model and guidance; any SAMPLER of ComfyUI; another **spacing** in one of the *Steps*.
 
@@ -261,6 +267,8 @@ ${weights}`,
   "log-likelihood": `# How likely is a picture?
 First row: postcards that the model has not seen. Second row: its own samples. *Log-Likelihood* follows each up to the noise and counts how the density changes on the way: **bits per dimension**, fewer is likelier, with the error of the estimate and of the steps.
 
+**Predict:** is the likeliest picture a typical one? *docs/course/09-likelihood.md*
+
 **Try:** **probes** = 32: the error bar shrinks to a third; another **class** as *positive*: Bayes' rule makes a classifier of it.
 
 ${no_checkpoint}`,
@@ -275,12 +283,16 @@ ${no_checkpoint}`,
   "idempotent": `# Idempotent: f(f(z)) = f(z)
 Rows: pictures with noise, z; f(z), one application of the exact denoiser of the postcards; five applications. The residual ‖f(x) − x‖ falls to 0: **applied to its own result f leaves it as it is**, which idempotent generative networks are trained to do in one step.
 
-**Try:** σ = 2 in *Steps* and *Idempotence*: f pulls towards the mean of the class instead; the *Embedded Denoiser* of kind *patches*.
+**Predict** where σ = 2 and σ = 10 end, then try (*Steps* and *Idempotence*). Answer: at pictures with 2; near the mean of the class with 10, which no picture is: idempotent is not enough. *docs/course/10-idempotent.md*
+
+**Try:** the *Embedded Denoiser* of kind *patches*.
 
 ${no_checkpoint}`,
 
   "inspect-model": `# A model that says the wrong thing about itself
 *Wrong on purpose* claims that the network predicts v, and the upper row falls to pieces: lost suns, three moons. *Check Prediction Type* finds out that it is eps; *Put right* says so, and the lower row is whole. *Inspect Denoiser* tells what a MODEL is and whether the steps fit; *Precision Audit* what bf16 and fp16 would cost.
+
+**Predict:** of eps, v and x0, which output loses most in bf16 at high noise? *docs/course/11-precision.md*
 
 **Try:** a checkpoint of yours (Load Checkpoint) in place of the *Embedded Denoiser*.
 

@@ -432,8 +432,7 @@ def reporting() -> dict[str, float]:
 
 CHECKS = (
     memory, levels, one_of_a_batch, picked_drafts, nesting, reported_levels, scales, noise_samplers, classes, assignable, cached_noise, core_noise,
-    caches.caches, caches.own_samplers, caches.cfg_functions, reporting, schedulers, inpainting,
-)  # fmt: skip
+    caches.caches, caches.own_samplers, caches.cfg_functions, reporting, schedulers, inpainting)  # fmt: skip
 
 
 def main() -> None:
