@@ -430,9 +430,9 @@ def reporting() -> dict[str, float]:
     return reporting_of(RULES, wrapped)
 
 
-CHECKS = (
-    memory, levels, one_of_a_batch, picked_drafts, nesting, reported_levels, scales, noise_samplers, classes, assignable, cached_noise, core_noise,
-    caches.caches, caches.own_samplers, caches.cfg_functions, reporting, schedulers, inpainting, offered)  # fmt: skip
+CHECKS = (memory, levels, one_of_a_batch, picked_drafts, nesting, reported_levels, scales, noise_samplers, classes, assignable, cached_noise, core_noise, caches.caches,
+    caches.own_samplers, caches.cfg_functions, reporting, schedulers, inpainting, offered,
+)  # fmt: skip
 
 
 def main() -> None:
