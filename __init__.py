@@ -10,6 +10,7 @@ if __package__ and find_spec("comfy_api"):
     from .nodes import NODES
     from .nodes.host.comfy.api import ComfyExtension
     from .nodes.host.comfy.missing import usable
+    from .nodes.host.comfy.offered import offer_if_wished
     from .nodes.host.comfy.route import add_route
     from .nodes.ui.live_route import MOST_BYTES, ROUTE, answer
 
@@ -18,6 +19,7 @@ if __package__ and find_spec("comfy_api"):
 
         async def on_load(self) -> None:
             add_route(ROUTE, answer, MOST_BYTES)
+            offer_if_wished()
 
         async def get_node_list(self) -> list[type]:
             return usable(NODES)

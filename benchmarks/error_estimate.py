@@ -82,7 +82,7 @@ def of_spacings(at: Bench) -> tuple[spacings.Spacing, ...]:
 
 def _run(
     at: Bench, solver: Solver, spacing: spacings.Spacing, nfe: int
-) -> tuple[int, list[float], list[float]] | None:
+) -> tuple[int, Sequence[float], Sequence[float]] | None:
     """(evaluations, estimate and error of every seed)."""
     task, steps = at.task, next(n for n in range(nfe, 0, -1) if solver.nfe(n) <= nfe)
     levels = spacings.space(task.schedule, steps, spacing)

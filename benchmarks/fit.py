@@ -5,7 +5,8 @@
 Errors are those to the float64 end points of ``benchmarks.reference``: 256 seeds, ten classes, without
 guidance and with CFG 2; no fit has seen one of them. ``ratio`` is the fit's RMSE over that of the best
 training-free pair, the worse of both guidances. A pair is any deterministic setting of any solver of ours,
-of diffusers or of ComfyUI with any of ``problems.SPACINGS``, as in ``benchmarks.quality``.
+of diffusers or of ComfyUI with any of ``problems.SPACINGS``, as in ``benchmarks.quality``, on the schedule's whole range.
+Rivals with their best ends, and networks from elsewhere, are in ``benchmarks.fit_gain``.
 
 ``--screen`` finds the best pairs (all of them on a few seeds, the better ones on more) and writes them with their errors to
 ``embedded/solvers/comparison.json``, which names the weights they are of; ``--elsewhere`` adds what else takes

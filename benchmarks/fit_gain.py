@@ -98,7 +98,7 @@ def fit_of(task: Task, nfe: int, settings: Forward | None = None) -> FittedSolve
     """The shipped fit, or the one of a galaxy network, made here where it is not kept."""
     if task.name in EMBEDDED:
         return fits.ready(task.name, "best").at(nfe)
-    settings = settings or Forward()
+    settings = settings or Forward(numbers=2)
     key = fits.hashlib.sha256(repr(settings).encode()).hexdigest()[:8]
     file = work_folder() / f"{task.name}-{task.weights[:12]}-fit-{nfe}-{key}.safetensors"
     if not file.exists():

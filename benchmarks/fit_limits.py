@@ -1,10 +1,10 @@
 """Where fits end: their worst seeds, and what lies outside of a table of numbers.
 
-    python -m benchmarks.fit_limits [--problems hsc] [--nfe 6] [--seeds 128] [--parts tail remedies operator instances]
+    python -m benchmarks.fit_limits [--problems hsc] [--nfe 6] [--seeds 128] [--parts tail rival losses operator instances]
 
 ``tail``: the seeds with the largest errors of the fit; the same seeds by the best training-free pair, and by Gaussian Adams
-with twice and four times as many evaluations; and how far an end moves when its start moves by a thousandth. ``remedies``:
-fits whose loss follows outliers less or more. ``operator``: a correction of the last state that is no weight of a
+with twice and four times as many evaluations; and how far an end moves when its start moves by a thousandth. ``rival``: a fit
+that starts at the best pair by RMSE. ``losses``: fits whose loss follows outliers less or more. ``operator``: a correction of the last state that is no weight of a
 prediction: local, nonlinear, in closed form. ``instances``: one of several tables for every picture, chosen by an oracle
 (the most that can be gained so) and by what the first prediction looks like. The judging seeds choose nothing but the oracle.
 """
@@ -22,9 +22,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sampling_kit.embedded.fits import TEACHER_STEPS
 from sampling_kit.schedulers import spacing as spacings
 from sampling_kit.schedulers.fit.forward import Forward
 from sampling_kit.schedulers.fit.problem import Problem
+from sampling_kit.schedulers.fit.run_fit import run_fit
 from sampling_kit.schedulers.fit.table_numbers import moved, names
 from sampling_kit.schedulers.fit.track import Track, tracked
 from sampling_kit.schedulers.solver import GaussianAdams
@@ -77,7 +79,18 @@ def moves(task: Task, at: Problem, worst: Any, others: Any) -> dict[str, float]:
     return dict(worst=median(each[: len(worst)]), others=median(each[len(worst) :]))
 
 
-def remedies(task: Task, nfe: int, seeds: int) -> dict[str, Any]:
+def rival(task: Task, nfe: int, seeds: int) -> dict[str, Any]:
+    """The fit, and one that starts at the best pair by RMSE: a start without the outliers that few trajectories hide."""
+    seen, at = task.seen, task.judges(seeds)
+    pair = stored_pair(task, nfe, "best", "rmse")
+    start = pair.table(seen)
+    seen.evaluations = TEACHER_STEPS * len(seen.start)
+    state = run_fit(seen, start, Forward())
+    tables = {"fit": fit_of(task, nfe).table, "pair": start, "from the pair": state.table}
+    return {name: shown(errors(at, table)) for name, table in tables.items()}
+
+
+def losses(task: Task, nfe: int, seeds: int) -> dict[str, Any]:
     """Errors of fits with another δ."""
     at = task.judges(seeds)
     found: dict[str, Any] = {"δ 2": shown(errors(at, fit_of(task, nfe).table))}
@@ -185,7 +198,8 @@ def nearest_rule(seen: Any, known: Any, looked: Any, neighbours: int = 9) -> Any
 
 PARTS: dict[str, Callable[[Task, int, int], dict[str, Any]]] = {
     "tail": tail,
-    "remedies": remedies,
+    "rival": rival,
+    "losses": losses,
     "operator": operator,
     "instances": instances,
 }

@@ -12,6 +12,7 @@ by median alone; a row is written when it is there, and made again with --again.
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import time
 from collections.abc import Iterable, Sequence
@@ -30,6 +31,7 @@ from sampling_kit.schedulers.fit.problem import Problem, summary
 from sampling_kit.schedulers.fit.shared_runs import errors_of
 from sampling_kit.schedulers.points import Points
 from sampling_kit.schedulers.solver import (
+    ALL,
     DDIM,
     AdamsBashforth,
     DPMSolver,
@@ -75,10 +77,21 @@ class Pair:
     def table(self, problem: Problem) -> Table:
         """Raises ValueError where the solver cannot run there."""
         points = Points(problem.path, self.kappas)
-        return ends.from_noise(table_of(SOLVERS[self.solver].plan(points)), problem.kappa)
+        return ends.from_noise(table_of(solver_of(self.solver).plan(points)), problem.kappa)
 
 
 SOLVERS = {solver.call: solver for solver in every_solver()}
+KINDS = {kind.__name__: kind for kind in ALL}
+
+
+def solver_of(call: str) -> Solver:
+    """The solver of a ``call``, whether or not it is among those that are compared today."""
+    if call in SOLVERS:
+        return SOLVERS[call]
+    kind, _, rest = call.removesuffix(")").partition("(")
+    values = (part.partition("=") for part in rest.split(", ") if part)
+    typed = {key: ast.literal_eval(text) for key, _, text in values}
+    return KINDS[kind](**typed)
 
 
 def ends_of(task: Task) -> dict[str, spacings.Ends]:

@@ -187,4 +187,10 @@ RESUME = (
            ("tests/test_invertible.py",)),
     Defect("Turn Back: the way back begins at the latent", "schedulers/turn_back.py",
            "brings_x = True", "brings_x = False", ("tests/test_invertible.py",)),
+    Defect("error of a run: errors are carried on as noise is", "schedulers/measure/run_error.py",
+           "error = error * _size(q, s) / _size(p, s) + step", "error = error * q.sigma / p.sigma + step",
+           ("tests/test_run_error.py::test_on_gaussian_data_it_tends_to_the_true_error",)),
+    Defect("error of a run: one prediction is left out", "schedulers/measure/run_error.py",
+           "if self.count < len(c):", "if self.count < len(c) - 1:",
+           ("tests/test_run_error.py::test_on_gaussian_data_it_tends_to_the_true_error",)),
 )

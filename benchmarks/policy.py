@@ -317,15 +317,15 @@ def text_of(rows: Sequence[Judged]) -> str:
 
 def merged(file: Path, rows: Sequence[Judged]) -> list[Judged]:
     """What the file holds and ``rows``, which replace its own of the same problem and number; both are kept there."""
-    kept = (
-        [_read(row) for row in json.loads(file.read_text(encoding="utf-8"))]
-        if file.exists()
-        else []
-    )
+    kept = read(file) if file.exists() else []
     found = {(r.problem, r.nfe): r for r in [*kept, *rows]}
     every = sorted(found.values(), key=lambda r: (r.problem, r.nfe))
     file.write_text(json.dumps([asdict(row) for row in every], indent=1), encoding="utf-8")
     return every
+
+
+def read(file: Path) -> list[Judged]:
+    return [_read(row) for row in json.loads(file.read_text(encoding="utf-8"))]
 
 
 def _read(row: dict[str, Any]) -> Judged:

@@ -1,6 +1,6 @@
 """The help pages ComfyUI shows for our nodes, written from the nodes themselves and locales/en/help.json.
 
-web/docs/<NodeId>.md in English, web/docs/<NodeId>/<language>.md in the others.
+web/docs/<NodeId>/<language>.md; English also as web/docs/<NodeId>.md, for pages in a language that has none.
 
 Written by ``python -m sampling_kit.dev.sync``.
 """
@@ -158,7 +158,7 @@ def pages() -> dict[Path, str]:
     nodes: Sequence[type[Any]] = NODES
     for node in nodes:
         id = node.define_schema().node_id
-        made[FOLDER / f"{id}.md"] = page(node)
+        made[FOLDER / f"{id}.md"] = made[FOLDER / id / "en.md"] = page(node)
         for language, translation in tables.items():
             made[FOLDER / id / f"{language}.md"] = page(node, translation)
     return made

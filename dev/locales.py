@@ -3,7 +3,8 @@
 Written by ``python -m sampling_kit.dev.sync``.
 
 English comes from the nodes. Another language has locales/<language>/strings.json: English → its wording, see
-``translation``; main.json, which holds the menu's folders, is written by hand.
+``translation``; main.json, which holds the menu's folders, is written by hand. Some languages have names and descriptions only:
+their strings.json goes by the nodes' English names, see ``partly``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from ..nodes import NODES
 from ..nodes.host.alone import io
 from .help_pages import page
-from .translations import LANGUAGES, ROOT, Translation
+from .translations import LANGUAGES, PARTLY, ROOT, Translation
 
 SYNTAX = re.compile(r"[{}@|$]")  # of vue-i18n's messages
 
@@ -74,6 +75,21 @@ def _inputs(items: Sequence[Any]) -> dict[str, dict[str, str]]:
     return entries
 
 
+def partly(language: str) -> dict[str, Any]:
+    """nodeDefs.json of a language that has names of nodes and some descriptions; what is not there the page shows in
+    English. Raises ValueError for a name that no node has."""
+    told = json.loads((ROOT / language / "strings.json").read_text(encoding="utf-8"))
+    nodes: Sequence[type[Any]] = NODES
+    ids = {schema.display_name: schema.node_id for schema in (n.define_schema() for n in nodes)}
+    if gone := sorted({*told["names"], *told["descriptions"]} - ids.keys()):
+        raise ValueError(f"locales/{language}/strings.json: no node is called {', '.join(gone)}")
+    made: dict[str, dict[str, str]] = {}
+    for part, field in (("names", "display_name"), ("descriptions", "description")):
+        for name, text in told[part].items():
+            made.setdefault(ids[name], {})[field] = message(text)
+    return made
+
+
 def message(text: str) -> str:
     """``text`` as a vue-i18n message that shows just it."""
     return SYNTAX.sub(lambda match: "{'" + match.group() + "'}", text)
@@ -103,10 +119,9 @@ def problems(language: str) -> list[str]:
 def files() -> dict[Path, str]:
     """Every generated file and its text."""
     tables = {"en": Translation()} | {language: Translation.of(language) for language in LANGUAGES}
+    made = {language: node_defs(translation) for language, translation in tables.items()}
+    made |= {language: partly(language) for language in PARTLY}
     return {
-        ROOT / language / "nodeDefs.json": json.dumps(
-            node_defs(translation), ensure_ascii=False, indent=1
-        )
-        + "\n"
-        for language, translation in tables.items()
+        ROOT / language / "nodeDefs.json": json.dumps(defs, ensure_ascii=False, indent=1) + "\n"
+        for language, defs in made.items()
     }

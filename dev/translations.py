@@ -8,7 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent / "locales"
-LANGUAGES = ("zh",)  # beside English
+LANGUAGES = ("zh",)  # beside English, in full
+PARTLY = (
+    "ja",
+    "ko",
+    "es",
+)  # names of nodes, and what the most used are for; the page shows English for the rest
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from sampling_kit.headless.cli import main
 from sampling_kit.schedulers.fit import fit_files
 from sampling_kit.schedulers.path import VE
 from sampling_kit.schedulers.points import Points
-from sampling_kit.schedulers.solver import DDIM
+from sampling_kit.schedulers.solver import DDIM, solver_text
 from sampling_kit.schedulers.solver.fitted import FittedSolver, table_of
 
 __all__ = ["folders"]  # a fixture
@@ -124,3 +124,20 @@ def test_a_command_of_fits_needs_no_name_to_make_one():
     assert (
         result.exit_code == 0 and "--held-out" in result.output and "fit show FILE" in result.output
     )
+
+
+def test_a_fit_is_exported_as_text_that_is_the_same_solver(tmp_path):
+    file = tmp_path / "mine.safetensors"
+    fits = [
+        FittedSolver(table_of(DDIM().plan(Points(VE(), levels))), dict(guidance="CFG 7"))
+        for levels in ((80.0, 0.5, 0.0), (80.0, 3.0, 0.5, 0.0))
+    ]
+    fit_files.save(file, fits)
+    result = invoke("export", file)
+    assert result.exit_code == 0 and len(result.output.split()) == 2
+    for fit in fits:
+        read = solver_text.read((tmp_path / f"mine-{fit.table.nfe}.json").read_text())
+        assert read.table == fit.table and read.card["guidance"] == "CFG 7"
+    assert invoke("export", file, "--nfe", 3, "--output", "-").output.startswith('{"fit"')
+    wrong = invoke("export", file, "--output", tmp_path / "x.json")
+    assert wrong.exit_code == 2 and "choose one with --nfe" in " ".join(wrong.output.split())

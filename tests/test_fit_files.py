@@ -10,7 +10,7 @@ from fit_cases import HELD, calls, few, folders, guider_of, recording_of, sample
 from node_calls import NODES, node, one
 
 from sampling_kit.headless.context import Context, use
-from sampling_kit.nodes.fit import fit_solver
+from sampling_kit.nodes.fit import fit_solver, talk
 from sampling_kit.nodes.fit import fitted_solver as fitted
 from sampling_kit.nodes.fit.fit_solver import fitted as fitted_for
 from sampling_kit.schedulers.fit import fit_files
@@ -24,27 +24,28 @@ __all__ = ["folders"]  # a fixture
 # ------------------------------------------------------------------------------------- interruption
 
 
-def test_an_interrupted_fit_goes_on_and_a_done_one_is_read():
+def test_an_interrupted_fit_goes_on_and_a_done_one_is_read(monkeypatch):
+    monkeypatch.setattr(talk, "EVERY", 0.0)
     guider = guider_of()
     recording = recording_of(guider)
     settings = Forward(numbers=3, bands=0, images=6)
     told = []
 
     def stop(step, text):
-        told.append(text)
-        if len(told) == 3:  # the start, and one move
+        if "held-out error" in text:
+            told.append(text.split(", before")[0])
+        if len(set(told)) == 2:  # the start, and one move
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         fitted_for(recording, settings, 4, HELD, tell=stop)
-    assert "held-out error" in told[0]
     found = calls(guider)
     rest = fitted_for(recording, settings, 4, HELD)
     spent = len(found)
     elsewhere = recording_of(guider, folder="other")
     found.clear()
     whole = fitted_for(elsewhere, settings, 4, HELD)
-    assert len(found) > 1.3 * spent
+    assert len(found) > 1.1 * spent
     assert rest.table == whole.table
     found.clear()
     again = fitted_for(recording, settings, 4, HELD)

@@ -12,7 +12,6 @@ from sampling_kit.benchmarks import fit_gain, fit_rivals
 from sampling_kit.benchmarks.fit_tasks import EMBEDDED, FIRST, JUDGES, Task
 from sampling_kit.schedulers.denoiser.analytic import Gaussian
 from sampling_kit.schedulers.fit import ends
-from sampling_kit.schedulers.fit.compare import short
 from sampling_kit.schedulers.fit.grid import FIXED
 from sampling_kit.schedulers.fit.problem import Problem
 from sampling_kit.schedulers.noise_schedule import EDM
@@ -38,7 +37,7 @@ def gaussian_task():
 def few(monkeypatch):
     solvers = DDIM(), AdamsBashforth(2), AdamsBashforth(3), DPMSolver(2)
     monkeypatch.setattr(fit_rivals, "SCOUTS", solvers[:2])
-    monkeypatch.setattr(fit_rivals, "SOLVERS", {short(s): s for s in solvers})
+    monkeypatch.setattr(fit_rivals, "SOLVERS", {s.call: s for s in solvers})
     monkeypatch.setattr(
         fit_rivals, "FIXED", {n: FIXED[n] for n in ("karras 7", "exponential", "trailing")}
     )
@@ -74,7 +73,8 @@ def test_stored_rivals_are_pairs_of_the_kit():
             for among in ("best", "whole"):
                 for by in ("mark", "rmse", "median"):
                     entry = row[among][by]
-                    solver = fit_rivals.SOLVERS[entry["solver"]]
+                    solver = fit_rivals.solver_of(entry["solver"])
+                    assert solver.call == entry["solver"]
                     assert entry["spacing"] in FIXED
                     assert solver.nfe(len(entry["kappas"]) - 1) <= int(nfe)
                     assert entry["kappas"] == sorted(entry["kappas"], reverse=True)
@@ -82,6 +82,13 @@ def test_stored_rivals_are_pairs_of_the_kit():
                 assert row["best"][by][by if by != "mark" else "rmse"] > 0
             assert row["best"]["rmse"]["rmse"] <= row["whole"]["rmse"]["rmse"]
             assert row["best"]["median"]["median"] <= row["whole"]["median"]["median"]
+
+
+def test_every_pair_is_read_from_its_name(monkeypatch):
+    """Also where it is no longer among those that are compared."""
+    every = dict(fit_rivals.SOLVERS)
+    monkeypatch.setattr(fit_rivals, "SOLVERS", {})
+    assert all(fit_rivals.solver_of(name) == solver for name, solver in every.items())
 
 
 def test_judges_have_chosen_nothing():
@@ -110,7 +117,7 @@ def test_a_row_of_the_table(monkeypatch):
     task.features = lambda images: images.flatten(1)[:, :3]
     task.seen.held = torch.arange(12)
     points = fit_rivals.spacings.space(EDM(), 4, FIXED["karras 7"])
-    pair = fit_rivals.Pair(short(DDIM()), "karras 7", "schedule", points.kappas)
+    pair = fit_rivals.Pair(DDIM().call, "karras 7", "schedule", points.kappas)
     table = pair.table(task.seen)
     monkeypatch.setattr(fit_gain, "stored_pair", lambda *which: pair)
     monkeypatch.setattr(fit_gain, "fit_of", lambda *which: SimpleNamespace(table=table, card={}))

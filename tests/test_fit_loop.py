@@ -20,11 +20,16 @@ from sampling_kit.schedulers.solver.fitted import FittedSolver
 # ---- the loop
 
 
+def by_jacobian(state):
+    """The moves with equations of their own, after each of which a state is kept."""
+    return [r.kind for r in state.records if r.kind != forward.AGAIN]
+
+
 def test_it_never_loses_and_reports_what_it_did():
     problem = vectors()
     seen = []
     state = run_fit(problem, start(), QUICK, progress=seen.append)
-    assert seen[-1] is state and len(seen) == 1 + len(state.records)
+    assert seen[-1] is state and len(seen) == 1 + len(by_jacobian(state))
     errors = [s.after["rmse"] for s in seen]
     assert max(errors) == errors[0]
     assert state.evaluations == problem.evaluations == state.records[-1].evaluations
@@ -35,7 +40,7 @@ def test_it_never_loses_and_reports_what_it_did():
 def test_a_perfect_start_stays_and_stops_early():
     problem = vectors(teacher=start())
     state = run_fit(problem, start(), dataclasses.replace(QUICK, numbers=20))
-    assert state.table == start() and len(state.records) == 3
+    assert state.table == start() and len(by_jacobian(state)) == 3
 
 
 def test_the_budget_is_kept():
@@ -47,10 +52,10 @@ def test_the_budget_is_kept():
 
 
 def test_images_are_those_that_the_budget_pays_for():
-    for budget in (2000, 4000):
+    for budget in (4000, 8000):
         problem = vectors(n=90)
         state = run_fit(problem, start(), Forward(numbers=2, budget=budget))
-        assert len(state.records) == 2 and 0.85 * budget < state.evaluations <= budget
+        assert len(by_jacobian(state)) == 2 and 0.7 * budget < state.evaluations <= budget
     problem = vectors(n=90)
     few = Forward(numbers=2, budget=100)
     assert forward.affordable(problem, few.begin(problem, start()), few) == forward.LEAST
@@ -58,18 +63,22 @@ def test_images_are_those_that_the_budget_pays_for():
 
 def test_cost_is_what_a_move_costs():
     for kind, problem in (("numbers", vectors()), ("bands", pictures(start(40)))):
-        settings = dataclasses.replace(QUICK, images=3)
-        state = settings.begin(problem, start())
-        expected = forward.cost(kind, problem, state.table, settings)
-        forward.MOVES[kind](problem, state, settings)
-        assert problem.evaluations - state.evaluations == expected
+        for again in (0, 2):
+            problem.evaluations = 0
+            settings = dataclasses.replace(QUICK, images=3, again=again)
+            state = settings.begin(problem, start())
+            expected = forward.cost(kind, problem, state.table, settings)
+            after = forward.MOVES[kind](problem, state, settings)
+            spent, whole = problem.evaluations - state.evaluations, kind == "bands" or not again
+            # less where using the equations again gained nothing
+            assert spent == expected if whole else spent <= expected and len(after.records) > 1
 
 
 class Stopped(Exception):
     pass
 
 
-@pytest.mark.parametrize("kept", [1, 2, 4])
+@pytest.mark.parametrize("kept", [1, 2, 4])  # moves
 def test_a_stopped_fit_goes_on_bit_for_bit(kept, tmp_path):
     settings = Forward(numbers=3, bands=2, images=4, budget=10**6)
     make = lambda: pictures(start(40))  # noqa: E731
@@ -78,13 +87,13 @@ def test_a_stopped_fit_goes_on_bit_for_bit(kept, tmp_path):
 
     def progress(state):
         forward.save(file, state)
-        if len(state.records) == kept:
+        if len(by_jacobian(state)) == kept:
             raise Stopped
 
     with pytest.raises(Stopped):
         run_fit(make(), start(4), settings, progress)
     state = forward.load(file)
-    assert len(state.records) == kept
+    assert len(by_jacobian(state)) == kept
     again = run_fit(make(), start(4), settings, state=state)
     assert again.table == whole.table and again.records == whole.records
     assert np.array_equal(again.errors, whole.errors)
@@ -157,7 +166,7 @@ def test_video_latents():
     problem.field = lambda x, s, rows: video(flat(x.reshape(-1, 3, 8, 8), s, rows))
     problem.start, problem.end = video(problem.start), video(problem.end)
     state = run_fit(problem, start(3), Forward(numbers=1, bands=1, images=4))
-    assert [r.kind for r in state.records] == ["numbers", "bands"]
+    assert by_jacobian(state) == ["numbers", "bands"]
     assert state.after["rmse"] < state.before["rmse"]
     fitted = FittedSolver(state.table)
     assert fitted.plan(fitted.points(Flow())).nfe == 3

@@ -12,6 +12,7 @@ from sampling_kit.nodes.fit.fit_solver import METHODS, fitted
 from sampling_kit.nodes.fit.talk import Talk, duration
 from sampling_kit.schedulers.fit import compare
 from sampling_kit.schedulers.fit.problem import summary
+from sampling_kit.schedulers.fit.starts import usual_pairs
 from sampling_kit.schedulers.fit.verdict import verdict
 from sampling_kit.schedulers.path import VE
 from sampling_kit.schedulers.points import Points
@@ -57,11 +58,13 @@ def test_durations(seconds, text):
     [(0.5, 0.5, "worth using."), (0.97, 0.5, "either will do."), (1.2, 0.5, "take that pair."), (0.5, 1.1, "take that pair.")],
 )  # fmt: skip
 def test_the_verdict_says_whether_to_use_it(rmse, median, end):
-    pair = compare.Pair(compare.STARTS[0], "karras 7", Points(VE(), (2.0, 1.0, 0.0)), 1.0, 1.0)
+    points = Points(VE(), (2.0, 1.0, 0.0))
+    table = table_of(compare.STARTS[0].plan(points))
+    pair = compare.Pair(compare.STARTS[0], "karras 7", points, 1.0, 1.0, table=table)
     text = verdict(6, dict(rmse=2.0, median=2.0), dict(rmse=rmse, median=median), pair)
     assert text.endswith(end) and text.count(".") - text.count("0.") - text.count("1.") == 1
     assert f"{round(100 * (1 - rmse / 2))} % less than its start" in text
-    assert "the best training-free pair with 6 evaluations (DDIM(), karras 7)" in text
+    assert f"the best training-free pair with 6 evaluations ({pair.name})" in text
     assert "no training-free pair" in verdict(1, dict(rmse=2.0), dict(rmse=1.0), None)
 
 
@@ -75,11 +78,8 @@ def test_a_fit_talks_and_its_verdict_is_what_the_pairs_say():
     def best(ready):
         problem = recording.problem(ready, HELD)
         assert len(problem.held) == HELD
-        pairs = compare.training_free(
-            problem, recording.schedule, 4, problem.held, compare.STARTS, compare.START_SPACINGS
-        )
-        errors = problem.errors(table_of(pairs[0].solver.plan(pairs[0].points)), problem.held)
-        return summary(errors)["rmse"]
+        pair = usual_pairs(problem, recording.schedule, 4)[0]
+        return summary(problem.errors(pair.table, problem.held))["rmse"]
 
     least, after = recording.ready(best), fit.card["after"]["rmse"]
     gain = round(100 * (1 - after / least))

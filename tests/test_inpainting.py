@@ -115,13 +115,17 @@ def test_the_picture_stays_and_every_step_is_reported_once(solver, path, shape):
         assert len(calls) == inpaint.nfe(len(RUN) - 1)
 
 
-@each(path=PATHS)
-def test_without_moves_it_is_plain_masking(path):
-    kept, x = part(), draw(3, 2, 4, 4) * path.host.at(RUN[0]).sigma
-    out = run_of(Inpainting(DDIM(), LangevinMoves(moves=0), kept), path, kept, x)
-    data = Gaussian(path.host, torch.zeros(x.shape[1:]).double(), 0.7)
-    plain = DDIM().solve(Points(path, RUN), Run(plainly(data, kept, path)), x)
-    assert torch.allclose(out, plain, atol=1e-12)
+@each(solver=[HeunEDM(), DDIM(1.0), DPMSolverMultistep()], path=PATHS)
+def test_without_moves_it_is_plain_masking(solver, path):
+    """On data whose values depend on one another: what stands in the kept part's place counts at every question."""
+    problem = world("one component")
+    data, points, shape = problem.denoiser(path.host), Points(path, RUN), (3, 1, 1, 6)
+    kept = KeptPart(problem.y.expand(shape), draw(*shape, seed=2), problem.mask)
+    x = draw(*shape) * points.host[0].sigma
+    inpaint = Inpainting(solver, LangevinMoves(moves=0), kept)
+    out = inpaint.solve(points, Run(data, PerImageNoise(3)), x)
+    plain = solver.solve(points, Run(plainly(data, kept, path), PerImageNoise(3)), x)
+    assert torch.allclose(out, plain, atol=1e-10)
 
 
 def test_an_image_does_not_depend_on_its_batch():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sampling_kit.dev import help_pages, locales, sync
-from sampling_kit.dev.translations import LANGUAGES, ROOT, Translation
+from sampling_kit.dev.translations import LANGUAGES, PARTLY, ROOT, Translation
 from sampling_kit.nodes import NODES
 from sampling_kit.nodes.host.alone import io
 
@@ -84,6 +84,41 @@ def test_chinese_is_chinese():
         if len(english) > 25 and " " in english and not english.startswith(("[{", "{")):
             assert re.search("[\u4e00-\u9fff]", own), english
             assert not re.search("[\u4e00-\u9fff] ?[,;?!]", own), f"half-width punctuation: {own}"
+
+
+SCRIPTS = {"ja": "[\u3040-\u30ff]", "ko": "[\uac00-\ud7a3]"}
+SPANISH = re.compile(r"\b(el|la|los|las|un|una|de|del|con|que|en|para|por|y|se|su)\b", re.I)
+MOST_USED = {
+    "Sample (Sampling Kit)", "Noise Schedule", "Noise Schedule from Model", "Steps", "Guider", "CFG Guidance", "Fit Solver", "Image Sheet",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("language", PARTLY)
+def test_names_and_descriptions_are_in_their_language(language):
+    """Not English copied: of nine nodes in ten a name, of 25 or more a description; the rest is left out, not in English."""
+    told = json.loads((ROOT / language / "strings.json").read_text(encoding="utf-8"))
+    titles = {node.define_schema().display_name for node in NODES}
+    assert (
+        len(titles - told["names"].keys()) <= len(titles) / 10
+    )  # proper names, and the newest nodes
+    assert len(told["descriptions"]) >= 25 and told["descriptions"].keys() >= MOST_USED
+    for english, text in told["descriptions"].items():
+        if language in SCRIPTS:
+            letters = re.findall(r"[^\W\d_]", text)
+            assert len(re.findall(SCRIPTS[language], text)) > 0.2 * len(letters), (english, text)
+        else:
+            assert len(SPANISH.findall(text)) >= 4, (english, text)
+    same = [name for name, text in told["names"].items() if name == text]
+    assert not same
+    for english, text in told["names"].items():
+        if language in SCRIPTS and not re.search("[\u4e00-\u9fff]", text):
+            assert re.search(SCRIPTS[language], text), (english, text)
+
+
+def test_what_a_partly_translated_language_lacks_is_left_to_the_page():
+    made = json.loads((ROOT / "ja" / "nodeDefs.json").read_text(encoding="utf-8"))
+    assert made["SamplingKitSteps"].keys() == {"display_name", "description"}
+    assert made["SamplingKitEditLevels"].keys() == {"display_name"}
 
 
 def test_translations_keep_references_and_symbols():
@@ -214,6 +249,6 @@ def test_the_folders_ship():
 
 
 def test_paths_are_where_the_host_looks():
-    for language in ("en", *LANGUAGES):
+    for language in ("en", *LANGUAGES, *PARTLY):
         assert json.loads((ROOT / language / "main.json").read_text(encoding="utf-8"))
     assert Path(help_pages.FOLDER).parts[-2:] == ("web", "docs")

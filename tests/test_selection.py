@@ -113,7 +113,7 @@ def test_the_best_pair_survives_a_first_round_that_misleads():
     rows = torch.cat([HELD[:4], TRAIN])
     third = training_free(task, EDM(), 5, rows, solvers, first=len(rows))[2]
     ends = task.end.clone()
-    ends[HELD[:4]] = task.run(table_of(third.solver.plan(third.points)), HELD[:4])
+    ends[HELD[:4]] = task.run(third.table, HELD[:4])
     task = replace(task, end=ends)
     found = training_free(task, EDM(), 5, rows, solvers)
     whole = training_free(task, EDM(), 5, rows, solvers, first=len(rows))
@@ -121,7 +121,7 @@ def test_the_best_pair_survives_a_first_round_that_misleads():
     assert first[0].name == third.name
     assert (found[0].name, found[0].points) == (whole[0].name, whole[0].points)
     assert found[0].name != third.name
-    assert len(whole) > len(found) == max(12, len(whole) // 4)
+    assert 12 <= len(found) < len(whole)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""sampling-kit fit: make fits; list, show and compare those that are there."""
+"""sampling-kit fit: make fits; list, show, compare and export those that are there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..calls.fit_model import fit
 from ..terminal_text import say
 from . import options
 from .errors import errors_reported
-from .fit_files import compare_stored, list_fits, show_fit
+from .fit_files import compare_stored, export_fit, list_fits, show_fit
 from .report import JsonCommand, Report
 
 
@@ -130,7 +130,7 @@ def make_fits(
 ) -> None:  # fmt: skip
     """Fit a solver to the model, guidance and size of WORKFLOW, or to an embedded model.
 
-    Also: `fit list`, `fit show FILE`, `fit compare FILE WORKFLOW`, for fits that are there.
+    Also: `fit list`, `fit show FILE`, `fit compare FILE WORKFLOW`, `fit export FILE`, for fits that are there.
 
     Records trajectories, fits one solver per number of evaluations, compares them with every training-free
     pair of solver and spacing, and writes the fits, the table and a plot. Interrupted, it goes on where it
@@ -169,7 +169,7 @@ class FitCommand(click.Group):
 
 
 fit_solver = FitCommand(
-    "fit", short_help="Fit a solver to the model of WORKFLOW; list, show, compare fits."
+    "fit", short_help="Fit a solver to the model of WORKFLOW; list, show, compare, export fits."
 )
-for command in (make_fits, list_fits, show_fit, compare_stored):
+for command in (make_fits, list_fits, show_fit, compare_stored, export_fit):
     fit_solver.add_command(command)

@@ -1,4 +1,4 @@
-"""sampling-kit fit list, show, compare: fits that are there."""
+"""sampling-kit fit list, show, compare, export: fits that are there."""
 
 from __future__ import annotations
 
@@ -136,3 +136,33 @@ def compare_stored(
             report.put(**plain(found.payload()))
         else:
             say("\n" + found.text())
+
+
+@click.command("export", cls=JsonCommand)
+@click.argument("file", type=fit_file)
+@nfe_option
+@click.option("--output", type=fit_file, help="Where to write. Default: FILE with the number and .json; - is stdout.")  # fmt: skip
+@options.json_option
+@options.debug_option
+def export_fit(
+    file: Path, nfe: int | None, output: Path | None, style: str | None, debug: bool
+) -> None:
+    """Write FILE's fits as text, which Solver from Text and people can read, one file for each number of evaluations."""
+    report = Report(style)
+    with errors_reported(debug, report):
+        from ...schedulers.solver.solver_text import fit_text
+        from ...schedulers.whole_file import write_whole
+
+        fits = stored_fits.chosen_fits([file], nfe)
+        if output is not None and len(fits) > 1:
+            raise click.UsageError(f"{file} has several fits: choose one with --nfe, or leave --output out")  # fmt: skip
+        for fit in fits:
+            text = fit_text(fit)
+            if output is not None and str(output) == "-":
+                say(text)
+                continue
+            target = output or file.with_name(f"{file.stem}-{fit.table.nfe}.json")
+            write_whole(target, text)
+            report.add("files", "file", dict(file=str(target), nfe=fit.table.nfe))
+            if not report:
+                say(str(target))

@@ -20,6 +20,7 @@ from ..solver import (
     DPMSolver,
     DPMSolverMultistep,
     GaussianAdams,
+    GradientEstimation,
     HeunEDM,
     Solver,
     UniPC,
@@ -55,6 +56,7 @@ USUAL: tuple[Solver, ...] = (
 
 #: Good places to start a fit from, one evaluation a step.
 STARTS: tuple[Solver, ...] = (
+    GradientEstimation(),
     DPMSolverMultistep(),
     AdamsBashforth(2),
     AdamsBashforth(3),

@@ -60,7 +60,7 @@ class Forward(Fit["ForwardState"]):
     """Gauss–Newton on the end point, from evaluations alone: works on any model that can be sampled."""
 
     title: ClassVar[str] = "Forward"
-    numbers: int = knob(2, "Most moves of levels and weights.", low=0, high=100)
+    numbers: int = knob(4, "Most moves of levels and weights.", low=0, high=100)
     bands: int = knob(1, "Most moves of frequency bands, after those.", low=0, high=20)
     images: int = knob(
         0, "Trajectories per Jacobian. 0: as many as the budget pays for.", low=0, high=4096

@@ -13,7 +13,7 @@ From prompt to frames with nothing but a folder as diffusers saves it: *Diffuser
 
 *Needs the Python packages diffusers and transformers.*`,
 
-  "one-node": `# One node in place of KSampler
+  "start-here": `# 1 Start here: your first sample
 **Sample (Sampling Kit)** holds schedule, guidance and solver; **auto** chooses them from the number of steps by measurement, and the node says what it chose. Rows: 6 steps with auto, 6 steps of Euler on evenly spread levels, from the same noise.
 
 **Try:** 40 **steps** in both: the first row hardly changes, the second becomes it; 4 **steps**; another **solver** or **spacing** from the lists; with a checkpoint, put its MODEL, conditions and latent in place of these.

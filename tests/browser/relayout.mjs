@@ -1,5 +1,5 @@
 // Places for the nodes of saved templates, without a page: the boxes in the file say how large nodes are.
-//   node tests/browser/relayout.mjs [--check] [--all] [stem ...]
+//   node tests/browser/relayout.mjs [--check] [--all] [--tries 12] [stem ...]
 // Prints crossings, links behind a foreign node and size of each template; without --check, those over their bars (or, with
 // --all, all) are laid out anew and written where that has fewer faults. examples.mjs --write does the same from the API twins.
 import { readFileSync, readdirSync, writeFileSync } from "node:fs";
@@ -44,7 +44,8 @@ const worse = (facts) => 20 * facts.behind + 3 * facts.crossings + 30 * Math.max
 const over = (facts) => facts.behind > 0 || facts.crossings > BARS.crossings || facts.wide > BARS.wide + 60 || facts.high > BARS.high + 60;
 
 function anew(ui, seen) {
-  const { at } = placed(seen.nodes, seen.links, { note: seen.note && [seen.note.size[0], seen.note.size[1] + TITLE] });
+  const { at } = placed(seen.nodes, seen.links, { tries: Number(options.tries), note: seen.note && [seen.note.size[0], seen.note.size[1] + TITLE] });
+  ui.groups = []; // they were around the old places
   for (const n of ui.nodes) {
     const [x, y, w] = at[n.id] ?? [0, 0, n.size[0]];
     n.pos = [Math.round(x), Math.round(y) + TITLE];
@@ -52,7 +53,7 @@ function anew(ui, seen) {
   }
 }
 
-const { values: options, positionals } = parseArgs({ allowPositionals: true, options: { check: { type: "boolean" }, all: { type: "boolean" } } });
+const { values: options, positionals } = parseArgs({ allowPositionals: true, options: { check: { type: "boolean" }, all: { type: "boolean" }, tries: { type: "string", default: "12" } } });
 const stems = positionals.length ? positionals : readdirSync(folder).filter((f) => f.endsWith(".json")).map((f) => f.slice(0, -5)).sort();
 let left = 0;
 for (const stem of stems) {

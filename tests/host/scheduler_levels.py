@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import native_models as native
+from comfy_extras import nodes_custom_sampler as core
 from comfy_extras import nodes_model_advanced as advanced
 
 import nodes
@@ -21,6 +23,36 @@ def schedulers() -> dict[str, float]:
             gap(model, theirs, ours, *run) for model in (native.native("EPS"), flow) for run in RUNS
         )
         for theirs, ours in rows
+    }
+
+
+def offered() -> dict[str, Any]:
+    """KSampler's lists before and after ours are added, and how far a run by such a name is from the node's."""
+    samplers = native.comfy.samplers
+    before = [list(samplers.KSAMPLER_NAMES), list(samplers.SAMPLER_NAMES)]
+    pack = nodes.NODE_CLASS_MAPPINGS["SamplingKitSample"].__module__.rpartition(".nodes.")[0]
+    module = importlib.import_module(f"{pack}.nodes.host.comfy.offered")
+    count = module.offer()
+    assert module.offer() == count  # a second time adds nothing
+    after = [list(samplers.KSAMPLER_NAMES), list(samplers.SAMPLER_NAMES)]
+    gaps = {}
+    for name, node in (
+        ("dpmpp_2m", "DPMSolverMultistep"),
+        ("euler", "Euler"),
+        ("euler_a", "EulerAncestral"),
+    ):
+        model, image = native.native("EPS"), native.latent(1, 4, 8, 8)
+        sigmas, guider = native.steps(model, 5), native.guide(model)
+        theirs, ours = (
+            core.SamplerCustomAdvanced.execute(native.kit("PerImageNoise", seed=3), guider, sampler, sigmas, image).args[0]["samples"]
+            for sampler in (samplers.sampler_object(f"sampling_kit_{name}"), native.kit(node))
+        )  # fmt: skip
+        gaps[name] = float((theirs - ours).abs().max())
+    added = [new[len(old) :] for old, new in zip(before, after, strict=True)]
+    return {
+        "kept": [new[: len(old)] == old for old, new in zip(before, after, strict=True)],
+        "added": [sorted(names) == sorted(module.names()) for names in added],
+        "gaps": gaps,
     }
 
 

@@ -136,6 +136,14 @@ def test_the_menu_takes_a_spacing_for_a_scheduler_only_where_its_levels_are_the_
     assert len(rows) == 4 and {case: gap for case, gap in rows.items() if gap > 1e-5} == {}
 
 
+def test_solvers_in_ksampler_s_lists_are_added_and_run_as_their_nodes(
+    measured: dict[str, Any],
+) -> None:
+    rows = measured["offered"]
+    assert rows["kept"] == rows["added"] == [True, True]
+    assert len(rows["gaps"]) == 3 and not any(rows["gaps"].values())
+
+
 def test_a_noise_mask_is_inpainted_by_langevin_moves(measured: dict[str, Any]) -> None:
     rows = measured["inpainting"]
     gaps = dict(rows["gaps"])

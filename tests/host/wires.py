@@ -22,7 +22,7 @@ import caches
 from comfy_extras import nodes_custom_sampler as core
 from inpainting_runs import inpainting
 from reported_runs import reporting as reporting_of
-from scheduler_levels import schedulers
+from scheduler_levels import offered, schedulers
 
 import nodes
 
@@ -421,8 +421,8 @@ def core_noise() -> dict[str, float]:
     rows = {}
     for name, latent in latents.items():
         a, b = (noise.generate_noise(latent) for noise in (ours, theirs))
-        parts = zip(a.unbind(), b.unbind(), strict=True) if name == "nested" else [(a, b)]
-        rows[name] = max(float((x - y).abs().max()) + (x.dtype != y.dtype) for x, y in parts)
+        each = zip(a.unbind(), b.unbind(), strict=True) if name == "nested" else [(a, b)]
+        rows[name] = max(float((x - y).abs().max()) + (x.dtype != y.dtype) for x, y in each)
     return rows
 
 
@@ -430,9 +430,8 @@ def reporting() -> dict[str, float]:
     return reporting_of(RULES, wrapped)
 
 
-CHECKS = (
-    memory, levels, one_of_a_batch, picked_drafts, nesting, reported_levels, scales, noise_samplers, classes, assignable, cached_noise, core_noise,
-    caches.caches, caches.own_samplers, caches.cfg_functions, reporting, schedulers, inpainting,
+CHECKS = (memory, levels, one_of_a_batch, picked_drafts, nesting, reported_levels, scales, noise_samplers, classes, assignable, cached_noise, core_noise, caches.caches,
+    caches.own_samplers, caches.cfg_functions, reporting, schedulers, inpainting, offered,
 )  # fmt: skip
 
 

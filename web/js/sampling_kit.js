@@ -218,6 +218,11 @@ const WIDGETS = {
 
 app.registerExtension({
   name: "SamplingKit.Widgets",
+  settings: [{ // read when ComfyUI starts: nodes/host/comfy/offered.py
+    id: "SamplingKit.KSamplerLists", category: ["Sampling Kit", "KSampler", "lists"], type: "boolean", defaultValue: false,
+    name: "Offer the kit's solvers in KSampler's lists, as sampling_kit_…",
+    tooltip: "For nodes that take a sampler by its name. Acts when ComfyUI starts again. A workflow that uses such a name needs the setting.",
+  }],
   init() {
     speak(app.extensionManager.setting.get("Comfy.Locale"));
   },

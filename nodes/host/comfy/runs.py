@@ -5,6 +5,7 @@ Each function imports its file when it is called, so that a name ComfyUI drops c
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -62,9 +63,8 @@ def consumer() -> Hashable:
 def refused(class_type: str, input: str, value: Any) -> str:
     from comfy_execution.graph import get_input_info
 
-    import nodes
-
-    kind, _, options = get_input_info(nodes.NODE_CLASS_MAPPINGS[class_type], input)
+    node_class = sys.modules["nodes"].NODE_CLASS_MAPPINGS[class_type]  # ComfyUI's, by its name
+    kind, _, options = get_input_info(node_class, input)
     choices = kind if isinstance(kind, list) else (options or {}).get("options")
     if choices and kind not in ("INT", "FLOAT", "STRING", "BOOLEAN") and value not in choices:
         return f"choose one of {', '.join(map(str, list(choices)[:20]))}"
