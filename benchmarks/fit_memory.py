@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -31,8 +33,6 @@ TRAJECTORIES, HELD, BATCH, CHANNELS = 20, 8, 4, 4
 
 def one_fit(side: int, images: int, nfe: int) -> int:
     """A fit of one move on a field that is two numbers a level; the process' largest resident memory in bytes."""
-    import resource
-
     torch.set_num_threads(1)
     start = torch.randn(TRAJECTORIES, CHANNELS, side, side).mul_(80)
     rows = torch.arange(TRAJECTORIES)
@@ -45,8 +45,20 @@ def one_fit(side: int, images: int, nfe: int) -> int:
     table = table_of(AdamsBashforth(2).plan(Points(VE(), (80.0, *levels[1:], 0.0))))
     with torch.inference_mode():
         run_fit(task, table, Forward(numbers=1, bands=0, images=images, budget=10**9))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+    return peak()
+
+
+def peak() -> int:
+    """The largest resident memory of this program in bytes. Linux's ru_maxrss would be that of the process that started it,
+    where that had more."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
+        return 1024 * int(found[1]) if found else 0
+    import resource
+
+    taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return taken if sys.platform == "darwin" else 1024 * taken
 
 
 def measured(side: int, images: int, nfe: int) -> int:

@@ -29,6 +29,11 @@ def knob(
     return dataclasses.field(default=default, metadata=meta)
 
 
+def inner(default: Any, low: float, high: float) -> Any:
+    """A field that code can set and no node shows: a widget in the middle of others would move what workflows saved."""
+    return dataclasses.field(default=default, metadata=dict(low=low, high=high))
+
+
 def choose(table: Mapping[str, type[Settings]], help: str) -> Any:
     """A field that holds one of the settings of ``table``; its first entry, as made, is the default."""
     default = next(iter(table.values()))()

@@ -18,7 +18,8 @@ def inputs_for(settings: type[Settings], advanced: bool = False) -> list[Any]:
     All are optional in API-format JSON, where the default stands in: a workflow from before a field
     was added still runs. New fields go last, since the editor saves widgets by position.
     """
-    return [_input(field, advanced) for field in dataclasses.fields(settings)]
+    shown = (field for field in dataclasses.fields(settings) if "help" in field.metadata)
+    return [_input(field, advanced) for field in shown]
 
 
 def _input(field: dataclasses.Field[Any], advanced: bool = False) -> Any:

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from ..measure import plain
-from ..settings import knob
+from ..settings import inner, knob
 from ..solver.band_mix import band_weights
 from ..solver.fitted import Table
 from ..store import LARGEST_TABLES, Format
@@ -92,13 +92,8 @@ class Forward(Fit["ForwardState"]):
         high=1e6,
         advanced=True,
     )
-    again: int = knob(
-        2,
-        "How often the equations of a move are used again, corrected by what the move did: a tenth of their price or less.",
-        low=0,
-        high=20,
-        advanced=True,
-    )
+    #: How often the equations of a move are used again, corrected by what the move did: a tenth of their price or less.
+    again: int = inner(2, low=0, high=20)
 
     def allowed(self, nfe: int) -> int:
         """Evaluations a fit for ``nfe`` may use; the columns of its Jacobian cost about nfe²."""
