@@ -161,7 +161,7 @@ def warn_of_flow_steps(flow: bool, sigmas: Sequence[float], top: Callable[[], fl
 def conclude(run: GuidanceRun, holder: Holder | None) -> None:
     """At the end of a run: one line for the log, and the report for a probe."""
     report = run.report()
-    log.info("Guider: %s", in_words(run))
+    log.info("Guider: %s", in_words(run).replace("\n", "; "))
     if holder is not None:
         holder.put(report)
 
