@@ -165,6 +165,20 @@ def _moved(node: str, before: list[str], after: list[str]) -> Iterator[Change]:
             if path != at:
                 yield Change(node, path, f"it was before {at}; new inputs go to the end", True)
                 break
+    for path in (path for path in after if path not in before):
+        choice = re.fullmatch(r"(.*)\[[^\]]*\]\.", _level(path))
+        if choice is None or choice[1] not in before or _level(path) not in map(_level, before):
+            continue
+        behind = [
+            p for p in after[after.index(path) :] if p in before and _level(p) == _level(choice[1])
+        ]
+        if behind:
+            yield Change(
+                node,
+                path,
+                f"a new widget before {behind[0]}, whose saved value it would take",
+                True,
+            )
 
 
 def _level(path: str) -> str:

@@ -206,6 +206,16 @@ def test_a_choice_with_inputs_of_its_own_may_come():
     assert [c.breaks for c in kept.changes(NOW, new)] == [False, False]
 
 
+def test_a_new_widget_inside_of_a_choice_moves_those_behind_the_choice():
+    """The editor saves widgets as a list: what was saved for the next one would go to the new one."""
+    new = copy.deepcopy(NOW)
+    inputs = new[NODE]["inputs"]
+    at = list(inputs).index("spacing[karras].rho") + 1
+    held = list(inputs.items())
+    new[NODE]["inputs"] = dict([*held[:at], ("spacing[karras].more", EXTRA), *held[at:]])
+    assert [c.breaks for c in kept.changes(NOW, new)] == [False, True]
+
+
 def test_the_default_of_what_a_prompt_may_leave_out_is_part_of_it():
     new = copy.deepcopy(NOW)
     new["SamplingKitDDIM"]["inputs"]["eta"][1]["default"] = 0.5

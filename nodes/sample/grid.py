@@ -116,6 +116,7 @@ class GridCell(io.ComfyNode):
             display_name="Grid Cell",
             category=CATEGORY,
             description="What Grid adds for each picture: it writes the picture to its file, after the cell before it. Not for use by hand.",
+            search_aliases=["grid cell"],
             inputs=[
                 io.Image.Input("images", lazy=True, tooltip="The picture; it is not made where the file is there."),
                 io.String.Input("file", default="", tooltip="In the output folder."),
@@ -182,6 +183,7 @@ class GridSheet(io.ComfyNode):
             display_name="Grid Sheet",
             category=CATEGORY,
             description="What Grid adds at its end: it lays the pictures out with their labels. Not for use by hand.",
+            search_aliases=["grid sheet"],
             inputs=[
                 io.String.Input("layout", default="{}", tooltip="Files and labels, as JSON."),
                 DoneType.Input("done", optional=True, tooltip="The last cell."),
