@@ -341,10 +341,10 @@ KEPT = (
 )
 
 STRANGERS = (
-    Defect("pictures: any reader of Pillow's", "headless/open_picture.py",
+    Defect("pictures: any reader of Pillow's", "schedulers/show/open_picture.py",
            "Image.open(stream, formats=FORMATS)", "Image.open(stream)",
            ("tests/test_pictures.py::test_ghostscript_never_starts",)),
-    Defect("pictures: tags behind a second Exif are not counted", "headless/picture_parts.py",
+    Defect("pictures: tags behind a second Exif are not counted", "schedulers/show/picture_parts.py",
            "data.removeprefix(EXIF).removeprefix(EXIF)", "data.removeprefix(EXIF)",
            ("tests/test_pictures.py::test_a_hostile_picture_is_refused_before_it_is_read",)),
     Defect("paths: a workflow's absolute path is taken", "nodes/host/alone/places.py",

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageOps
 
 from ..nodes.ui.file_names import find_file
-from .open_picture import frames_of, open_picture
+from ..schedulers.show.open_picture import frames_of, open_picture
 
 
 def load_image(name: str, folder: Path) -> tuple[torch.Tensor, torch.Tensor]:

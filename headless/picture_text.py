@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .picture_parts import PNG
+from ..schedulers.show.picture_parts import PNG
 from .png_text import PngError, is_png, read_text_chunks
 from .webp_text import WebpError, is_webp, read_exif_texts
 

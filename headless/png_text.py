@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from .picture_parts import MOST_PARTS
-from .picture_parts import PNG as SIGNATURE
+from ..schedulers.show.picture_parts import MOST_PARTS
+from ..schedulers.show.picture_parts import PNG as SIGNATURE
 
 TEXT_LIMIT = 32 * 2**20  # bytes of text in one file, before and after decompression
 KEYWORD_LIMIT = 79  # bytes, as PNG has it

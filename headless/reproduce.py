@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..schedulers.show.open_picture import PictureError, frames_of, open_picture
 from ..schedulers.whole_file import passing
 from .context import Context
 from .editor_graph import converter
 from .graph import execute
-from .open_picture import PictureError, frames_of, open_picture
 from .picture_text import picture_texts
 from .prompt import Registry
 from .provenance import facts, pixel_digest, read_facts

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from .picture_parts import EXIF, MOST_PARTS, MOST_TAGS
+from ..schedulers.show.picture_parts import EXIF, MOST_PARTS, MOST_TAGS
 
 ASCII, ENTRY = 2, 12  # the type of a text, bytes of a directory's entry
 MOST_ENTRIES = 512

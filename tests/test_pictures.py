@@ -17,14 +17,19 @@ import pytest
 import torch
 from PIL import Image
 
-from sampling_kit.headless import picture_parts
 from sampling_kit.headless.cli import main
 from sampling_kit.headless.load_image import load_image
-from sampling_kit.headless.open_picture import FORMATS, MOST_PIXELS, PictureError, open_picture
-from sampling_kit.headless.picture_parts import EXIF, MOST_FRAMES, MOST_PARTS, MOST_SCANS
 from sampling_kit.headless.save import save_images
 from sampling_kit.headless.sweep.table import sheet
 from sampling_kit.headless.sweep.worker import digest
+from sampling_kit.schedulers.show import picture_parts
+from sampling_kit.schedulers.show.open_picture import (
+    FORMATS,
+    MOST_PIXELS,
+    PictureError,
+    open_picture,
+)
+from sampling_kit.schedulers.show.picture_parts import EXIF, MOST_FRAMES, MOST_PARTS, MOST_SCANS
 
 PACK = Path(__file__).resolve().parents[1]
 RNG = np.random.default_rng(0)
@@ -212,7 +217,9 @@ def test_pictures_are_opened_in_one_place():
         for file in sorted((PACK / part).rglob("*.py")):
             name = file.relative_to(PACK).as_posix()
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-                outside = isinstance(node, ast.Attribute) and name != "headless/open_picture.py"
+                outside = (
+                    isinstance(node, ast.Attribute) and name != "schedulers/show/open_picture.py"
+                )
                 if outside and ast.unparse(node) in ("Image.open", "PIL.Image.open"):
                     offences.append(f"{name}:{node.lineno}")
                 if isinstance(node, ast.ImportFrom) and node.module == "PIL.Image":

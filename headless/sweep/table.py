@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ...schedulers.show.contact_sheet import Row
 from ...schedulers.show.contact_sheet import sheet as contact_sheet
+from ...schedulers.show.open_picture import PictureError, open_picture
 from ...schedulers.text_table import markdown_table
-from ..open_picture import PictureError, open_picture
 from .worker import Record
 
 SHEET = 100  # pictures on the contact sheet

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from ...nodes import host
+from ...schedulers.show.open_picture import open_picture
 from ...schedulers.whole_file import passing
 from ..context import Context
 from ..graph import execute
-from ..open_picture import open_picture
 from ..provenance import pixel_digest
 from ..registry import registry
 from ..workflow import Prompt, Workflow

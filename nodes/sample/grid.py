@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...schedulers.show.contact_sheet import MOST_PIXELS, Row, fitted, sheet
+from ...schedulers.show.open_picture import open_picture
 from ...schedulers.whole_file import make_folder, whole
 from .. import host
 from ..host import io
@@ -104,7 +105,7 @@ def grid_of(graph: dict[str, Any], key: str, want: Wanted) -> tuple[dict[str, An
 def folder_of(name: str) -> Path:
     """The folder ``name`` in the output folder. Raises ValueError where it leads out of it."""
     output = host.places.folder("output")
-    split_prefix(f"{name}/cell", output)
+    split_prefix(name, output)
     return output / name
 
 
@@ -126,6 +127,10 @@ class GridCell(io.ComfyNode):
             outputs=[DoneType.Output(display_name="done", tooltip="That the file is there.")],
             is_dev_only=True,
         )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(cls, file: str | None = None) -> bool | str:
+        return True if file is None else refusal(lambda: cell_file(file))
 
     @classmethod
     def check_lazy_status(
@@ -163,12 +168,10 @@ def write(file: Path, picture: Tensor) -> None:
 
 def read(file: str, height: int) -> Tensor:
     """A cell's picture [H, W, 3], ``height`` pixels high. Raises ValueError where its file is gone or no picture."""
-    from PIL import Image
-
     try:
-        with Image.open(cell_file(file)) as opened:
+        with open_picture(cell_file(file)) as opened:
             pixels = np.asarray(opened.convert("RGB"), np.float32)
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(
             f"the grid's picture {file} cannot be read ({error}): run the grid with anew"
         ) from None

@@ -11,13 +11,15 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from PIL import Image
+from typing import TYPE_CHECKING
 
 from .picture_parts import MOST_FRAMES, PictureError, count
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
-DAMAGED = OSError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError
+DAMAGED = OSError, SyntaxError, EOFError, struct.error
 MOST_PIXELS = 2**27  # of a picture, all frames together: 1.6 GB as floats
 
 
@@ -28,6 +30,8 @@ def open_picture(source: Path | bytes) -> Iterator[Image.Image]:
     Raises PictureError when it is of another kind than FORMATS, larger than MOST_PIXELS in all frames, or damaged
     (also where the block reads the pixels); OSError when the file cannot be read.
     """
+    from PIL import Image
+
     with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
         counted = count(stream)
         _check(counted.frames, counted.width * counted.height)
@@ -42,7 +46,7 @@ def open_picture(source: Path | bytes) -> Iterator[Image.Image]:
                 yield image
         except Image.UnidentifiedImageError:
             raise PictureError(f"it is none of {', '.join(FORMATS)}: save it as PNG") from None
-        except DAMAGED as error:
+        except (*DAMAGED, Image.DecompressionBombError) as error:
             raise PictureError(str(error) or f"it is damaged ({type(error).__name__})") from error
 
 
