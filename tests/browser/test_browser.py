@@ -168,6 +168,13 @@ def test_ksampler_becomes_sample_and_sample_comes_apart(
     assert "FAIL" not in report and report.count("ok  ") == (10 if both else 5), report
 
 
+def test_settings_of_a1111_go_into_sample(examples: Node, tmp_path: Path) -> None:
+    """By the menu and by a dropped PNG, in both renderers; one step of undo."""
+    shots = os.environ.get("SAMPLING_KIT_SHOTS") or str(tmp_path)
+    report = examples("--shots", shots, script="infotext.mjs")
+    assert "FAIL" not in report and report.count("ok  ") == 4, report
+
+
 def test_the_blueprints_run_and_open_into_their_parts(
     node: str, url_of_frontend: str, renderers: Renderers
 ) -> None:
