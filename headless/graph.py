@@ -307,7 +307,8 @@ def execute(
                     signatures[key] = _signature(prompt, registry, key, signatures)
                 if stop := _blocked(prompt, key, results):
                     if stop.why:
-                        raise NodeFailure(_label(prompt, key, registry) + f" failed: {stop.why}")
+                        told = f"{_label(prompt, key, registry)} failed: {stop.why}"
+                        raise NodeFailure(told) from ValueError(stop.why)
                     outputs = registry[prompt[key]["class_type"]].define_schema().outputs
                     results[key] = (stop,) * len(outputs)
                 elif kept is not None and signatures[key] in kept:

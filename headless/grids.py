@@ -29,7 +29,9 @@ def with_grids(workflow: Workflow, registry: Registry) -> Workflow:
         _put_in(prompt, grids[0])
         if len(prompt) > MOST_NODES:
             more = f"Its grids make more than {MOST_NODES} nodes"
-            raise GridError(grids[0], InputError("grid_too_large", more, "Use fewer values"))
+            raise GridError(
+                grids[0], InputError("custom_validation_failed", more, "Use fewer values")
+            )
     same = prompt.keys() == workflow.prompt.keys()
     return workflow if same else workflow.with_prompt(prompt)
 
@@ -47,7 +49,9 @@ def _put_in(prompt: dict[str, Any], key: str) -> None:
         nodes, link = grid_of(prompt, key, Wanted((source, output), **inputs))
     except ValueError as error:
         message = f"The grid cannot be made: {error}"
-        raise GridError(key, InputError("grid", message, "Change the inputs it names")) from None
+        raise GridError(
+            key, InputError("custom_validation_failed", message, "Change the inputs it names")
+        ) from None
     del prompt[key]
     prompt |= nodes
     for name, node in prompt.items():

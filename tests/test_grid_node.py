@@ -11,7 +11,7 @@ from node_calls import folders  # noqa: F401
 from PIL import Image
 
 from sampling_kit.headless.cli import main
-from sampling_kit.nodes.sample.grid import GridCell, graph_before, wrapped
+from sampling_kit.nodes.sample.grid import GridCell, GridSheet, graph_before, wrapped
 from sampling_kit.nodes.sample.grid_graph import Wanted, expanded, split_values, upstream
 
 GRAPH = {
@@ -161,3 +161,19 @@ def test_a_run_says_what_is_wrong_before_it_begins(tmp_path, inputs, words):
     result = CliRunner().invoke(main, ["check", grid_workflow(tmp_path, **inputs)])
     assert result.exit_code == 2 and not (tmp_path / "g").exists()
     assert any(word in result.output for word in words.split("|")), result.output
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        "{}",
+        "[]",
+        "x",
+        '{"files": [], "rows": [], "columns": [], "height": 64}',
+        '{"files": [["../a.png"]], "rows": [], "columns": ["a"], "height": 64}',
+        '{"files": [[1]], "rows": [], "columns": [], "height": 64}',
+    ],
+)
+def test_a_layout_that_no_grid_wrote(layout):
+    with pytest.raises(ValueError, match=r"not what Grid writes|cannot be read"):
+        GridSheet.execute(layout)

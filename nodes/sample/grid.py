@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import textwrap
 from pathlib import Path
@@ -197,9 +198,7 @@ class GridSheet(io.ComfyNode):
 
     @classmethod
     def execute(cls, layout: str, done: Any = None) -> Any:
-        facts = json.loads(layout)
-        files, height = facts["files"], int(facts["height"])
-        labels, captions = facts["rows"] or [""] * len(files), facts["columns"]
+        files, labels, captions, height = layout_of(layout)
         rows: list[Row] = []
         for line, label in zip(files, labels, strict=True):
             pictures = [read(file, height) for file in line]
@@ -212,6 +211,21 @@ class GridSheet(io.ComfyNode):
                     f"height = {height}: the sheet would have more than {MOST_PIXELS} pixels; choose a smaller one"
                 )
         return io.NodeOutput(sheet(rows, height))
+
+
+def layout_of(text: str) -> tuple[list[list[str]], list[str], list[str], int]:
+    """Files by rows, words left of the rows, words above the columns, height of a picture. Raises ValueError for another JSON."""
+    try:
+        facts = json.loads(text)
+        files, height = facts["files"], int(facts["height"])
+        labels, captions = facts["rows"] or [""] * len(files), facts["columns"]
+        names = [*itertools.chain(*files), *labels, *captions]
+        fine = files and len(labels) == len(files) and all(isinstance(name, str) for name in names)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        fine = False
+    if not fine or not 16 <= height <= 2048:
+        raise ValueError(f"layout = {text[:60]!r}: it is not what Grid writes; use Grid itself")
+    return files, labels, captions, height
 
 
 def wrapped(label: str, letters: int = 24, lines: int = 4) -> str:
