@@ -180,14 +180,17 @@ NOISY = {
 def solvers() -> dict[str, tuple[Any, dict[str, Any]]]:
     """{name: (SAMPLER, knobs)} of all our solver nodes, and of some with their noise turned on.
 
-    Without the Idempotent Solver, which repeats a one-step generator and solves no equation.
+    Without the Idempotent Solver, which repeats a one-step generator and solves no equation, and a solver that is a text.
     """
     found = {
         name.removeprefix("SamplingKit"): (node.execute().args[0], {})
         for name, node in nodes.NODE_CLASS_MAPPINGS.items()
         if name.startswith("SamplingKit")
         and node.GET_SCHEMA().category == "Sampling Kit/solver"
-        and name != "SamplingKitIdempotent"
+        and name not in ("SamplingKitIdempotent", "SamplingKitSolverFromText")
+        and all(
+            item.optional for item in node.GET_SCHEMA().inputs
+        )  # else it changes another SAMPLER
     }
     noisy = {f"{name} with noise": (kit(name, **knobs), knobs) for name, knobs in NOISY.items()}
     return found | noisy
