@@ -105,18 +105,8 @@ def parse_numbers(_: click.Context, __: click.Parameter, text: str) -> list[int]
 @click.option(
     "--batch", type=click.IntRange(1), default=8, show_default=True, help="Images per evaluation."
 )
-@click.option(
-    "--against",
-    type=click.Choice(["usual", "all"]),
-    default="usual",
-    show_default=True,
-    help="Training-free solvers to compare with.",
-)
-@click.option(
-    "--trajectories",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of recordings. Default: beside FILE.",
-)
+@options.against_option
+@options.trajectories_option
 @options.input_option
 @options.models_option
 @options.device_option

@@ -93,18 +93,8 @@ def show_fit(file: Path, nfe: int | None, style: str | None, debug: bool) -> Non
     help="Of the trajectories that judge; a fit must not have seen them.",
 )
 @click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Images per evaluation.")  # fmt: skip
-@click.option(
-    "--against",
-    type=click.Choice(["usual", "all"]),
-    default="usual",
-    show_default=True,
-    help="Training-free solvers to compare with.",
-)
-@click.option(
-    "--trajectories",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of recordings. Default: beside FILE.",
-)
+@options.against_option
+@options.trajectories_option
 @options.input_option
 @options.models_option
 @options.device_option

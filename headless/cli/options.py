@@ -143,3 +143,17 @@ def set_device(name: str) -> str:
     from ..calls.preparation import set_device
 
     return set_device(name)
+
+
+against_option = click.option(
+    "--against",
+    type=click.Choice(["usual", "all"]),
+    default="usual",
+    show_default=True,
+    help="Training-free solvers to compare with.",
+)
+trajectories_option = click.option(
+    "--trajectories",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of recordings. Default: beside FILE.",
+)
