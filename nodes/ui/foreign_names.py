@@ -5,12 +5,11 @@ It travels in the definition of Sample's ``solver``, under ``KEY``, where the pa
 
 from __future__ import annotations
 
-from dataclasses import fields
 from functools import cache
 from typing import Any
 
-from ...schedulers.solver import Solver
 from ...schedulers.solver.published import NEAR, ROWS, by_foreign_name
+from ...schedulers.spacing.schedule_names import by_foreign_name as spacing_of
 
 KEY = "sampling_kit"
 SOLVER = "sampling_kit_solver"  # of a node's ``ui``: the solver of its last run, by name
@@ -18,10 +17,7 @@ SOLVER = "sampling_kit_solver"  # of a node's ``ui``: the solver of its last run
 #: ComfyUI's schedulers whose levels are those of a spacing with its defaults, also below denoise = 1
 #: (tests/host/test_wires.py).
 SAME_LEVELS = {
-    "simple": "host_table",
-    "karras": "karras",
-    "exponential": "exponential",
-    "kl_optimal": "kl_optimal",
+    name: spacing_of(name)[0] for name in ("simple", "karras", "exponential", "kl_optimal")
 }
 
 
@@ -33,11 +29,5 @@ def foreign_names() -> dict[str, Any]:
     return {
         "samplers": {name: [row.name, differs] for name, (row, differs) in rows.items()},
         "spacings": SAME_LEVELS,
-        "nodes": {row.name: [f"SamplingKit{type(row.solver).__name__}", _set(row.solver)] for row in ROWS},
+        "nodes": {row.name: [f"SamplingKit{type(row.solver).__name__}", row.solver.changed] for row in ROWS},
     }  # fmt: skip
-
-
-def _set(solver: Solver) -> dict[str, Any]:
-    """The settings in which a solver differs from its node's defaults."""
-    values = {field.name: getattr(solver, field.name) for field in fields(solver)}
-    return {f.name: values[f.name] for f in fields(solver) if values[f.name] != f.default}
