@@ -66,8 +66,8 @@ SIZES = {
         {"mixture": 64, "mixture-flow": 64, "postcards": 64, "network": 4, "hsc": 4},
         (10, 20, 6),
         tuple(name for name in NAMES if not name[0].startswith("mixture")),
-        {("postcards", "CFG 2"): 650, ("network", "none"): 300, ("network", "CFG 2"): 200}
-        | {("hsc", "none"): 600},
+        {("postcards", "none"): 700, ("postcards", "CFG 2"): 400, ("hsc", "none"): 400}
+        | {("network", "none"): 300, ("network", "CFG 2"): 150},
     ),
     "full": Size(
         dict.fromkeys(NETWORKS, 256) | {"network": 64},
@@ -241,8 +241,8 @@ def study(
             write_facts(work, at)
             for row in rows_of(at, left, size_name, stop):
                 file.write(json.dumps(row) + "\n")
+                file.flush()
                 made += 1
-            file.flush()
             spent = time.process_time()
             print(f"{at.name}, {nfe}: {made} rows, {spent:.0f} s of processor", flush=True)
     return made

@@ -37,8 +37,8 @@ NETWORKS: dict[str, tuple[str, ...]] = {
     "mixture": ("none", "CFG 2", "CFG 5"),
     "mixture-flow": ("none", "CFG 2", "CFG 5"),
     "postcards": ("none", "CFG 2"),
-    "network": ("none", "CFG 2"),
     "hsc": ("none",),
+    "network": ("none", "CFG 2"),
 }
 NAMES = tuple((name, guidance) for name, some in NETWORKS.items() for guidance in some)
 DIRECTIONS, LEAST, TARGET = 32, 32, 256
