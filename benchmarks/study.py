@@ -2,8 +2,8 @@
 
     python -m benchmarks.study [--size small] [--work FOLDER] [--minutes M] [--part 1/4] [--only mixture …] [--publish]
 
-It runs what is not yet in the work folder and appends a row of JSON per run, so it may be stopped and started again. It goes through all
-worlds at one number of evaluations, then at the next; rows of a world come in an order drawn once, so one that was stopped is a sample. ``--part 2/4`` runs a quarter (several machines may share a
+It runs what is not yet in the work folder and appends a row of JSON per run, so it may be stopped and started again. At one number
+of evaluations it takes ROUND cases of each world in turn, in an order drawn once for all, so a study that was stopped is a fair sample. ``--part 2/4`` runs a quarter (several machines may share a
 folder). ``--publish`` writes what the folder holds to docs/study.csv.xz and the page (``benchmarks.study_page``). Sizes: "small" takes
 about an hour of one core, "full" every setting of every solver and 256 starts, for a machine of many cores; "tiny" is for tests.
 
@@ -45,7 +45,7 @@ WORK = File(".study")
 WRITTEN = ("explicit", "drawn")  # spacings that are what a person writes
 ENDS = ("schedule", "skip", "rule")
 AUTO = "auto"
-NOISE_SEED = 9
+NOISE_SEED, ROUND = 9, 150
 
 
 @dataclass(frozen=True)
@@ -226,38 +226,57 @@ def study(
     work.mkdir(parents=True, exist_ok=True)
     done = {case_of(row) for row in rows_in(work) if row["size"] == size_name}
     stop = time.process_time() + 60 * minutes
+    benches = dict[tuple[str, str], Bench | None]()
     with (work / f"rows-{part.index + 1}of{part.count}.jsonl").open("a", encoding="utf-8") as file:
         file.write("\n")  # ends a line that was cut short
-        for nfe, (network, guidance) in product(size.nfes, worlds):
-            mine = cases(size, network, guidance, nfe)[part.index :: part.count]
-            left = [case for case in mine if case not in done]
-            if not left or time.process_time() > stop:
-                continue
-            try:
-                at = world(network, guidance, size.seeds[network], work)
-            except galaxies.Missing as missing:
-                print(f"{network}: {missing}", flush=True)
-                continue
-            write_facts(work, at)
-            for row in rows_of(at, left, size_name, stop):
-                file.write(json.dumps(row) + "\n")
+        for name, some in rounds(size, worlds):
+            left = [case for case in some[part.index :: part.count] if case not in done]
+            if left and name not in benches:
+                benches[name] = bench(name, size_name, work)
+            at = benches.get(name)
+            for case in left if at else ():
+                if time.process_time() > stop:
+                    return made
+                assert at is not None
+                file.write(json.dumps(case._asdict() | at.row(case)) + "\n")
                 file.flush()
                 made += 1
-            spent = time.process_time()
-            print(f"{at.name}, {nfe}: {made} rows, {spent:.0f} s of processor", flush=True)
     return made
 
 
-def rows_of(
-    at: World, left: Sequence[Case], size_name: str, stop: float
-) -> Iterator[dict[str, Any]]:
-    """Rows of one world, until ``stop`` in the processor's seconds."""
-    facts = {"size": size_name, "seeds": len(at.task.start)}
-    seen = dict[Hashable, dict[str, Any]]()
-    for case in left:
-        if time.process_time() > stop:
-            return
-        yield case._asdict() | facts | measured(at, case, SIZES[size_name], seen)
+def rounds(
+    size: Size, worlds: Sequence[tuple[str, str]]
+) -> Iterator[tuple[tuple[str, str], list[Case]]]:
+    """At each number of evaluations ROUND cases of every world, then the next."""
+    for nfe in size.nfes:
+        of = {name: cases(size, *name, nfe) for name in worlds}
+        for first in range(0, max(map(len, of.values())), ROUND):
+            for name, some in of.items():
+                yield name, some[first : first + ROUND]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A world and what was run on it."""
+
+    world: World
+    size_name: str
+    seen: dict[Hashable, dict[str, Any]] = field(default_factory=dict)
+
+    def row(self, case: Case) -> dict[str, Any]:
+        facts = {"size": self.size_name, "seeds": len(self.world.task.start)}
+        return facts | measured(self.world, case, SIZES[self.size_name], self.seen)
+
+
+def bench(name: tuple[str, str], size_name: str, work: File) -> Bench | None:
+    """None where the network is not to be had here."""
+    try:
+        at = world(*name, SIZES[size_name].seeds[name[0]], work)
+    except galaxies.Missing as missing:
+        print(f"{name[0]}: {missing}", flush=True)
+        return None
+    write_facts(work, at)
+    return Bench(at, size_name)
 
 
 def write_facts(work: File, at: World) -> None:
