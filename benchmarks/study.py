@@ -20,6 +20,7 @@ import math
 import time
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import product
 from pathlib import Path as File
 from typing import Any, NamedTuple
@@ -51,7 +52,7 @@ NOISE_SEED, ROUND = 9, 150
 @dataclass(frozen=True)
 class Size:
     """Starts by network; numbers of evaluations, the first of all worlds, the others of those not in ``once``; ``most``: how many cases
-    of a world at one number, the first of all in their drawn order. All settings of a solver, or its default and its first stochastic."""
+    of a world at one number, the first of all in their drawn order. All settings of a solver, or its default and the shortest with noise."""
 
     seeds: dict[str, int]
     nfes: tuple[int, ...]
@@ -88,17 +89,17 @@ class Case(NamedTuple):
     nfe: int
 
 
-def solvers(size: Size) -> dict[str, Solver]:
+@lru_cache
+def solvers(every_setting: bool) -> dict[str, Solver]:
     """Call → solver: all that run a list of levels, which Adaptive does not."""
     chosen = list[Solver]()
     for kind in ALL:
         if kind is Adaptive:
             continue
-        some = variants(kind)
-        if not size.every_setting:
-            noisy = next((v for v in some if v.stochastic), None)
-            default = kind()
-            some = (default, *([noisy] if noisy and not default.stochastic else []))
+        some, default = variants(kind), kind()
+        if not every_setting:
+            noisy = [v for v in some if v.stochastic and not default.stochastic]
+            some = (default, *sorted(noisy, key=lambda v: len(v.call))[:1])
         chosen += some
     return {solver.call: solver for solver in chosen}
 
@@ -108,7 +109,10 @@ def cases(size: Size, network: str, guidance: str, nfe: int) -> list[Case]:
     if nfe != size.nfes[0] and (network, guidance) in size.once:
         return []
     places = [name for name in spacings.ALL if name not in WRITTEN]
-    some = [Case(network, guidance, *rest, nfe) for rest in product(solvers(size), places, ENDS)]
+    some = [
+        Case(network, guidance, *rest, nfe)
+        for rest in product(solvers(size.every_setting), places, ENDS)
+    ]
     order = np.random.default_rng(0).permutation(len(some)).tolist()
     auto = Case(network, guidance, AUTO, AUTO, AUTO, nfe)
     return [auto, *(some[i] for i in order)][: size.most.get((network, guidance))]
@@ -124,7 +128,7 @@ def planned(at: World, case: Case, size: Size) -> tuple[Solver, Points]:
         guided = case.guidance != "none"
         choice = policy.choose(schedule, case.nfe, guided=guided, side=at.side)
         return choice.solver, choice.points(schedule, choice.steps).on(at.task.path)
-    solver = solvers(size)[case.solver]
+    solver = solvers(size.every_setting)[case.solver]
     steps = next((n for n in range(case.nfe, 0, -1) if solver.nfe(n) <= case.nfe), 0)
     if not steps and solver.planned:
         raise ValueError(f"needs more than {case.nfe} evaluations")
