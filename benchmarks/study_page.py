@@ -19,7 +19,7 @@ from sampling_kit.schedulers import spacing as spacings
 from sampling_kit.schedulers.text_table import markdown_table
 
 from . import pages
-from .study import AUTO, rows_in
+from .study import AUTO, ENDS, WRITTEN, rows_in, solvers
 from .study_data import DATA, Row, Study, facts_of, read, write
 from .study_effects import (
     MODELS,
@@ -105,9 +105,13 @@ class Findings:
 
     def citation(self) -> str:
         facts, count = self.study.facts, len(self.study.rows)
+        here = [r.world for r in self.study.rows if r.nfe == NFE]
+        drawn = sorted(here.count(world) for world in set(here))
+        whole = len(solvers(False)) * (len(spacings.ALL) - len(WRITTEN)) * len(ENDS)
         return (
             f"Data: [study.csv.xz](study.csv.xz), {count} runs of size “{facts['size']}”, torch {facts['torch']}, numpy "
-            f"{facts['numpy']}, {facts['machine']}; SHA-256 of the unpacked text\n\n    {self.study.digest}\n\n"
+            f"{facts['numpy']}, {facts['machine']}. With {NFE} evaluations these are {drawn[0]} to {drawn[-1]} of the {whole} combinations of a world, drawn by lot, and auto. "
+            f"SHA-256 of the unpacked text:\n\n    {self.study.digest}\n\n"
             "Cite the pack ([CITATION.cff](https://github.com/comfyui-sampling-kit/ComfyUI-SamplingKit/blob/main/CITATION.cff)) "
             "with this digest, and rows by their first six columns."
         )
@@ -171,7 +175,7 @@ class Findings:
         sum_of, names = part["solver + spacing with ends"], list(self.solvers)
         yield (
             f"With {NFE} evaluations the solver alone explains {100 * part['solver']:.0f} % of the variance of the error's logarithm within a world, spacing "
-            f"with ends {100 * part['spacing with ends']:.0f} %, their sum {100 * sum_of:.0f} %: the rest is which solver stands on which levels, and for which network."
+            f"with ends {100 * part['spacing with ends']:.0f} %, their sum {100 * sum_of:.0f} %, as far as one effect holds for all worlds; within one world, {100 * median(self.alone()):.0f} % (median): which is best depends on the network."
         )
         first = ", ".join(f"`{s}` ({self.solvers[s]:.2f})" for s in names[:3])
         last = ", ".join(f"`{s}` ({self.solvers[s]:.1f})" for s in names[-2:])
@@ -201,6 +205,15 @@ class Findings:
                 f"By distribution, with {NFE} evaluations and over all levels, the median deterministic solver is at {median(still):.2f} times the Fréchet distance of the exact ends, "
                 f"the median stochastic one at {median(noisy):.2f}."
             )
+
+    def alone(self) -> list[float]:
+        """What solver and place explain together in each world that has enough runs."""
+        groups = [[r for r in self.runs if r.world == world] for world in worlds(self.runs)]
+        return [
+            fit(some, MODELS["solver + spacing with ends"]).share
+            for some in groups
+            if len(some) >= SHARED
+        ]
 
     def _paired(self) -> list[str]:
         return [s for s in spacings.ALL if {(s, "rule"), (s, "schedule")} <= self.places.keys()]
