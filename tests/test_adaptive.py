@@ -194,6 +194,7 @@ def test_both_results_of_a_pair_carry_constant_data(method):
 # ------------------------------------------------------------------------------- ends and directions
 
 
+@pytest.mark.some(4)
 @pytest.mark.parametrize("method", [m for m in PAIRS if PAIRS[m].variable == "lambda"])
 @pytest.mark.parametrize("path", [VP(), Flow()], ids=lambda p: p.name)
 def test_pure_noise_is_left_by_a_step_to_the_largest_level(method, path):

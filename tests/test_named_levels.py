@@ -183,6 +183,7 @@ def test_a_run_to_the_smallest_level_is_the_whole_list():
     assert points.sigmas() == pytest.approx(BY_NAME["AYS SD 1.5"].lists[0], rel=1e-9)
 
 
+@pytest.mark.some(13)
 @each_curve
 @pytest.mark.parametrize("n", [3, 7, 13, 33])
 def test_another_number_of_steps_lies_on_the_monotone_cubic_in_log_sigma(row, n):

@@ -402,6 +402,7 @@ def test_no_further_node_is_begun_after_a_second(monkeypatch):
     assert status == 400 and "takes more than" in told["error"]
 
 
+@pytest.mark.some(10)
 @pytest.mark.parametrize("name", sorted(VALUES))
 def test_a_request_of_the_largest_kind_ends_soon(name):
     """Every node at the most of all its numbers, behind as many others as the bounds let through."""
