@@ -5,6 +5,7 @@ import { addColors, keepColors } from "./colors.js";
 import { menuOf } from "./convert.js";
 import { addStyle, sharpener } from "./dom.js";
 import { editor } from "./editor.js";
+import { noStep } from "./history.js";
 import { infotextMenu, takeDrops } from "./infotext.js";
 import { X_AXES, Y_AXES, checked, checkedReport, oneOf } from "./kept.js";
 import { levels } from "./levels.js";
@@ -20,6 +21,10 @@ const PAYLOADS = ["sampling_kit", "sampling_kit_trace"];
 
 const kept = (node) => checked(node.properties?.[KEPT]);
 const keep = (node, more) => { (node.properties ??= {})[KEPT] = { ...kept(node), ...more }; };
+function keepOfRun(node, more) {
+  keep(node, more);
+  noStep(app, node, KEPT);
+}
 const widget = (node, name) => node.widgets?.find((w) => w.name === name);
 function setWidget(node, name, value) {
   const w = widget(node, name);
@@ -91,7 +96,7 @@ function livePanel(node, panel) {
   after(node, (result) => {
     if (!told.unknown) return;
     const small = JSON.stringify(result).length <= MOST_KEPT;
-    keep(node, { last: small ? result : undefined });
+    keepOfRun(node, { last: small ? result : undefined });
     if (small) show();
     else panel.show(result);
   });
@@ -123,7 +128,7 @@ function read(node, output) {
 const SHELF = "sampling_kit.trace.";
 function shelve(node, payload) {
   const name = Date.now().toString(36) + Math.random().toString(36).slice(2, 8);
-  keep(node, { run: name });
+  keepOfRun(node, { run: name });
   for (let tries = 0; tries < 200; tries++) {
     try { return sessionStorage.setItem(SHELF + name, JSON.stringify(payload)); } catch { // full: the oldest goes
       const oldest = Object.keys(sessionStorage).filter((key) => key.startsWith(SHELF)).sort()[0];
@@ -170,7 +175,7 @@ function rememberSchedule(node) {
   node.onExecuted = function (output) {
     before?.call(this, output);
     const name = output?.sampling_kit_schedule?.[0];
-    if (name && name !== this.properties?.[KEPT]?.schedule) keep(this, { schedule: name });
+    if (name && name !== this.properties?.[KEPT]?.schedule) keepOfRun(this, { schedule: name });
   };
 }
 
@@ -180,7 +185,7 @@ function rememberSolver(node) {
   node.onExecuted = function (output) {
     before?.call(this, output);
     const solver = output?.sampling_kit_solver?.[0];
-    if (solver) keep(this, { took: { solver, steps: widget(this, "steps")?.value } });
+    if (solver) keepOfRun(this, { took: { solver, steps: widget(this, "steps")?.value } });
   };
 }
 
