@@ -78,9 +78,9 @@ async function choose(type, entry) {
     await page.mouse.click(x, y, { button: "right" });
     await page.waitForTimeout(500);
     await shot(`menu-${type}`);
-    if (await item.isVisible()) return item.click({ timeout: 5000 });
+    if (await item.isVisible()) return item.click({ timeout: 30_000 });
     for (const way of [/^Extensions$/, /^More Options$/]) await page.getByText(way).first().hover({ timeout: 500 }).catch(() => {});
-    if (await item.isVisible()) return item.click({ timeout: 5000 });
+    if (await item.isVisible()) return item.click({ timeout: 30_000 });
     await page.keyboard.press("Escape");
     await show();
   }

@@ -10,6 +10,7 @@ import { infotextMenu, takeDrops } from "./infotext.js";
 import { X_AXES, Y_AXES, checked, checkedReport, oneOf } from "./kept.js";
 import { levels } from "./levels.js";
 import { eachTick, start, watch } from "./live.js";
+import { pictureOf } from "./picture.js";
 import { reportOf, results, roomOf } from "./results.js";
 import { table } from "./table.js";
 import { trace } from "./trace.js";
@@ -39,9 +40,10 @@ function noteChange() {
 }
 
 // A panel of our own below the widgets. It is not saved: the workflow keeps values by position.
-function addPanel(node, { element }, height, width = 0) {
-  const panel = node.addDOMWidget("sampling_kit_panel", "sampling_kit", element, { serialize: false, hideOnZoom: false, getMinHeight: () => height });
+function addPanel(node, { element, plot }, height, width = 0) {
+  const panel = node.addDOMWidget("sampling_kit_panel", "sampling_kit", element, { serialize: false, hideOnZoom: !!plot, getMinHeight: () => height });
   panel.serialize = false;
+  if (plot) drawFarAway(node, panel, plot, element);
   node.setSize(node.computeSize().map((least, i) => Math.max(least, node.size[i], i ? 0 : width))); // as it will be when loaded again
   element.style.minHeight = `${height - 2 * (panel.margin ?? 10)}px`; // Nodes 2.0 lay it out by this
   // what the pointer does to the canvas it also does over a panel, as over the host's own text boxes
@@ -56,6 +58,18 @@ function addPanel(node, { element }, height, width = 0) {
     element.addEventListener(type, (event) => { if (event.button === 1 || (type === "pointermove" && event.buttons & 4)) app.canvas[forward](event); });
   eachTick(node, () => putBack(node, element));
   return panel;
+}
+
+// Where the page hides the panel, its plot is drawn on the canvas.
+function drawFarAway(owner, panel, plot, element) {
+  const before = panel.draw, picture = pictureOf(plot, element);
+  let seen = 0;
+  eachTick(owner, () => { if (seen !== plot.version()) { seen = plot.version(); owner.setDirtyCanvas(true); } });
+  panel.draw = function (context, node, width, y, height, far) {
+    before?.call(this, context, node, width, y, height, far);
+    const margin = this.margin ?? 10;
+    if (far && (this.isVisible?.() ?? true)) picture(context, margin, y + margin, width - 2 * margin, (this.computedHeight ?? height) - 2 * margin);
+  };
 }
 
 // Undo, and a graph loaded over its like, make every node anew under its old number. Nodes 2.0 then go on showing the
