@@ -370,7 +370,7 @@ def test_drawn_levels_fall_from_the_height_of_the_first_point(name, scale):
     ["", "1, 2", "0:1", "0:1, 0.5:0.5", "0:1, 0.5:0.5, 0.5:0.4, 1:0", "0:0, 1:1", "0:2, 1:0", "0:nan, 1:0", "0:1, 1:-1", "0.1:1, 1:0"],
 )  # fmt: skip
 def test_a_text_that_is_no_curve_is_refused(text):
-    with pytest.raises(ValueError, match=r"Drawn\.curve"):
+    with pytest.raises(ValueError, match=r"drawn curve: curve"):
         Drawn(text)
 
 
