@@ -105,7 +105,9 @@ def test_guidance_from_one_step_to_another():
     ],
 )
 def test_wrong_settings_are_refused(make):
-    with pytest.raises(ValueError, match=r"^(table|per step|Interval|CFG|Composition|interval)[:.]"):
+    with pytest.raises(
+        ValueError, match=r"^(table|per step|Interval|CFG|Composition|interval)[:.]"
+    ):
         make()
 
 

@@ -222,7 +222,9 @@ def test_a_list_that_does_not_fit_is_refused_in_words(name, schedule, steps, wor
 
 @pytest.mark.parametrize("more", [{"final": "sigma_min"}, {"denoise": 0.5}])
 def test_one_step_of_one_level_says_what_asks_for_more(more):
-    words = "named list: name = 'Hyper-SDXL 1 step': .* use 1 step, with denoise = 1 and final = zero"
+    words = (
+        "named list: name = 'Hyper-SDXL 1 step': .* use 1 step, with denoise = 1 and final = zero"
+    )
     with pytest.raises(ValueError, match=words):
         space(SD, 1, Named("Hyper-SDXL 1 step"), **more)
     with pytest.raises(ValueError, match="50 levels, which steps / denoise may not exceed"):
