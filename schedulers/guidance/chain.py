@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from ..path import VE, Path
-from .base import COND, UNCOND, Call, Evaluate, Perturbation, Rule, leaf
+from .base import COND, UNCOND, Call, Evaluate, InAttention, Perturbation, Rule, leaf
 from .level import Ladder, Level
 from .reduce import dot, norm, ratio
 
@@ -46,6 +46,27 @@ class Guidance:
     def perturbations(self) -> dict[str, Perturbation]:
         """Branch name → what to do to the network while it is evaluated."""
         return {p.branch: p for rule in self.rules for p in rule.perturbations}
+
+    @property
+    def beside(self) -> frozenset[str]:
+        """Every condition that goes along inside of calls of ``cond``."""
+        return frozenset().union(*(rule.beside for rule in self.rules))
+
+    def in_attention(self, at: Level) -> InAttention | None:
+        """What is done inside the attention of ``cond``'s call at a level."""
+        inside = [rule.in_attention(at) for rule in self.rules]
+        return next((guide for guide in inside if guide is not None), None)
+
+    def require_one_attention(self) -> None:
+        """Raises ValueError where two rules change the attention of a run."""
+        inside = [rule for rule in self.rules if rule.beside]
+        others = [rule for rule in self.rules if rule.perturbations]
+        if len(inside) > 1 or (inside and others):
+            first, second = (inside + others)[:2]
+            raise ValueError(
+                f"guidance: {first.title} and {second.title} both change the attention of the model; one chain can have one "
+                "of them"
+            )
 
     def begin(
         self,

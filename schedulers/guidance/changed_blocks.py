@@ -76,7 +76,6 @@ def changed_blocks(
 
     They note their keys in ``used`` when they run.
     """
-    before = {key: block.__dict__.get("forward") for key, block in blocks.items()}
 
     def forward(key: Key, usual: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
@@ -95,13 +94,23 @@ def changed_blocks(
 
         return run
 
+    with instead(blocks, forward):
+        yield
+
+
+@contextmanager
+def instead(
+    blocks: Mapping[Key, nn.Module], make: Callable[[Key, Callable[..., Any]], Callable[..., Any]]
+) -> Iterator[None]:
+    """Blocks whose ``forward`` is ``make(key, forward)``; afterwards they are as they were."""
+    before = {key: block.__dict__.get("forward") for key, block in blocks.items()}
     try:
         for key, block in blocks.items():
-            block.__dict__["forward"] = forward(key, block.forward)
+            block.__dict__["forward"] = make(key, block.forward)
         yield
     finally:
         for key, block in blocks.items():
-            del block.__dict__["forward"]
+            block.__dict__.pop("forward", None)
             if before[key] is not None:
                 block.__dict__["forward"] = before[key]
 

@@ -136,7 +136,7 @@ class Guider:
     def refuse_perturbations(self) -> None:
         """Raises ValueError if the chain perturbs attention or blocks: no model here has any."""
         for rule in self.guidance.rules:
-            if rule.perturbations:
+            if rule.perturbations or rule.beside:
                 raise ValueError(
                     f"{rule.title}: not possible with this MODEL ({type(self.model.inner).__name__}), which has no "
                     "attention layers or blocks to change"

@@ -22,6 +22,7 @@ from ....schedulers.guidance import (
     Call,
     Guidance,
     GuidanceRun,
+    InAttention,
     Rule,
     Scaled,
     differentiable,
@@ -244,7 +245,8 @@ class Guider(comfy.samplers.CFGGuider):
             if len(y) < len(x):
                 self.require_one_condition(names)
             known = shared | {"sigma": at[: len(y)], "timestep": at[: len(y)], "input": y}
-            return self.predictions(known, options, names)
+            inside = run.guidance.in_attention(run.ladder.at(level))
+            return self.predictions(known, options, names, inside)
 
         with run.scope(x, sigma) as y, self.with_gradients(y):
             if y.requires_grad:
@@ -263,18 +265,24 @@ class Guider(comfy.samplers.CFGGuider):
     # -------------------------------------------------------------------------- the network
 
     def predictions(
-        self, known: dict[str, Any], options: dict[str, Any], names: Sequence[str]
-    ) -> dict[str, Tensor]:
+        self, known: dict[str, Any], options: dict[str, Any], names: Sequence[str],
+        inside: InAttention | None = None,
+    ) -> dict[str, Tensor]:  # fmt: skip
         """D of every branch at ``known["input"]``: one call for each model and set of options.
 
-        ``known`` is what the host tells its functions.
+        ``known`` is what the host tells its functions; ``inside`` is done in the attention of ``cond``'s call.
         """
         y, at, special = known["input"], known["timestep"], self.guidance.perturbations
         if y.requires_grad:
             at, options = ordinary(at), on_one_device(options)
             known = known | {"timestep": at, "sigma": at, "model_options": options}
         plain = [name for name in names if name != WEAK and name not in special]
-        found = self.plain(known, options, plain) if plain else {}
+        ours = options
+        if inside is not None and COND in plain:
+            from .nag import with_negative
+
+            ours = with_negative(options, self.condition(NEGATIVE, y.requires_grad), inside)
+        found = self.plain(known | {"model_options": ours}, ours, plain) if plain else {}
         for name in (n for n in names if n in special):
             from .perturb import perturbed
 

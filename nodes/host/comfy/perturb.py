@@ -256,15 +256,15 @@ def patched(
             return _without_transformers(options, keys, used)
         places = list(dict.fromkeys(place for key in keys for place in _places(network, key)))
         change = _change(perturbation, shape)
-        return _replaced(options, "attn1", places, lambda old: _attn1(change, old), used)
+        return replaced(options, "attn1", places, lambda old: _attn1(change, old), used)
     if perturbation.kind == "skip":
-        return _replaced(options, "dit", keys, lambda old: lambda args, extra: args, used)
+        return replaced(options, "dit", keys, lambda old: lambda args, extra: args, used)
     row, change = family(network), _change(perturbation, shape)
     joint = row is not None and row.joint
-    return _replaced(options, "dit", keys, lambda old: _block(change, joint, old), used)
+    return replaced(options, "dit", keys, lambda old: _block(change, joint, old), used)
 
 
-def _replaced(
+def replaced(
     options: Options, where: str, places: Sequence[Key],
     make: Callable[[Any], Callable[..., Any]], used: set[Key],
 ) -> Options:  # fmt: skip
@@ -280,6 +280,12 @@ def _replaced(
 
         table[place] = noted
     return {**options, "patches_replace": replace}
+
+
+def every_place(network: Any) -> list[Key]:
+    """The places of every transformer block of a UNet."""
+    keys = dict.fromkeys(_unet_layers(network, False).values())
+    return [place for key in keys for place in _places(network, key)]
 
 
 def _places(network: Any, key: Key) -> Iterator[Key]:
@@ -322,21 +328,29 @@ def _without_transformers(options: Options, keys: Sequence[Key], used: set[Key])
 
 def _attn1(change: Change, old: Callable[..., Tensor] | None) -> Callable[..., Tensor]:
     """Replacement of a UNet's self-attention; its tokens are the picture's."""
-    from comfy.ldm.modules.attention import optimized_attention
+    usual = unet_attention()
 
     def attn1(q: Tensor, k: Tensor, v: Tensor, options: Options) -> Tensor:
         def run(q: Tensor) -> Tensor:
-            if old is not None:
-                return old(q, k, v, options)
-            heads, precision = options["n_heads"], options["attn_precision"]
-            out: Tensor = optimized_attention(
-                q, k, v, heads, attn_precision=precision, transformer_options=options
-            )
-            return out
+            return (old or usual)(q, k, v, options)
 
         return change(q, v, slice(0, q.shape[-2]), run)
 
     return attn1
+
+
+def unet_attention() -> Callable[..., Tensor]:
+    """attend(q, k, v, options): the attention that a UNet's block runs where nothing replaces it."""
+    from comfy.ldm.modules.attention import optimized_attention
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, options: Options) -> Tensor:
+        heads, precision = options["n_heads"], options["attn_precision"]
+        out: Tensor = optimized_attention(
+            q, k, v, heads, attn_precision=precision, transformer_options=options
+        )
+        return out
+
+    return attend
 
 
 def _block(change: Change, joint: bool, old: Callable[..., Any] | None) -> Callable[..., Any]:
