@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sampling_kit.schedulers.guidance import NAG, PAG, SEG, CFG, Guidance, Interval
+from sampling_kit.schedulers.guidance import CFG, NAG, PAG, SEG, Guidance, Interval
 from sampling_kit.schedulers.guidance.nag import normalized
 from sampling_kit.schedulers.guidance.two_prompts import crossed, joint
 from sampling_kit.schedulers.path import Flow

@@ -49,7 +49,7 @@ class NAG(Scaled):
     paper: ClassVar[str] = "Chen et al. 2025 (arXiv 2505.21179)"
     beside: ClassVar[frozenset[str]] = frozenset({NEGATIVE})
     scale: float = knob(
-        5.0, "w: 1 is off; the authors take 5 for Flux, 3 for SDXL, 11 for Wan.",
+        5.0, "w: 1 is off; the authors take 5 for Flux and SD 3.5, 3 for SDXL, 9 for Wan.",
         low=0.0, high=100.0, step=0.01,
     )  # fmt: skip
     tau: float = knob(
@@ -57,7 +57,7 @@ class NAG(Scaled):
         low=1.0, high=100.0, step=0.01,
     )  # fmt: skip
     alpha: float = knob(
-        0.25, "α: the share of the guided attention; 0 is off. Flux and Wan 0.25, UNets 0.5.",
+        0.25, "α: the share of the guided attention; 0 is off.",
         low=0.0, high=1.0, step=0.01,
     )  # fmt: skip
     curve: Curve = curve_knob()

@@ -13,15 +13,16 @@ import json
 import sys
 from typing import Any
 
-import native_models as n
-import perturbations as p
+import perturbations as p  # before ComfyUI's modules: it puts them first
 import torch
-from comfy import conds, samplers
+from comfy import conds
 from comfy.ldm.chroma.model import Chroma
 from comfy.ldm.qwen_image.model import QwenImageTransformer2DModel
 from torch import Tensor, nn
 
 import nodes
+
+n = p.n
 
 
 def qwen() -> nn.Module:
@@ -73,7 +74,7 @@ def measure(name: str) -> dict[str, Any]:
     plus, rig.context = rig.context, minus.expand(2, -1, -1)
     alone = rig()  # the picture of the negative prompt
     rig.context = plus
-    rule = Nag(scale=5.0).in_attention(Flow_at(0.6))
+    rule = Nag(scale=5.0).in_attention(level)
     strong = beside(rig, rule, minus)
     both = beside(rig, rule, minus, cond_or_uncond=[1, 0])
     return {
@@ -108,27 +109,14 @@ def refusals() -> dict[str, str]:
     }  # fmt: skip
 
 
-class Counted:
-    """Calls of a MODEL's network and their rows."""
-
-    def __init__(self, rig: p.Rig) -> None:
-        self.rows: list[int] = []
-        usual = rig.base._apply_model
-
-        def counted(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-            self.rows.append(len(x))
-            return usual(x, *args, **kwargs)
-
-        rig.base._apply_model = counted
-
-
 def guided(name: str) -> dict[str, Any]:
     """Chains by our nodes in a run, batch 2, two steps."""
     rig = p.Rig(name)
-    rig.base._apply_model.__func__  # a method of BaseModel: NAG looks whether it was replaced
-    model = rig.base.current_patcher
-    rig.base.memory_required = lambda *args, **kwargs: 0
-    texts = [[[torch.randn(1, count, 16), {"pooled_output": torch.zeros(1, 16)}]] for count in (5, 5, 9)]
+    model, rows = rig.base.current_patcher, []
+    rig.net.register_forward_pre_hook(lambda net, args: rows.append(len(args[0])))
+    texts = [
+        [[torch.randn(1, count, 16), {"pooled_output": torch.zeros(1, 16)}]] for count in (5, 5, 9)
+    ]
     positive, negative, other = texts
     latent = {"samples": torch.zeros(2, *rig.shape[1:])}
     solver, steps = n.kit("Euler"), torch.tensor([0.9, 0.5, 0.0])
@@ -142,9 +130,11 @@ def guided(name: str) -> dict[str, Any]:
     def chain(scale: float, prompt: Any = other, before: Any = None) -> Any:
         return n.kit("NAG", negative_prompt=prompt, scale=scale, guidance=before)
 
-    plain, report = run(None)
+    plain, _ = run(None)
     off, _ = run(chain(1.0))
-    on, cost = run(chain(5.0))
+    rows.clear()
+    on, report = run(chain(5.0))
+    seen = list(rows)
     elsewhere, _ = run(chain(5.0, negative))
     cfg = n.kit("CFG", scale=2.0)
     both, _ = run(chain(5.0, before=cfg), negative=negative)
@@ -152,7 +142,8 @@ def guided(name: str) -> dict[str, Any]:
     return {
         "off": torch.equal(off, plain),
         "again": torch.equal(run(None)[0], plain),
-        "calls": [report["network_calls"], cost["network_calls"]],
+        "calls": report["network_calls"],
+        "rows": seen,
         "effect": n.distance(on, plain) / float(plain.std()),
         "other prompt": n.distance(elsewhere, on) / float(plain.std()),
         "with CFG": n.distance(both, only_cfg) / float(plain.std()),
@@ -161,7 +152,7 @@ def guided(name: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    global nag, Nag, Flow_at
+    global nag, Nag, level
     torch.set_num_threads(1)
     assert asyncio.run(nodes.load_custom_node(sys.argv[1])), "the pack did not load"
     pack = next(key for key in sys.modules if key.endswith(".nodes.guidance.rules"))
@@ -171,10 +162,7 @@ def main() -> None:
     path = importlib.import_module(f"{root}.schedulers.path")
     Nag = guidance.NAG
 
-    def Flow_at(sigma: float) -> Any:
-        return guidance.Guidance((Nag(),)).begin(path.Flow(), [0.9, sigma, 0.0]).ladder.at(sigma)
-
-    p.perturb = nag
+    level = guidance.Guidance((Nag(),)).begin(path.Flow(), [0.9, 0.6, 0.0]).ladder.at(0.6)
     with torch.inference_mode():
         networks = {name: measure(name) for name in NETWORKS}
         more = {"refusals": refusals(), "runs": {name: guided(name) for name in ("UNet", "Flux")}}

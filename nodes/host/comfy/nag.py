@@ -31,19 +31,22 @@ import torch
 from torch import Tensor
 
 from ....schedulers.guidance.base import InAttention
-from ....schedulers.guidance.changed_blocks import Options, instead, picture_of
+from ....schedulers.guidance.changed_blocks import Key, Options, instead, picture_of, replaced
 from ....schedulers.guidance.two_prompts import crossed, joint
-from .perturb import FAMILIES, UNET, Key, every_place, replaced, unet_attention
 
 Split = Callable[[Callable[..., Tensor], Tensor, Tensor, Tensor], "Tensor | None"]
 
-#: Classes below comfy.ldm, exactly (a subclass may have blocks of its own), by how prompts go into them.
-JOINT = (
-    "modules.diffusionmodules.mmdit.MMDiT", "flux.model.Flux", "chroma.model.Chroma",
-    "qwen_image.model.QwenImageTransformer2DModel",
-)  # fmt: skip
-CROSSED = ("wan.model.WanModel",)
-LUMINA = "lumina.model.NextDiT"
+#: Classes below comfy.ldm, exactly (a subclass may have blocks of its own), by how prompts go into them; of transformers the
+#: lists of blocks that take replacements, by what the host calls them.
+UNET, LUMINA = "modules.diffusionmodules.openaimodel.UNetModel", "lumina.model.NextDiT"
+_FLUX = {"double_block": "double_blocks", "single_block": "single_blocks"}
+JOINT = {
+    "modules.diffusionmodules.mmdit.MMDiT": {"double_block": "joint_blocks"},
+    "flux.model.Flux": _FLUX,
+    "chroma.model.Chroma": _FLUX,
+    "qwen_image.model.QwenImageTransformer2DModel": {"double_block": "transformer_blocks"},
+}
+CROSSED = {"wan.model.WanModel": {"double_block": "blocks"}}
 POSSIBLE = (UNET, *JOINT, *CROSSED, LUMINA)
 #: What restricts a condition to a part of the picture or of the run.
 PARTS = ("area", "mask", "timestep_start", "timestep_end")
@@ -157,7 +160,6 @@ def _refuse_mask(mask: Any) -> None:
 
 def _in_unet(options: Options, pair: Pair) -> Options:
     """Options with which every attention of a UNet to the text is guided."""
-    usual = unet_attention()
 
     def append(
         n: Tensor, context: Tensor, value: Tensor, extra: Options
@@ -169,22 +171,40 @@ def _in_unet(options: Options, pair: Pair) -> Options:
     def make(old: Callable[..., Tensor] | None) -> Callable[..., Tensor]:
         def attn2(q: Tensor, k: Tensor, v: Tensor, extra: Options) -> Tensor:
             pair.used = True
-            attend = partial(_with_options, old or usual, extra)
+            patch = old or _usual
+
+            def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+                return patch(q, k, v, extra)
+
             return crossed(attend, q, k, v, extra["sampling_kit_tokens"], pair.guide, pair.rows)
 
         return attn2
 
     patches = dict(options.get("patches", {}))
     patches["attn2_patch"] = [*patches.get("attn2_patch", []), append]
-    return replaced(
-        {**options, "patches": patches}, "attn2", every_place(pair.network), make, set()
+    return replaced({**options, "patches": patches}, "attn2", list(_places(pair.network)), make)
+
+
+def _places(network: Any) -> Iterator[Key]:
+    """(part, number, depth) of every transformer block of a UNet: such a place wins over (part, number)."""
+    middle = [] if network.middle_block is None else [network.middle_block]
+    parts = {"input": network.input_blocks, "middle": middle, "output": network.output_blocks}
+    for part, blocks in parts.items():
+        for i, block in enumerate(blocks):
+            for layer in block:
+                for depth in range(len(getattr(layer, "transformer_blocks", ()))):
+                    yield part, i, depth
+
+
+def _usual(q: Tensor, k: Tensor, v: Tensor, options: Options) -> Tensor:
+    """The attention that a UNet's block runs where nothing replaces it."""
+    from comfy.ldm.modules.attention import optimized_attention
+
+    heads, precision = options["n_heads"], options["attn_precision"]
+    out: Tensor = optimized_attention(
+        q, k, v, heads, attn_precision=precision, transformer_options=options
     )
-
-
-def _with_options(
-    attend: Callable[..., Tensor], extra: Options, q: Tensor, k: Tensor, v: Tensor
-) -> Tensor:
-    return attend(q, k, v, extra)
+    return out
 
 
 # ----------------------------------------------------------------------------------- transformers
@@ -192,12 +212,12 @@ def _with_options(
 
 def _in_blocks(options: Options, pair: Pair, length: int, name: str) -> Options:
     """Options with which the blocks of a transformer know ``length`` tokens of the positive prompt, the rest being the negative's."""
-    lists = FAMILIES[name].blocks
+    lists = (JOINT | CROSSED)[name]
     keys = [
         (kind, i) for kind, list_ in lists.items() for i in range(len(getattr(pair.network, list_)))
     ]
     make = partial(_crossed_block if name in CROSSED else _joint_block, pair, length)
-    return replaced(options, "dit", keys, make, set())
+    return replaced(options, "dit", keys, make)
 
 
 def _joint_block(pair: Pair, length: int, old: Callable[..., Any] | None) -> Callable[..., Any]:
@@ -298,7 +318,8 @@ def _in_lumina(pair: Pair, shape: tuple[int, ...], here: bool) -> Iterator[None]
     if not here:
         yield
         return
-    network, beside = pair.network, []
+    network = pair.network
+    beside: list[Tensor] = []
 
     def forward(key: Key, usual: Callable[..., Any]) -> Callable[..., Any]:
         def run(x: Tensor, mask: Any, positions: Tensor, *args: Any, **kwargs: Any) -> Tensor:

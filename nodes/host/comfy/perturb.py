@@ -37,6 +37,7 @@ from ....schedulers.guidance.changed_blocks import (
     changed_blocks,
     override,
     picture_of,
+    replaced,
 )
 
 TITLES = {"identity": "PAG", "blur": "SEG", "skip": "Skip-Layer"}
@@ -264,30 +265,6 @@ def patched(
     return replaced(options, "dit", keys, lambda old: _block(change, joint, old), used)
 
 
-def replaced(
-    options: Options, where: str, places: Sequence[Key],
-    make: Callable[[Any], Callable[..., Any]], used: set[Key],
-) -> Options:  # fmt: skip
-    """``make(patch that was there)`` at places of one ``patches_replace`` table; noted when called."""
-    replace = dict(options.get("patches_replace", {}))
-    table = replace[where] = dict(replace.get(where, {}))
-    for place in places:
-        patch = make(table.get(place, table.get(place[:2])))
-
-        def noted(*args: Any, patch: Callable[..., Any] = patch, place: Key = place) -> Any:
-            used.add(place)
-            return patch(*args)
-
-        table[place] = noted
-    return {**options, "patches_replace": replace}
-
-
-def every_place(network: Any) -> list[Key]:
-    """The places of every transformer block of a UNet."""
-    keys = dict.fromkeys(_unet_layers(network, False).values())
-    return [place for key in keys for place in _places(network, key)]
-
-
 def _places(network: Any, key: Key) -> Iterator[Key]:
     """(block, number, depth) of every attention a UNet's key means: those win over (block, number)."""
     if len(key) == 3:
@@ -328,29 +305,21 @@ def _without_transformers(options: Options, keys: Sequence[Key], used: set[Key])
 
 def _attn1(change: Change, old: Callable[..., Tensor] | None) -> Callable[..., Tensor]:
     """Replacement of a UNet's self-attention; its tokens are the picture's."""
-    usual = unet_attention()
+    from comfy.ldm.modules.attention import optimized_attention
 
     def attn1(q: Tensor, k: Tensor, v: Tensor, options: Options) -> Tensor:
         def run(q: Tensor) -> Tensor:
-            return (old or usual)(q, k, v, options)
+            if old is not None:
+                return old(q, k, v, options)
+            heads, precision = options["n_heads"], options["attn_precision"]
+            out: Tensor = optimized_attention(
+                q, k, v, heads, attn_precision=precision, transformer_options=options
+            )
+            return out
 
         return change(q, v, slice(0, q.shape[-2]), run)
 
     return attn1
-
-
-def unet_attention() -> Callable[..., Tensor]:
-    """attend(q, k, v, options): the attention that a UNet's block runs where nothing replaces it."""
-    from comfy.ldm.modules.attention import optimized_attention
-
-    def attend(q: Tensor, k: Tensor, v: Tensor, options: Options) -> Tensor:
-        heads, precision = options["n_heads"], options["attn_precision"]
-        out: Tensor = optimized_attention(
-            q, k, v, heads, attn_precision=precision, transformer_options=options
-        )
-        return out
-
-    return attend
 
 
 def _block(change: Change, joint: bool, old: Callable[..., Any] | None) -> Callable[..., Any]:
