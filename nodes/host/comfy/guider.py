@@ -34,7 +34,7 @@ from ..guidance_wire import Holder, conclude, log, one_condition, placed
 from .conditions import image_rows, readable
 from .missing import needed_by
 from .model import is_flow, names, wants_vp
-from .step_level import level_of
+from .step_level import level_of, noted
 
 
 @dataclass(frozen=True)
@@ -261,6 +261,32 @@ class Guider(comfy.samplers.CFGGuider):
         for fn in options.get("sampler_post_cfg_function", []):
             d = fn(shared | named | {"denoised": d, "cond": conds[0], "uncond": conds[1]})
         return d
+
+    def predict_levels(
+        self, x: Tensor, levels: tuple[float, ...], told: Tensor, options: dict[str, Any]
+    ) -> Tensor:
+        """D of states x [len(levels)·B, …] at several levels, level by level; told: σ of each row. One call where the rules
+        permit it, else a call for each."""
+        run, count = self.run or self.new_run([]), len(x) // len(levels)
+        run.guidance = self.guidance_now(x, None)
+        known = {"model": self.inner_model, "model_options": options}
+
+        def every(y: Tensor, sigmas: Sequence[float], names: Sequence[str]) -> dict[str, Tensor]:
+            shared = known | {"sigma": told, "timestep": told, "input": y}
+            return self.predictions(shared, options, names)
+
+        def one(y: Tensor, sigma: float, names: Sequence[str]) -> dict[str, Tensor]:
+            at = y.new_full((len(y),), sigma)
+            return self.predictions(
+                known | {"sigma": at, "timestep": at, "input": y}, options, names
+            )
+
+        if run.together(levels):
+            return run.several(x, levels, one, every)
+        rows = zip(x.chunk(len(levels)), told.split(count), levels, strict=True)
+        out = torch.cat([self.predict_noise(y, noted(at, s), options) for y, at, s in rows])
+        run.require_no_memory()
+        return out
 
     # -------------------------------------------------------------------------- the network
 
