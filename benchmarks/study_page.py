@@ -19,7 +19,7 @@ from sampling_kit.schedulers import spacing as spacings
 from sampling_kit.schedulers.text_table import markdown_table
 
 from . import pages
-from .study import AUTO, ENDS, WRITTEN, rows_in, solvers
+from .study import AUTO, rows_in
 from .study_data import DATA, Row, Study, facts_of, read, write
 from .study_effects import (
     MODELS,
@@ -107,10 +107,9 @@ class Findings:
         facts, count = self.study.facts, len(self.study.rows)
         here = [r.world for r in self.study.rows if r.nfe == NFE]
         drawn = sorted(here.count(world) for world in set(here))
-        whole = len(solvers(False)) * (len(spacings.ALL) - len(WRITTEN)) * len(ENDS)
         return (
             f"Data: [study.csv.xz](study.csv.xz), {count} runs of size “{facts['size']}”, torch {facts['torch']}, numpy "
-            f"{facts['numpy']}, {facts['machine']}. With {NFE} evaluations these are {drawn[0]} to {drawn[-1]} of the {whole} combinations of a world, drawn by lot, and auto. "
+            f"{facts['numpy']}, {facts['machine']}. With {NFE} evaluations these are {drawn[0]} to {drawn[-1]} combinations of each world, drawn by lot from all. "
             f"SHA-256 of the unpacked text:\n\n    {self.study.digest}\n\n"
             "Cite the pack ([CITATION.cff](https://github.com/comfyui-sampling-kit/ComfyUI-SamplingKit/blob/main/CITATION.cff)) "
             "with this digest, and rows by their first six columns."
