@@ -17,16 +17,16 @@ from ..schedulers import spacing
 
 PACK = Path(__file__).resolve().parent.parent
 NODES_PAGE = PACK / "docs" / "nodes.md"
-TEMPLATES_PAGE = PACK / "docs" / "templates.md"
+TEMPLATES_PAGES = tuple(PACK / "docs" / f"{name}.md" for name in ("templates", "templates-zh"))
 TEMPLATES = PACK / "example_workflows"
 SOLVERS = "Sampling Kit/solver"
 
 
 def pages() -> dict[Path, str]:
-    """The two pages with their tables brought up to date. Raises ValueError if a table's markers are missing."""
+    """The pages with their tables brought up to date. Raises ValueError if a table's markers are missing."""
     return {
         NODES_PAGE: nodes_page(NODES_PAGE.read_text(encoding="utf-8")),
-        TEMPLATES_PAGE: templates_page(TEMPLATES_PAGE.read_text(encoding="utf-8")),
+        **{page: templates_page(page.read_text(encoding="utf-8")) for page in TEMPLATES_PAGES},
     }
 
 
