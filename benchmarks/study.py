@@ -1,10 +1,10 @@
 """The study: every solver × spacing × ends × network × guidance, by error, by distribution and by time.
 
-    python -m benchmarks.study [--size small] [--work FOLDER] [--minutes M] [--part 1/4] [--only mixture …] [--publish]
+    python -m benchmarks.study [--size small] [--work FOLDER] [--minutes M] [--part 1/4] [--only mixture …]
 
 It runs what is not yet in the work folder and appends a row of JSON per run, so it may be stopped and started again. At one number
 of evaluations it takes ROUND cases of each world in turn, in an order drawn once for all, so a study that was stopped is a fair sample. ``--part 2/4`` runs a quarter (several machines may share a
-folder). ``--publish`` writes what the folder holds to docs/study.csv.xz and the page (``benchmarks.study_page``). Sizes: "small" takes
+folder). ``python -m benchmarks.study_page --publish FOLDER`` writes what the folder holds to docs/study.csv.xz, and the page. Sizes: "small" takes
 about an hour of one core, "full" every setting of every solver and 256 starts, for a machine of many cores; "tiny" is for tests.
 
 Deterministic runs have the error to the exact end (RMSE, and median over starts) and the Fréchet distance to a target sample,
@@ -156,7 +156,7 @@ def play(at: World, solver: Solver, points: Points) -> dict[str, Any]:
     run = Run(denoise, PerImageNoise(NOISE_SEED) if solver.stochastic else None)
     plan = plan_of(solver, points) if solver.planned else solver
     began = time.process_time()
-    end = (plan.solve(run, x) if solver.planned else solver.solve(points, run, x)).double()  # type: ignore[call-arg, arg-type]
+    end = (plan.solve(run, x) if solver.planned else solver.solve(points, run, x)).double()  # type: ignore[call-arg]
     outside = time.process_time() - began - inside
     if not bool(torch.isfinite(end).all()):
         raise FloatingPointError("not finite")
@@ -302,16 +302,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=math.inf, help="of the processor")
     parser.add_argument("--part", type=Part.parse, default=Part(), metavar="1/4")
     parser.add_argument("--only", nargs="+", choices=NETWORKS, default=list(NETWORKS))
-    parser.add_argument("--publish", action="store_true")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     worlds = [name for name in NAMES if name[0] in options.only]
-    if not options.publish:
-        study(options.work, options.size, worlds, options.part, options.minutes)
-        return
-    from .study_page import publish
-
-    publish(options.work, options.size)
+    study(options.work, options.size, worlds, options.part, options.minutes)
 
 
 if __name__ == "__main__":

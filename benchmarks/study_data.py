@@ -108,7 +108,7 @@ def read(file: File = DATA) -> Study:
     table = csv.reader(lines)
     if not head.startswith("# ") or tuple(next(table)) != NAMES:
         raise ValueError(
-            f"{file} is no study of this version: python -m benchmarks.study --publish"
+            f"{file} is no study of this version: python -m benchmarks.study_page --publish FOLDER"
         )
     rows = tuple(_row(cells) for cells in table)
     return Study(json.loads(head[2:]), rows, hashlib.sha256(raw).hexdigest())

@@ -1,8 +1,8 @@
 """docs/study.md from the study's data: tables, figures, findings and the digest.
 
-    python -m benchmarks.study_page [--write]
+    python -m benchmarks.study_page [--write] [--publish FOLDER [--size small]]
 
-Nothing is run. ``python -m benchmarks.study --publish`` writes the data, then the page.
+Nothing is run. ``--publish`` writes the data from a work folder of ``benchmarks.study``, then the page.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sampling_kit.schedulers import spacing as spacings
 from sampling_kit.schedulers.text_table import markdown_table
 
 from . import pages
-from .study import AUTO, rows_in
+from .study import AUTO, SIZES, rows_in
 from .study_data import DATA, Row, Study, facts_of, read, write
 from .study_effects import (
     MODELS,
@@ -249,12 +249,16 @@ def publish(work: File, size: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--write", action="store_true")
+    parser.add_argument("--publish", type=File, metavar="FOLDER", help="of benchmarks.study")
+    parser.add_argument("--size", choices=SIZES, default="small")
     options = parser.parse_args(arguments)
-    if options.write:
+    if options.publish:
+        publish(options.publish, options.size)
+    elif options.write:
         write_page()
-        return
-    for text in Findings(read()).tables().values():
-        print(text, end="\n\n")
+    else:
+        for text in Findings(read()).tables().values():
+            print(text, end="\n\n")
 
 
 if __name__ == "__main__":
