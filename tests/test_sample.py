@@ -59,14 +59,14 @@ def test_a_named_pair_is_the_wired_graph_bit_for_bit(kind):
     assert "6 evaluations, 12 network calls" in report
 
 
-@pytest.mark.parametrize("cfg", [1.0, 2.0])
+@pytest.mark.parametrize("cfg", [1.0, 2.0, 5.0])
 @pytest.mark.parametrize("kind", SCHEDULES)
 def test_auto_is_the_policy_s_pair_and_says_so(kind, cfg):
     schedule = one("NoiseScheduleFromModel", model=parts(kind)[0])
     version = (
         None if kind == "ve_edm" else policy.LATEST
     )  # None: a prompt saved before there were versions
-    choice = policy.choose(schedule, 6, guided=cfg != 1, side=24, version=version or 1)
+    choice = policy.choose(schedule, 6, guided=cfg != 1, cfg=cfg, side=24, version=version or 1)
     points = choice.points(schedule, choice.steps)
     sigmas = torch.tensor(points.sigmas(), dtype=torch.float32)
     more = {"auto_version": version} if version else {}
@@ -120,6 +120,13 @@ def test_the_report_is_shown_on_the_node():
     model, positive, _, latent = parts()
     out = returned("Sample", model=model, positive=positive, latent_image=latent, seed=0, steps=2, cfg=1.0)  # fmt: skip
     assert out.ui == {"text": [out.result[1]], SOLVER: ["Gradient Estimation"]}
+
+
+def test_auto_knows_the_scale_of_rules_that_are_connected():
+    """12 steps: CFG 2 takes another solver than CFG 5, and so does a GUIDANCE that says 5 where cfg says 2."""
+    strong = sampled(cfg=2.0, guidance=Guidance((CFG(5.0),)), steps=12, auto_version=3)[1]
+    lines = [sampled(cfg=cfg, steps=12, auto_version=3)[1].splitlines()[0] for cfg in (2.0, 5.0)]
+    assert strong.splitlines()[0] == lines[1] != lines[0]
 
 
 def test_one_of_a_thing_is_one():
