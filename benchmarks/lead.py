@@ -53,8 +53,9 @@ def cells(winners: Sequence[Winner]) -> dict[tuple[str, int], Side]:
     for winner in winners:
         found.setdefault((winner.problem, winner.nfe), {})[winner.side] = winner
     for side in found.values():
-        side["peer"] = min((side[p] for p in PEERS if p in side), key=lambda w: w.rmse)
-    return found
+        if OURS in side and any(p in side for p in PEERS):
+            side["peer"] = min((side[p] for p in PEERS if p in side), key=lambda w: w.rmse)
+    return {key: side for key, side in found.items() if "peer" in side}
 
 
 COLUMNS = (
@@ -67,6 +68,8 @@ def table(found: dict[tuple[str, int], Side]) -> list[list[str]]:
     for kind in dict.fromkeys(guidance(problem) for problem, _ in found):
         for nfe in sorted({nfe for _, nfe in found}):
             some = [s for (p, n), s in found.items() if n == nfe and guidance(p) == kind]
+            if not some:
+                continue
             ratios = [s[OURS].rmse / s["peer"].rmse for s in some]
             medians = [s[OURS].median / s["peer"].median for s in some]
             autos = [s[AUTO].rmse / s["peer"].rmse for s in some]
@@ -134,10 +137,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     started, winners = time.perf_counter(), list[Winner]()
-    for name in options.problems:
-        winners += measure([name], options.nfe)
+    for winner in measure(options.problems, options.nfe):
+        winners.append(winner)
         if options.keep:
-            kept(options.keep, winners)
+            kept(options.keep, [winner])
     if options.keep:  # with no problems at all: what it holds
         winners = kept(options.keep, winners)
     found = cells(winners)

@@ -11,6 +11,7 @@ import importlib
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
@@ -26,8 +27,14 @@ from sampling_kit.schedulers.points import Points
 from sampling_kit.schedulers.solver import (
     ALL,
     AMED,
+    DDIM,
     TCD,
+    AdamsBashforth,
+    DPMSolver,
+    DPMSolverMultistep,
     Euler,
+    GaussianAdams,
+    GradientEstimation,
     HeunEDM,
     Invertible,
     Plan,
@@ -35,6 +42,7 @@ from sampling_kit.schedulers.solver import (
     Restart,
     RungeKutta,
     Solver,
+    UniPC,
 )
 from sampling_kit.schedulers.solver.run import Run, drive_together
 from sampling_kit.schedulers.solver.selection import variants
@@ -257,34 +265,75 @@ def plan_of(solver: Solver, points: Points) -> Plan | None:
 
 
 Choice = tuple[str, str, Plan, Points]  # solver, spacing and ends
+Grid = tuple[str, spacings.Spacing, spacings.Ends]
+#: They try every grid; all solvers then try the best GRIDS of those.
+SCOUTS: tuple[Solver, ...] = (
+    DDIM(), AdamsBashforth(2), AdamsBashforth(3), DPMSolverMultistep(), UniPC(3), GradientEstimation(), GaussianAdams(),
+    GaussianAdams(0.5), GaussianAdams(predictor=2, corrector=0), GaussianAdams(8.0, corrector=0, coordinate="index"), DPMSolver(2),
+)  # fmt: skip
+GRIDS = 6
 
 
-def our_choices(task: Problem, nfe: int, solvers: Sequence[Solver]) -> Iterator[list[Choice]]:
-    """Those that share their levels together, each plan once."""
-    schedule = task.schedule
-    rule = spacings.ByRule(policy.usual_std(schedule), round(task.start[0].numel() ** 0.5))
-    steps: dict[int, list[Solver]] = {}
+def our_grids(task: Problem) -> list[Grid]:
+    rule = spacings.ByRule(policy.usual_std(task.schedule), side_of(task))
+    ends = (spacings.WholeRange(), spacings.SkipLast(), rule, wide_rule(rule))
+    return [
+        (f"{spacing.call}, {name}", spacing, kind)
+        for spacing in our_spacings(task.schedule)
+        for kind, name in zip(
+            ends, (*(e.title for e in ends[:3]), "2 times the rule's"), strict=True
+        )
+    ]
+
+
+def wide_rule(rule: spacings.ByRule) -> spacings.ByRule:
+    """The last level twice as high, the first where it is."""
+    return replace(rule, data_std=2 * rule.data_std, side=max(rule.side // 2, 1))
+
+
+def side_of(task: Problem) -> int:
+    return round(task.start[0].numel() ** 0.5)
+
+
+def on_grid(task: Problem, nfe: int, solvers: Sequence[Solver], grid: Grid) -> list[Choice]:
+    """The solvers that can run there, each with as many steps as ``nfe`` pays for."""
+    found = list[Choice]()
+    title, spacing, ends = grid
     for solver in solvers:
         n = next((n for n in range(nfe, 0, -1) if solver.nfe(n) <= nfe), 0)
-        steps.setdefault(n, []).append(solver)
-    seen: set[tuple[Points, int]] = set()
-    for spacing in our_spacings(schedule):
-        for ends in (spacings.WholeRange(), spacings.SkipLast(), rule):
-            for n, some in steps.items():
-                try:
-                    points = spacings.space(schedule, n, spacing, ends=ends).on(task.path)
-                except ValueError:  # 0 steps, or levels that cannot be told apart
-                    continue
-                if (points, n) in seen:
-                    continue
-                seen.add((points, n))
-                title = f"{spacing.call}, {ends.title}"
-                planned = ((s.call, title, plan_of(s, points), points) for s in some)
-                yield [(a, b, plan, c) for a, b, plan, c in planned if plan is not None]
+        with suppress(ValueError):  # 0 steps, or levels that cannot be told apart
+            points = levels_of(task.schedule, n, spacing, ends).on(task.path)
+            plan = plan_of(solver, points)
+            if plan is not None:
+                found.append((solver.call, title, plan, points))
+    return found
+
+
+@lru_cache(maxsize=100_000)
+def levels_of(
+    schedule: NoiseSchedule, n: int, spacing: spacings.Spacing, ends: spacings.Ends
+) -> Points:
+    return spacings.space(schedule, n, spacing, ends=ends)
+
+
+def our_best(task: Problem, end: Tensor, nfe: int) -> tuple[Choice, int]:
+    """The best pair, and how many ran."""
+    tried = list[tuple[float, Choice, Grid]]()
+
+    def play(solvers: Sequence[Solver], grids: Sequence[Grid]) -> None:
+        for grid in grids:
+            choices = on_grid(task, nfe, solvers, grid)
+            for choice, errors in zip(choices, our_errors(task, end, choices), strict=True):
+                tried.append((size(errors), choice, grid))
+
+    play(SCOUTS, our_grids(task))
+    order = sorted(tried, key=lambda entry: entry[0])
+    play(our_solvers(), list(dict.fromkeys(grid for _, _, grid in order))[:GRIDS])
+    return min(tried, key=lambda entry: entry[0])[1], len(tried)
 
 
 def our_errors(task: Problem, end: Tensor, choices: Sequence[Choice]) -> list[Tensor]:
-    """Per seed, infinite where a run does not stay finite. Runs on the same levels share their calls."""
+    """Per seed, infinite where a run does not stay finite. Runs that stand at one level share a call."""
     top = task.path.at(task.schedule.kappa_max).sigma
     programs = [
         plan.walk(State((task.start * (points[0].sigma / top),))) for _, _, plan, points in choices
@@ -293,21 +342,12 @@ def our_errors(task: Problem, end: Tensor, choices: Sequence[Choice]) -> list[Te
     return [rmse(state.x.double(), end).nan_to_num(math.inf, math.inf) for state in done]
 
 
-def ours(
-    answers: dict[str, Tensor], nfes: Sequence[int], chosen: int, solvers: Sequence[Solver] = ()
-) -> Iterator[Winner]:
+def ours(answers: dict[str, Tensor], nfes: Sequence[int], chosen: int) -> Iterator[Winner]:
     for name, end in answers.items():
         task = task_of(name, len(end))
-        few, left = first(task, chosen), rest(task, chosen)
+        left = rest(task, chosen)
         for nfe in nfes:
-            tried, best, least = 0, None, math.inf
-            for group in our_choices(task, nfe, solvers or our_solvers()):
-                for choice, errors in zip(group, our_errors(few, end[:chosen], group), strict=True):
-                    tried += 1
-                    if size(errors) < least:
-                        best, least = choice, size(errors)
-            if best is None:
-                raise ValueError(f"{task.name}: no pair runs with {nfe} evaluations")
+            best, tried = our_best(first(task, chosen), end[:chosen], nfe)
             (errors,) = our_errors(left, end[chosen:], [best])
             yield Winner(
                 task.name, OURS, nfe, best[0], best[1], size(errors), median(errors), tried
@@ -320,9 +360,8 @@ AUTO = "auto"
 
 def auto(task: Problem, left: Problem, end: Tensor, nfe: int) -> Winner:
     """What needs no choosing."""
-    side = round(task.start[0].numel() ** 0.5)
     cfg = cfg_of(task.name)
-    choice = policy.choose(task.schedule, nfe, guided=cfg > 0, cfg=cfg, side=side)
+    choice = policy.choose(task.schedule, nfe, guided=cfg > 0, cfg=cfg, side=side_of(task))
     points = choice.points(task.schedule, choice.steps).on(task.path)
     (errors,) = our_errors(left, end, [("", "", choice.solver.plan(points), points)])
     return Winner(task.name, AUTO, nfe, choice.solver.call, choice.spacing.title, size(errors), median(errors), 1)  # fmt: skip

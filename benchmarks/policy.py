@@ -56,9 +56,11 @@ CHOSEN = (
     "postcards",
     "network-cfg2",
     "network-cfg5",
+    "network-cfg7",
 )
-#: 1000 to 1011 judged version 2, so they were seen before version 3 was made.
-JUDGED = tuple(f"{drawn.PREFIX}{seed}" for seed in drawn.JUDGED[12:24])
+#: 1000 to 1011 judged version 2, so they were seen before version 3 was made. One of 1012 to 1023 has guidance above CFG 2, hence the others.
+STRONGLY = tuple(f"{drawn.PREFIX}{seed}-cfg5" for seed in drawn.JUDGED[24:30])
+JUDGED = (*(f"{drawn.PREFIX}{seed}" for seed in drawn.JUDGED[12:24]), *STRONGLY)
 NFES = (4, 5, 6, 8, 10, 15, 20)
 MARKS = pages.marks("auto")
 SCHEDULES = {"pure": "flow, zero terminal SNR", "other": "VP", "exploding": "VE"}
@@ -198,7 +200,6 @@ def bench(name: str, seeds: int, skip: int = 0) -> Bench:
     if name.startswith(drawn.PREFIX):
         task = drawn.problem(name, count)
         return Bench(task, task.finer_run(DRAWN_STEPS), skip)
-    task = problems.problem(name, count)
     if name.startswith("network"):
         rows, guidance = torch.arange(skip, count), name.split("-")[1]
         start = problems.fits.starts(torch.arange(count)).double()
@@ -207,7 +208,7 @@ def bench(name: str, seeds: int, skip: int = 0) -> Bench:
             return Bench(task, reference()[guidance][:count].double(), skip)
         last = problems.by_adams(replace(task, start=start[skip:]), NETWORK_STEPS)
         return Bench(task, torch.cat([torch.zeros_like(start[:skip]), last.double()]), skip)
-    return Bench(task, problems.answer(name, count).end, skip)
+    return Bench(problems.problem(name, count), problems.answer(name, count).end, skip)
 
 
 def _of_rows(guidance: str, rows: Tensor) -> problems.Denoise:
@@ -257,8 +258,10 @@ def cfg_of(problem: str) -> float:
 
 def score_of(at: Bench, nfe: int, version: int = policy.LATEST) -> Score:
     """Of the policy's choice."""
-    facts = dict(guided=at.guided, cfg=cfg_of(at.task.name), side=at.side, version=version)
-    chosen = policy.choose(at.task.schedule, nfe, **facts)
+    cfg = cfg_of(at.task.name)
+    chosen = policy.choose(
+        at.task.schedule, nfe, guided=at.guided, cfg=cfg, side=at.side, version=version
+    )
     score = at.play(chosen.text, chosen.solver, chosen.points(at.task.schedule, chosen.steps))
     if score is None:
         raise ValueError(f"{at.task.name}: {chosen.text} does not run")

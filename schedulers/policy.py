@@ -115,8 +115,9 @@ def choose(
 ) -> Choice:
     """Solver, spacing and ends for ``nfe`` denoiser evaluations on ``schedule``; version 0 is the newest.
 
-    ``guided``: the prediction is a guided one; ``cfg``: by this scale, 0 if that is not known. ``data_std``: the standard deviation of the data, 0 for the usual one of
-    such schedules; ``side``: √(height · width) of what is sampled. Raises ValueError for a version not known here.
+    ``guided``: the prediction is a guided one; ``cfg``: by this scale, 0 if that is not known. ``data_std``: the
+    standard deviation of the data, 0 for the usual one of such schedules; ``side``: √(height · width) of what is
+    sampled. Raises ValueError for a version not known here.
     """
     rows = _policy(version or LATEST, schedule)
     if nfe < 1:
