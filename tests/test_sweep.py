@@ -326,18 +326,6 @@ def test_a_worker_counts_and_hashes(tmp_path):
     assert record["files"] == {n: digest(n, d) for n, d in files.items()}
 
 
-def test_a_worker_counts_what_sample_runs_itself(tmp_path):
-    """Sample makes its run without SamplerCustomAdvanced: its evaluations and its plan are kept all the same."""
-    prompt = {k: v for k, v in workflow().prompt.items() if k not in "26789"}
-    wires = dict(model=["3", 0], positive=["4", 0], negative=["4", 0], latent_image=["5", 0])
-    numbers = dict(seed=0, steps=3, cfg=2.0, solver="auto", spacing="auto", denoise=1.0)
-    prompt["9"] = dict(class_type="SamplingKitSample", inputs=wires | numbers)
-    record, files = worker(tmp_path).run("x", prompt)
-    assert (record["nfe"], record["network_calls"]) == (3, 6)
-    with Image.open(io.BytesIO(next(iter(files.values())))) as picture:
-        assert len(json.loads(picture.info["sampling_kit"])["plans"]) == 1
-
-
 def test_a_worker_keeps_its_model_and_a_file_that_changed_is_read_again(tmp_path):
     crew = worker(tmp_path)
     results = [crew.run("x", i.prompt) for i in items()[:2]]
