@@ -3,7 +3,8 @@
 A seed decides everything: path and range (Stable Diffusion's, EDM's, flow with shift 1 to 6), guidance (half of them CFG with 1.5 to
 5 between some components and all), dimensions, how many components of which weights, how steeply the variances fall, and how far
 means, wide directions and the floor share the data's deviation, which is .4 to .9 on EDM's range (pixels) and .7 to 1.3 elsewhere
-(latents). ``drawn-1000`` and above judge, those below CHOSEN are for choosing.
+(latents). ``drawn-1000`` and above judge, those below CHOSEN are for choosing. ``drawn-7-none`` and ``drawn-7-cfg2`` are the same
+mixture without guidance and with CFG 2, whatever its seed says.
 """
 
 from __future__ import annotations
@@ -32,11 +33,14 @@ SEEDS = 8
 
 def problem(name: str, starts: int | None = None) -> problems.Problem:
     """``drawn-N`` from N, with ``starts`` starts. Its name says guidance where there is some."""
-    seed = int(name.removeprefix(PREFIX))
+    number, _, guidance = name.removeprefix(PREFIX).partition("-")
+    name, seed = f"{PREFIX}{number}", int(number)
     rng = np.random.default_rng(seed)
     schedule = _schedule(seed, rng)
     path: Path = Flow() if isinstance(schedule, RectifiedFlowSchedule) else VE()
     scale = float(rng.choice([1.5, 2.0, 3.0, 5.0])) if seed // 3 % 2 else 1.0
+    if guidance:
+        scale = 1.0 if guidance == "none" else float(guidance.removeprefix("cfg"))
     deviation = rng.uniform(0.4, 0.9) if isinstance(schedule, EDM) else rng.uniform(0.7, 1.3)
     mixture = _mixture(path, float(deviation), rng)
     denoise = problems.two_products(mixture)

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +23,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sampling_kit.schedulers.noise_schedule import (
+    EDM,
+    NoiseSchedule,
+    RectifiedFlowSchedule,
+    ScaledLinearVP,
+)
 from sampling_kit.schedulers.path import VE, VP
 from sampling_kit.schedulers.points import Points
 
@@ -164,13 +170,18 @@ class Model:
         return self.denoise(x.double(), float(sigma.flatten()[0])).to(x.dtype)
 
 
-def model_sampling(on_ve: bool) -> Any:
-    """ComfyUI's own schedule for our problems: Stable Diffusion's table, or flow with shift 3."""
+@lru_cache(maxsize=16)
+def model_sampling(schedule: NoiseSchedule) -> Any:
+    """ComfyUI's own schedule for our problems: EDM's range, flow with its shift, else Stable Diffusion's table."""
     ms = importlib.import_module("comfy.model_sampling")
-    if on_ve:
-        return type("Sampling", (ms.ModelSamplingDiscrete, ms.EPS), {})()
-    sampling = type("Sampling", (ms.ModelSamplingDiscreteFlow, ms.CONST), {})()
-    sampling.set_parameters(shift=3.0)
+    if isinstance(schedule, EDM):
+        sampling = type("Sampling", (ms.ModelSamplingContinuousEDM, ms.EPS), {})()
+        sampling.set_parameters(schedule.sigma_min, schedule.sigma_max, 1.0)
+    elif isinstance(schedule, RectifiedFlowSchedule):
+        sampling = type("Sampling", (ms.ModelSamplingDiscreteFlow, ms.CONST), {})()
+        sampling.set_parameters(shift=schedule.shift)
+    else:
+        sampling = type("Sampling", (ms.ModelSamplingDiscrete, ms.EPS), {})()
     return sampling
 
 
@@ -183,7 +194,7 @@ def comfy_play(
     denoise: Denoise,
 ) -> Tensor:
     sigmas = torch.tensor(points.sigmas()[: -1 if finish else None], dtype=torch.float64)
-    model = Model(denoise, model_sampling(isinstance(problem.path, VE)))
+    model = Model(denoise, model_sampling(problem.schedule))
     x = sampler(model, problem.start.to(dtype), sigmas.to(dtype), extra_args={}, disable=True)
     return denoise(x.double(), float(sigmas[-1])) if finish else x
 
@@ -214,7 +225,7 @@ def evaluations(play: Any) -> Any:
     for n in (4, 5):
         calls: list[float] = []
         points = Points(VE(), (*(2.0**-k for k in range(n)), 0.0))
-        start = SimpleNamespace(path=VE(), start=torch.ones(1, 1, 1, 1))
+        start = SimpleNamespace(path=VE(), schedule=ScaledLinearVP(), start=torch.ones(1, 1, 1, 1))
         play(start, points, lambda x, sigma, calls=calls: calls.append(sigma) or x / 2)
         cost.append(len(calls))
     return lambda n: cost[1] + (cost[1] - cost[0]) * (n - 5)
@@ -228,29 +239,35 @@ def comfy_root() -> Path | None:
 
 def comfy_results(answers: dict[str, Tensor], **settings: Any) -> list[Result]:
     """ComfyUI on every problem, in its own Python; nothing where there is none."""
+    rows = in_comfyui("peers", dict(answers=answers, settings=settings))
+    return [Result(**row) for row in rows]
+
+
+def in_comfyui(module: str, task: dict[str, Any]) -> list[dict[str, Any]]:
+    """What ``report`` of a module of this package prints for the task in ComfyUI's Python; [] where there is no ComfyUI."""
     root = comfy_root()
     if root is None:
         return []
     own = [root / venv / "bin" / "python" for venv in (".venv", "venv")]
     python = next((str(p) for p in own if p.exists()), sys.executable)
     with tempfile.TemporaryDirectory() as folder:
-        task = Path(folder) / "task.pt"
-        torch.save(dict(answers=answers, settings=settings), task)
-        command = [python, "-c", WITHOUT_NODES, "--cpu", str(PACK), str(task)]
+        file = Path(folder) / "task.pt"
+        torch.save(task, file)
+        command = [python, "-c", WITHOUT_NODES, "--cpu", str(PACK), module, str(file)]
         done = subprocess.run(command, capture_output=True, text=True, cwd=root)
     if done.returncode:
         raise RuntimeError(f"the ComfyUI in {root} could not be measured:\n{done.stderr[-2000:]}")
-    return [Result(**row) for row in json.loads(done.stdout.splitlines()[-1])]
+    rows: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    return rows
 
 
 #: The pack under its name but without its nodes, which would load all of ComfyUI.
 WITHOUT_NODES = """
-import sys, types
-task, folder = sys.argv.pop(), sys.argv.pop()
+import importlib, sys, types
+task, module, folder = sys.argv.pop(), sys.argv.pop(), sys.argv.pop()
 pack = sys.modules["sampling_kit"] = types.ModuleType("sampling_kit")
 pack.__path__ = [folder]
-from sampling_kit.benchmarks.peers import report
-report(task)
+importlib.import_module(f"sampling_kit.benchmarks.{module}").report(task)
 """
 
 

@@ -16,7 +16,8 @@ import json
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from torch import Tensor
 
 from sampling_kit.schedulers import policy
 from sampling_kit.schedulers import spacing as spacings
+from sampling_kit.schedulers.noise_schedule import EDM
+from sampling_kit.schedulers.path import VE
 from sampling_kit.schedulers.points import Points
 from sampling_kit.schedulers.solver import (
     AdamsBashforth,
@@ -34,21 +37,37 @@ from sampling_kit.schedulers.solver import (
     Euler,
     GaussianAdams,
     GradientEstimation,
+    Plan,
     Solver,
     UniPC,
 )
-from sampling_kit.schedulers.solver.run import Run
+from sampling_kit.schedulers.solver.run import Run, drive_together
+from sampling_kit.schedulers.solver.state import State
 
 from . import drawn, galaxies, pages, problems
 from .fit import reference
 from .problems import Problem, median, rmse
 
-CHOSEN = (*(f"{drawn.PREFIX}{seed}" for seed in drawn.CHOSEN[:12]), "hsc", "hsc-flow", "postcards")
-JUDGED = (*(f"{drawn.PREFIX}{seed}" for seed in drawn.JUDGED[:12]), "ztf-flow")
+SEEN = (*range(12), 15, 16, 21, 23, 35, 41, 53)
+CHOSEN = (
+    *(f"{drawn.PREFIX}{seed}" for seed in SEEN),
+    "hsc",
+    "hsc-flow",
+    "postcards",
+    "network-cfg2",
+    "network-cfg5",
+    "network-cfg7",
+)
+#: 1000 to 1011 judged version 2, so they were seen before version 3 was made. One of 1012 to 1023 has guidance above CFG 2, hence the others.
+STRONGLY = tuple(f"{drawn.PREFIX}{seed}-cfg5" for seed in drawn.JUDGED[24:30])
+JUDGED = (*(f"{drawn.PREFIX}{seed}" for seed in drawn.JUDGED[12:24]), *STRONGLY)
 NFES = (4, 5, 6, 8, 10, 15, 20)
 MARKS = pages.marks("auto")
 SCHEDULES = {"pure": "flow, zero terminal SNR", "other": "VP", "exploding": "VE"}
 BEST, PEERS = 1.15, 0.6  # bars
+NETWORK_STEPS = (
+    50  # of Gaussian Adams, for the ends of a network's guidance that has no stored ones
+)
 DRAWN_STEPS = 200  # of Runge–Kutta, for the ends of drawn problems: known to 1e-5 of an error at 30 evaluations
 
 CANDIDATES: tuple[Solver, ...] = (
@@ -142,18 +161,35 @@ class Bench:
 
     def play(self, name: str, solver: Solver, points: Points) -> Score | None:
         """The run's score; None where the solver cannot run there."""
+        return next(self.play_all({name: solver}, points), None)
+
+    def play_all(self, solvers: dict[str, Solver], points: Points) -> Iterator[Score]:
+        """The scores of those that can run on these levels; their runs share their calls."""
         levels = points.on(self.task.path)
         top, first = self.task.path.at(self.task.schedule.kappa_max), levels[0]
         x = self.task.start[self.skip :] * (first.sigma / top.sigma)
-        try:
-            last = solver.plan(levels).solve(Run(self.task.denoise), x).double()
-        except ValueError:
-            return None
+        plans = dict[str, Plan]()
+        for name, solver in solvers.items():
+            with suppress(ValueError):
+                plans[name] = solver.plan(levels)
+        walks = [plan.walk(State((x,))) for plan in plans.values()]
+        ends = drive_together(walks, Run(self._rows, finite=False))
+        for name, state in zip(plans, ends, strict=True):
+            score = self._score(name, state.x.double())
+            if math.isfinite(score.rmse):
+                yield score
+
+    def _rows(self, x: Tensor, sigma: float) -> Tensor:
+        """D of several runs' states, one after the other: a network of seeds knows its own rows only."""
+        if not self.task.name.startswith("network"):
+            return self.task.denoise(x, sigma)
+        count = len(self.task.start) - self.skip
+        return torch.cat([self.task.denoise(part, sigma) for part in x.split(count)])
+
+    def _score(self, name: str, last: Tensor) -> Score:
         end = self.end[self.skip :]
         errors = rmse(last, end)
         found = float(errors.square().mean().sqrt())
-        if not math.isfinite(found):
-            return None
         high = float(np.quantile(errors.numpy(), 0.95))
         return Score(name, found, median(errors), high, bands(last, end))
 
@@ -164,20 +200,21 @@ def bench(name: str, seeds: int, skip: int = 0) -> Bench:
     if name.startswith(drawn.PREFIX):
         task = drawn.problem(name, count)
         return Bench(task, task.finer_run(DRAWN_STEPS), skip)
-    task = problems.problem(name, count)
     if name.startswith("network"):
-        rows = torch.arange(skip, count)
-        task = problems.network_problem(name, count)
-        task = Problem(task.name, task.path, task.schedule, _of_rows(name, rows), task.start)
-        return Bench(task, reference()[name.split("-")[1]][:count].double(), skip)
-    return Bench(task, problems.answer(name, count).end, skip)
+        rows, guidance = torch.arange(skip, count), name.split("-")[1]
+        start = problems.fits.starts(torch.arange(count)).double()
+        task = Problem(name, VE(), EDM(), _of_rows(guidance, rows), start)
+        if guidance in problems.fits.GUIDANCE:
+            return Bench(task, reference()[guidance][:count].double(), skip)
+        last = problems.by_adams(replace(task, start=start[skip:]), NETWORK_STEPS)
+        return Bench(task, torch.cat([torch.zeros_like(start[:skip]), last.double()]), skip)
+    return Bench(problems.problem(name, count), problems.answer(name, count).end, skip)
 
 
-def _of_rows(name: str, rows: Tensor) -> problems.Denoise:
-    """The network for these seeds' classes only."""
-    field = problems.fits.field(
-        problems.network(), rows, problems.fits.GUIDANCE[name.split("-")[1]], fast=False
-    )
+def _of_rows(guidance: str, rows: Tensor) -> problems.Denoise:
+    """The network for these seeds' classes only; ``guidance``: cond, or cfg with a scale."""
+    scale = 1.0 if guidance == "cond" else float(guidance.removeprefix("cfg"))
+    field = problems.fits.field(problems.network(), rows, scale, fast=False)
 
     @torch.no_grad()
     def call(x: Tensor, sigma: float) -> Tensor:
@@ -204,33 +241,41 @@ def bands(x: Tensor, exact: Tensor) -> tuple[float, ...]:
 
 
 def judge(at: Bench, nfe: int) -> Judged:
-    auto = _auto(at, nfe)
-    best = min((s for s in _pairs(at, nfe) if s), key=lambda s: s.rmse)
+    auto = score_of(at, nfe)
+    best = min(_pairs(at, nfe), key=lambda s: s.rmse)
     best = min(best, auto, key=lambda s: s.rmse)
     found = [
         at.play(n, s, spacings.space(at.task.schedule, nfe, p)) for n, (s, p) in DEFAULTS.items()
     ]
     default = min((s for s in found if s), key=lambda s: s.rmse)
-    return Judged(at.task.name, nfe, auto, best, default, _auto(at, nfe, policy.LATEST - 1))
+    return Judged(at.task.name, nfe, auto, best, default, score_of(at, nfe, policy.LATEST - 1))
 
 
-def _auto(at: Bench, nfe: int, version: int = policy.LATEST) -> Score:
-    chosen = policy.choose(at.task.schedule, nfe, guided=at.guided, side=at.side, version=version)
+def cfg_of(problem: str) -> float:
+    """The scale that a problem's name says, 0 without guidance."""
+    return float(problem.split("cfg")[1]) if "cfg" in problem else 0.0
+
+
+def score_of(at: Bench, nfe: int, version: int = policy.LATEST) -> Score:
+    """Of the policy's choice."""
+    cfg = cfg_of(at.task.name)
+    chosen = policy.choose(
+        at.task.schedule, nfe, guided=at.guided, cfg=cfg, side=at.side, version=version
+    )
     score = at.play(chosen.text, chosen.solver, chosen.points(at.task.schedule, chosen.steps))
     if score is None:
         raise ValueError(f"{at.task.name}: {chosen.text} does not run")
     return score
 
 
-def _pairs(at: Bench, nfe: int) -> Iterator[Score | None]:
+def _pairs(at: Bench, nfe: int) -> Iterator[Score]:
     schedule = at.task.schedule
     rule = spacings.ByRule(policy.usual_std(schedule), at.side)
     for spacing in SPACINGS:
         for ends in (spacings.WholeRange(), rule):
             points = spacings.space(schedule, nfe, spacing, ends=ends)
-            for solver in CANDIDATES:
-                name = f"{solver.call}, {spacing.title}, {ends.title}"
-                yield at.play(name, solver, points)
+            levels = f"{spacing.title}, {ends.title}"
+            yield from at.play_all({f"{s.call}, {levels}": s for s in CANDIDATES}, points)
 
 
 def table(rows: Sequence[Judged]) -> str:
@@ -286,10 +331,11 @@ def rows_of(version: int) -> str:
         rows = getattr(policy.POLICIES[version], path)
         if rows is None:
             continue
-        same = rows.plain == rows.guided
-        for name, some in (
-            [("any", rows.plain)] if same else [("no", rows.plain), ("yes", rows.guided)]
-        ):
+        strong = f"CFG above {policy.STRONG:g}"
+        named = {"no": rows.plain, "yes": rows.guided, strong: rows.strong}
+        if rows.plain == rows.guided:
+            named = {"any": rows.plain}
+        for name, some in named.items():
             for row in some:
                 most = "more" if math.isinf(row.nfe) else f"up to {row.nfe:g}"
                 lines.append(
@@ -306,7 +352,11 @@ def _spacing(spacing: spacings.Spacing) -> str:
 
 def _last(share: float) -> str:
     return (
-        "the schedule's" if not share else "by rule" if share == 1 else f"{share:g} of the rule's"
+        "the schedule's"
+        if not share
+        else "by rule"
+        if share == 1
+        else f"{share:g} times the rule's"
     )
 
 

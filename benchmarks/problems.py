@@ -229,13 +229,13 @@ def answer(name: str, seeds: int | None = None) -> Answer:
     """By Runge–Kutta; of galaxies, whose networks are slow and float32, by Gaussian Adams of 80 and 40 evaluations."""
     task = problem(name, seeds)
     if name in galaxies.FILES:
-        end, half = (_adams(task, steps) for steps in (80, 40))
+        end, half = (by_adams(task, steps) for steps in (80, 40))
         return Answer(end, median(rmse(half, end)))
     end = task.finer_run(task.fine)
     return Answer(end, median(rmse(task.finer_run(task.fine // 2), end)))
 
 
-def _adams(task: Problem, steps: int) -> Tensor:
+def by_adams(task: Problem, steps: int) -> Tensor:
     points = spacings.space(task.schedule, steps, spacings.Karras())
     return GaussianAdams().solve(points, Run(task.denoise), task.start)
 

@@ -40,7 +40,7 @@ from sampling_kit.schedulers.solver.selection import variants
 from . import galaxies
 from .problems import median, rmse
 from .quality import contestant, plan_of
-from .study_worlds import NAMES, NETWORKS, World, world
+from .study_worlds import GUIDANCES, NAMES, NETWORKS, World, world
 
 WORK = File(".study")
 WRITTEN = ("explicit", "drawn")  # spacings that are what a person writes
@@ -125,8 +125,8 @@ def planned(at: World, case: Case, size: Size) -> tuple[Solver, Points]:
     """Solver and levels. Raises ValueError for what cannot run."""
     schedule = at.task.schedule
     if case.solver == AUTO:
-        guided = case.guidance != "none"
-        choice = policy.choose(schedule, case.nfe, guided=guided, side=at.side)
+        scale = GUIDANCES[case.guidance]
+        choice = policy.choose(schedule, case.nfe, guided=scale != 1, cfg=scale, side=at.side)
         return choice.solver, choice.points(schedule, choice.steps).on(at.task.path)
     solver = solvers(size.every_setting)[case.solver]
     steps = next((n for n in range(case.nfe, 0, -1) if solver.nfe(n) <= case.nfe), 0)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from sampling_kit.benchmarks import policy as benchmark
 from sampling_kit.nodes.schedule.schedules import Steps
 from sampling_kit.schedulers import policy
 from sampling_kit.schedulers import spacing as spacings
@@ -17,7 +18,7 @@ from sampling_kit.schedulers.noise_schedule import (
     ScaledLinearVP,
 )
 from sampling_kit.schedulers.points import Points
-from sampling_kit.schedulers.solver import GradientEstimation
+from sampling_kit.schedulers.solver import GaussianAdams, GradientEstimation
 from sampling_kit.schedulers.spacing import ByRule, NoiseShare, SkipLast, Typed, space
 
 from .product import each
@@ -105,12 +106,36 @@ def test_old_versions_stay_and_unknown_ones_are_refused():
     assert (first.solver, first.spacing) == (GradientEstimation(), NoiseShare(1.75, 0.5))
     levels = [80.0, 9.01862075, 3.10237363, 1.34016766, 0.52362161, 0.11060771]
     assert first.points(EDM(), 6).kappas[:-1] == pytest.approx(levels), "of pictures that are saved"
+    second = policy.choose(EDM(), 5, version=2, guided=True, cfg=5.0, side=64)
+    assert second.solver == GaussianAdams(predictor=2, corrector=2)
+    levels = [80.0, 6.96190609, 2.18628744, 0.77919845, 0.16269500]
+    assert second.points(EDM(), 5).kappas[:-1] == pytest.approx(levels), (
+        "of pictures that are saved"
+    )
     with pytest.raises(ValueError, match="version 99"):
         policy.choose(LinearVP(), 8, version=99)
     with pytest.raises(ValueError, match="at least 1 evaluation"):
         policy.choose(LinearVP(), 0)
     with pytest.raises(ValueError, match="denoise = 0"):
         found[0].points(LinearVP(), 4, 0)
+
+
+@each(schedule=[EDM(), LinearVP(), RectifiedFlowSchedule(3.0)])
+def test_auto_of_strong_guidance_corrects_nothing(schedule):
+    """Where D is steep a corrector swings up; a scale that is not known counts as strong."""
+    for nfe in (3, 5, 12, 25):
+        strong = policy.choose(schedule, nfe, guided=True, cfg=7.0, version=3)
+        assert strong.solver == GaussianAdams(predictor=2, corrector=0)
+        assert policy.choose(schedule, nfe, guided=True, version=3) == strong
+    mild = policy.choose(schedule, 12, guided=True, cfg=2.0, version=3)
+    assert mild.solver == policy.choose(schedule, 12, version=3).solver == GaussianAdams()
+
+
+def test_auto_with_strong_guidance_ends_near_the_exact_end():
+    """CFG 5 on a mixture, 5 evaluations: version 2 ends further away than the data are wide."""
+    at = benchmark.bench("drawn-9", 4)
+    errors = [benchmark.score_of(at, 5, version).rmse for version in (2, 3)]
+    assert errors[0] > 1 and errors[1] < 0.2
 
 
 def test_ddim_uniform_is_comfyui_s():

@@ -22,6 +22,18 @@ def test_auto_is_judged_against_pairs_and_defaults():
     assert all(r.solver.call in text for r in policies.POLICIES[policies.LATEST].other.plain)
 
 
+def test_a_network_is_had_with_any_cfg(monkeypatch):
+    """Its end is a run of many steps where none is stored; runs on the same levels share calls, seed by seed."""
+    monkeypatch.setattr(policy, "NETWORK_STEPS", 6)
+    at = policy.bench("network-cfg3", 2, skip=1)
+    assert at.guided and policy.cfg_of(at.task.name) == 3
+    same = at.task.start[1:].clone()
+    points = problems.spacings.space(at.task.schedule, 6, problems.spacings.Karras())
+    few = {"a": problems.GaussianAdams(), "b": problems.GaussianAdams(predictor=1, corrector=0)}
+    a, b = at.play_all(few, points)
+    assert a.rmse < 1e-4 < b.rmse and torch.equal(at.task.start[1:], same)
+
+
 def test_a_drawn_problem_is_its_number_alone():
     one, again, other = (drawn.problem(f"drawn-{n}", 2) for n in (1000, 1000, 1001))
     assert torch.equal(one.start, again.start) and one.name == again.name == "drawn-1000 cfg 5"

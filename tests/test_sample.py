@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import json
+
 import pytest
 import torch
 from node_calls import NODES, folders, node, one, returned
+from PIL import Image
 
+from sampling_kit.headless.sweep.worker import Worker
 from sampling_kit.nodes import host
 from sampling_kit.nodes.fit.fitted_solver import fit_names
 from sampling_kit.nodes.ui.foreign_names import KEY, SOLVER
@@ -59,14 +64,14 @@ def test_a_named_pair_is_the_wired_graph_bit_for_bit(kind):
     assert "6 evaluations, 12 network calls" in report
 
 
-@pytest.mark.parametrize("cfg", [1.0, 2.0])
+@pytest.mark.parametrize("cfg", [1.0, 2.0, 5.0])
 @pytest.mark.parametrize("kind", SCHEDULES)
 def test_auto_is_the_policy_s_pair_and_says_so(kind, cfg):
     schedule = one("NoiseScheduleFromModel", model=parts(kind)[0])
     version = (
         None if kind == "ve_edm" else policy.LATEST
     )  # None: a prompt saved before there were versions
-    choice = policy.choose(schedule, 6, guided=cfg != 1, side=24, version=version or 1)
+    choice = policy.choose(schedule, 6, guided=cfg != 1, cfg=cfg, side=24, version=version or 1)
     points = choice.points(schedule, choice.steps)
     sigmas = torch.tensor(points.sigmas(), dtype=torch.float32)
     more = {"auto_version": version} if version else {}
@@ -122,6 +127,13 @@ def test_the_report_is_shown_on_the_node():
     assert out.ui == {"text": [out.result[1]], SOLVER: ["Gradient Estimation"]}
 
 
+def test_auto_knows_the_scale_of_rules_that_are_connected():
+    """12 steps: CFG 2 takes another solver than CFG 5, and so does a GUIDANCE that says 5 where cfg says 2."""
+    strong = sampled(cfg=2.0, guidance=Guidance((CFG(5.0),)), steps=12, auto_version=3)[1]
+    lines = [sampled(cfg=cfg, steps=12, auto_version=3)[1].splitlines()[0] for cfg in (2.0, 5.0)]
+    assert strong.splitlines()[0] == lines[1] != lines[0]
+
+
 def test_one_of_a_thing_is_one():
     model, positive, _, latent = parts()
     report = returned("Sample", model=model, positive=positive, latent_image=latent, seed=0, steps=1, cfg=1.0).result[1]  # fmt: skip
@@ -150,3 +162,24 @@ def test_apart_auto_is_steps_with_auto_and_the_latent(kind):
     schedule = one("NoiseScheduleFromModel", model=parts(kind)[0])
     sigmas = one("Steps", noise_schedule=schedule, steps=6, spacing={"spacing": "auto"}, denoise=0.6, latent=parts()[3])  # fmt: skip
     assert torch.equal(made, wired(host.runs.make_sampler(BY_NAME[name].solver), sigmas, kind))
+
+
+def test_without_comfyui_its_run_is_counted_and_kept(tmp_path):
+    """Sample makes its run without SamplerCustomAdvanced: its evaluations and its plan are kept all the same."""
+    size = {"width": 24, "height": 24, "batch_size": 1}
+    wires = dict(model=["3", 0], positive=["4", 0], negative=["4", 0], latent_image=["5", 0])
+    numbers = dict(seed=0, steps=3, cfg=2.0, solver="auto", spacing="auto", denoise=1.0)
+    nodes = {
+        "1": ("SamplingKitNoiseSchedule", {"kind": "ve_edm", "kind.sigma_min": 0.02, "kind.sigma_max": 80.0}),
+        "3": ("SamplingKitEmbeddedDenoiser", {f"kind.{k}": v for k, v in SMALL.items() if k != "kind"} | {"kind": "gaussian", "noise_schedule": ["1", 0]}),
+        "4": ("SamplingKitClassCondition", {"name": "snow"}),
+        "5": ("SamplingKitEmptyPixelLatent", size),
+        "9": ("SamplingKitSample", wires | numbers),
+        "10": ("SamplingKitLatentToImage", {"latent": ["9", 0]}),
+        "11": ("SaveImage", {"images": ["10", 0], "filename_prefix": "a"}),
+    }  # fmt: skip
+    prompt = {k: {"class_type": c, "inputs": i} for k, (c, i) in nodes.items()}
+    record, files = Worker("cpu", 1, str(tmp_path), str(tmp_path)).run("x", prompt)
+    assert (record["nfe"], record["network_calls"]) == (3, 6)
+    with Image.open(io.BytesIO(next(iter(files.values())))) as picture:
+        assert len(json.loads(picture.info["sampling_kit"])["plans"]) == 1

@@ -6,7 +6,9 @@ nodes run.
 
 from __future__ import annotations
 
-from ...nodes.host.alone.places import set_folders, set_progress, set_typed
+from typing import Any
+
+from ...nodes.host.alone.places import set_folders, set_progress, set_ran, set_typed
 from ..context import current
 from .conditioning import (
     ConditioningZeroOut,
@@ -24,6 +26,7 @@ from .sampling import (
     RandomNoise,
     SamplerCustom,
     SamplerCustomAdvanced,
+    keep,
 )
 from .tensors import (
     FlipSigmas,
@@ -46,7 +49,17 @@ def tell(step: int, total: int) -> None:
     report(step, total)
 
 
+def count(guider: Any, sampler: Any, sigmas: list[float]) -> None:
+    """A run that a node made itself, with the graph that is going on, if one is."""
+    try:
+        current()
+    except LookupError:
+        return
+    keep(guider, sampler, sigmas)
+
+
 set_progress(tell)
+set_ran(count)
 set_typed(lambda name: name in current().typed)
 
 CORE_NODES = (

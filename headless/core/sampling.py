@@ -120,14 +120,23 @@ class CFGGuider(io.ComfyNode):
         return io.NodeOutput(cfg_guider(model, positive, negative, cfg))
 
 
-def described(sampler: Any, guider: Guider, sigmas: Tensor) -> dict[str, Any]:
+def described(sampler: Any, guider: Guider, levels: list[float]) -> dict[str, Any]:
     """The solver, its noise levels and the digest of its plan, for the saved picture."""
     solver, path = solver_of(untraced(sampler)), guider.model.schedule.path
-    levels = sigmas.tolist()
     row: dict[str, Any] = dict(solver=repr(solver), sigmas=plan_digest([{"sigmas": levels}]))
     if isinstance(solver, Solver) and solver.planned and len(levels) > 1:
         row["plan"] = plan_digest(list(host_plan(solver, Points.from_sigmas(path, levels)).rows()))
     return row
+
+
+def keep(guider: Guider, sampler: Any, levels: list[float]) -> None:
+    """What a run counted, did and estimates of its error, kept with the graph that is going on."""
+    context = current()
+    if guider.run is not None:
+        report = guider.run.report()
+        context.tally.update({name: report[name] for name in ("evaluations", "network_calls")})
+        context.errors.extend(filter(None, [guider.run.error]))
+    context.plans.append(described(sampler, guider, levels))
 
 
 def check_size(network: Any, x: Tensor) -> None:
@@ -158,11 +167,7 @@ def sample(
         callback=callback,
         seed=noise.seed,
     )
-    if guider.run is not None:
-        report = guider.run.report()
-        context.tally.update({name: report[name] for name in ("evaluations", "network_calls")})
-        context.errors.extend(filter(None, [guider.run.error]))
-    context.plans.append(described(sampler, guider, sigmas))
+    keep(guider, sampler, sigmas.tolist())
     ratios = "downscale_ratio_spacial", "downscale_ratio_temporal"
     rest = {k: v for k, v in latent.items() if k not in ratios}
     return {**rest, "samples": samples}, {**rest, "samples": seen.get("x0", samples).cpu()}

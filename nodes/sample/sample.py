@@ -11,6 +11,7 @@ from torch import Tensor
 from ...schedulers import policy, spacing
 from ...schedulers.counts import counted
 from ...schedulers.guidance import CFG, Guidance
+from ...schedulers.guidance.base import Scaled
 from ...schedulers.noise_schedule import NoiseSchedule
 from ...schedulers.size_shift import SizedFlow
 from ...schedulers.solver.published import BY_NAME, name_of
@@ -103,7 +104,8 @@ class Sample(io.ComfyNode):
         else:
             side = side_of(latent_image["samples"].shape[1:])
             wants = Wants(steps, solver, spacing, denoise, sampler, sigmas, side, auto_version)
-            run = wants.on(schedule_for(model, latent_image), guided=len(rules.reads) > 1)
+            guided = len(rules.reads) > 1
+            run = wants.on(schedule_for(model, latent_image), guided=guided, cfg=scale_of(rules))
         noise = NoiseWire(seed)
         made = host.runs.run_sampler(noise, guider, run.sampler, run.sigmas, latent_image)
         lines = [run.text, "" if guidance is None else "guidance: as connected, in place of cfg"]
@@ -116,6 +118,11 @@ def schedule_for(model: Any, latent: dict[str, Any]) -> NoiseSchedule:
     schedule = host.models.schedule_of(model)
     shape = tuple(latent["samples"].shape[1:])
     return schedule.for_latent(shape) if isinstance(schedule, SizedFlow) else schedule
+
+
+def scale_of(rules: Guidance) -> float:
+    """The largest scale of the rules that are CFG or stand in its place, 0 where none says one."""
+    return max((r.cfg for r in rules.rules if isinstance(r, Scaled) and r.guides), default=0.0)
 
 
 @dataclass(frozen=True)
@@ -151,12 +158,13 @@ class Wants:
     side: int = policy.SIDE
     version: int = policy.LATEST
 
-    def on(self, schedule: NoiseSchedule, *, guided: bool) -> Run:
-        """The run. Raises ValueError for a name that no list has, and for levels that do not fit the schedule."""
+    def on(self, schedule: NoiseSchedule, *, guided: bool, cfg: float = 0.0) -> Run:
+        """The run; ``cfg``: 0 where no scale is known. Raises ValueError for a name that no list has, and for levels that do not fit the schedule."""
         choice = policy.choose(
             schedule,
             self.steps,
             guided=guided,
+            cfg=cfg,
             denoise=self.denoise,
             side=self.side,
             version=self.version,

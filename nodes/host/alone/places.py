@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -121,6 +122,27 @@ def model_folders(kind: str, new: bool = False) -> list[Path]:
         return [folder("models_to_write" if new else "models") / kind]
     except LookupError:
         return []
+
+
+Ran = Callable[[Any, Any, list[float]], None]
+
+
+def forgotten(guider: Any, sampler: Any, sigmas: list[float]) -> None:
+    """What becomes of a run's counts until the runner says otherwise."""
+
+
+_ran: Ran = forgotten
+
+
+def set_ran(ran: Ran) -> None:
+    """Say who keeps what a GUIDER counted in a run of ``sampler`` over ``sigmas`` that a node made itself."""
+    global _ran
+    _ran = ran
+
+
+def ran(guider: Any, sampler: Any, sigmas: list[float]) -> None:
+    """A node has made such a run."""
+    _ran(guider, sampler, sigmas)
 
 
 Report = Callable[[int, int], None]

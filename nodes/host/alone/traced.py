@@ -14,6 +14,7 @@ from ....schedulers.path import Path
 from ....schedulers.solver import Solver
 from ....schedulers.split import Stepped
 from ..trace_watch import StandIn, Watch, label, stochastic, together
+from . import places
 from .guider import Guider
 from .sampler import Callback, Sampler, solver_of
 
@@ -107,10 +108,17 @@ def as_latent(view: View, x: Tensor, like: dict[str, Any]) -> dict[str, Any]:
 def run_sampler(
     noise: Any, guider: Any, sampler: Any, sigmas: Tensor, latent: dict[str, Any]
 ) -> dict[str, Any]:
-    """The LATENT that SamplerCustomAdvanced makes."""
+    """The LATENT that SamplerCustomAdvanced makes, counted and with progress as there."""
     drawn, start = noise.generate_noise(latent), latent["samples"]
+    tell = places.progress(len(sigmas) - 1)
+    tell(0, "")
+
+    def callback(step: int, x0: Tensor, x: Tensor, total: int) -> None:
+        tell(step + 1, "")
+
     samples = guider.sample(
-        drawn, start, sampler, sigmas, latent.get("noise_mask"), seed=noise.seed
+        drawn, start, sampler, sigmas, latent.get("noise_mask"), callback=callback, seed=noise.seed
     )
+    places.ran(guider, sampler, sigmas.tolist())
     ratios = "downscale_ratio_spacial", "downscale_ratio_temporal"
     return {k: v for k, v in latent.items() if k not in ratios} | {"samples": samples}
