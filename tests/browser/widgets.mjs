@@ -242,6 +242,7 @@ async function far() {
   if (mode !== "classic") return; // Nodes 2.0 draw no node on the canvas
   await test("far away a plot is drawn on the canvas, and follows", async (expect) => {
     await page.evaluate(inside.build);
+    await set("ScheduleEditor", "curve", "0:1, 0.5:0.5, 1:0");
     await show();
     await until("drawn", () => lines("ScheduleEditor"), (l) => l.length && l[0].length > 40);
     await page.evaluate(() => { app.canvas.ds.scale = 0.5; app.canvas.setDirty(true, true); });
@@ -286,10 +287,10 @@ async function cost() {
 
 await eachRenderer(async () => {
   await cost();
-  await far();
   await widgets();
   await canvas();
   await keeping();
   await running();
   await templates();
+  await far();
 });

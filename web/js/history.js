@@ -3,19 +3,22 @@
 
 const FRAMES = 60; // in which a new node gets its size; a busy machine draws them slower
 
+const stateOf = (app) => app.extensionManager?.workflow?.activeWorkflow?.changeTracker?.activeState;
 const sameId = (id) => (one) => String(one?.id) === String(id); // numbers in some versions of the page, texts in others
 
 // the node in the newest state of the open workflow, or undefined
 function savedOf(app, node) {
-  const state = app.extensionManager?.workflow?.activeWorkflow?.changeTracker?.activeState;
+  const state = stateOf(app);
   const graph = node.graph === app.rootGraph ? state : state?.definitions?.subgraphs?.find(sameId(node.graph?.id));
   return graph?.nodes?.find(sameId(node.id));
 }
 
-// a property of a node as it is now: no step
+// a property of a node as it is now: no step, but the page keeps it in its draft, as what a reload opens
 export function noStep(app, node, name) {
   const saved = savedOf(app, node);
-  if (saved) saved.properties = { ...saved.properties, [name]: JSON.parse(JSON.stringify(node.properties[name])) };
+  if (!saved) return;
+  saved.properties = { ...saved.properties, [name]: JSON.parse(JSON.stringify(node.properties[name])) };
+  app.api?.dispatchCustomEvent?.("graphChanged", stateOf(app));
 }
 
 // The sizes that new nodes get when they are first drawn: no step. What the user does next is one.
