@@ -329,7 +329,7 @@ KEPT = (
            "if id in self._lines and self._is_intact(id):", "if False:",
            ("tests/test_two_processes.py::test_a_job_whose_file_is_lost_is_not_done",)),
     Defect("fit: a part of the starts counts", "nodes/fit/kept.py",
-           "if not files or not all(file.is_file() for file in files):",
+           "if not files or not all(file.is_file() for file in (*files, *[pair][:paired])):",
            "if not (files := sorted(folder.glob(self.file(\"start-*\").name))):",
            ("tests/test_fit_files.py::test_a_fit_killed_between_its_starts_makes_them_again",)),
     Defect("ray: on the network", "headless/sweep/cluster.py",
