@@ -115,11 +115,10 @@ def made(task: Task, nfe: int, settings: Forward) -> FittedSolver:
     assert starts.pair is not None
     ((name, table),) = starts.tables.items()
     state = run_fit(problem, table, settings)
-    tables = {"fit": state.table, "start": table, "pair": starts.pair.table}
-    kept = safest(problem, tables)
+    kept = safest(problem, table, state.table, {"pair": starts.pair.table})
     facts = dict(before=state.before, after=state.after, evaluations=problem.evaluations)
     seconds = round(time.process_time() - began, 1)
-    return FittedSolver(tables[kept], dict(start=name, kept=kept, cpu_seconds=seconds) | facts)
+    return FittedSolver(kept.table, dict(start=name, kept=kept.name, cpu_seconds=seconds) | facts)
 
 
 @torch.no_grad()

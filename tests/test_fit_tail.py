@@ -36,10 +36,14 @@ def forked(far=25.0):
         return here + (y - here) * width**2 / (width**2 + sigma**2)
 
     problem = Problem(VE(), field, 80.0, x, torch.zeros_like(x), TRAIN, HELD)
-    fine = table_of(AdamsBashforth(2).plan(Points(VE(), (*np.geomspace(80.0, 0.01, 120), 0.0))))
-    problem.end = problem.run(fine, torch.arange(136))
+    problem.end = problem.run(fine(), torch.arange(136))
     problem.evaluations = 0
     return problem
+
+
+def fine():
+    """What ends where the teacher does."""
+    return table_of(AdamsBashforth(2).plan(Points(VE(), (*np.geomspace(80.0, 0.01, 120), 0.0))))
 
 
 def judged(problem, table):
@@ -85,6 +89,14 @@ def test_a_fit_that_gives_up_rare_seeds_is_not_kept():
     before, after = judged(problem, start), judged(problem, fit)
     held = [summary(problem.errors(table, HELD))["rmse"] for table in (start, fit)]
     assert after > 1.5 * before and held[1] < 0.1 * held[0]  # what is guarded against
-    assert safest(problem, {"fit": fit, "start": start}) == "start"
+    kept = safest(problem, start, fit, {})
+    assert kept.name != "fit" and judged(problem, kept.table) <= 1.05 * before
+    assert summary(problem.errors(kept.table, HELD))["median"] <= 1.01 * median(problem, start)
+    worse = safest(problem, start, fit, {"pair": fine()})
+    assert worse == ("pair", fine())
     problem.train = TRAIN[34:]  # without the rare ones nothing tells
-    assert safest(problem, {"fit": fit, "start": start}) == "fit"
+    assert safest(problem, start, fit, {}) == ("fit", fit)
+
+
+def median(problem, table):
+    return summary(problem.errors(table, HELD))["median"]

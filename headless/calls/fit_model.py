@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ...schedulers.whole_file import whole
 from ..context import use
 from ..workflow import Workflow
+from .fit_processes import Job, in_processes
 from .preparation import Settings, Source, context_of, opened, set_device, setting_texts
 from .results import ArgumentError, FitResult
 
@@ -46,6 +48,7 @@ def fit(
     substeps: int = 2,
     batch: int = 8,
     against: str = "usual",
+    workers: int = 1,
     trajectories: Path | str | None = None,
     input: Path | str = "input",
     models: Path | str = "models",
@@ -58,7 +61,7 @@ def fit(
     Writes the fits to ``output`` and a plot beside it; records trajectories of ``seeds`` in ``trajectories`` (default:
     beside ``output``), of which the last ``held`` judge. ``settings``: of the method, NAME=VALUE; ``starts``: pairs of
     solver and spacing to fit from; ``levels``, ``substeps``, ``batch``: of the recording; ``against``: usual or all, what
-    it is compared with. Interrupted, the same call goes on. ``note``, ``stage(title)(step, text)``: told what happens.
+    it is compared with; ``workers``: processes that fit at once, which changes no number. Interrupted, the same call goes on. ``note``, ``stage(title)(step, text)``: told what happens.
     """
     if (workflow is None) == (embedded is None):
         raise ArgumentError("give either a WORKFLOW or --embedded KIND")
@@ -77,16 +80,21 @@ def fit(
     source = Workflow(Path(f"--embedded {embedded}"), {}) if workflow is None else workflow
     read = opened(source, converter(nodes))
     here = context_of(read, output.parent, Path(input), Path(models), device)
+    plan = fitting.Plan(
+        Path(trajectories or output.parent / "trajectories"), tuple(nfes), chosen, seeds, held, levels, substeps, batch,
+        starts,
+    )  # fmt: skip
+    where = output.parent, Path(input), Path(models), device
+    job = Job(read, embedded, cfg, node, plan, *where, torch.get_num_threads())
+    apart = None
+    if workers > 1 and len(plan.nfes) > 1:
+        apart = partial(in_processes, job.for_each(), workers)
     with use(here), torch.inference_mode():
-        if embedded is not None:
-            fitted = fitting.from_embedded(embedded, cfg, nodes)
-        else:
-            fitted = fitting.from_workflow(read, nodes, here, node)
+        made = fitting.source_of(read, nodes, here, embedded, cfg, node)
         started = time.perf_counter()
         fits, comparison = fitting.fit_source(
-            fitted, Path(trajectories or output.parent / "trajectories"), nfes, chosen, seeds=seeds, held=held, levels=levels, substeps=substeps, batch=batch,
-            starts=starts, against=against, say=note, tell=stage,
-        )  # fmt: skip
+            made, plan, against=against, apart=apart, say=note, tell=stage
+        )
     files = tuple(_write_fits(output, fits, comparison))
     return FitResult(files, tuple(fits), comparison, round(time.perf_counter() - started, 1))
 

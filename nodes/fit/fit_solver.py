@@ -16,7 +16,7 @@ from ...schedulers.fit.forward import Forward
 from ...schedulers.fit.gradient import Gradient
 from ...schedulers.fit.problem import Problem, summary
 from ...schedulers.fit.run_fit import Fit, held_errors, run_fit
-from ...schedulers.fit.safeguard import safest
+from ...schedulers.fit.safeguard import FIT, safest
 from ...schedulers.fit.starts import Starts, best_pair, best_starts
 from ...schedulers.fit.verdict import Rival, verdict
 from ...schedulers.points import Points, require_run
@@ -173,19 +173,18 @@ def fits_from(
 def concluded(
     problem: Problem, fit: FittedSolver, start: FittedSolver, pair: FittedSolver | None
 ) -> FittedSolver:
-    """The fit with its verdict; its start or the best pair in its place where that is safer on all trajectories."""
-    tables = {"fit": fit.table, "start": start.table} | ({"pair": pair.table} if pair else {})
-    kept = safest(problem, tables)
-    facts = dict(fit.card)
-    if kept != "fit":
-        facts["after"] = summary(held_errors(problem, tables[kept]))
-        facts["kept"] = kept
-    rival = None
+    """The fit with its verdict; a part of it, its start or the best pair in its place where that is safer on all trajectories."""
+    others = {"pair": pair.table} if pair else {}
+    kept = safest(problem, start.table, fit.table, others)
+    facts, rival = dict(fit.card), None
+    if kept.name != FIT:
+        facts["after"] = summary(held_errors(problem, kept.table))
+        facts["kept"] = kept.name
     if pair is not None:
         rival = Rival(pair.card["start"], **summary(held_errors(problem, pair.table)))
-    told = verdict(fit.table.nfe, facts["before"], facts["after"], rival, kept)
+    told = verdict(fit.table.nfe, facts["before"], facts["after"], rival, kept.name)
     spent = problem.evaluations
-    return FittedSolver(tables[kept], {**facts, "evaluations": spent, "verdict": told})
+    return FittedSolver(kept.table, {**facts, "evaluations": spent, "verdict": told})
 
 
 def beginning(

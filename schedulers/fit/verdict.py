@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 WORTH = 0.95  # of the pair's error, in RMSE and in the median: above it is hardly nearer
-#: What was kept in place of a fit, in words.
+#: What was kept in place of a fit, in words, where its name is not enough.
 KEPT = {"start": "its start", "pair": "the best training-free pair"}
 
 
@@ -26,10 +26,11 @@ def verdict(
     pair: Rival | None,
     kept: str = "fit",
 ) -> str:
-    """The sentence. ``pair``: the best training-free one at ``nfe`` evaluations. ``kept``: fit, or what was taken in its place."""
+    """The sentence. ``pair``: the best training-free one at ``nfe`` evaluations. ``kept``: fit, or what was kept of it
+    or in its place."""
     text = f"Held-out error {after['rmse']:.4g}: {_less(after['rmse'], before['rmse'])} its start"
     if kept != "fit":
-        text = f"The fit ended far off on a few trajectories, so this is {KEPT[kept]}. {text}"
+        text = f"The fit ended far off on a few trajectories, so this is {KEPT.get(kept, kept)}. {text}"
     if pair is None:
         return f"{text}; no training-free pair runs with {nfe} evaluations."
     text += f", {_less(after['rmse'], pair.rmse)} the best training-free pair with {nfe} evaluations ({pair.name})"
