@@ -25,10 +25,10 @@ every = pytest.mark.parametrize("name", TINY)
 
 # ---------------------------------------------------------------------------------------- D = theirs
 
-TABLE = [n for n in TINY if training.SCHEDULERS[TINY[n].scheduler[0]].read is training.table]
-FLOWS = ["sana", "sd3", "flux", "wan", "wan-i2v", "ltx"]
 EDMS = ["edm", "edm-v", "svd-like"]
-TABLE = [n for n in TABLE if n not in FLOWS + EDMS]
+READ = {n: training.SCHEDULERS[TINY[n].scheduler[0]].read for n in TINY}
+FLOWS = [n for n in TINY if READ[n] is training.flow or TINY[n].scheduler[1].get("use_flow_sigmas")]
+TABLE = [n for n in TINY if READ[n] is training.table and n not in FLOWS + EDMS]
 
 
 def test_every_tiny_model_is_compared():
