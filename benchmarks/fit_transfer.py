@@ -62,7 +62,7 @@ def changed(net: Network, share: float) -> Network:
             flat = weight.flatten(1)
             a, b = (torch.randn(n, RANK, generator=generator) for n in flat.shape)
             move = a @ b.T
-            weight += (move * (share * flat.norm() / move.norm())).reshape(weight.shape)
+            weight.add_((move * (share * flat.norm() / move.norm())).reshape(weight.shape))
     return other
 
 
