@@ -202,6 +202,15 @@ GUIDANCE = (
            "1 / self.factor**2", "1 / self.factor",
            ("tests/test_reconstruction.py::test_the_gram_matrix_is_inverted",
             "tests/test_reconstruction.py::test_adjoint_and_pseudo_inverse_are_those_of_the_matrix")),
+    Defect("NAG: tokens of any length", "schedulers/guidance/nag.py",
+           "plus + (far * shrink - plus) * alpha", "plus + (far - plus) * alpha",
+           ("tests/test_nag.py::test_no_token_grows_beyond_tau",)),
+    Defect("NAG: the prompts see one another", "schedulers/guidance/two_prompts.py",
+           'here = (parts[prompt], parts["picture"])', "here = tuple(parts.values())",
+           ("tests/test_nag.py::test_each_prompt_sees_itself_and_the_picture",)),
+    Defect("NAG: the unconditional images are guided too", "schedulers/guidance/two_prompts.py",
+           "return z if rows is None else torch.where(rows[:, None, None], z, plus)", "return z",
+           ("tests/test_nag.py::test_each_prompt_sees_itself_and_the_picture",)),
 )
 
 FITS = (

@@ -83,6 +83,7 @@ def test_x0_of_a_score_network_is_tweedie_s(ours, theirs):
         assert error(mine(x, sigma), expected, x) < 1e-5, sigma
 
 
+@pytest.mark.some(9)
 @every
 def test_pictures_may_have_their_own_sigma_and_conditions_share_a_call(name, ours):
     x, cond, mine = latent(name), conditioning(name), ours(name)
@@ -135,6 +136,7 @@ def test_wrong_rows_are_named(ours):
         many(mine, x, 0.5, [three, three])
 
 
+@pytest.mark.some(9)
 @every
 def test_the_network_runs_in_bfloat16_with_time_and_state_in_float32(name, folders, ours):
     mine = kit.load(kit.read_folder(folders(name)), torch.bfloat16)
@@ -188,6 +190,7 @@ def test_a_wrong_label_is_put_right_without_loading_again(ours):
         other(x, 1.0, cond)
 
 
+@pytest.mark.some(9)
 @every
 def test_facts_a_host_asks_for(name, ours):
     mine, tiny = ours(name), TINY[name]

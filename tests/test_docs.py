@@ -67,6 +67,12 @@ def test_a_template_without_a_row_gets_its_title_and_a_row_of_none_goes():
     assert "| `panorama` | Panoramas |" in made and "no-such" not in made
 
 
+def test_the_chinese_table_has_every_template():
+    page = (ROOT / "docs" / "templates-zh.md").read_text(encoding="utf-8")
+    names = re.findall(r"^\| `([\w-]+)` \|", page, re.MULTILINE)
+    assert sorted(names) == sorted(p.stem for p in (ROOT / "example_workflows").glob("*.json"))
+
+
 def test_a_page_without_its_markers_is_named():
     with pytest.raises(ValueError, match="the table solvers needs"):
         page_tables.nodes_page(NODES_PAGE.replace("<!-- sync: solvers -->", ""))

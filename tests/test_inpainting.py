@@ -213,7 +213,7 @@ def test_what_cannot_be_inpainted_is_refused():
     inpaint = one("LangevinInpainting", sampler=one("DDIM"))
     with pytest.raises(ValueError, match="needs a noise mask"):
         graph(inpaint, mask=False)
-    with pytest.raises(ValueError, match="inpaints already"):
+    with pytest.raises(ValueError, match="cannot run inside Langevin Inpainting"):
         one("LangevinInpainting", sampler=inpaint)
     with pytest.raises(ValueError, match="cannot be split"):
         node("KeepState", sampler=inpaint, sigmas=torch.tensor([2.0, 1.0, 0.0]))

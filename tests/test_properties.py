@@ -102,7 +102,7 @@ def heights() -> dict[str, int]:
 
 def number(draw: Any, name: str, kind: str, facts: dict[str, Any]) -> Any:
     low, high, usual = facts.get("min"), facts.get("max"), facts.get("default")
-    if name in SIZES:
+    if name in SIZES and kind == "INT":
         return 24 if usual else 0
     if kind == "INT":
         low = 0 if low is None else low

@@ -106,7 +106,7 @@ def run(pack, *arguments):
     return done.stdout
 
 
-def tested(pack, files, *options):
+def passes(pack, files, *options):
     options = ("-n", "0", "-p", "no:cacheprovider", "--rootdir", str(pack), *options)
     config = ("-c", str(pack / "pyproject.toml"))
     return run(pack, "-m", "pytest", *options, *config, *(str(pack / "tests" / f) for f in files))
@@ -116,12 +116,12 @@ def tested(pack, files, *options):
 def test_additions_are_two_edits_and_one_command(extended):
     """All together: none is in another's way."""
     assert "everything is in step" in run(extended, "-m", "sampling_kit.dev.sync", "--check")
-    tested(extended, ALWAYS)
+    passes(extended, ALWAYS)
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("title", [title for title, (files, _) in TESTS.items() if files])
 def test_an_addition_passes_the_tests_of_its_kind(title, extended):
     files, words = TESTS[title]
-    said = tested(extended, files, "-k", words)
+    said = passes(extended, files, "-k", words)
     assert re.search(r"\b[1-9]\d* passed", said) or "[100%]" in said

@@ -13,6 +13,7 @@ from typing import Any
 from ...schedulers.guidance import (
     ALL,
     COND,
+    NAG,
     NEGATIVE,
     UNCOND,
     WEAK,
@@ -105,6 +106,10 @@ EXTRAS: dict[type[Rule], Extra] = {
     PerpNeg: brings(
         "negative_prompt", NEGATIVE, io.Conditioning,
         "What is not wanted; the Guider's negative is then the empty condition.",
+    ),
+    NAG: brings(
+        "negative_prompt", NEGATIVE, io.Conditioning,
+        "What is not wanted, for the whole picture; the Guider's negative is not needed.",
     ),
     Compose: Extra(composition, composed, frozenset({"masks", "first"})),
 }  # fmt: skip

@@ -88,9 +88,10 @@ SOURCES = {
 
 def require_branches(guidance: Guidance, there: Mapping[str, Any]) -> None:
     """Raises ValueError naming the input and the rule where a branch that may be needed is missing."""
+    guidance.require_one_attention()
     have = {COND, *there, *guidance.perturbations}
     for rule in guidance.rules:
-        for branch in sorted(rule.reads - have):
+        for branch in sorted((rule.reads | rule.beside) - have):
             source = SOURCES.get(branch, "conditions")
             raise ValueError(
                 f"{source}: the guidance ({rule.title}) needs it, but it is not connected"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...schedulers.inpainting import Inpainting, LangevinMoves
+from ...schedulers.solver import Parallel
 from .. import host
 from ..host import io
 from ..ui.inputs import inputs_for, summary
@@ -43,9 +44,9 @@ class LangevinInpainting(io.ComfyNode):
     @classmethod
     def execute(cls, sampler: Any, **settings: Any) -> Any:
         solver = plain_solver(sampler)
-        if isinstance(solver, Inpainting):
+        if isinstance(solver, Inpainting | Parallel):
             raise ValueError(
-                "sampler: inpaints already; connect the solver that comes before the other Langevin Inpainting"
+                f"sampler: {solver.title} cannot run inside Langevin Inpainting; connect the solver that comes before it"
             )
         return io.NodeOutput(host.runs.make_sampler(Inpainting(solver, LangevinMoves(**settings))))
 

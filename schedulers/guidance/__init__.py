@@ -9,6 +9,7 @@ from .base import (
     WEAK,
     Call,
     Evaluate,
+    InAttention,
     Perturbation,
     Rule,
     Scaled,
@@ -23,6 +24,7 @@ from .frequency import FrequencyDecoupled
 from .level import Level
 from .magnitude import MAMBOG, DynamicThresholding, Rescale
 from .measurement import OPERATORS, Blur, Downsample, Gray, Inpaint, Measurement, Operator
+from .nag import NAG
 from .reconstruction import DDNM, DPS, PiGDM
 from .rectified import RectifiedCFGPlusPlus
 from .tangential import TCFG
@@ -30,7 +32,7 @@ from .zero_star import CFGZeroStar
 
 ALL: tuple[type[Rule], ...] = (
     CFG, CFGPlusPlus, APG, CFGZeroStar, TCFG, FrequencyDecoupled, MAMBOG, RectifiedCFGPlusPlus,
-    Autoguidance, PAG, SEG, SkipLayer,
+    Autoguidance, PAG, SEG, SkipLayer, NAG,
     PerpNeg, Compose, ClassifierGuidance,
     Rescale, DynamicThresholding,
     DDNM, DPS, PiGDM,

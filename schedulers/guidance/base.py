@@ -42,6 +42,10 @@ COND, UNCOND, NEGATIVE, WEAK = "cond", "uncond", "negative", "weak"
 #: their conditions have the same sizes and memory allows (``networks.py``; in ComfyUI its own batching).
 Evaluate = Callable[[Tensor, float, Sequence[str]], Mapping[str, Tensor]]
 
+#: guide(z⁺, z⁻) → z: what a picture's tokens get in place of the attention z⁺ [B, N, d] to the positive prompt, z⁻ being
+#: that to the negative one.
+InAttention = Callable[[Tensor, Tensor], Tensor]
+
 #: Spaces in which some papers state their formula; see ``Call.output``.
 SPACES = ("flow", "v", "eps", "x0")
 
@@ -143,6 +147,8 @@ class Rule(Settings):
     """Base class of guidance rules. Another rule: a subclass in a file here and its name in ``ALL``."""
 
     paper: ClassVar[str] = ""
+    #: The conditions that go along inside of a call of ``cond``: no branches, no calls of their own.
+    beside: ClassVar[frozenset[str]] = frozenset()
     #: Needs D as a differentiable function of x: the run then builds the graph (time and memory of
     #: training, about three evaluations instead of one).
     gradient: ClassVar[bool] = False
@@ -164,6 +170,10 @@ class Rule(Settings):
     def branches(self, at: Level) -> frozenset[str]:
         """The branches it reads at a level; empty where it is off."""
         return self.reads if self.active(at) else frozenset()
+
+    def in_attention(self, at: Level) -> InAttention | None:
+        """What it does inside the attention of ``cond``'s call, of the conditions ``beside``; None: nothing."""
+        return None
 
     def apply(self, d: Tensor, call: Call) -> Tensor:
         """The new D [B, …] from the chain's D so far; called where active. Never in place."""

@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..path import VE, Path
-from .base import COND, UNCOND, Call, Evaluate, Perturbation, Rule, leaf
+from .base import COND, UNCOND, Call, Evaluate, InAttention, Perturbation, Rule, leaf
 from .level import Ladder, Level
 from .reduce import dot, norm, ratio
+
+#: every(x, sigmas, names) → D of every branch at states [len(sigmas)·B, …] of several levels, in one call.
+EvaluateLevels = Callable[[Tensor, Sequence[float], Sequence[str]], Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,27 @@ class Guidance:
     def perturbations(self) -> dict[str, Perturbation]:
         """Branch name → what to do to the network while it is evaluated."""
         return {p.branch: p for rule in self.rules for p in rule.perturbations}
+
+    @property
+    def beside(self) -> frozenset[str]:
+        """Every condition that goes along inside of calls of ``cond``."""
+        return frozenset().union(*(rule.beside for rule in self.rules))
+
+    def in_attention(self, at: Level) -> InAttention | None:
+        """What is done inside the attention of ``cond``'s call at a level."""
+        inside = [rule.in_attention(at) for rule in self.rules]
+        return next((guide for guide in inside if guide is not None), None)
+
+    def require_one_attention(self) -> None:
+        """Raises ValueError where two rules change the attention of a run."""
+        inside = [rule for rule in self.rules if rule.beside]
+        others = [rule for rule in self.rules if rule.perturbations]
+        if len(inside) > 1 or (inside and others):
+            first, second = (inside + others)[:2]
+            raise ValueError(
+                f"guidance: {first.title} and {second.title} both change the attention of the model; one chain can have one "
+                "of them"
+            )
 
     def begin(
         self,
@@ -191,6 +216,42 @@ class GuidanceRun:
         names = self.branches(sigma).union(also)
         self.records.append(Record(self.ladder.at(sigma), reads=self.guidance.reads))
         return self._counted(evaluate, x, sigma, sorted(names))
+
+    def together(self, sigmas: Sequence[float]) -> bool:
+        """Whether one call of the network can hold states of these levels: not where a rule needs a gradient, acts inside
+        of the network by level, or one image stands for all."""
+        levels = [self.ladder.at(sigma) for sigma in sigmas]
+        apart = [rule.gradient or bool(rule.beside) for rule in self.guidance.rules]
+        return not any(apart) and not (
+            self.share_pure_noise and any(a.point.alpha == 0 for a in levels)
+        )
+
+    def several(
+        self, x: Tensor, sigmas: Sequence[float], evaluate: Evaluate, every: EvaluateLevels
+    ) -> Tensor:
+        """D of states x [len(sigmas)·B, …], level by level: the branches by one call of ``every``, each level combined by
+        itself. Raises ValueError for a rule that remembers its evaluations: they come again and again, in no order."""
+        names = sorted(frozenset().union(*map(self.branches, sigmas)))
+        preds = every(x, sigmas, names)
+        parts = {name: d.chunk(len(sigmas)) for name, d in preds.items()}
+        out = []
+        for i, (part, sigma) in enumerate(zip(x.chunk(len(sigmas)), sigmas, strict=True)):
+            record = Record(self.ladder.at(sigma), reads=self.guidance.reads)
+            record.calls.update(names)
+            record.images = len(names) * len(part)
+            self.records.append(record)
+            out.append(self.combine(part, sigma, {n: parts[n][i] for n in names}, evaluate))
+        self.require_no_memory()
+        return torch.cat(out)
+
+    def require_no_memory(self) -> None:
+        """Raises ValueError where a rule remembers its evaluations."""
+        for rule, memory in zip(self.guidance.rules, self.memory, strict=True):
+            if memory:
+                raise ValueError(
+                    f"guidance: {rule.title} remembers its evaluations, which Parallel Steps asks for again and again: set its "
+                    "momentum to 0, or take the solver without Parallel Steps"
+                )
 
     def _counted(
         self, evaluate: Evaluate, x: Tensor, sigma: float, names: Sequence[str]

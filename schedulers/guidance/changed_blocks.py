@@ -7,7 +7,7 @@ attention of its own (``optimized_attention_override`` in the call's options). A
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -76,7 +76,6 @@ def changed_blocks(
 
     They note their keys in ``used`` when they run.
     """
-    before = {key: block.__dict__.get("forward") for key, block in blocks.items()}
 
     def forward(key: Key, usual: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
@@ -95,13 +94,23 @@ def changed_blocks(
 
         return run
 
+    with instead(blocks, forward):
+        yield
+
+
+@contextmanager
+def instead(
+    blocks: Mapping[Key, nn.Module], make: Callable[[Key, Callable[..., Any]], Callable[..., Any]]
+) -> Iterator[None]:
+    """Blocks whose ``forward`` is ``make(key, forward)``; afterwards they are as they were."""
+    before = {key: block.__dict__.get("forward") for key, block in blocks.items()}
     try:
         for key, block in blocks.items():
-            block.__dict__["forward"] = forward(key, block.forward)
+            block.__dict__["forward"] = make(key, block.forward)
         yield
     finally:
         for key, block in blocks.items():
-            del block.__dict__["forward"]
+            block.__dict__.pop("forward", None)
             if before[key] is not None:
                 block.__dict__["forward"] = before[key]
 
@@ -142,3 +151,22 @@ def override(
         return change(q, v_out, here, run)
 
     return {**options, "optimized_attention_override": attention}
+
+
+def replaced(
+    options: Options, where: str, places: Sequence[Key],
+    make: Callable[[Any], Callable[..., Any]], used: set[Key] | None = None,
+) -> Options:  # fmt: skip
+    """``make(patch that was there)`` at places of one ``patches_replace`` table; places are noted in ``used`` when called."""
+    replace = dict(options.get("patches_replace", {}))
+    table = replace[where] = dict(replace.get(where, {}))
+    for place in places:
+        patch = make(table.get(place, table.get(place[:2])))
+
+        def noted(*args: Any, patch: Callable[..., Any] = patch, place: Key = place) -> Any:
+            if used is not None:
+                used.add(place)
+            return patch(*args)
+
+        table[place] = noted
+    return {**options, "patches_replace": replace}

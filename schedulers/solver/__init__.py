@@ -13,6 +13,7 @@ from .idempotent import Idempotent
 from .invertible import Invertible
 from .langevin import Langevin
 from .multistep import DPMSolverMultistep, SASolver, UniPC
+from .parallel import Parallel, PicardSweeps
 from .plan import Plan, Stage
 from .restart import Restart
 from .run import Ask, Progress, Run, drive, drive_async, drive_together

@@ -53,7 +53,8 @@ class Run:
 
     denoise(x, sigma) → x0; noise(position, like) → standard normal, needed by solvers that draw noise;
     callback once per step; check before every evaluation (raise there to stop). ``finite``: whether a
-    prediction that is NaN or infinite is an error.
+    prediction that is NaN or infinite is an error. several(y, levels) → D of states [len(levels)·B, …] at several levels,
+    level by level, in one call of the network; None: a call for each.
     """
 
     denoise: Denoise
@@ -61,6 +62,16 @@ class Run:
     callback: Callable[[Progress], None] | None = None
     check: Callable[[], None] | None = None
     finite: bool = True
+    several: Callable[[Tensor, tuple[float, ...]], Tensor] | None = None
+
+    def answer(self, y: Tensor, ask: Ask) -> Tensor:
+        """D of a question."""
+        if not ask.levels:
+            return self.denoise(y, ask.sigma)
+        if self.several is not None:
+            return self.several(y, ask.levels)
+        parts = zip(y.chunk(len(ask.levels)), ask.levels, strict=True)
+        return torch.cat([self.denoise(part, level) for part, level in parts])
 
 
 @dataclass(frozen=True)
@@ -70,7 +81,8 @@ class Ask:
     ``level``: the state's σ. ``noise_label``: the σ that the denoiser is told, if it is another. ``begins``: a step
     begins here, which is reported. ``limit``: D is limited to ±limit (0: not). ``images``: whose D is
     wanted; the rest of y stands there for the host, and the rest of the answer may hold anything. ``look``:
-    whether D is finite is known at the program's next :class:`Read`.
+    whether D is finite is known at the program's next :class:`Read`. ``levels``: y is the states at several, told
+    so, one after the other; ``level`` is that of the first.
     """
 
     level: float
@@ -81,6 +93,7 @@ class Ask:
     limit: float = 0.0
     images: slice | None = None
     look: bool = False
+    levels: tuple[float, ...] = ()
 
     @cached_property
     def sigma(self) -> float:
@@ -102,9 +115,9 @@ Program = Generator[tuple[Tensor, Ask] | Progress | Read, Any, T]
 def drive(program: Program[T], run: Run) -> T:
     """The program's result. Raises FloatingPointError for a D that is NaN or infinite, ValueError for one of
     another shape than its state."""
-    exchange, denoise = Exchange(program, run), run.denoise
+    exchange = Exchange(program, run)
     while exchange.open:
-        exchange.answer(denoise(exchange.y, exchange.ask.sigma))
+        exchange.answer(run.answer(exchange.y, exchange.ask))
     return exchange.result
 
 
@@ -114,7 +127,10 @@ async def drive_async(
     """:func:`drive`, bit for bit, where D is awaited: ``denoise`` stands in place of the run's."""
     exchange = Exchange(program, run)
     while exchange.open:
-        exchange.answer(await denoise(exchange.y, exchange.ask.sigma))
+        levels = exchange.ask.levels or (exchange.ask.sigma,)
+        parts = zip(exchange.y.chunk(len(levels)), levels, strict=True)
+        answers = [await denoise(part, level) for part, level in parts]
+        exchange.answer(torch.cat(answers) if exchange.ask.levels else answers[0])
     return exchange.result
 
 
@@ -128,9 +144,9 @@ def drive_together(programs: Sequence[Program[T]], run: Run) -> list[T]:
     exchanges = [Exchange(program, run) for program in programs]
     while waiting := [exchange for exchange in exchanges if exchange.open]:
         first = min(waiting, key=lambda exchange: exchange.ask.step)
-        group = [exchange for exchange in waiting if exchange.alike(first)]
+        group = [exchange for exchange in waiting if exchange is first or exchange.alike(first)]
         y = torch.cat([exchange.y for exchange in group])
-        d = run.denoise(y, first.ask.sigma)
+        d = run.answer(y, first.ask)
         require_shape(d, y)
         parts = d.split([len(exchange.y) for exchange in group])
         for exchange, part in zip(group, parts, strict=True):
@@ -199,7 +215,7 @@ class Exchange(Generic[T]):
     def alike(self, other: Exchange[T]) -> bool:
         """Whether one call can answer both."""
         here, there = ((e.ask.sigma, e.y.shape[1:], e.y.dtype) for e in (self, other))
-        return here == there
+        return here == there and not (self.ask.levels or other.ask.levels)
 
     def _go_on(self, answer: Any) -> None:
         """Up to the next question for D, or the end."""

@@ -388,6 +388,13 @@ A distilled network: cfg 1, so each step is one network call.
 
 **Try:** **solver** = Euler or RES multistep, from the same **seed**.`,
 
+  "negative-prompt-turbo": `# A negative prompt without CFG
+A distilled network runs at cfg 1, where a negative prompt is never read. *NAG* takes it into the attention of the same network call: no second call, the same seed with and without.
+
+**Files:** diffusion_models: z_image_turbo_bf16; text_encoders: qwen_3_4b; vae: ae.
+
+**Try:** **scale** 3 and 8; **alpha** 0.5; **curve** = interval, to leave the last steps alone.`,
+
   "wan22-text-to-video": `# Wan 2.2: two experts, split by noise level
 *Split at Level* hands over where Wan's makers do, t = 0.875, however many steps there are. *Keep State* hands on the solver's memory, so that DPM++ 2M goes on at second order.
 

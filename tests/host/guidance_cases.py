@@ -19,8 +19,8 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "VP": {"kind": "vp_scaled_linear"},
     "FLOW": {"kind": "rectified_flow"},
 }
-#: Rules that read branches of a perturbed network, which these models have not.
-PERTURBED = ("PAG", "SEG", "SkipLayer")
+#: Rules that change the attention or blocks of a network, which these models have not.
+PERTURBED = ("PAG", "SEG", "SkipLayer", "NAG")
 INSTEAD = ("CFG", "TCFG")  # of CFG; the others come after it
 
 

@@ -57,6 +57,7 @@ PROOFS = {
     "wan22-text-to-video": Proof("wan", "WAN21"),
     "qwen-image-text-to-image": Proof("qwen-image", "QwenImage"),
     "z-image-turbo-text-to-image": Proof("z-image", "Lumina2"),
+    "negative-prompt-turbo": Proof("z-image", "Lumina2"),
     "sd15-controlnet": SD15,
     "fit-a-solver-to-your-checkpoint": NARROW,  # a fit asks the network hundreds of times
     "sdxl-text-to-image": SDXL,

@@ -9,6 +9,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from ....schedulers.denoiser.diffusers import lead
@@ -88,18 +89,45 @@ class Guider:
 
     def denoiser(self, batch: int) -> Callable[[Tensor, float], Tensor]:
         """D(x, σ) of the run for ``batch`` images, with the conditionings made ready once."""
+        return self.denoisers(batch)[0]
+
+    def denoisers(
+        self, batch: int
+    ) -> tuple[Callable[[Tensor, float], Tensor], Callable[[Tensor, tuple[float, ...]], Tensor]]:
+        """:meth:`denoiser`, and D of states at several levels, level by level (see ``Run.several``)."""
         run = self.run or self.new_run([])
         branches = self.branches(batch)
+        told = self.report or (lambda sigma: sigma)
 
         def evaluate(x: Tensor, sigma: float, names: Sequence[str]) -> dict[str, Tensor]:
-            return branches(x, sigma if self.report is None else self.report(sigma), names, None)
+            return branches(x, told(sigma), names, None)
+
+        def every(x: Tensor, sigmas: Sequence[float], names: Sequence[str]) -> dict[str, Tensor]:
+            levels = torch.tensor([told(sigma) for sigma in sigmas], dtype=x.dtype, device=x.device)
+            sigma = levels.repeat_interleave(len(x) // len(sigmas))
+            return branches(x, sigma, names, torch.arange(len(x)) % (len(x) // len(sigmas)))
+
+        def several(x: Tensor, sigmas: tuple[float, ...]) -> Tensor:
+            if run.together(sigmas):
+                return run.several(x, sigmas, evaluate, every)
+            return self.apart(denoise, x, sigmas)
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
             if not run.records:
                 run.guidance = placed(self.guidance, x)
             return run(x, sigma, evaluate)
 
-        return denoise
+        return denoise, several
+
+    def apart(
+        self, denoise: Callable[[Tensor, float], Tensor], x: Tensor, sigmas: Sequence[float]
+    ) -> Tensor:
+        """D of states at several levels by a call of ``denoise`` for each."""
+        parts = zip(x.chunk(len(sigmas)), sigmas, strict=True)
+        out = torch.cat([denoise(part, sigma) for part, sigma in parts])
+        if self.run is not None:
+            self.run.require_no_memory()
+        return out
 
     def branches(
         self, batch: int | None
@@ -136,7 +164,7 @@ class Guider:
     def refuse_perturbations(self) -> None:
         """Raises ValueError if the chain perturbs attention or blocks: no model here has any."""
         for rule in self.guidance.rules:
-            if rule.perturbations:
+            if rule.perturbations or rule.beside:
                 raise ValueError(
                     f"{rule.title}: not possible with this MODEL ({type(self.model.inner).__name__}), which has no "
                     "attention layers or blocks to change"

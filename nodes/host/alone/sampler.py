@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -63,13 +64,14 @@ class Sampler:
 
         path = schedule.path
         with torch.no_grad():
-            denoise = guider.denoiser(len(x))
-            solver, denoise = masked(self.solver, denoise, path, guider.mask, latent, noise, seed)
+            plain, several = guider.denoisers(len(x))
+            solver, denoise = masked(self.solver, plain, path, guider.mask, latent, noise, seed)
             if isinstance(solver, Solver):
                 with solver.watching(guider.model.inner) as ready:
                     draws = draws_of(seed, spans_of(solver, path, sigmas))
                     error = RunError.of(ready, path, sigmas, usual_std(schedule))
-                    run = Run(error.watching(denoise), draws, report)
+                    together = several if denoise is plain else partial(guider.apart, denoise)
+                    run = Run(error.watching(denoise), draws, report, several=together)
                     out = sample(ready, path, run, x, sigmas)
                 assert guider.run is not None
                 guider.run.error = error.facts()
@@ -79,7 +81,8 @@ class Sampler:
                 )
                 assert guider.run is not None
                 guider.run.go_on(start.sigmas, start.memory)
-                run = Run(denoise, start.draws(solver.solver, path), report)
+                together = several if denoise is plain else partial(guider.apart, denoise)
+                run = Run(denoise, start.draws(solver.solver, path), report, several=together)
                 out = solver.run(start, path, run, sigmas, guider.run.remembered)
         alpha = path.host.on(sigmas[-1]).alpha  # a flow LATENT is x/α
         return (out if alpha == 1 else out / alpha).cpu()

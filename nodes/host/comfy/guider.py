@@ -22,6 +22,7 @@ from ....schedulers.guidance import (
     Call,
     Guidance,
     GuidanceRun,
+    InAttention,
     Rule,
     Scaled,
     differentiable,
@@ -33,7 +34,7 @@ from ..guidance_wire import Holder, conclude, log, one_condition, placed
 from .conditions import image_rows, readable
 from .missing import needed_by
 from .model import is_flow, names, wants_vp
-from .step_level import level_of
+from .step_level import level_of, noted
 
 
 @dataclass(frozen=True)
@@ -244,7 +245,8 @@ class Guider(comfy.samplers.CFGGuider):
             if len(y) < len(x):
                 self.require_one_condition(names)
             known = shared | {"sigma": at[: len(y)], "timestep": at[: len(y)], "input": y}
-            return self.predictions(known, options, names)
+            inside = run.guidance.in_attention(run.ladder.at(level))
+            return self.predictions(known, options, names, inside)
 
         with run.scope(x, sigma) as y, self.with_gradients(y):
             if y.requires_grad:
@@ -260,21 +262,53 @@ class Guider(comfy.samplers.CFGGuider):
             d = fn(shared | named | {"denoised": d, "cond": conds[0], "uncond": conds[1]})
         return d
 
+    def predict_levels(
+        self, x: Tensor, levels: tuple[float, ...], told: Tensor, options: dict[str, Any]
+    ) -> Tensor:
+        """D of states x [len(levels)·B, …] at several levels, level by level; told: σ of each row. One call where the rules
+        permit it, else a call for each."""
+        run, count = self.run or self.new_run([]), len(x) // len(levels)
+        run.guidance = self.guidance_now(x, None)
+        known = {"model": self.inner_model, "model_options": options}
+
+        def every(y: Tensor, sigmas: Sequence[float], names: Sequence[str]) -> dict[str, Tensor]:
+            shared = known | {"sigma": told, "timestep": told, "input": y}
+            return self.predictions(shared, options, names)
+
+        def one(y: Tensor, sigma: float, names: Sequence[str]) -> dict[str, Tensor]:
+            at = y.new_full((len(y),), sigma)
+            return self.predictions(
+                known | {"sigma": at, "timestep": at, "input": y}, options, names
+            )
+
+        if run.together(levels):
+            return run.several(x, levels, one, every)
+        rows = zip(x.chunk(len(levels)), told.split(count), levels, strict=True)
+        out = torch.cat([self.predict_noise(y, noted(at, s), options) for y, at, s in rows])
+        run.require_no_memory()
+        return out
+
     # -------------------------------------------------------------------------- the network
 
     def predictions(
-        self, known: dict[str, Any], options: dict[str, Any], names: Sequence[str]
-    ) -> dict[str, Tensor]:
+        self, known: dict[str, Any], options: dict[str, Any], names: Sequence[str],
+        inside: InAttention | None = None,
+    ) -> dict[str, Tensor]:  # fmt: skip
         """D of every branch at ``known["input"]``: one call for each model and set of options.
 
-        ``known`` is what the host tells its functions.
+        ``known`` is what the host tells its functions; ``inside`` is done in the attention of ``cond``'s call.
         """
         y, at, special = known["input"], known["timestep"], self.guidance.perturbations
         if y.requires_grad:
             at, options = ordinary(at), on_one_device(options)
             known = known | {"timestep": at, "sigma": at, "model_options": options}
         plain = [name for name in names if name != WEAK and name not in special]
-        found = self.plain(known, options, plain) if plain else {}
+        ours = options
+        if inside is not None and COND in plain:
+            from .nag import with_negative
+
+            ours = with_negative(options, self.condition(NEGATIVE, y.requires_grad), inside)
+        found = self.plain(known | {"model_options": ours}, ours, plain) if plain else {}
         for name in (n for n in names if n in special):
             from .perturb import perturbed
 

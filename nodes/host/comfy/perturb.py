@@ -37,6 +37,7 @@ from ....schedulers.guidance.changed_blocks import (
     changed_blocks,
     override,
     picture_of,
+    replaced,
 )
 
 TITLES = {"identity": "PAG", "blur": "SEG", "skip": "Skip-Layer"}
@@ -256,30 +257,12 @@ def patched(
             return _without_transformers(options, keys, used)
         places = list(dict.fromkeys(place for key in keys for place in _places(network, key)))
         change = _change(perturbation, shape)
-        return _replaced(options, "attn1", places, lambda old: _attn1(change, old), used)
+        return replaced(options, "attn1", places, lambda old: _attn1(change, old), used)
     if perturbation.kind == "skip":
-        return _replaced(options, "dit", keys, lambda old: lambda args, extra: args, used)
+        return replaced(options, "dit", keys, lambda old: lambda args, extra: args, used)
     row, change = family(network), _change(perturbation, shape)
     joint = row is not None and row.joint
-    return _replaced(options, "dit", keys, lambda old: _block(change, joint, old), used)
-
-
-def _replaced(
-    options: Options, where: str, places: Sequence[Key],
-    make: Callable[[Any], Callable[..., Any]], used: set[Key],
-) -> Options:  # fmt: skip
-    """``make(patch that was there)`` at places of one ``patches_replace`` table; noted when called."""
-    replace = dict(options.get("patches_replace", {}))
-    table = replace[where] = dict(replace.get(where, {}))
-    for place in places:
-        patch = make(table.get(place, table.get(place[:2])))
-
-        def noted(*args: Any, patch: Callable[..., Any] = patch, place: Key = place) -> Any:
-            used.add(place)
-            return patch(*args)
-
-        table[place] = noted
-    return {**options, "patches_replace": replace}
+    return replaced(options, "dit", keys, lambda old: _block(change, joint, old), used)
 
 
 def _places(network: Any, key: Key) -> Iterator[Key]:

@@ -24,6 +24,7 @@ from ....schedulers.split import Part, Stepped, Stopped
 from ..guidance_wire import warn_of_flow_steps
 from .drivable import look_before, require_drivable
 from .kept_part import keeping
+from .levels import several_of
 from .missing import needed_by
 from .model import noise_scale, schedule_of, state_for, wants_vp
 from .step_level import noted
@@ -76,7 +77,8 @@ def solve(
                 noise = handed(noise_sampler, levels, asked, type(solver).__name__)
             network = guider.model_patcher.model.diffusion_model
             with solver.watching(network) as ready, told_error(guider, ready, levels) as error:
-                run = Run(error.watching(denoise), louder(noise), report, check)
+                together = several_of(model, extra, len(x), denoise)
+                run = Run(error.watching(denoise), louder(noise), report, check, several=together)
                 return sample(ready, path, run, x, levels)
         if noise_sampler is not None and solver.solver.stochastic:
             raise ValueError(
@@ -90,7 +92,9 @@ def solve(
         if isinstance(rules, GuidanceRun):
             rules.go_on(start.sigmas, start.memory)
         draws = start.draws(solver.solver, path)
-        run = Run(denoise, louder(draws), report, check)
+        run = Run(
+            denoise, louder(draws), report, check, several=several_of(model, extra, len(x), denoise)
+        )
         return solver.run(start, path, run, levels, memory)
 
 

@@ -1,0 +1,72 @@
+"""States of several noise levels in one call of a MODEL, where nothing in the way of it depends on the level."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import comfy.samplers
+import torch
+from torch import Tensor
+
+from .conditions import image_rows
+from .model import state_for
+
+Several = Callable[[Tensor, tuple[float, ...]], Tensor]
+#: What a condition may hold that goes by the level, or is for one state at a time.
+BY_LEVEL = ("area", "mask", "timestep_start", "timestep_end", "control", "hooks", "gligen")
+#: Functions in a MODEL's options that are handed one level.
+FUNCTIONS = (
+    "sampler_cfg_function", "sampler_pre_cfg_function", "sampler_post_cfg_function",
+    "sampler_calc_cond_batch_function", "model_function_wrapper", "multigpu_clones",
+)  # fmt: skip
+
+
+def several_of(
+    model: Any, extra: Mapping[str, Any], batch: int, denoise: Callable[[Tensor, float], Tensor]
+) -> Several | None:
+    """D of states at several levels, level by level (``Run.several``), of our Guider; None for another's.
+
+    ``model`` and ``extra`` are what the host hands a SAMPLER, ``batch`` the number of images. One call, or a call of
+    ``denoise`` for each level where something goes by it.
+    """
+    guider, options = getattr(model, "inner_model", None), extra.get("model_options", {})
+    if not hasattr(guider, "predict_levels"):
+        return None
+
+    def apart(x: Tensor, levels: tuple[float, ...]) -> Tensor:
+        parts = zip(x.chunk(len(levels)), levels, strict=True)
+        out = torch.cat([denoise(part, level) for part, level in parts])
+        guider.run.require_no_memory()
+        return out
+
+    direct = type(model) is comfy.samplers.KSamplerX0Inpaint
+    if not direct or extra.get("denoise_mask") is not None or by_level(options):
+        return apart
+    if not all(plain(cond, batch) for conds in guider.conds.values() for cond in conds):
+        return apart
+    sampling = guider.model_patcher.get_model_object("model_sampling")
+
+    def several(x: Tensor, levels: tuple[float, ...]) -> Tensor:
+        parts = zip(x.chunk(len(levels)), levels, strict=True)
+        y = torch.cat([state_for(sampling, part, level) for part, level in parts])
+        told = y.new_tensor(levels).repeat_interleave(len(y) // len(levels))
+        d: Tensor = guider.predict_levels(y, levels, told, options)
+        return d
+
+    return several
+
+
+def by_level(options: Mapping[str, Any]) -> bool:
+    """Whether a patch in a MODEL's options is told the level, or may ask for it."""
+    inside = options.get("transformer_options", {})
+    wrappers = [*inside.get("wrappers", {}).values(), *options.get("wrappers", {}).values()]
+    patched = any(inside.get(name) for name in ("patches", "patches_replace", "callbacks"))
+    override = "optimized_attention_override" in inside
+    return patched or override or any(wrappers) or any(options.get(name) for name in FUNCTIONS)
+
+
+def plain(cond: Mapping[str, Any], batch: int) -> bool:
+    """Whether a condition is the same at every level, and of one image or of all."""
+    rows = all(len(t) in (1, batch) for _, t in image_rows(dict(cond)))
+    return rows and all(cond.get(name) is None for name in BY_LEVEL)

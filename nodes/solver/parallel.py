@@ -1,0 +1,54 @@
+"""A SAMPLER in fewer calls one after another: any solver that is a table, by Picard sweeps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...schedulers.inpainting import Inpainting
+from ...schedulers.solver import Parallel, PicardSweeps
+from .. import host
+from ..host import io
+from ..ui.inputs import inputs_for, summary
+from .solvers import CATEGORY
+from .state import plain_solver
+
+
+class ParallelSteps(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        return io.Schema(
+            node_id="SamplingKitParallelSteps",
+            display_name="Parallel Steps (Picard)",
+            category=CATEGORY,
+            description=summary(
+                PicardSweeps,
+                "For every solver that is a table of steps, with its noise. States of several levels go into one call with our Guider "
+                "where no patch, mask, ControlNet or gradient goes by the level; elsewhere each is a call of its own, and nothing is "
+                "gained. The log says how many rounds and evaluations a run took.",
+                f"Elsewhere: {Parallel.equals}.",
+                f"Reference: {Parallel.paper}.",
+            ),
+            search_aliases=list(PicardSweeps.aliases),
+            inputs=[
+                io.Sampler.Input("sampler", tooltip="A solver of the Sampling Kit: the steps."),
+                *inputs_for(PicardSweeps),
+            ],
+            outputs=[
+                io.Sampler.Output(
+                    display_name="sampler",
+                    tooltip="For SamplerCustomAdvanced with our Guider.",
+                )
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, sampler: Any, **settings: Any) -> Any:
+        solver = plain_solver(sampler)
+        if isinstance(solver, Parallel | Inpainting):
+            raise ValueError(
+                f"sampler: {solver.title} cannot run inside Parallel Steps; connect the solver that comes before it"
+            )
+        return io.NodeOutput(host.runs.make_sampler(Parallel(solver, PicardSweeps(**settings))))
+
+
+NODES = (ParallelSteps,)
