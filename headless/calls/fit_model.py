@@ -73,30 +73,31 @@ def fit(
     from ..editor_graph import converter
     from ..registry import registry
 
-    chosen = settings_of(METHODS, method, settings)
+    way = settings_of(METHODS, method, settings)
     if embedded is not None and embedded not in KINDS:
         raise ArgumentError(f"--embedded {embedded}: choose one of {', '.join(KINDS)}")
     nodes, device, output = registry(), set_device(device), Path(output)
     source = Workflow(Path(f"--embedded {embedded}"), {}) if workflow is None else workflow
     read = opened(source, converter(nodes))
     here = context_of(read, output.parent, Path(input), Path(models), device)
-    plan = fitting.Plan(
-        Path(trajectories or output.parent / "trajectories"), tuple(nfes), chosen, seeds, held, levels, substeps, batch,
-        starts,
-    )  # fmt: skip
+    folder = Path(trajectories or output.parent / "trajectories")
+    plan = fitting.Plan(folder, tuple(nfes), way, seeds, held, levels, substeps, batch, starts)
     where = output.parent, Path(input), Path(models), device
     job = Job(read, embedded, cfg, node, plan, *where, torch.get_num_threads())
-    apart = None
-    if workers > 1 and len(plan.nfes) > 1:
-        apart = partial(in_processes, job.for_each(), workers)
     with use(here), torch.inference_mode():
         made = fitting.source_of(read, nodes, here, embedded, cfg, node)
         started = time.perf_counter()
-        fits, comparison = fitting.fit_source(
-            made, plan, against=against, apart=apart, say=note, tell=stage
-        )
+        apart = apart_of(job, workers)
+        fits, comparison = fitting.fit_source(made, plan, against=against, apart=apart, say=note, tell=stage)  # fmt: skip
     files = tuple(_write_fits(output, fits, comparison))
     return FitResult(files, tuple(fits), comparison, round(time.perf_counter() - started, 1))
+
+
+def apart_of(job: Job, workers: int) -> Callable[[Callable[[int, str], None]], None] | None:
+    """What makes the fits in other processes, where there are several of both."""
+    if workers < 2 or len(job.plan.nfes) < 2:
+        return None
+    return partial(in_processes, job.for_each(), workers)
 
 
 def settings_of(methods: Mapping[str, Any], name: str, settings: Settings) -> Any:
