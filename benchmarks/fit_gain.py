@@ -17,7 +17,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path as File
 from typing import Any
 
 import numpy as np
@@ -30,15 +29,16 @@ from sampling_kit.schedulers.fit import fit_files
 from sampling_kit.schedulers.fit.forward import Forward
 from sampling_kit.schedulers.fit.problem import Problem
 from sampling_kit.schedulers.fit.run_fit import run_fit
+from sampling_kit.schedulers.fit.safeguard import safest
 from sampling_kit.schedulers.fit.starts import best_starts
 from sampling_kit.schedulers.measure.metrics import frechet
 from sampling_kit.schedulers.solver.fitted import FittedSolver, Table
 
+from . import pages
 from .fit_rivals import stored_pair
 from .fit_tasks import EMBEDDED, JUDGES, NAMES, Task, work_folder
 
-DOCS = File(__file__).resolve().parents[1] / "docs" / "fit.md"
-MARKS = "<!-- gain -->", "<!-- /gain -->"
+MARKS = pages.marks("gain")
 DRAWS, DISTANCES, TRIMMED = 2000, 40, 0.02
 Errors = NDArray[np.float64]
 
@@ -111,11 +111,14 @@ def made(task: Task, nfe: int, settings: Forward) -> FittedSolver:
     """As Fit Solver makes it, on the seen trajectories."""
     problem, began = task.seen, time.process_time()
     problem.evaluations = fits.TEACHER_STEPS * len(problem.start)
-    ((name, table),) = best_starts(problem, task.schedule, nfe).items()
+    starts = best_starts(problem, task.schedule, nfe)
+    assert starts.pair is not None
+    ((name, table),) = starts.tables.items()
     state = run_fit(problem, table, settings)
+    kept = safest(problem, table, state.table, {"pair": starts.pair.table})
     facts = dict(before=state.before, after=state.after, evaluations=problem.evaluations)
     seconds = round(time.process_time() - began, 1)
-    return FittedSolver(state.table, dict(start=name, cpu_seconds=seconds) | facts)
+    return FittedSolver(kept.table, dict(start=name, kept=kept.name, cpu_seconds=seconds) | facts)
 
 
 @torch.no_grad()
@@ -183,12 +186,6 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def written(page: str, text: str) -> str:
-    """The page with ``text`` between its marks."""
-    (before, rest), (begin, end) = page.split(MARKS[0]), MARKS
-    return f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}"
-
-
 def measured(names: Sequence[str], nfes: Sequence[int], seeds: int) -> list[dict[str, Any]]:
     """Rows are kept in the work folder as they are made."""
     rows = []
@@ -216,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     rows = measured(options.problems, options.nfe, options.seeds)
     if options.write:
-        DOCS.write_text(written(DOCS.read_text(), table(rows)))
+        pages.write(pages.FIT, MARKS, table(rows))
     print(json.dumps(rows) if options.json else table(rows))
 
 

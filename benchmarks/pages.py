@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-CHOOSING, QUALITY = DOCS / "choosing.md", DOCS / "quality.md"
+CHOOSING, FIT, QUALITY = DOCS / "choosing.md", DOCS / "fit.md", DOCS / "quality.md"
 
 Marks = tuple[str, str]
 

@@ -5,8 +5,8 @@ What is fitted is the GUIDER of a workflow, or an embedded model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from ..nodes.fit.fit_solver import fitted
 from ..nodes.fit.fitted_solver import reported
 from ..nodes.fit.kept import in_short
 from ..nodes.fit.record_trajectories import TEACHER, recorded
+from ..nodes.fit.recording import Recording
 from ..nodes.host.alone import io
 from ..schedulers.fit.compare import Comparison
 from ..schedulers.fit.run_fit import Fit
@@ -104,41 +105,84 @@ def from_embedded(kind: str, cfg: float, registry: Registry) -> Source:
     return made("CFGGuider", **conds, cfg=cfg), latent
 
 
+def source_of(
+    workflow: Workflow,
+    registry: Registry,
+    context: Context,
+    embedded: str | None,
+    cfg: float,
+    node: str | None,
+) -> Source:
+    """(GUIDER, LATENT) of an embedded model, or for None of the workflow."""
+    if embedded is not None:
+        return from_embedded(embedded, cfg, registry)
+    return from_workflow(workflow, registry, context, node)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to record in ``folder`` and what to fit: ``held`` trajectories of the ``seeds`` judge, each fit begins at ``starts`` pairs."""
+
+    folder: Path
+    nfes: tuple[int, ...]
+    settings: Fit[Any]
+    seeds: range
+    held: int
+    levels: int
+    substeps: int
+    batch: int
+    starts: int
+
+
+def recording_of(source: Source, plan: Plan, tell: Callable[[int, str], None]) -> Recording:
+    """Record, or go on, or open."""
+    guider, latent = source
+    return recorded(
+        (guider,), latent, plan.folder, TEACHER,
+        seed=plan.seeds.start, count=len(plan.seeds), levels=plan.levels, substeps=plan.substeps, batch=plan.batch,
+        tell=tell,
+    )  # fmt: skip
+
+
+def fits_of(
+    recording: Recording, plan: Plan, tell: Callable[[str], Callable[[int, str], None]]
+) -> Iterator[tuple[int, FittedSolver]]:
+    """(evaluations, fit): read, gone on with, or made."""
+    for nfe in plan.nfes:
+        report = tell(f"NFE {nfe}")
+        yield nfe, fitted(recording, plan.settings, nfe, plan.held, starts=plan.starts, tell=report)
+
+
+def told(nfe: int, fit: FittedSolver) -> str:
+    """A finished fit in one line."""
+    before, after = fit.card["before"], fit.card["after"]
+    return (
+        f"NFE {nfe}: held-out RMSE {before['rmse']:.4g} ({fit.card['start']}) → {after['rmse']:.4g}, "
+        f"median {before['median']:.4g} → {after['median']:.4g}, {fit.card['evaluations']} evaluations"
+    )
+
+
 def fit_source(
     source: Source,
-    folder: Path,
-    nfes: Sequence[int],
-    settings: Fit[Any],
+    plan: Plan,
     *,
-    seeds: range,
-    held: int,
-    levels: int,
-    substeps: int,
-    batch: int,
-    starts: int,
     against: str,
+    apart: Callable[[Callable[[int, str], None]], None] | None,
     say: Callable[[str], None],
     tell: Callable[[str], Callable[[int, str], None]],
 ) -> tuple[list[FittedSolver], Comparison]:
-    """Record in ``folder``, fit every NFE, compare. ``say`` gets finished lines, tell(what) a bar's report."""
-    guider, latent = source
-    recording = recorded(
-        (guider,), latent, folder, TEACHER,
-        seed=seeds.start, count=len(seeds), levels=levels, substeps=substeps, batch=batch,
-        tell=tell(f"recording {len(seeds)} trajectories"),
-    )  # fmt: skip
+    """Record, fit every NFE, compare. ``say`` gets finished lines, tell(what) a bar's report; ``apart`` makes the fits
+    in other processes, and here they are only read."""
+    recording = recording_of(source, plan, tell(f"recording {len(plan.seeds)} trajectories"))
     say(recording.describe())
+    if apart is not None:
+        apart(tell("fitting"))
     fits = []
-    for nfe in nfes:
-        fit = fitted(recording, settings, nfe, held, starts=starts, tell=tell(f"NFE {nfe}"))
-        before, after = fit.card["before"], fit.card["after"]
-        say(
-            f"NFE {nfe}: held-out RMSE {before['rmse']:.4g} ({fit.card['start']}) → {after['rmse']:.4g}, "
-            f"median {before['median']:.4g} → {after['median']:.4g}, {fit.card['evaluations']} evaluations"
-        )
+    for nfe, fit in fits_of(recording, plan, tell):
+        say(told(nfe, fit))
         say(f"NFE {nfe}: {in_short(fit)}")
         fits.append(fit)
-    comparison = reported(recording, fits, held, against, tell=tell("comparing"))
+    comparison = reported(recording, fits, plan.held, against, tell=tell("comparing"))
     return fits, comparison
 
 

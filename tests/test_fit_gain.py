@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sampling_kit.benchmarks import fit_gain, fit_rivals
+from sampling_kit.benchmarks import fit_gain, fit_rivals, pages
 from sampling_kit.benchmarks.fit_tasks import EMBEDDED, FIRST, JUDGES, Task
 from sampling_kit.schedulers.denoiser.analytic import Gaussian
 from sampling_kit.schedulers.fit import ends
@@ -124,5 +124,6 @@ def test_a_row_of_the_table(monkeypatch):
     facts = fit_gain.row(task, 4, 12)
     assert facts["best"]["rmse"]["value"] == facts["whole"]["median"]["value"] == 1
     assert facts["frechet"]["fit"] == facts["frechet"]["pair"]
-    page = fit_gain.written(f"a{fit_gain.MARKS[0]}old{fit_gain.MARKS[1]}z", fit_gain.table([facts]))
+    begin, end = fit_gain.MARKS
+    page = pages.written(f"a{begin}old{end}z", fit_gain.MARKS, fit_gain.table([facts]))
     assert "old" not in page and "1.00 [1.00, 1.00]" in page and page.endswith("z")

@@ -52,10 +52,11 @@ def test_the_budget_is_kept():
 
 
 def test_images_are_those_that_the_budget_pays_for():
-    for budget in (4000, 8000):
+    for budget, again in ((2000, 0), (4000, 0), (8000, 2)):  # equations used again may save some
         problem = vectors(n=90)
-        state = run_fit(problem, start(), Forward(numbers=2, budget=budget))
-        assert len(by_jacobian(state)) == 2 and 0.7 * budget < state.evaluations <= budget
+        state = run_fit(problem, start(), Forward(numbers=2, budget=budget, again=again))
+        least = 0.7 if again else 0.85
+        assert len(by_jacobian(state)) == 2 and least * budget < state.evaluations <= budget
     problem = vectors(n=90)
     few = Forward(numbers=2, budget=100)
     assert forward.affordable(problem, few.begin(problem, start()), few) == forward.LEAST

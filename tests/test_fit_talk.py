@@ -10,13 +10,9 @@ from node_calls import returned
 
 from sampling_kit.nodes.fit.fit_solver import METHODS, fitted
 from sampling_kit.nodes.fit.talk import Talk, duration
-from sampling_kit.schedulers.fit import compare
 from sampling_kit.schedulers.fit.problem import summary
-from sampling_kit.schedulers.fit.starts import usual_pairs
-from sampling_kit.schedulers.fit.verdict import verdict
-from sampling_kit.schedulers.path import VE
-from sampling_kit.schedulers.points import Points
-from sampling_kit.schedulers.solver.fitted import table_of
+from sampling_kit.schedulers.fit.starts import best_pair
+from sampling_kit.schedulers.fit.verdict import Rival, verdict
 
 __all__ = ["folders"]  # a fixture
 
@@ -58,13 +54,14 @@ def test_durations(seconds, text):
     [(0.5, 0.5, "worth using."), (0.97, 0.5, "either will do."), (1.2, 0.5, "take that pair."), (0.5, 1.1, "take that pair.")],
 )  # fmt: skip
 def test_the_verdict_says_whether_to_use_it(rmse, median, end):
-    points = Points(VE(), (2.0, 1.0, 0.0))
-    table = table_of(compare.STARTS[0].plan(points))
-    pair = compare.Pair(compare.STARTS[0], "karras 7", points, 1.0, 1.0, table=table)
+    pair = Rival("DDIM(), karras 7", 1.0, 1.0)
     text = verdict(6, dict(rmse=2.0, median=2.0), dict(rmse=rmse, median=median), pair)
     assert text.endswith(end) and text.count(".") - text.count("0.") - text.count("1.") == 1
     assert f"{round(100 * (1 - rmse / 2))} % less than its start" in text
     assert f"the best training-free pair with 6 evaluations ({pair.name})" in text
+    in_place = verdict(6, dict(rmse=2.0), dict(rmse=1.0, median=1.0), pair, "pair")
+    assert "few trajectories, so this is the best training-free pair" in in_place
+    assert in_place.endswith("either will do.")
     assert "no training-free pair" in verdict(1, dict(rmse=2.0), dict(rmse=1.0), None)
 
 
@@ -78,7 +75,7 @@ def test_a_fit_talks_and_its_verdict_is_what_the_pairs_say():
     def best(ready):
         problem = recording.problem(ready, HELD)
         assert len(problem.held) == HELD
-        pair = usual_pairs(problem, recording.schedule, 4)[0]
+        pair = best_pair(problem, recording.schedule, 4)
         return summary(problem.errors(pair.table, problem.held))["rmse"]
 
     least, after = recording.ready(best), fit.card["after"]["rmse"]

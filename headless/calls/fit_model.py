@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ...schedulers.whole_file import whole
 from ..context import use
 from ..workflow import Workflow
+from .fit_processes import Job, in_processes
 from .preparation import Settings, Source, context_of, opened, set_device, setting_texts
 from .results import ArgumentError, FitResult
 
@@ -46,6 +48,7 @@ def fit(
     substeps: int = 2,
     batch: int = 8,
     against: str = "usual",
+    workers: int = 1,
     trajectories: Path | str | None = None,
     input: Path | str = "input",
     models: Path | str = "models",
@@ -58,7 +61,7 @@ def fit(
     Writes the fits to ``output`` and a plot beside it; records trajectories of ``seeds`` in ``trajectories`` (default:
     beside ``output``), of which the last ``held`` judge. ``settings``: of the method, NAME=VALUE; ``starts``: pairs of
     solver and spacing to fit from; ``levels``, ``substeps``, ``batch``: of the recording; ``against``: usual or all, what
-    it is compared with. Interrupted, the same call goes on. ``note``, ``stage(title)(step, text)``: told what happens.
+    it is compared with; ``workers``: processes that fit at once, which changes no number. Interrupted, the same call goes on. ``note``, ``stage(title)(step, text)``: told what happens.
     """
     if (workflow is None) == (embedded is None):
         raise ArgumentError("give either a WORKFLOW or --embedded KIND")
@@ -70,25 +73,31 @@ def fit(
     from ..editor_graph import converter
     from ..registry import registry
 
-    chosen = settings_of(METHODS, method, settings)
+    way = settings_of(METHODS, method, settings)
     if embedded is not None and embedded not in KINDS:
         raise ArgumentError(f"--embedded {embedded}: choose one of {', '.join(KINDS)}")
     nodes, device, output = registry(), set_device(device), Path(output)
     source = Workflow(Path(f"--embedded {embedded}"), {}) if workflow is None else workflow
     read = opened(source, converter(nodes))
     here = context_of(read, output.parent, Path(input), Path(models), device)
+    folder = Path(trajectories or output.parent / "trajectories")
+    plan = fitting.Plan(folder, tuple(nfes), way, seeds, held, levels, substeps, batch, starts)
+    where = output.parent, Path(input), Path(models), device
+    job = Job(read, embedded, cfg, node, plan, *where, torch.get_num_threads())
     with use(here), torch.inference_mode():
-        if embedded is not None:
-            fitted = fitting.from_embedded(embedded, cfg, nodes)
-        else:
-            fitted = fitting.from_workflow(read, nodes, here, node)
+        made = fitting.source_of(read, nodes, here, embedded, cfg, node)
         started = time.perf_counter()
-        fits, comparison = fitting.fit_source(
-            fitted, Path(trajectories or output.parent / "trajectories"), nfes, chosen, seeds=seeds, held=held, levels=levels, substeps=substeps, batch=batch,
-            starts=starts, against=against, say=note, tell=stage,
-        )  # fmt: skip
+        apart = apart_of(job, workers)
+        fits, comparison = fitting.fit_source(made, plan, against=against, apart=apart, say=note, tell=stage)  # fmt: skip
     files = tuple(_write_fits(output, fits, comparison))
     return FitResult(files, tuple(fits), comparison, round(time.perf_counter() - started, 1))
+
+
+def apart_of(job: Job, workers: int) -> Callable[[Callable[[int, str], None]], None] | None:
+    """What makes the fits in other processes, where there are several of both."""
+    if workers < 2 or len(job.plan.nfes) < 2:
+        return None
+    return partial(in_processes, job.for_each(), workers)
 
 
 def settings_of(methods: Mapping[str, Any], name: str, settings: Settings) -> Any:

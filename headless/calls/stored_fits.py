@@ -110,10 +110,7 @@ def compare_fits(
     read = opened(source, converter(nodes))
     here = context_of(read, folder, Path(input), Path(models), device)
     with use(here), torch.inference_mode():
-        if embedded is not None:
-            fitted = fitting.from_embedded(embedded, cfg, nodes)
-        else:
-            fitted = fitting.from_workflow(read, nodes, here, node)
+        fitted = fitting.source_of(read, nodes, here, embedded, cfg, node)
         return fitting.compare_source(
             fitted, folder, fits, seeds=seeds, levels=levels, substeps=substeps, batch=batch, against=against,
             say=note, tell=stage,

@@ -105,6 +105,13 @@ def parse_numbers(_: click.Context, __: click.Parameter, text: str) -> list[int]
 @click.option(
     "--batch", type=click.IntRange(1), default=8, show_default=True, help="Images per evaluation."
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    help="Processes that fit at once, one number of evaluations each; on several GPUs in turn. Changes no number.",
+)
 @options.against_option
 @options.trajectories_option
 @options.input_option
@@ -115,7 +122,7 @@ def parse_numbers(_: click.Context, __: click.Parameter, text: str) -> list[int]
 def make_fits(
     workflow: Path | None, embedded: str | None, cfg: float, node: str | None, output: Path, nfes: list[int],
     seeds: range, held: int, method: str, settings: Sequence[str], starts: int, levels: int, substeps: int,
-    batch: int, against: str, trajectories: Path | None, input_dir: Path, models_dir: Path, device: str,
+    batch: int, workers: int, against: str, trajectories: Path | None, input_dir: Path, models_dir: Path, device: str,
     style: str | None, debug: bool,
 ) -> None:  # fmt: skip
     """Fit a solver to the model, guidance and size of WORKFLOW, or to an embedded model.
@@ -135,7 +142,7 @@ def make_fits(
             result = fit(
                 workflow, output=output, embedded=embedded, cfg=cfg, node=node, nfes=nfes, seeds=seeds, held=held,
                 method=method, settings=settings, starts=starts, levels=levels, substeps=substeps, batch=batch,
-                against=against, trajectories=trajectories, input=input_dir, models=models_dir,
+                against=against, workers=workers, trajectories=trajectories, input=input_dir, models=models_dir,
                 device=options.set_device(device),
                 note=(lambda text: report.event("note", text=text)) if report else say, **more,
             )  # fmt: skip

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from ...schedulers.fit import fit_files
 from ...schedulers.fit.amed_fit import Amed
-from ...schedulers.fit.compare import Pair
 from ...schedulers.fit.forward import Forward
 from ...schedulers.fit.gradient import Gradient
 from ...schedulers.fit.problem import Problem, summary
 from ...schedulers.fit.run_fit import Fit, held_errors, run_fit
-from ...schedulers.fit.starts import best_starts, usual_pairs
-from ...schedulers.fit.verdict import verdict
+from ...schedulers.fit.safeguard import FIT, safest
+from ...schedulers.fit.starts import Starts, best_pair, best_starts
+from ...schedulers.fit.verdict import Rival, verdict
 from ...schedulers.points import Points, require_run
 from ...schedulers.solver import Solver
 from ...schedulers.solver.fitted import FittedSolver, Table, table_of
@@ -122,18 +122,15 @@ def fitted(
         problem.evaluations = teacher_cost(recording)
         listen(problem, talk)
         talk.stage("looking for the best training-free start")
-        tables = kept.starts(lambda: start_tables(problem, recording, nfe, starts, begin))
+        begun = kept.starts(lambda: beginning(problem, recording, nfe, starts, begin))
         found = [
             FittedSolver(table, card | facts)
-            for table, facts in fits_from(problem, settings, tables, kept, talk)
+            for table, facts in fits_from(problem, settings, begun.starts, kept, talk)
         ]
         best = min(found, key=lambda fit: fit.card["after"]["rmse"])
-        spent = problem.evaluations
-        talk.stage("comparing with training-free pairs")
-        facts = best.card
-        pair = best_pair(problem, recording, nfe)
-        told = verdict(nfe, facts["before"], facts["after"], pair)
-        return FittedSolver(best.table, {**facts, "evaluations": spent, "verdict": told})
+        talk.stage("a last look at all trajectories")
+        start = begun.starts[found.index(best)]
+        return concluded(problem, best, start, begun.pair)
 
     with torch.inference_mode(not settings.gradients):
         fit = recording.ready(run)
@@ -173,39 +170,54 @@ def fits_from(
         yield state.table, dict(start=start.card["start"], before=state.before, after=state.after)
 
 
-def best_pair(problem: Problem, recording: Recording, nfe: int) -> Pair | None:
-    """The best of the training-free pairs that a fit starts from, with its errors on all held-out trajectories."""
-    pairs = usual_pairs(problem, recording.schedule, nfe)
-    if not pairs:
-        return None
-    errors = summary(held_errors(problem, pairs[0].table))
-    return replace(pairs[0], rmse=errors["rmse"], median=errors["median"])
+def concluded(
+    problem: Problem, fit: FittedSolver, start: FittedSolver, pair: FittedSolver | None
+) -> FittedSolver:
+    """The fit with its verdict; a part of it, its start or the best pair in its place where that is safer on all trajectories."""
+    others = {"pair": pair.table} if pair else {}
+    kept = safest(problem, start.table, fit.table, others)
+    facts, rival = dict(fit.card), None
+    if kept.name != FIT:
+        facts["after"] = summary(held_errors(problem, kept.table))
+        facts["kept"] = kept.name
+    if pair is not None:
+        rival = Rival(pair.card["start"], **summary(held_errors(problem, pair.table)))
+    told = verdict(fit.table.nfe, facts["before"], facts["after"], rival, kept.name)
+    spent = problem.evaluations
+    return FittedSolver(kept.table, {**facts, "evaluations": spent, "verdict": told})
 
 
-def start_tables(
+def beginning(
     problem: Problem,
     recording: Recording,
     nfe: int,
     starts: int,
     begin: tuple[Solver, Points] | None,
-) -> dict[str, Table]:
-    """{name: where a fit may start}."""
-    if begin is not None:
-        solver, points = begin
-        if (
-            not math.isclose(points.kappas[0], problem.kappa, rel_tol=1e-3)
-            and points.kappas[0] != problem.kappa
-        ):
-            raise ValueError(
-                f"sigmas: they start at {points.sigmas()[0]:.4g}, the trajectories at {recording.trajectories.points.sigmas()[0]:.4g}"
-            )
-        table = table_of(solver.plan(points))
-        if table.nfe != nfe:
-            raise ValueError(
-                f"sigmas: sampler needs {table.nfe} evaluations on these steps, nfe is {nfe}"
-            )
-        return {f"{solver.call} on given steps": replace(table, start=problem.kappa)}
-    return best_starts(problem, recording.schedule, nfe, starts)
+) -> Starts:
+    """Where a fit may start, and the pair that it is compared with."""
+    if begin is None:
+        return best_starts(problem, recording.schedule, nfe, starts)
+    name, table = start_on(problem, recording, nfe, *begin)
+    return Starts({name: table}, best_pair(problem, recording.schedule, nfe))
+
+
+def start_on(
+    problem: Problem, recording: Recording, nfe: int, solver: Solver, points: Points
+) -> tuple[str, Table]:
+    """(name, table) of a solver on steps that are chosen. Raises ValueError where they are no start for these trajectories."""
+    if (
+        not math.isclose(points.kappas[0], problem.kappa, rel_tol=1e-3)
+        and points.kappas[0] != problem.kappa
+    ):
+        raise ValueError(
+            f"sigmas: they start at {points.sigmas()[0]:.4g}, the trajectories at {recording.trajectories.points.sigmas()[0]:.4g}"
+        )
+    table = table_of(solver.plan(points))
+    if table.nfe != nfe:
+        raise ValueError(
+            f"sigmas: sampler needs {table.nfe} evaluations on these steps, nfe is {nfe}"
+        )
+    return f"{solver.call} on given steps", replace(table, start=problem.kappa)
 
 
 NODES: tuple[type[Any], ...] = (FitSolver,)

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...schedulers.fit import fit_files
-from ...schedulers.solver.fitted import FittedSolver, Table
+from ...schedulers.fit.starts import Starts
+from ...schedulers.solver.fitted import FittedSolver
 from ...schedulers.whole_file import write_whole
 from .recording import Recording
 
 SUFFIX = ".safetensors"
+
+
+class Beginning(NamedTuple):
+    """Where fits begin, and the best training-free pair; their names are "start" on their cards."""
+
+    starts: list[FittedSolver]
+    pair: FittedSolver | None
 
 
 @dataclass(frozen=True)
@@ -32,37 +40,43 @@ class Kept:
     def done(self) -> Path:
         return self.file("done")
 
-    def starts(self, make: Callable[[], Mapping[str, Table]]) -> list[FittedSolver]:
-        """The tables to start from, each with its name on its card; made once. They count when their list is there,
-        which is written last: a fit does not go on from a part of its starts."""
-        folder, count = self.recording.trajectories.folder, self._count()
+    def starts(self, make: Callable[[], Starts]) -> Beginning:
+        """The tables to start from, each with its name on its card, and the best pair; made once. They count when their list is
+        there, which is written last: a fit does not go on from a part of its starts."""
+        folder, pair = self.recording.trajectories.folder, self.file("pair")
+        count, paired = self._counts()
         files = [self.file(f"start-{i:02}") for i in range(count)]
-        if not files or not all(file.is_file() for file in files):
+        if not files or not all(file.is_file() for file in (*files, *[pair][:paired])):
             for old in folder.glob(self.file("state-*").name):  # of other starts
                 old.unlink()
-            tables = make()
-            files = [self.file(f"start-{i:02}") for i in range(len(tables))]
-            for file, (name, table) in zip(files, tables.items(), strict=True):
+            made = make()
+            files = [self.file(f"start-{i:02}") for i in range(len(made.tables))]
+            for file, (name, table) in zip(files, made.tables.items(), strict=True):
                 fit_files.save(file, [FittedSolver(table, {"start": name})])
-            write_whole(self.listing, json.dumps({"starts": len(files)}))
-        return [fit_files.load(file).fits[0] for file in files]
+            if paired := made.pair is not None:
+                fit_files.save(pair, [FittedSolver(made.pair.table, {"start": made.pair.name})])
+            write_whole(self.listing, json.dumps({"starts": len(files), "pair": paired}))
+        first = lambda file: fit_files.load(file).fits[0]  # noqa: E731
+        return Beginning([first(file) for file in files], first(pair) if paired else None)
 
     @property
     def listing(self) -> Path:
         return self.file("starts").with_suffix(".json")
 
-    def _count(self) -> int:
-        """How many starts there are; 0 where they are not all there."""
+    def _counts(self) -> tuple[int, bool]:
+        """How many starts there are, and whether there is a pair; (0, False) where they are not all there."""
         try:
-            count = json.loads(self.listing.read_text(encoding="utf-8"))["starts"]
+            listed = json.loads(self.listing.read_text(encoding="utf-8"))
+            count, paired = listed["starts"], listed["pair"]
         except (OSError, ValueError, TypeError, KeyError):
-            return 0
-        return count if isinstance(count, int) and 0 < count < 1000 else 0
+            return 0, False
+        fair = isinstance(count, int) and 0 < count < 1000 and isinstance(paired, bool)
+        return (count, paired) if fair else (0, False)
 
     def finish(self, fit: FittedSolver) -> None:
         fit_files.save(self.done, [fit])
         self.listing.unlink(missing_ok=True)
-        for name in ("start-*", "state-*"):
+        for name in ("start-*", "state-*", "pair"):
             for file in self.recording.trajectories.folder.glob(self.file(name).name):
                 file.unlink(missing_ok=True)  # another process may be at the same fit
 

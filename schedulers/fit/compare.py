@@ -67,6 +67,7 @@ STARTS: tuple[Solver, ...] = (
 
 START_SPACINGS = (
     "karras 7", "karras 14", "uniform λ", "noise share", "KL optimal", "flow shift 3", "beta 0.6",
+    "polyexponential 0.7",
 )  # fmt: skip
 
 

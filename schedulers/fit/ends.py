@@ -12,9 +12,9 @@ Karras' spacing of ρ = 1/p, with ends that are free. Three numbers, found by a 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -103,17 +103,23 @@ def from_noise(table: Table, kappa: float) -> Table:
     return replace(table, start=kappa, x=(table.x[0] * ratio, *table.x[1:]))
 
 
-def mark(errors: Tensor) -> float:
+def mark(errors: Tensor, weights: Any = None) -> float:
     """Of a start: ∛(RMSE²·median). The RMSE of few trajectories is mostly how many of them end elsewhere, the
-    median does not see those; neither alone finds good starts."""
-    seen = summary(errors)
+    median does not see those; neither alone finds good starts. ``weights`` [B] of the trajectories."""
+    seen = summary(errors, weights)
     return float((seen["rmse"] ** 2 * seen["median"]) ** (1 / 3))
 
 
 def search(
-    problem: Problem, solver: Solver, nfe: int, ends: S, rows: Tensor, most: int = 32
+    problem: Problem,
+    solver: Solver,
+    nfe: int,
+    ends: S,
+    rows: Tensor,
+    most: int = 32,
+    by: Callable[[Tensor], float] = mark,
 ) -> Iterator[tuple[float, S, Table]]:
-    """(:func:`mark` over ``rows``, ends, table), every one better than those before, the first of ``ends``.
+    """(``by`` of the errors of ``rows``, ends, table), every one better than those before, the first of ``ends``.
 
     One of the numbers at a time is moved, and again while that helps; when none helps, all moves are
     halved. At most ``most`` runs.
@@ -124,7 +130,7 @@ def search(
             run = table(problem, solver, nfe, ends)
         except ValueError:
             return None
-        return mark(problem.errors(run, rows)), ends, run
+        return by(problem.errors(run, rows)), ends, run
 
     best, left = tried(ends), most - 1
     if best is None:
@@ -135,11 +141,11 @@ def search(
         helped = False
         for i, size in enumerate(ends.moves):
             for _ in range(2):
-                by = [0.0] * len(signs)
-                by[i] = signs[i] * size * share
+                shift = [0.0] * len(signs)
+                shift[i] = signs[i] * size * share
                 if not left:
                     return
-                other, left = tried(best[1].moved(by)), left - 1
+                other, left = tried(best[1].moved(shift)), left - 1
                 if other is not None and other[0] < best[0]:
                     best, helped = other, True
                     yield best

@@ -104,10 +104,18 @@ def rmse(difference: Tensor) -> Tensor:
     return difference.flatten(1).square().mean(1).sqrt()
 
 
-def summary(errors: Any) -> dict[str, float]:
-    """RMSE over all trajectories and the median of theirs, from the errors of each (a tensor or an array)."""
+def summary(errors: Any, weights: Any = None) -> dict[str, float]:
+    """RMSE over all trajectories and the median of theirs, from the errors of each (a tensor or an array).
+
+    ``weights`` [B] (an array): how many trajectories each stands for; by default one.
+    """
     each = torch.as_tensor(errors).double().cpu().numpy()
-    return {"rmse": float(np.sqrt(np.mean(each**2))), "median": float(np.median(each))}
+    if weights is None:
+        return {"rmse": float(np.sqrt(np.mean(each**2))), "median": float(np.median(each))}
+    order = np.argsort(each)
+    half = np.cumsum(weights[order])
+    middle = each[order][np.searchsorted(half, half[-1] / 2)]
+    return {"rmse": float(np.sqrt(np.average(each**2, weights=weights))), "median": float(middle)}
 
 
 def error_from(value: Any) -> Any:

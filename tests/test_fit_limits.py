@@ -1,0 +1,53 @@
+"""What `benchmarks.fit_limits` measures, on a problem that takes a second."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from fit_cases import few
+from test_fit_gain import gaussian_task
+
+from sampling_kit.benchmarks import fit_gain, fit_limits
+from sampling_kit.schedulers.fit.ends import Ends, table
+from sampling_kit.schedulers.fit.forward import Forward
+from sampling_kit.schedulers.solver import AdamsBashforth
+
+
+def task():
+    made = gaussian_task()
+    made.judges = lambda count: replace(made.seen, held=torch.arange(count))
+    return made
+
+
+def test_a_table_for_every_picture_is_at_best_the_oracles(monkeypatch):
+    at = task()
+    fit = SimpleNamespace(table=table(at.seen, AdamsBashforth(2), 4, Ends(40.0, 0.05)))
+    monkeypatch.setattr(fit_limits, "fit_of", lambda *which: fit)
+    found = fit_limits.instances(at, 4, 12)
+    assert found["oracle"]["rmse"] < found["fit"]["rmse"]
+    assert found["oracle"]["rmse"] <= found["rule"]["rmse"]
+    assert found["fit"] == fit_limits.shown(fit_limits.errors(at.judges(12), fit.table))
+
+
+def test_the_rule_takes_what_did_best_on_those_that_look_alike():
+    draw = np.random.default_rng(0)
+    kinds = np.array([0, 1] * 12)
+    looks = kinds[:, None] + 0.1 * draw.normal(size=(24, 2))
+    known = np.stack([np.where(kinds == kind, 0.1, 1.0) for kind in (0, 1)])
+    picks = fit_limits.nearest_rule(looks, known, np.array([[0.0, 0.0], [1.0, 1.0]]), 5)
+    assert picks.tolist() == [0, 1]
+
+
+def test_losses_are_fits_of_their_own(monkeypatch, tmp_path):
+    few(monkeypatch)
+    monkeypatch.setattr(fit_limits, "HUBERS", (huber := 0.5,))
+    monkeypatch.setattr(fit_gain, "work_folder", lambda: tmp_path)
+    with torch.no_grad():
+        found = fit_limits.losses(task(), 3, 12)
+    assert set(found) == {f"δ {Forward().huber:g}", f"δ {huber:g}"}
+    files = {file.name for file in tmp_path.iterdir()}
+    assert len(files) == 2  # each was fitted
+    assert all(0 < errors["rmse"] < 0.3 for errors in found.values())
