@@ -30,8 +30,8 @@ CHOSEN, JUDGED = range(100), range(1000, 2000)
 SEEDS = 8
 
 
-def problem(name: str, count: int | None = None) -> problems.Problem:
-    """``drawn-N`` from N, with ``count`` starts. Its name says guidance where there is some."""
+def problem(name: str, starts: int | None = None) -> problems.Problem:
+    """``drawn-N`` from N, with ``starts`` starts. Its name says guidance where there is some."""
     seed = int(name.removeprefix(PREFIX))
     rng = np.random.default_rng(seed)
     schedule = _schedule(seed, rng)
@@ -41,9 +41,11 @@ def problem(name: str, count: int | None = None) -> problems.Problem:
     mixture = _mixture(path, float(deviation), rng)
     denoise = problems.two_products(mixture)
     if scale != 1:
-        denoise = _guided(mixture, scale, rng)
+        count = len(mixture.means)
+        some = torch.from_numpy(rng.permutation(count)[: max(count // 3, 1)].copy())
+        denoise = guided(mixture, some, scale)
         name = f"{name} cfg {scale:g}"
-    start = problems.gaussian_noise(count or SEEDS, mixture.means.shape[1], seed=seed)
+    start = problems.gaussian_noise(starts or SEEDS, mixture.means.shape[1], seed=seed)
     top = path.at(schedule.kappa_max).sigma
     return problems.Problem(name, path, schedule, denoise, top * start)
 
@@ -68,10 +70,8 @@ def _mixture(path: Path, deviation: float, rng: np.random.Generator) -> Mixture:
     return Mixture(path, *parts)
 
 
-def _guided(mixture: Mixture, scale: float, rng: np.random.Generator) -> problems.Denoise:
-    """CFG: the condition is some of the components."""
-    count = len(mixture.means)
-    some = torch.from_numpy(rng.permutation(count)[: max(count // 3, 1)].copy())
+def guided(mixture: Mixture, some: Tensor, scale: float) -> problems.Denoise:
+    """CFG: the condition is ``some`` of the components."""
     m = mixture
     parts = (t[some] for t in (m.means, m.floor, m.basis, m.variances, m.weights))
     cond = problems.two_products(Mixture(m.path, *parts))

@@ -92,15 +92,20 @@ def of_postcards() -> Mixture:
 
 def drawn(mixture: Mixture, count: int, seed: int) -> Tensor:
     """True pictures [count, 3, SIDE, SIDE]."""
+    return samples(mixture, count, seed).view(count, 3, SIDE, SIDE)
+
+
+def samples(mixture: Mixture, count: int, seed: int) -> Tensor:
+    """True samples [count, values]."""
     generator = torch.Generator().manual_seed(seed)
     which = torch.multinomial(mixture.weights, count, replacement=True, generator=generator)
-    inside = torch.randn(count, RANK, generator=generator, dtype=torch.float64)
+    rank = mixture.variances.shape[1]
+    inside = torch.randn(count, rank, generator=generator, dtype=torch.float64)
     across = torch.randn(count, mixture.means.shape[1], generator=generator, dtype=torch.float64)
     wide = torch.einsum(
         "br,brd->bd", inside * mixture.variances[which].sqrt(), mixture.basis[which]
     )
-    flat = mixture.means[which] + wide + mixture.floor[which, None] * across
-    return flat.view(count, 3, SIDE, SIDE)
+    return mixture.means[which] + wide + mixture.floor[which, None] * across
 
 
 @torch.no_grad()

@@ -1,17 +1,19 @@
 """How readable the templates are: each opened in a real ComfyUI page, in both renderers.
 
     python -m benchmarks.ux [--url URL] [--run] [--only classic|nodes2] [template ...]
+    python -m benchmarks.ux --page FILE        # writes docs/readable.md from what --json FILE has kept
     python -m benchmarks.ux --frames [--url URL] [--only classic|nodes2] [--nodes 30]
 
 Prints for every template the zoom at opening, pairs of links that cross, links behind a foreign node, nodes that overlap
 (with ``--run``: after a run) and sheets without labels, beside their bars (tests/browser/ux.mjs). Without ``--url`` it starts
-the ComfyUI that the host tests find. ``--frames``: frames a second with 30 Schedule Editors on the canvas, beside 30 of ComfyUI's
+the ComfyUI that the host tests find. ``--json FILE`` keeps the numbers. ``--frames``: frames a second with 30 Schedule Editors on the canvas, beside 30 of ComfyUI's
 KarrasScheduler in the same page (tests/browser/frames.mjs). Needs node, playwright-core and chromium.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
@@ -19,8 +21,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-TESTS = Path(__file__).resolve().parents[1] / "tests"
+PACK = Path(__file__).resolve().parents[1]
+TESTS = PACK / "tests"
+PAGE = PACK / "docs" / "readable.md"
+COLUMNS = ("crossings", "behind", "overlaps", "unlabelled")
+HEAD = """# How readable the templates are
+
+Written by `python -m benchmarks.ux --page`. Every template was opened in ComfyUI's page at 1920 × 1080, in both renderers{ran}.
+Zoom: at opening; below {zoom:.2f} the classic canvas draws no text. Crossings: pairs of links of different outputs. Behind: links
+behind a node that is not theirs. Overlaps: pairs of nodes. Unlabelled: sheets of several batches without labels. Two numbers:
+classic canvas, Nodes 2.0. Bars: {bars}. What is over its bar is **bold**.
+
+| template | zoom | crossings | behind | overlaps | unlabelled |
+|---|---|---|---|---|---|
+"""
 
 
 @contextmanager
@@ -46,11 +62,37 @@ def measure(url: str, script: str, arguments: list[str]) -> int:
     return subprocess.call(["node", str(TESTS / "browser" / script), "--url", url, *arguments])
 
 
+def cell(name: str, values: list[float], bars: dict[str, float]) -> str:
+    """One number where the renderers agree, else one of each; bold over the bar."""
+    shown = list(dict.fromkeys(f"{v:.2f}" if name == "zoom" else str(v) for v in values))
+    over = any(v < bars[name] if name == "zoom" else v > bars[name] for v in values)
+    return f"**{', '.join(shown)}**" if over else ", ".join(shown)
+
+
+def page(facts: dict[str, Any]) -> str:
+    """docs/readable.md from the numbers that ux.mjs kept."""
+    bars, renderers = facts["bars"], list(facts["renderers"].values())
+    said = ", ".join(f"{name} {bars[name]}" for name in COLUMNS)
+    lines, met = [], 0
+    for stem in renderers[0]:
+        seen = [renderer[stem] for renderer in renderers if stem in renderer]
+        cells = [cell(name, [one[name] for one in seen], bars) for name in ("zoom", *COLUMNS)]
+        met += not any("**" in text for text in cells)
+        lines.append(f"| `{stem}` | {' | '.join(cells)} |")
+    ran = " and after a run" if facts["ran"] else ", before a run"
+    head = HEAD.format(ran=ran, zoom=bars["zoom"], bars=said)
+    return f"{head}{chr(10).join(lines)}\n\n{met} of {len(lines)} templates are within every bar.\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)  # fmt: skip
     parser.add_argument("--url")
     parser.add_argument("--frames", action="store_true")
+    parser.add_argument("--page", type=Path)
     options, rest = parser.parse_known_args()
+    if options.page:
+        PAGE.write_text(page(json.loads(options.page.read_text())), encoding="utf-8")
+        return
     script = "frames.mjs" if options.frames else "ux.mjs"
     if options.url:
         sys.exit(measure(options.url, script, rest))

@@ -8,6 +8,7 @@ Written by ``python -m sampling_kit.dev.sync``.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -46,6 +47,9 @@ ROOM_FOR = {
     "SamplingKitSolverReport": ("fit-a-solver", ", after", "Fit Solver"),
 }
 
+#: How the sources of a description begin, in English and in the languages that have all texts.
+SOURCES = re.compile("Elsewhere: |Reference: |在别处：|文献：")
+
 
 @dataclass(frozen=True)
 class Help:
@@ -70,14 +74,26 @@ def examples() -> dict[str, set[str]]:
     return {stem: {node["class_type"] for node in graphs[stem].values()} for stem in order}
 
 
+def without_sources(description: str) -> tuple[str, str]:
+    """What a node does; and what it equals elsewhere with its paper, which a page says last."""
+    start = SOURCES.search(description)
+    return (
+        (description[: start.start()].strip(), description[start.start() :])
+        if start
+        else (description, "")
+    )
+
+
 def page(node: type[Any], translation: Translation | None = None) -> str:
     """The help page of one node, in Markdown."""
     translation = translation or Translation()
     say, schema = translation.text, node.define_schema()
     help = help_texts().get(schema.node_id, Help())
-    parts = [f"# {translation.name(schema.display_name)}", say(schema.description)]
+    what, sources = without_sources(say(schema.description))
+    parts = [f"# {translation.name(schema.display_name)}"]
     if help.when:
-        parts.append(f"## {say('When to use it')}\n\n{say(help.when)}")
+        parts.append(f"**{say('When to use it')}** {say(help.when)}")
+    parts.append(what)
     if help.formula:
         parts.append(f"## {say('Formula')}\n\n{help.formula}")
     if schema.inputs:
@@ -92,6 +108,7 @@ def page(node: type[Any], translation: Translation | None = None) -> str:
         )
     if example := _example(schema, translation):
         parts.append(f"## {say('Example')}\n\n{example}")
+    parts += [sources] if sources else []
     names = [f"`{name}`" for name in dict.fromkeys(schema.search_aliases)]
     parts.append(say("Found by:") + " " + ", ".join(names))
     return "\n\n".join(parts) + "\n"

@@ -37,7 +37,7 @@ class VPRange(NoiseSchedule):
         super().__post_init__()
         if self.sigma_min >= self.sigma_max:
             raise ValueError(
-                f"VPRange: sigma_min = {self.sigma_min} must be below sigma_max = {self.sigma_max}"
+                f"{self.title}: sigma_min = {self.sigma_min} must be below sigma_max = {self.sigma_max}"
             )
 
     @property

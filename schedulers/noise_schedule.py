@@ -242,7 +242,7 @@ class ContinuousVP(NoiseSchedule):
         super().__post_init__()
         if self.beta_min + self.beta_max > 4 * MOST:  # log κ ≈ B/2 at t = 1
             raise ValueError(
-                f"{type(self).__name__}: beta_min + beta_max = {self.beta_min + self.beta_max:g}: must be at most "
+                f"{self.title}: beta_min + beta_max = {self.beta_min + self.beta_max:g}: must be at most "
                 f"{4 * MOST:g}, where σ/α is the largest that float32 holds"
             )
 
@@ -304,7 +304,7 @@ class EDM(NoiseSchedule):
         super().__post_init__()
         if self.sigma_min >= self.sigma_max:
             raise ValueError(
-                f"EDM: sigma_min = {self.sigma_min} must be below sigma_max = {self.sigma_max}"
+                f"{self.title}: sigma_min = {self.sigma_min} must be below sigma_max = {self.sigma_max}"
             )
 
     @property

@@ -41,7 +41,7 @@ class ReportedLevel(Settings):
 
     def points(self) -> tuple[tuple[float, float], ...]:
         """(progress, height), in the order written. Raises ValueError for a text that is no curve."""
-        return curve_points("ReportedLevel.curve", self.curve, "0:0, 0.5:1, 1:0")
+        return curve_points(f"{self.name_shown}: curve", self.curve, "0:0, 0.5:1, 1:0")
 
     def at(self, sigma: float, sigmas: Sequence[float]) -> float:
         """What the model is told at σ in a run over falling ``sigmas``, the whole run's; levels between two steps lie

@@ -47,14 +47,23 @@ def wire(kind: str, help: str, default: Any = None) -> Any:
 
 @dataclass(frozen=True)
 class Settings:
-    """Base of everything a user can set. Raises ValueError naming the class, the field and the way out."""
+    """Base of everything a user can set. Raises ValueError naming its title, the field and the way out."""
 
     title: ClassVar[str] = ""
     aliases: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            _check(type(self).__name__, field, getattr(self, field.name))
+            _check(self.where(field.name), field, getattr(self, field.name))
+
+    @property
+    def name_shown(self) -> str:
+        """The title, which nodes show; the class's name where there is none."""
+        return self.title or type(self).__name__
+
+    def where(self, field: str) -> str:
+        """Where a value is wrong, for the beginning of a message: "Karras: rho = -1"."""
+        return f"{self.name_shown}: {field} = {getattr(self, field)!r}"
 
     @property
     def changed(self) -> dict[str, Any]:
@@ -80,8 +89,7 @@ class Settings:
         return " ".join((cls.__doc__ or "").split())
 
 
-def _check(owner: str, field: dataclasses.Field[Any], value: Any) -> None:
-    where = f"{owner}.{field.name} = {value!r}"
+def _check(where: str, field: dataclasses.Field[Any], value: Any) -> None:
     options, low, high = (field.metadata.get(key) for key in ("options", "low", "high"))
     table = field.metadata.get("table")
     if table is not None and not isinstance(value, tuple(table.values())):

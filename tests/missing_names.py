@@ -123,7 +123,7 @@ def run_nodes(nodes: dict[str, Any]) -> dict[str, str]:
             failed[node] = f"{type(error).__name__}: {error}"
 
     attempt("Euler")
-    attempt("EmbeddedDenoiser", kind={"kind": "gaussian"})
+    attempt("EmbeddedDenoiser", kind={"kind": "gaussian", "size": 24, "scenes": 4, "rank": 1})
     attempt("Guider", model=object(), positive=[[None, {}]])
     attempt("LoadFittedSolver", file="none of this name", nfe=4)
     attempt("ClassCondition", name="unconditional")

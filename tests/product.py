@@ -8,6 +8,8 @@ the solvers of a class are one item by default (and the report names the one tha
 of which there would be thousands. What a path can hide (α = 1 on VE) a short test asks on every path itself.
 
 A test that takes long and whose kind another, shorter test covers is marked ``full`` and runs with ``--full``.
+Of a test with many cases of one kind, ``@pytest.mark.some(n)`` runs n by default, the first, the last and what lies
+evenly between them. A test asked for by its own name (``file.py::test``) runs whole.
 """
 
 from __future__ import annotations
@@ -86,6 +88,29 @@ def run(item: pytest.Function) -> bool | None:
             item.add_report_section("call", "of several", f"it failed for {here}")
             raise
     return True
+
+
+def left_out(items: Sequence[pytest.Item], names: Sequence[str]) -> list[pytest.Item]:
+    """The cases of ``some`` that a default run leaves out; ``names`` are what it was asked for."""
+    named = {name.partition("[")[0].rpartition("/")[2] for name in names if "::" in name}
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        test = item.nodeid.partition("[")[0]
+        if item.get_closest_marker("some") and test.rpartition("/")[2] not in named:
+            cases.setdefault(test, []).append(item)
+    return [
+        case
+        for same in cases.values()
+        for i, case in enumerate(same)
+        if i not in spread(len(same), *same[0].get_closest_marker("some").args)  # type: ignore[union-attr]
+    ]
+
+
+def spread(count: int, some: int) -> set[int]:
+    """``some`` of ``count`` places, the first and the last among them and the rest evenly between."""
+    if some >= count:
+        return set(range(count))
+    return {round(i * (count - 1) / max(some - 1, 1)) for i in range(some)}
 
 
 def label(value: Any) -> str:

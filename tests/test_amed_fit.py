@@ -210,6 +210,7 @@ def test_the_network_learns(problem, mixture):
     assert losses[-1] < 0.8 * losses[0]
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize(("directions", "nfe"), [(1, 7), (2, 7)])
 def test_a_fit_as_a_method(problem, directions, nfe):
     start = table_of(

@@ -205,6 +205,7 @@ def test_exact_denoisers_stay_exact(kind, path, images, monkeypatch):
     assert torch.equal(joined, apart) if kind == "patches" else close(joined, apart)
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_in_another_dtype(model, dtype, monkeypatch):
     cast = replace(model, dtype=dtype)

@@ -88,6 +88,7 @@ def test_behind_lists_the_rows_a_peer_wins():
     assert rows[0]["winner"] == "tie" and quality.behind(rows) == []
 
 
+@pytest.mark.full
 @pytest.mark.host
 def test_comfy_is_measured_where_there_is_one():
     if peers.comfy_root() is None:

@@ -51,6 +51,7 @@ def test_a_text_is_looked_for_inside_of_one_class_or_function():
         row("x = 1", "x = 2").planted(text)
 
 
+@pytest.mark.full
 def test_what_is_noticed_and_what_survives(capsys):
     """In a copy: the file here stays as it is."""
     known = next(d for d in DEFECTS if d.name == "points: pure noise below the other levels")

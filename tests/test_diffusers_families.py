@@ -23,6 +23,7 @@ folders, ours, no_gradients = cases.folders, cases.ours, cases.no_gradients
 SCALE, STEPS = 3.0, 4  # DDIM of diffusers leaves its grid where the steps do not divide 1000
 
 
+@pytest.mark.some(6)
 @each(name=list(TINY), files=["variant", "shards", "shards of a variant"])
 def test_variant_and_sharded_files_of_every_family(name, files, tmp_path):
     variant = "fp16" if "variant" in files else None

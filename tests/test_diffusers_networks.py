@@ -25,10 +25,10 @@ every = pytest.mark.parametrize("name", TINY)
 
 # ---------------------------------------------------------------------------------------- D = theirs
 
-TABLE = [n for n in TINY if training.SCHEDULERS[TINY[n].scheduler[0]].read is training.table]
-FLOWS = ["sana", "sd3", "flux", "wan", "wan-i2v", "ltx"]
 EDMS = ["edm", "edm-v", "svd-like"]
-TABLE = [n for n in TABLE if n not in FLOWS + EDMS]
+READ = {n: training.SCHEDULERS[TINY[n].scheduler[0]].read for n in TINY}
+FLOWS = [n for n in TINY if READ[n] is training.flow or TINY[n].scheduler[1].get("use_flow_sigmas")]
+TABLE = [n for n in TINY if READ[n] is training.table and n not in FLOWS + EDMS]
 
 
 def test_every_tiny_model_is_compared():
@@ -83,6 +83,7 @@ def test_x0_of_a_score_network_is_tweedie_s(ours, theirs):
         assert error(mine(x, sigma), expected, x) < 1e-5, sigma
 
 
+@pytest.mark.some(9)
 @every
 def test_pictures_may_have_their_own_sigma_and_conditions_share_a_call(name, ours):
     x, cond, mine = latent(name), conditioning(name), ours(name)
@@ -135,6 +136,7 @@ def test_wrong_rows_are_named(ours):
         many(mine, x, 0.5, [three, three])
 
 
+@pytest.mark.some(9)
 @every
 def test_the_network_runs_in_bfloat16_with_time_and_state_in_float32(name, folders, ours):
     mine = kit.load(kit.read_folder(folders(name)), torch.bfloat16)
@@ -188,6 +190,7 @@ def test_a_wrong_label_is_put_right_without_loading_again(ours):
         other(x, 1.0, cond)
 
 
+@pytest.mark.some(9)
 @every
 def test_facts_a_host_asks_for(name, ours):
     mine, tiny = ours(name), TINY[name]

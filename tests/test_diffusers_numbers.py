@@ -24,6 +24,7 @@ def agrees(one):
     return total and abs(float(x.mean()) - one.mean) < max(one.tolerance, 2e-4 * one.mean)
 
 
+@pytest.mark.some(21)
 @pytest.mark.full
 @pytest.mark.parametrize("name", ROWS)
 def test_a_loop_has_the_printed_numbers_or_a_reason(name):

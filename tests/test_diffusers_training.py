@@ -23,6 +23,7 @@ every = pytest.mark.parametrize("name", TINY)
 # --------------------------------------------------------------------------------- noise schedules
 
 
+@pytest.mark.some(11)
 @pytest.mark.parametrize("kind", training.SCHEDULERS)
 def test_defaults_are_the_class_s(kind):
     """An empty config means what the class's own constructor means."""
@@ -35,6 +36,7 @@ KINDS = ("DDPMScheduler", "DDIMScheduler", "EulerDiscreteScheduler", "CogVideoXD
 SHAPES = ("linear", "scaled_linear", "squaredcos_cap_v2", "trained", "short")
 
 
+@pytest.mark.some(14)
 @pytest.mark.parametrize("zero", [False, True])
 @pytest.mark.parametrize(
     ("kind", "betas"), [*itertools.product(KINDS, SHAPES), ("DDPMScheduler", "sigmoid")]

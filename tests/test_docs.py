@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from sampling_kit.dev import page_tables, sync
-from sampling_kit.dev.help_pages import page
+from sampling_kit.dev.help_pages import SOURCES, page
+from sampling_kit.dev.translations import Translation
 from sampling_kit.nodes import NODES
 from sampling_kit.schedulers.noise_schedule import EDM, LinearVP
 from sampling_kit.schedulers.solver import DDIM, HeunEDM
@@ -66,6 +67,12 @@ def test_a_template_without_a_row_gets_its_title_and_a_row_of_none_goes():
     assert "| `panorama` | Panoramas |" in made and "no-such" not in made
 
 
+def test_the_chinese_table_has_every_template():
+    page = (ROOT / "docs" / "templates-zh.md").read_text(encoding="utf-8")
+    names = re.findall(r"^\| `([\w-]+)` \|", page, re.MULTILINE)
+    assert sorted(names) == sorted(p.stem for p in (ROOT / "example_workflows").glob("*.json"))
+
+
 def test_a_page_without_its_markers_is_named():
     with pytest.raises(ValueError, match="the table solvers needs"):
         page_tables.nodes_page(NODES_PAGE.replace("<!-- sync: solvers -->", ""))
@@ -118,3 +125,13 @@ def test_the_site_holds_every_page_and_its_api_every_module_it_names():
     for path in (ROOT / "docs" / "api").glob("*.md"):
         for module in re.findall(r"^::: ([\w.]+)$", path.read_text(encoding="utf-8"), re.MULTILINE):
             importlib.import_module(module)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_a_help_page_begins_with_when_and_ends_with_sources(language):
+    table = Translation.of("zh") if language == "zh" else Translation()
+    for node in NODES:
+        lines = [line for line in page(node, table).splitlines() if line]
+        assert lines[1].startswith(f"**{table.text('When to use it')}** "), lines[:2]
+        sources = [i for i, line in enumerate(lines) if re.search(SOURCES, line)]
+        assert sources in ([], [len(lines) - 2]), (lines[0], sources)

@@ -78,6 +78,7 @@ class Stopped(Exception):
     pass
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize("kept", [1, 2, 4])  # moves
 def test_a_stopped_fit_goes_on_bit_for_bit(kept, tmp_path):
     settings = Forward(numbers=3, bands=2, images=4, budget=10**6)

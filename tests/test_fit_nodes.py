@@ -20,6 +20,7 @@ QUICK = {"method": "forward", "numbers": 2, "bands": 1, "images": 6, "budget": 1
 # --------------------------------------------------------------------------- the whole of it, once
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("schedule", ["ve_edm", "rectified_flow", "vp_scaled_linear"])
 def test_what_is_fitted_is_what_runs(schedule):
     """Recorded rows are the sampler's images; the fitted SAMPLER ends where the fit ended, on every path."""

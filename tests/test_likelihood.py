@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from product import each
 
 from sampling_kit.embedded.postcards import CLASSES
 from sampling_kit.nodes import NODES
@@ -51,8 +52,7 @@ def density(mixture, data, blur=0.002):
     return torch.logsumexp(torch.stack(rows, 1) + weights, 1)
 
 
-@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
-@pytest.mark.parametrize("derivative", ["gradient", "differences"])
+@each(derivative=["gradient", "differences"], path=PATHS.values())
 def test_exact_on_gaussians(path, derivative):
     model, data = gaussian(path)
     settings = LogLikelihood("exact", derivative=derivative, step_error=False)

@@ -55,6 +55,7 @@ def raw(denoiser, kind, schedule):
     return Relabelled(denoiser, prediction, schedule, prediction, schedule, raw=True)
 
 
+@pytest.mark.some(6)
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 @pytest.mark.parametrize("kind", ["gaussian", "mixture", "images"])
 def test_the_prediction_is_found_whatever_the_model_claims(schedule, kind):

@@ -183,6 +183,7 @@ def test_a_run_to_the_smallest_level_is_the_whole_list():
     assert points.sigmas() == pytest.approx(BY_NAME["AYS SD 1.5"].lists[0], rel=1e-9)
 
 
+@pytest.mark.some(13)
 @each_curve
 @pytest.mark.parametrize("n", [3, 7, 13, 33])
 def test_another_number_of_steps_lies_on_the_monotone_cubic_in_log_sigma(row, n):
@@ -221,7 +222,9 @@ def test_a_list_that_does_not_fit_is_refused_in_words(name, schedule, steps, wor
 
 @pytest.mark.parametrize("more", [{"final": "sigma_min"}, {"denoise": 0.5}])
 def test_one_step_of_one_level_says_what_asks_for_more(more):
-    words = "Named.name = 'Hyper-SDXL 1 step': .* use 1 step, with denoise = 1 and final = zero"
+    words = (
+        "named list: name = 'Hyper-SDXL 1 step': .* use 1 step, with denoise = 1 and final = zero"
+    )
     with pytest.raises(ValueError, match=words):
         space(SD, 1, Named("Hyper-SDXL 1 step"), **more)
     with pytest.raises(ValueError, match="50 levels, which steps / denoise may not exceed"):

@@ -72,6 +72,34 @@ def test_rows_of_a_group_are_checked_against_a_server_s_list(inputs: dict, kinds
     assert [e.kind for e in graph.check(work, listing(**ROW), "the server")] == kinds
 
 
+def test_a_combo_whose_list_is_fetched_takes_any_value():
+    """RemoteComboOptions: /object_info has no list, and the page fetches it."""
+    combo = [
+        "COMBO",
+        {"multiselect": False, "remote_combo": {"route": "/voices", "item_schema": {}}},
+    ]
+    server = registry_of(
+        {"Voice": {"input": {"required": {"voice": combo}}, "output": [], "output_node": True}}
+    )
+    assert not graph.check(flow(n1=node("Voice", voice="anyone")), server, "the server")
+    (error,) = graph.check(flow(n1=node("Voice")), server, "the server")
+    assert error.kind == "required_input_missing"
+
+
+def test_inputs_are_made_by_name():
+    """Combo.Input grew an argument in the middle: what stands by place after the first would move."""
+    seen = 0
+    for path in sorted((ROOT / "nodes").rglob("*.py")):
+        if "host" in path.parts:
+            continue
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (isinstance(call, ast.Call) and ast.unparse(call.func).endswith(".Input")):
+                continue
+            seen += 1
+            assert len(call.args) <= 1, f"{path.relative_to(ROOT)}:{call.lineno}"
+    assert seen > 100
+
+
 def test_a_network_that_comfyui_moves_costs_no_node():
     """comfy.ldm is imported where it is needed, never with the nodes."""
     files = sorted((ROOT / "nodes" / "host" / "comfy").glob("*.py"))

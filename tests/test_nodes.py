@@ -8,6 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from product import each
 
 from sampling_kit.embedded import postcards
 from sampling_kit.headless import graph, shipped
@@ -25,7 +26,7 @@ EXAMPLES = [shipped.example(name) for name in shipped.that_run_here()]
 BY_ID = {node.define_schema().node_id: node for node in NODES}
 
 
-@pytest.mark.parametrize("node", NODES, ids=lambda n: n.define_schema().node_id)
+@each(by=lambda node: node.define_schema().category, node=NODES)
 def test_every_node_explains_itself(node):
     schema, info = node.define_schema(), io.object_info(node)
     assert schema.node_id.startswith("SamplingKit")
@@ -77,6 +78,7 @@ def test_nodes_are_found_by_the_names_people_know(alias):
     assert any(alias in node.define_schema().search_aliases for node in NODES)
 
 
+@pytest.mark.some(15)
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_examples_are_valid(path):
     assert CliRunner().invoke(main, ["check", str(path)]).exit_code == 0

@@ -55,6 +55,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.some(40)
 @pytest.mark.parametrize("name", [*OUT, *ODD], ids=lambda name: repr(name[:20]))
 @pytest.mark.parametrize(("node", "input"), NAMES)
 def test_a_name_that_leads_out_or_nowhere_is_refused_soon_and_does_not_raise(node, input, name):

@@ -2,6 +2,7 @@
 
 import ast
 import itertools
+import json
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import needs
 import pytest
-from product import rows
+from product import rows, spread
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
@@ -34,6 +35,13 @@ def test_axes_that_repeat_together_still_meet():
     assert {row[1:] for row in chosen} == set(itertools.product("abc", "xyz"))
 
 
+def test_some_are_the_ends_and_what_lies_between():
+    assert spread(9, 3) == {0, 4, 8} and spread(9, 2) == {0, 8} and spread(9, 1) == {0}
+    for count in range(1, 40):
+        for some in range(1, 45):
+            assert len(spread(count, some)) == min(count, some)
+
+
 LITTLE = """
 import pytest
 from product import each
@@ -49,33 +57,49 @@ def test_of_each_type(a, b, tmp_path):
 @pytest.mark.full
 def test_that_takes_long():
     pass
+
+@pytest.mark.some(2)
+@pytest.mark.parametrize("c", range(5))
+def test_alike(c):
+    assert c != 2
 """
 
 
-def little(folder, *options):
-    """What pytest says about LITTLE, with the hooks of these tests."""
+#: What pytest is asked for, each in the folder of LITTLE.
+ASKED = {"default": [""], "full": ["", "--full"], "named": ["/test_little.py::test_alike"]}
+
+
+@pytest.fixture(scope="module")
+def little(tmp_path_factory):
+    """{what is asked: what pytest says about LITTLE}, with the hooks of these tests; torch is imported once."""
+    folder = tmp_path_factory.mktemp("little")
     (folder / "test_little.py").write_text(LITTLE)
     shutil.copy(TESTS / "conftest.py", folder)
-    command = [sys.executable, "-m", "pytest", "-q", "-rsf", "-p", "no:cacheprovider", *options]
-    command += ["--import-mode=importlib", "-o", "pythonpath=", "-c", os.devnull, "--rootdir"]
+    options = ["-q", "-rsf", "-p", "no:cacheprovider", "--import-mode=importlib", "-c", os.devnull]
+    options += ["-o", "pythonpath=", "--rootdir", str(folder)]
+    asked = [[*options, f"{folder}{first}", *more] for first, *more in ASKED.values()]
+    code = "import json, sys, pytest\nfor a in json.load(sys.stdin): pytest.main(a); print('//', flush=True)"
     done = subprocess.run(
-        [*command, str(folder), str(folder)],
+        [sys.executable, "-c", code], input=json.dumps(asked), capture_output=True, text=True, cwd=folder,
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), str(ROOT.parent)])},
-        capture_output=True, text=True, cwd=folder,
     )  # fmt: skip
-    return done.stdout
+    return dict(zip(ASKED, done.stdout.split("//\n"), strict=False))
 
 
-def test_by_default_axes_take_turns_and_items_are_few(tmp_path):
-    said = little(tmp_path)
+def test_a_test_that_is_named_runs_whole(little):
+    assert "1 failed, 4 passed" in little["named"], little
+
+
+def test_by_default_axes_take_turns_and_items_are_few(little):
+    said = little["default"]
     assert "test_of_each_type[int]" in said and "it failed for {'a': 2, 'b': 'y'}" in said
-    assert "1 failed, 4 passed, 1 skipped" in said, said
-    assert "left out by default: pytest --full" in said
+    assert "1 failed, 6 passed, 1 skipped" in said, said
+    assert "left out by default: pytest --full" in said and "3 deselected" in said
 
 
-def test_in_full_every_combination_is_an_item(tmp_path):
-    said = little(tmp_path, "--full")
-    assert "3 failed, 12 passed" in said, said
+def test_in_full_every_combination_is_an_item(little):
+    said = little["full"]
+    assert "4 failed, 16 passed" in said, said
     assert "test_a_product[3-x]" in said and "skipped" not in said
 
 

@@ -50,6 +50,17 @@ def test_workflows_and_forms_can_be_read(path: Path):
         steps = [step for job in facts["jobs"].values() for step in job["steps"]]
         for command in re.findall(r"\.ci/\w+", str([step.get("run") for step in steps])):
             assert os.access(ROOT / command, os.X_OK), command
+        for job in facts["jobs"].values():
+            scripts = re.findall(r"\.ci/\w+", str([step.get("run") for step in job["steps"]]))
+            if any("git rev-list" in text(script) for script in scripts):
+                depth = [
+                    s.get("with", {}).get("fetch-depth")
+                    for s in job["steps"]
+                    if "checkout" in s.get("uses", "")
+                ]
+                assert depth == [0], (
+                    "a shallow checkout has one commit: every run would be one variant"
+                )
     elif path.name != "config.yml":
         asked = [field for field in facts["body"] if field["type"] != "markdown"]
         assert {"name", "description"} <= facts.keys() and asked

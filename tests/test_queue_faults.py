@@ -104,6 +104,7 @@ STRANGE: dict[str, Answer] = {
 }  # fmt: skip
 
 
+@pytest.mark.some(8)
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("name", PASSING)
 def test_what_passes_costs_nothing(tmp_path, route, name):
@@ -111,6 +112,7 @@ def test_what_passes_costs_nothing(tmp_path, route, name):
     require_all(tmp_path, done, fake)
 
 
+@pytest.mark.some(15)
 @pytest.mark.parametrize("route", ["/queue", "/history", "/prompt"])
 @pytest.mark.parametrize("name", STRANGE)
 def test_a_strange_answer_is_asked_for_again(tmp_path, route, name):

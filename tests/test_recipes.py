@@ -29,8 +29,14 @@ TESTS = {
         "EqualSize or equal",
     ),
     "Spacing": (("test_schedules.py", "test_grid.py"), "even"),
+    "Family of diffusers networks": (
+        ("test_diffusers_networks.py", "test_diffusers_nodes.py", "test_family_table.py"),
+        "auraflow or family_table",
+    ),
     "Node": ((), ""),
 }
+#: Where a formula or a call stands once more, written from its source.
+TRUTHS = {"tests/contracts.py", "tests/diffusers_cases.py"}
 #: What every addition has to pass whole.
 ALWAYS = ("test_nodes.py", "test_interface.py", "test_locales.py", "test_docs.py", "test_layers.py")
 LEFT_OUT = shutil.ignore_patterns(
@@ -75,35 +81,47 @@ def test_a_recipe_is_a_file_and_an_edit(title, tmp_path):
         if kind == "python":
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     files = apply(RECIPES[title], tmp_path)
-    truth = {"tests/contracts.py"} if title == "Spacing" else set()
-    assert len(set(files) - truth) <= 2
+    assert len(set(files) - TRUTHS) <= 2
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory):
+    """A copy of the pack with every recipe in it, and one ``dev.sync``."""
+    pack = tmp_path_factory.mktemp("extended") / "sampling_kit"
+    shutil.copytree(PACK, pack, ignore=LEFT_OUT)
+    for recipe in RECIPES.values():
+        apply(recipe, pack)
+    assert "written: CHANGELOG.md" in run(pack, "-m", "sampling_kit.dev.sync")
+    return pack
+
+
+def run(pack, *arguments):
+    """What a command of the copy prints."""
+    environment = os.environ | {"PYTHONPATH": str(pack.parent)}
+    command = [sys.executable, *arguments]
+    done = subprocess.run(
+        command, cwd=pack.parent, env=environment, capture_output=True, text=True, encoding="utf-8"
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def tested(pack, files, *options):
+    options = ("-n", "0", "-p", "no:cacheprovider", "--rootdir", str(pack), *options)
+    config = ("-c", str(pack / "pyproject.toml"))
+    return run(pack, "-m", "pytest", *options, *config, *(str(pack / "tests" / f) for f in files))
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("title", RECIPES)
-def test_an_addition_is_two_edits_and_one_command(title, tmp_path):
-    pack = tmp_path / "sampling_kit"
-    shutil.copytree(PACK, pack, ignore=LEFT_OUT)
-    apply(RECIPES[title], pack)
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+def test_additions_are_two_edits_and_one_command(extended):
+    """All together: none is in another's way."""
+    assert "everything is in step" in run(extended, "-m", "sampling_kit.dev.sync", "--check")
+    tested(extended, ALWAYS)
 
-    def run(*arguments):
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
-        return done.stdout
 
-    assert "written: CHANGELOG.md" in run("-m", "sampling_kit.dev.sync")
-    assert "everything is in step" in run("-m", "sampling_kit.dev.sync", "--check")
-    options = ("-m", "pytest", "-n", "0", "-q", "-p", "no:cacheprovider", "--rootdir", str(pack))
-    config = ("-c", str(pack / "pyproject.toml"))
-    run(*options, *config, *(str(pack / "tests" / name) for name in ALWAYS))
+@pytest.mark.full
+@pytest.mark.parametrize("title", [title for title, (files, _) in TESTS.items() if files])
+def test_an_addition_passes_the_tests_of_its_kind(title, extended):
     files, words = TESTS[title]
-    if files:
-        said = run(*options, *config, "-k", words, *(str(pack / "tests" / name) for name in files))
-        assert re.search(r"\b[1-9]\d* passed", said) or "[100%]" in said
+    said = tested(extended, files, "-k", words)
+    assert re.search(r"\b[1-9]\d* passed", said) or "[100%]" in said

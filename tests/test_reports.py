@@ -14,6 +14,7 @@ import torch
 from node_calls import NODES, one
 from PIL import Image
 
+from sampling_kit.nodes.image.images import with_errors
 from sampling_kit.schedulers.show.data_uri import LIMIT, data_uri, gallery
 
 PACK = Path(__file__).resolve().parents[1]
@@ -75,6 +76,21 @@ def test_every_node_that_reports_has_a_panel():
     assert len(reports) >= 15
     without = {name for name, node in reports.items() if not node.define_schema().is_output_node}
     assert without <= also and {"SamplingKitFittedSolver"} <= without
+
+
+def test_a_sheet_says_how_far_its_rows_are_from_a_batch():
+    exact = torch.rand(3, 8, 8, 3, generator=torch.Generator().manual_seed(0))
+    off = exact + torch.tensor([0.0, 0.0, 0.25]).view(
+        3, 1, 1, 1
+    )  # the last picture, the second row
+    found = with_errors(["a", "", "b"], [exact, off, exact[:2]], exact, 1, 2)
+    assert found == ["a", "", "b\nRMSE 0", "RMSE 0.25", "RMSE 0"]
+    sheet = dict(images=exact, images_2=off, columns=3, scale=4, gap=6)
+    assert one("ImageSheet", **sheet, reference=1).shape[2] > one("ImageSheet", **sheet).shape[2]
+    with pytest.raises(
+        ValueError, match="reference = 3: no batch is connected there; connect images_3"
+    ):
+        one("ImageSheet", **sheet, reference=3)
 
 
 def test_a_sheet_has_words_beside_its_rows_and_above_its_columns():

@@ -68,7 +68,7 @@ def test_zeros_are_zeros():
 
 
 GRAPH = {
-    "1": {"class_type": "SamplingKitEmbeddedDenoiser", "inputs": {"kind": "mixture"}},
+    "1": {"class_type": "SamplingKitEmbeddedDenoiser", "inputs": {"kind": "mixture", "kind.scenes": 4}},
     "2": {"class_type": "SamplingKitClassCondition", "inputs": {"name": "unconditional"}},
     "3": {"class_type": "BasicGuider", "inputs": {"model": ["1", 0], "conditioning": ["2", 0]}},
     "4": {"class_type": "SamplingKitEuler", "inputs": {}},

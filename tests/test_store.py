@@ -145,6 +145,7 @@ def read(file: Path, kind: Format = FORMAT) -> dict[str, torch.Tensor]:
         return stored.tensors()
 
 
+@pytest.mark.some(21)
 @pytest.mark.parametrize("kind", FORMATS, ids=lambda kind: kind.what)
 @pytest.mark.parametrize(
     ("content", "reason"),

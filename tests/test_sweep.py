@@ -246,6 +246,7 @@ DAMAGE = {
 }  # fmt: skip
 
 
+@pytest.mark.some(4)
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_item_is_named_put_aside_and_done_again(tmp_path, damage):
     run(tmp_path, Inline())

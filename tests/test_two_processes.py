@@ -240,6 +240,7 @@ def test_a_lost_file_is_fetched_again(tmp_path):
             assert image.getpixel((0, 0)) == job.prompt["1"]["inputs"]["seed"]
 
 
+@pytest.mark.some(11)
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "null", '{"id": 3}', '{"id": "c", "label": "c", "files": [1], "texts": []}', "\0" * 40,
              "[" * 3000, '{"folder": 5}', '{"folder": "x"}', "\ufffe"],

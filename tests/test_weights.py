@@ -91,6 +91,7 @@ def accuracy(judge, images):
     return right.float().mean()
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("path", ["ve_edm", "rectified_flow"])
 def test_the_network_draws_postcards(path, judge):
     images = draw("network", "one of each", path)

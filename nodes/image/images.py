@@ -138,6 +138,15 @@ class ImageSheet(io.ComfyNode):
                     io.String.Input(f"{line}_labels", default="", optional=True, tooltip=where)
                     for line, where in LABELS.items()
                 ),
+                io.Int.Input(
+                    "reference",
+                    default=0,
+                    min=0,
+                    max=4,
+                    optional=True,
+                    tooltip="Which batch the others are compared with: left of their rows stands the RMSE to its rows, of values from 0 "
+                    "to 1. 0: none.",
+                ),
             ],
             outputs=[io.Image.Output(display_name="sheet", tooltip="One picture.")],
         )
@@ -146,12 +155,36 @@ class ImageSheet(io.ComfyNode):
     def execute(
         cls, images: Tensor, columns: int, scale: int, gap: int,
         images_2: Tensor | None = None, images_3: Tensor | None = None, images_4: Tensor | None = None,
-        row_labels: str = "", column_labels: str = "",
+        row_labels: str = "", column_labels: str = "", reference: int = 0,
     ) -> Any:  # fmt: skip
-        batches = [batch for batch in (images, images_2, images_3, images_4) if batch is not None]
+        connected = {1: images, 2: images_2, 3: images_3, 4: images_4}
+        batches = [batch for batch in connected.values() if batch is not None]
         grid = sum(-(-len(b) // columns) for b in batches), min(columns, max(map(len, batches)))
-        sheet = tiles(batches, columns, scale, gap)
-        return io.NodeOutput(labelled(sheet, grid, gap, words(row_labels), words(column_labels)))
+        sheet, rows = tiles(batches, columns, scale, gap), words(row_labels)
+        if reference:
+            rows = with_errors(rows, batches, connected[reference], reference, columns)
+        return io.NodeOutput(labelled(sheet, grid, gap, rows, words(column_labels)))
+
+
+def with_errors(
+    labels: list[str], batches: list[Tensor], exact: Tensor | None, number: int, columns: int
+) -> list[str]:
+    """The rows' labels, each with the RMSE of its pictures to the same pictures of ``exact`` [B, h, w, C]; without it where there are
+    none, and at ``exact`` itself."""
+    if exact is None:
+        raise ValueError(
+            f"reference = {number}: no batch is connected there; connect images_{number}, or choose the number of one that is, or 0"
+        )
+    found = list[str]()
+    for batch in batches:
+        for start in range(0, len(batch), columns):
+            label = labels[len(found)] if len(found) < len(labels) else ""
+            row, same = (b[start : start + columns] for b in (batch, exact))
+            if batch is not exact and row.shape == same.shape:
+                error = (row.double() - same.to(row.device).double()).square().mean().sqrt().item()
+                label = f"{label}\nRMSE {error:.2g}".strip()
+            found.append(label)
+    return found
 
 
 def words(labels: str) -> list[str]:

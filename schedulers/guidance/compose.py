@@ -40,7 +40,7 @@ class Compose(Scaled):
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.masks) > len(self.parts):
-            raise ValueError(f"Compose: {len(self.masks)} masks for {len(self.parts)} weights")
+            raise ValueError(f"{self.title}: {len(self.masks)} masks for {len(self.parts)} weights")
 
     @property
     def parts(self) -> tuple[float, ...]:
@@ -50,7 +50,7 @@ class Compose(Scaled):
         except ValueError:
             values = (math.nan,)
         if not all(math.isfinite(w) for w in values):
-            raise ValueError(f"Compose.weights = {self.weights!r}: write numbers, such as 4, -1.5")
+            raise ValueError(f"{self.where('weights')}: write numbers, such as 4, -1.5")
         return values
 
     def terms(self) -> list[tuple[str, float, Tensor | None]]:

@@ -135,7 +135,7 @@ class Table(Ranged):
             0 <= t <= 1 and 0 <= f <= 1000 for t, f in pairs
         ):
             raise ValueError(
-                f"Table.points = {self.points!r}: each t once, between 0 and 1, and shares from 0 to 1000"
+                f"{self.where('points')}: each t once, between 0 and 1, and shares from 0 to 1000"
             )
 
     def pairs(self) -> list[tuple[float, float]]:
@@ -145,7 +145,7 @@ class Table(Ranged):
             return sorted((float(t), float(f)) for t, f in parts)
         except ValueError:
             raise ValueError(
-                f"Table.points = {self.points!r}: write pairs t:share, such as 1:0, 0.5:1, 0:1"
+                f"{self.where('points')}: write pairs t:share, such as 1:0, 0.5:1, 0:1"
             ) from None
 
     def shape(self, t: float) -> float:
@@ -191,7 +191,7 @@ class PerStep(Curve):
         super().__post_init__()
         if not self.values or not all(0 <= v <= 100 for v in self.values):
             raise ValueError(
-                f"PerStep.scales = {self.scales!r}: write scales from 0 to 100, such as 6, 5, 4, 1, 1"
+                f"{self.where('scales')}: write scales from 0 to 100, such as 6, 5, 4, 1, 1"
             )
 
     @property

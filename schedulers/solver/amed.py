@@ -47,7 +47,7 @@ class AMED(Solver):
         ):
             for value in numbers(name, getattr(self, name)):
                 if not low < value < high:
-                    raise ValueError(f"AMED.{name}: {value} must lie between {low} and {high}")
+                    raise ValueError(f"AMED: {name} = {value}: must lie between {low} and {high}")
 
     @property
     def order(self) -> int:
@@ -85,7 +85,7 @@ def numbers(name: str, text: str) -> tuple[float, ...]:
     except ValueError:
         values = ()
     if not values or not all(math.isfinite(v) for v in values):
-        raise ValueError(f"AMED.{name} = {text!r}: give one number per step, separated by commas")
+        raise ValueError(f"AMED: {name} = {text!r}: give one number per step, separated by commas")
     return values
 
 

@@ -76,7 +76,7 @@ class Multistep(Solver):
         super().__post_init__()
         if self.start == "single_step" and self.stochastic:
             raise ValueError(
-                f"{type(self).__name__}: start = 'single_step' is for a run without noise: choose "
+                f"{self.name_shown}: start = 'single_step' is for a run without noise: choose "
                 "'ramp', or noise strength 0"
             )
 

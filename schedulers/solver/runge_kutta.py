@@ -319,7 +319,9 @@ class DPMSolver(Solver):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.eta > 0 and self.form != "++":
-            raise ValueError("DPMSolver: eta above 0 needs the form '++' (SDE-DPM-Solver++, SEEDS)")
+            raise ValueError(
+                f"{self.title}: eta above 0 needs the form '++' (SDE-DPM-Solver++, SEEDS)"
+            )
 
     @property
     def order(self) -> int:

@@ -53,7 +53,7 @@ class Named(Spacing):
         top = Points(schedule.path, (schedule.kappa_max,)).sigmas()[0]
         if numbers[0] > top * (1 + NEAR):
             raise ValueError(
-                f"Named.name = {self.name!r}: the list starts at σ = {numbers[0]:g}, but the noise schedule ends at "
+                f"{self.where('name')}: the list starts at σ = {numbers[0]:g}, but the noise schedule ends at "
                 f"{top:g}; it is for {row.model}: choose the list of your model"
             )
         return np.array(Points.from_sigmas(schedule.path, np.minimum(numbers, top)).kappas)
@@ -63,12 +63,12 @@ class Named(Spacing):
         if flow != (row.unit == "flow"):
             paths = ("rectified flow", "VP or VE") if flow else ("VP or VE", "rectified flow")
             raise ValueError(
-                f"Named.name = {row.name!r}: the noise schedule is {paths[0]}, but the list is for {row.model}, which is "
+                f"{Named.title}: name = {row.name!r}: the noise schedule is {paths[0]}, but the list is for {row.model}, which is "
                 f"{paths[1]}; choose the list of your model"
             )
         if row.unit == "timestep" and not (schedule.discrete and schedule.t_max == 999):
             raise ValueError(
-                f"Named.name = {row.name!r}: the list holds timesteps of a table of 1000, which this noise schedule "
+                f"{Named.title}: name = {row.name!r}: the list holds timesteps of a table of 1000, which this noise schedule "
                 f"({schedule.title}) does not have; use the schedule of {row.model}"
             )
 
@@ -83,7 +83,7 @@ def picked(row: Row, n: int, schedule: NoiseSchedule, ends: bool) -> Array:
     numbers = _sigmas(row, levels, schedule)
     if len(numbers) == 1 < n + spare:
         raise ValueError(
-            f"Named.name = {row.name!r}: the list has one level and cannot be drawn out to {n + spare}; use 1 step, "
+            f"{Named.title}: name = {row.name!r}: the list has one level and cannot be drawn out to {n + spare}; use 1 step, "
             "with denoise = 1 and final = zero"
         )
     return resampled(numbers, n + spare)[:n]
@@ -109,7 +109,7 @@ def _taken(row: Row, n: int) -> Levels:
     levels = row.lists[0]
     if n > len(levels):
         raise ValueError(
-            f"Named.name = {row.name!r}: steps = {n}; the list has {len(levels)} levels, which steps / denoise "
+            f"{Named.title}: name = {row.name!r}: steps = {n}; the list has {len(levels)} levels, which steps / denoise "
             "may not exceed (nor reach, with final = sigma_min)"
         )
     if row.pick == "first":

@@ -93,7 +93,7 @@ class Drawn(SigmaSpacing):
 
     def points(self) -> tuple[tuple[float, float], ...]:
         """(progress, height), in the order written. Raises ValueError for a text that is no falling curve."""
-        return curve_points("Drawn.curve", self.curve, "0:1, 0.5:0.4, 1:0", falling=True)
+        return curve_points(f"{self.title}: curve", self.curve, "0:1, 0.5:0.4, 1:0", falling=True)
 
     def heights(self, progress: Array) -> Array:
         """The curve at ``progress`` ∈ [0, 1]."""

@@ -36,14 +36,14 @@ function cross(p, q) {
   return false;
 }
 
-const within = (box, [x, y], margin = 0) => x > box[0] - margin && x < box[0] + box[2] + margin && y > box[1] - margin && y < box[1] + box[3] + margin;
+export const within = (box, [x, y], margin = 0) => x > box[0] - margin && x < box[0] + box[2] + margin && y > box[1] - margin && y < box[1] + box[3] + margin;
 
 // links: [{from, to, path}], boxes: {id: [x, y, w, h]}: how many pairs cross (those of one output do not count), and which links
 // run behind a node that is not theirs
 export function faults(links, boxes) {
   let crossings = 0;
   const thin = links.map(({ path }) => path.filter((_, i) => i % 3 === 0 || i === path.length - 1));
-  const spans = links.map(({ path }) => [Math.min(path[0][0], path.at(-1)[0]), Math.max(path[0][0], path.at(-1)[0]), Math.min(path[0][1], path.at(-1)[1]), Math.max(path[0][1], path.at(-1)[1])]);
+  const spans = links.map(({ path }) => [0, 1].flatMap((k) => { const all = path.map((p) => p[k]); return [Math.min(...all), Math.max(...all)]; }));
   for (let i = 0; i < links.length; i++)
     for (let j = i + 1; j < links.length; j++) {
       const a = spans[i], b = spans[j];
@@ -65,7 +65,7 @@ export function faults(links, boxes) {
 // nodes: {id: {w, h (with its title), ins: [y], outs: [y]}} (y from below the title), links: [[from, output, to, input]],
 // note: [w, h] or null → {id: [x, y, w, h]} of their boxes with titles, and what is left of faults. Nodes are as wide as their
 // column, so that a link runs behind no neighbour above or below where it leaves or arrives.
-export function place(nodes, links, { note = null, seed = 1, rounds = 60_000, columns = null } = {}) {
+export function place(nodes, links, { note = null, seed = 1, rounds = 60_000, columns = null, hidden = 25 } = {}) {
   const ids = Object.keys(nodes), rand = random(seed), pick = (list) => list[Math.floor(rand() * list.length)];
   const depth = {}, sources = Object.fromEntries(ids.map((id) => [id, links.filter((l) => String(l[2]) === id).map((l) => String(l[0]))]));
   const deep = (id) => (depth[id] ??= 1 + Math.max(-1, ...sources[id].map(deep)));
@@ -102,7 +102,7 @@ export function place(nodes, links, { note = null, seed = 1, rounds = 60_000, co
   const boxes = (made) => (note ? { ...made.at, note: [0, 0, ...note] } : made.at);
   function cost(s) {
     const made = layout(s), paths = drawn(made), { crossings, behind } = faults(paths, boxes(made));
-    let sum = 10 * Math.max(0, crossings - 8) + crossings * 3 + behind.length * 25;
+    let sum = 10 * Math.max(0, crossings - 8) + crossings * 3 + behind.length * hidden; // `hidden`: what a link behind a node costs
     for (const { path } of paths) sum += Math.hypot(path[0][0] - path.at(-1)[0], path[0][1] - path.at(-1)[1]) * 0.008;
     for (const [from, , to] of links) if (made.col[to] <= made.col[from]) sum += 25 + 10 * (made.col[from] - made.col[to]);
     return sum + Math.max(0, made.wide - MOST_WIDE) * 0.5 + Math.max(0, made.high - MOST_HIGH) * 0.5 + made.high * 0.01;

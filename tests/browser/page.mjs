@@ -135,13 +135,14 @@ export const inPage = {
     }
   },
 
-  // what is on the canvas: boxes with their titles, links as {from, to, out, ends}
+  // what is on the canvas: boxes with their titles, links as {from, to, out, via, ends}
   look() {
     const graph = app.canvas.graph, boxes = {}, titles = {}, links = [];
     for (const n of graph.nodes) { boxes[n.id] = [n.pos[0], n.pos[1] - 30, n.size[0], n.size[1] + 30]; titles[n.id] = n.title; }
     for (const l of graph.links.values()) {
-      const a = graph.getNodeById(l.origin_id), b = graph.getNodeById(l.target_id);
-      if (a && b) links.push({ from: l.origin_id, to: l.target_id, out: `${l.origin_id}:${l.origin_slot}`, ends: [[...a.getOutputPos(l.origin_slot)], [...b.getInputPos(l.target_slot)]] });
+      const a = graph.getNodeById(l.origin_id), b = graph.getNodeById(l.target_id), via = [];
+      for (let at = graph.reroutes?.get(l.parentId); at; at = graph.reroutes.get(at.parentId)) via.unshift([...at.pos]);
+      if (a && b) links.push({ from: l.origin_id, to: l.target_id, out: `${l.origin_id}:${l.origin_slot}`, via, ends: [[...a.getOutputPos(l.origin_slot)], [...b.getInputPos(l.target_slot)]] });
     }
     return { boxes, titles, links, scale: app.canvas.ds.scale };
   },

@@ -183,3 +183,23 @@ def test_the_blueprints_run_and_open_into_their_parts(
     report = runner(node, url_of_frontend)(*options, script="blueprints.mjs")
     count = len(list((PACK / "subgraphs").glob("*.json")))
     assert count and report.count("ok  ") == times * count and "FAIL" not in report, report
+
+
+@pytest.mark.full
+def test_from_an_empty_canvas_to_a_picture(node: str, comfy: Comfy, tmp_path: Path) -> None:
+    """Search, wire to a random SD 1.5 checkpoint, run: at most 2 acts more than with KSampler; both renderers."""
+    base = linked(tmp_path / "base")
+    maker = PACK / "tests" / "host" / "random_checkpoints.py"
+    command = [comfy.python, str(maker), str(base / "models"), "sd15-narrow"]
+    made = subprocess.run(command, capture_output=True, timeout=3 * PATIENCE, **comfy.setting)
+    assert made.returncode == 0, made.stderr.decode()[-4000:]
+    running = start(comfy, base, free_port())
+    try:
+        shots = os.environ.get("SAMPLING_KIT_SHOTS") or str(tmp_path)
+        url = f"http://127.0.0.1:{running.port}"
+        report = runner(node, url)("--shots", shots, script="path.mjs")
+    finally:
+        running.stop()
+        shutil.rmtree(base / "models")
+    assert "FAIL" not in report and report.count("ok  ") == 2, report
+    assert report.count("acts: KSampler") == 2, report

@@ -4,7 +4,7 @@
 import { readFileSync } from "node:fs";
 import path from "node:path";
 import { inPage } from "./page.mjs";
-import { changes, eachRenderer, hold, inside, lines, note, page, panel, root, set, settled, shot, show, test, traced, until, value } from "./panels.mjs";
+import { changes, eachRenderer, hold, inside, lines, mode, note, page, panel, root, set, settled, shot, show, test, traced, until, value } from "./panels.mjs";
 
 async function widgets() {
   await test("every widget is drawn before any run", async (expect) => {
@@ -238,6 +238,30 @@ async function running() {
   });
 }
 
+async function far() {
+  if (mode !== "classic") return; // Nodes 2.0 draw no node on the canvas
+  await test("far away a plot is drawn on the canvas, and follows", async (expect) => {
+    await page.evaluate(inside.build);
+    await show();
+    await until("drawn", () => lines("ScheduleEditor"), (l) => l.length && l[0].length > 40);
+    await page.evaluate(() => { app.canvas.ds.scale = 0.5; app.canvas.setDirty(true, true); });
+    await until("the page hides the panel", () => panel("ScheduleEditor").isVisible(), (shown) => !shown);
+    const seen = () => page.evaluate(() => { // its pixels of the colour of the curve, as [x, y] sums
+      const node = app.graph.nodes.find((n) => n.type === "SamplingKitScheduleEditor"), { scale, offset } = app.canvas.ds, dpr = devicePixelRatio || 1;
+      const box = [(node.pos[0] + offset[0]) * scale, (node.pos[1] + offset[1]) * scale, node.size[0] * scale, node.size[1] * scale].map((v) => Math.round(v * dpr));
+      const { data } = app.canvas.canvas.getContext("2d").getImageData(...box);
+      let count = 0, sum = 0;
+      for (let i = 0; i < data.length; i += 4) if (data[i + 2] - data[i] > 60 && data[i + 2] > data[i + 1]) { count++; sum += (i / 4) % box[2]; }
+      return { count, middle: Math.round(sum / count) };
+    });
+    const before = await until("the curve is on the canvas", seen, ({ count }) => count > 60);
+    await set("ScheduleEditor", "curve", "0:1, 0.1:0.1, 1:0");
+    await until("the picture follows", seen, ({ count, middle }) => count > 60 && (count !== before.count || middle !== before.middle));
+    expect(!(await panel("ScheduleEditor").isVisible()), "the panel is shown");
+    await shot("far");
+  });
+}
+
 async function cost() {
   await test("less than 100 KB, and less than 100 ms of the page's start", async (expect) => {
     const { bytes, best } = await page.evaluate(async () => {
@@ -262,6 +286,7 @@ async function cost() {
 
 await eachRenderer(async () => {
   await cost();
+  await far();
   await widgets();
   await canvas();
   await keeping();

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from product import each
+from tolerance import rounding
 
 from sampling_kit.nodes import NODES
 from sampling_kit.schedulers.guidance import ALL
@@ -59,7 +60,9 @@ def test_every_rule_on_native_models(measured, kind, rule):
     assert row["rescaled"] > 1e-3, row  # core's RescaleCFG in the place of CFG
     assert row["cfg 1"] == 0, row
     if rule not in cases.PERTURBED:
-        assert row["control"] < 1e-4 and row["control effect"] > 0.1, row
+        # the shift is added in another order; six steps of at most 256 operations carry its rounding
+        assert row["control"] < rounding(6 * 256, max(1, row["size"])), row
+        assert row["control effect"] > 0.1, row
 
 
 def test_ours_are_the_core_s_guiders(measured):

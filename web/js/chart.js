@@ -1,6 +1,7 @@
 // Lines over a common x axis, as SVG: ticks, values on hover or with the arrow keys. Redrawn when its size changes.
 
 import { el, short, showTip, svg } from "./dom.js";
+import { sizeOf } from "./picture.js";
 import { nearest, scale } from "./scale.js";
 import { say } from "./words.js";
 
@@ -13,14 +14,15 @@ export function chart({ label, picked = () => {} }) {
   const drawing = svg("svg", { tabindex: 0, role: "img", "aria-label": say(label) });
   const tip = el("div", { class: "sk-tip", hidden: true, role: "status" });
   area.append(drawing, tip);
-  let data = { series: [] }, at = null, box = null;
+  let data = { series: [] }, at = null, box = null, version = 0;
 
-  const size = () => [area.clientWidth, area.clientHeight];
+  const size = sizeOf(area);
   const px = (x) => LEFT + box.x.at(x) * (box.width - LEFT - RIGHT);
   const py = (y) => TOP + (1 - box.y.at(y)) * (box.height - TOP - BOTTOM);
 
   function draw() {
     const [width, height] = size(), shown = data.series.filter((s) => s.y);
+    version++;
     drawing.replaceChildren();
     const x = scale(shown.flatMap((s) => s.x), false, Math.max(2, Math.round(width / 70)));
     const y = scale(shown.flatMap((s) => s.y), data.log, Math.max(2, Math.round(height / 35)));
@@ -88,5 +90,5 @@ export function chart({ label, picked = () => {} }) {
     point((at ?? (step > 0 ? -1 : data.series.find((s) => s.y).x.length)) + step);
   });
   new ResizeObserver(draw).observe(area);
-  return { element: area, show(next) { data = next; draw(); } };
+  return { element: area, plot: { drawing, size, draw, version: () => version }, show(next) { data = next; draw(); } };
 }

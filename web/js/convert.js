@@ -1,6 +1,7 @@
 // Menu entries: a KSampler becomes Sample, and Sample the nodes that it stands for. Links and values stay; what has no counterpart is said.
 
 import { app } from "../../../scripts/app.js";
+import { growInOneStep } from "./history.js";
 import { atOnce, connect, feed, hand, linkOf, makeRoom, place, setValue, slotOf, widgetOf } from "./rewire.js";
 import { say } from "./words.js";
 
@@ -213,6 +214,7 @@ function each(node, types, title, refused, act) {
       lines.push(...told);
     }
   });
+  growInOneStep(app, made.flat());
   if (made.length) app.canvas.selectItems?.(made.flat());
   tell(title, [...new Set(lines)]);
 }

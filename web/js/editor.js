@@ -3,6 +3,7 @@
 import { copyButton, el, short, showTip, svg } from "./dom.js";
 import { asText, facts, positions, stepOf } from "./levels.js";
 import { format, insert, move, parse, remove } from "./curve.js";
+import { sizeOf } from "./picture.js";
 import { say } from "./words.js";
 
 const LEFT = 26, RIGHT = 10, TOP = 9, BOTTOM = 18;
@@ -22,9 +23,10 @@ export function editor(text) {
     el("span", { class: "sk-push" }), copyButton(() => asText(told.runs ?? [], "sigma")));
   const element = el("div", { class: "sk" }, bar, area, note);
   area.append(drawing, tip);
-  let told = {}, points = parse(text.get()), selected = 0, dragged = null, written = null;
+  let told = {}, points = parse(text.get()), selected = 0, dragged = null, written = null, version = 0;
 
-  const inner = () => [area.clientWidth - LEFT - RIGHT, area.clientHeight - TOP - BOTTOM];
+  const size = sizeOf(area);
+  const inner = () => { const [w, h] = size(); return [w - LEFT - RIGHT, h - TOP - BOTTOM]; };
   const place = ([u, v]) => { const [w, h] = inner(); return [LEFT + u * w, TOP + (1 - v) * h]; };
   function under(event) {
     const rect = drawing.getBoundingClientRect(), [w, h] = inner();
@@ -119,7 +121,7 @@ export function editor(text) {
   function draw() {
     const focused = drawing.contains(document.activeElement);
     drawing.replaceChildren();
-    if (area.clientWidth <= 0) return;
+    version++;
     for (const t of [0, 0.25, 0.5, 0.75, 1]) {
       const [x, y] = place([t, t]), [w, h] = inner();
       drawing.append(svg("line", { class: "sk-grid", x1: LEFT, x2: LEFT + w, y1: y, y2: y }), svg("line", { class: "sk-grid", x1: x, x2: x, y1: TOP, y2: TOP + h }));
@@ -138,6 +140,7 @@ export function editor(text) {
   new ResizeObserver(draw).observe(area);
   return {
     element,
+    plot: { drawing, size, draw, version: () => version },
     // the text was changed by someone else
     sync() {
       if (dragged !== null || text.get() === written) return;

@@ -69,6 +69,7 @@ export function levels(view) {
 
   return {
     element,
+    plot: plot.plot,
     get runs() { return runs; },
     show(told, text = "", kind = "") {
       runs = told?.runs ?? [];

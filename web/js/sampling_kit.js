@@ -5,10 +5,12 @@ import { addColors, keepColors } from "./colors.js";
 import { menuOf } from "./convert.js";
 import { addStyle, sharpener } from "./dom.js";
 import { editor } from "./editor.js";
+import { noStep } from "./history.js";
 import { infotextMenu, takeDrops } from "./infotext.js";
 import { X_AXES, Y_AXES, checked, checkedReport, oneOf } from "./kept.js";
 import { levels } from "./levels.js";
 import { eachTick, start, watch } from "./live.js";
+import { pictureOf } from "./picture.js";
 import { reportOf, results, roomOf } from "./results.js";
 import { table } from "./table.js";
 import { trace } from "./trace.js";
@@ -20,6 +22,10 @@ const PAYLOADS = ["sampling_kit", "sampling_kit_trace"];
 
 const kept = (node) => checked(node.properties?.[KEPT]);
 const keep = (node, more) => { (node.properties ??= {})[KEPT] = { ...kept(node), ...more }; };
+function keepOfRun(node, more) {
+  keep(node, more);
+  noStep(app, node, KEPT);
+}
 const widget = (node, name) => node.widgets?.find((w) => w.name === name);
 function setWidget(node, name, value) {
   const w = widget(node, name);
@@ -34,9 +40,10 @@ function noteChange() {
 }
 
 // A panel of our own below the widgets. It is not saved: the workflow keeps values by position.
-function addPanel(node, { element }, height, width = 0) {
-  const panel = node.addDOMWidget("sampling_kit_panel", "sampling_kit", element, { serialize: false, hideOnZoom: false, getMinHeight: () => height });
+function addPanel(node, { element, plot }, height, width = 0) {
+  const panel = node.addDOMWidget("sampling_kit_panel", "sampling_kit", element, { serialize: false, hideOnZoom: !!plot, getMinHeight: () => height });
   panel.serialize = false;
+  if (plot) drawFarAway(node, panel, plot, element);
   node.setSize(node.computeSize().map((least, i) => Math.max(least, node.size[i], i ? 0 : width))); // as it will be when loaded again
   element.style.minHeight = `${height - 2 * (panel.margin ?? 10)}px`; // Nodes 2.0 lay it out by this
   // what the pointer does to the canvas it also does over a panel, as over the host's own text boxes
@@ -51,6 +58,18 @@ function addPanel(node, { element }, height, width = 0) {
     element.addEventListener(type, (event) => { if (event.button === 1 || (type === "pointermove" && event.buttons & 4)) app.canvas[forward](event); });
   eachTick(node, () => putBack(node, element));
   return panel;
+}
+
+// Where the page hides the panel, its plot is drawn on the canvas.
+function drawFarAway(owner, panel, plot, element) {
+  const before = panel.draw, picture = pictureOf(plot, element);
+  let seen = 0;
+  eachTick(owner, () => { if (seen !== plot.version()) { seen = plot.version(); owner.setDirtyCanvas(true); } });
+  panel.draw = function (context, node, width, y, height, far) {
+    before?.call(this, context, node, width, y, height, far);
+    const margin = this.margin ?? 10;
+    if (far && (this.isVisible?.() ?? true)) picture(context, margin, y + margin, width - 2 * margin, (this.computedHeight ?? height) - 2 * margin);
+  };
 }
 
 // Undo, and a graph loaded over its like, make every node anew under its old number. Nodes 2.0 then go on showing the
@@ -91,7 +110,7 @@ function livePanel(node, panel) {
   after(node, (result) => {
     if (!told.unknown) return;
     const small = JSON.stringify(result).length <= MOST_KEPT;
-    keep(node, { last: small ? result : undefined });
+    keepOfRun(node, { last: small ? result : undefined });
     if (small) show();
     else panel.show(result);
   });
@@ -123,7 +142,7 @@ function read(node, output) {
 const SHELF = "sampling_kit.trace.";
 function shelve(node, payload) {
   const name = Date.now().toString(36) + Math.random().toString(36).slice(2, 8);
-  keep(node, { run: name });
+  keepOfRun(node, { run: name });
   for (let tries = 0; tries < 200; tries++) {
     try { return sessionStorage.setItem(SHELF + name, JSON.stringify(payload)); } catch { // full: the oldest goes
       const oldest = Object.keys(sessionStorage).filter((key) => key.startsWith(SHELF)).sort()[0];
@@ -170,7 +189,7 @@ function rememberSchedule(node) {
   node.onExecuted = function (output) {
     before?.call(this, output);
     const name = output?.sampling_kit_schedule?.[0];
-    if (name && name !== this.properties?.[KEPT]?.schedule) keep(this, { schedule: name });
+    if (name && name !== this.properties?.[KEPT]?.schedule) keepOfRun(this, { schedule: name });
   };
 }
 
@@ -180,7 +199,7 @@ function rememberSolver(node) {
   node.onExecuted = function (output) {
     before?.call(this, output);
     const solver = output?.sampling_kit_solver?.[0];
-    if (solver) keep(this, { took: { solver, steps: widget(this, "steps")?.value } });
+    if (solver) keepOfRun(this, { took: { solver, steps: widget(this, "steps")?.value } });
   };
 }
 
