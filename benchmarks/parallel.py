@@ -56,6 +56,7 @@ def network() -> tuple[Callable[[Tensor, Any], Tensor], tuple[int, ...]]:
 def mixture() -> tuple[Callable[[Tensor, Any], Tensor], tuple[int, ...]]:
     """D(x, σ) of the postcards' exact mixture."""
     exact = postcard_mixture(VE())
+    assert exact.shape is not None
     return exact, tuple(exact.shape)
 
 

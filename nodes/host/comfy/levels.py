@@ -30,7 +30,8 @@ def several_of(
     ``model`` and ``extra`` are what the host hands a SAMPLER, ``batch`` the number of images. One call, or a call of
     ``denoise`` for each level where something goes by it.
     """
-    guider, options = getattr(model, "inner_model", None), extra.get("model_options", {})
+    guider: Any = getattr(model, "inner_model", None)
+    options = extra.get("model_options", {})
     if not hasattr(guider, "predict_levels"):
         return None
 
