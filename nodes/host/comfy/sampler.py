@@ -39,10 +39,8 @@ def solve(
     callback: Any = None, disable: bool | None = None, *, solver: Solver | Part | Stepped,
     noise_sampler: Any = None,
 ) -> Tensor:  # fmt: skip
-    """A k-diffusion style sampler function around one of our solvers, or a part of its run.
-
-    ``model`` may be a wrapper of another pack, which hands on ``inner_model`` and little else.
-    """
+    """A k-diffusion style sampler function around one of our solvers, or a part of its run; ``model`` may be a wrapper of
+    another pack, which hands on ``inner_model`` and little else."""
     extra = extra_args or {}
     guider = model.inner_model
     require_drivable(guider.model_patcher.model)
