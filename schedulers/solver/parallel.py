@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 class PicardSweeps(Settings):
     """The same run in fewer calls one after another: several steps are asked in one batch, from guesses that are put right.
 
-    The end differs from the run in sequence by about the tolerance; at 0 it is the same. More evaluations in all: worth it where
-    a batch costs less than its images one by one, such as for small networks on a large GPU.
+    The end differs from the run in sequence by about the tolerance; at 0 not at all. More evaluations in all: worth it only where
+    a batch costs much less than its images one by one, as for small networks on a large GPU.
     """
 
     title: ClassVar[str] = "Parallel Steps (Picard)"
@@ -62,7 +62,7 @@ class PicardSweeps(Settings):
     )
     tolerance: float = knob(
         0.01,
-        "Largest RMS change of an image's prediction that counts as none; 0: exactly the run in sequence.",
+        "Largest RMS change of an image's prediction that counts as none; 0: the run in sequence, to rounding.",
         low=0.0, high=10.0, step=0.001,
     )  # fmt: skip
 

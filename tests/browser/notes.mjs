@@ -312,6 +312,13 @@ The same trained weights as **DDPM** (100 steps), **DDIM** (50), **EDM** with DP
 
 ${weights}`,
 
+  "parallel-steps": `# Fewer calls one after another
+*Parallel Steps* asks 8 steps in one batch, from guesses that the answers put right, again and again until they are met. Top row: DPM-Solver++ in sequence, 24 calls. Below: the same pictures in fewer rounds and more evaluations; the log says how many. **It is faster only where a batch of 8 costs much less than 8 calls**, as a small network on a large GPU does; on a CPU it is slower.
+
+**Try:** **window** 4 and 24; **tolerance** 0: the same run to rounding, in as many rounds as there are steps. Another solver, with noise too.
+
+${weights}`,
+
   "latent-space": `# Latents and a VAE
 *Embedded VAE* turns every 2 × 2 pixels into 12 latent channels and back without loss; the network with **space** = latent draws there. Rows from the top: new pictures by *VAE Decode*; new postcards; the same through *VAE Encode*, noised, and redrawn by the last 60 % of the steps.
 

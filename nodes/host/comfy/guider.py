@@ -262,6 +262,12 @@ class Guider(comfy.samplers.CFGGuider):
             d = fn(shared | named | {"denoised": d, "cond": conds[0], "uncond": conds[1]})
         return d
 
+    def same_at_levels(self, batch: int, parts: Sequence[str]) -> bool:
+        """Whether every condition holds none of ``parts``, and is of one image or of all ``batch``."""
+        every = [cond for conds in self.conds.values() for cond in conds]
+        rows = {len(t) for cond in every for _, t in image_rows(cond)}
+        return rows <= {1, batch} and all(c.get(name) is None for c in every for name in parts)
+
     def predict_levels(
         self, x: Tensor, levels: tuple[float, ...], told: Tensor, options: dict[str, Any]
     ) -> Tensor:

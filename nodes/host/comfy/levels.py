@@ -9,9 +9,6 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from .conditions import image_rows
-from .model import state_for
-
 Several = Callable[[Tensor, tuple[float, ...]], Tensor]
 #: What a condition may hold that goes by the level, or is for one state at a time.
 BY_LEVEL = ("area", "mask", "timestep_start", "timestep_end", "control", "hooks", "gligen")
@@ -23,14 +20,16 @@ FUNCTIONS = (
 
 
 def several_of(
-    model: Any, extra: Mapping[str, Any], batch: int, denoise: Callable[[Tensor, float], Tensor]
-) -> Several | None:
+    model: Any, extra: Mapping[str, Any], batch: int, denoise: Callable[[Tensor, float], Tensor],
+    ready: Callable[[Tensor, float], Tensor],
+) -> Several | None:  # fmt: skip
     """D of states at several levels, level by level (``Run.several``), of our Guider; None for another's.
 
-    ``model`` and ``extra`` are what the host hands a SAMPLER, ``batch`` the number of images. One call, or a call of
-    ``denoise`` for each level where something goes by it.
+    ``model`` and ``extra`` are what the host hands a SAMPLER, ``batch`` the number of images, ready(x, σ) the state as
+    the MODEL wants it. One call, or a call of ``denoise`` for each level where something goes by it.
     """
-    guider, options = getattr(model, "inner_model", None), extra.get("model_options", {})
+    guider: Any = getattr(model, "inner_model", None)
+    options = extra.get("model_options", {})
     if not hasattr(guider, "predict_levels"):
         return None
 
@@ -43,13 +42,12 @@ def several_of(
     direct = type(model) is comfy.samplers.KSamplerX0Inpaint
     if not direct or extra.get("denoise_mask") is not None or by_level(options):
         return apart
-    if not all(plain(cond, batch) for conds in guider.conds.values() for cond in conds):
+    if not guider.same_at_levels(batch, BY_LEVEL):
         return apart
-    sampling = guider.model_patcher.get_model_object("model_sampling")
 
     def several(x: Tensor, levels: tuple[float, ...]) -> Tensor:
         parts = zip(x.chunk(len(levels)), levels, strict=True)
-        y = torch.cat([state_for(sampling, part, level) for part, level in parts])
+        y = torch.cat([ready(part, level) for part, level in parts])
         told = y.new_tensor(levels).repeat_interleave(len(y) // len(levels))
         d: Tensor = guider.predict_levels(y, levels, told, options)
         return d
@@ -64,9 +62,3 @@ def by_level(options: Mapping[str, Any]) -> bool:
     patched = any(inside.get(name) for name in ("patches", "patches_replace", "callbacks"))
     override = "optimized_attention_override" in inside
     return patched or override or any(wrappers) or any(options.get(name) for name in FUNCTIONS)
-
-
-def plain(cond: Mapping[str, Any], batch: int) -> bool:
-    """Whether a condition is the same at every level, and of one image or of all."""
-    rows = all(len(t) in (1, batch) for _, t in image_rows(dict(cond)))
-    return rows and all(cond.get(name) is None for name in BY_LEVEL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import comfy.model_management
@@ -38,10 +39,8 @@ def solve(
     callback: Any = None, disable: bool | None = None, *, solver: Solver | Part | Stepped,
     noise_sampler: Any = None,
 ) -> Tensor:  # fmt: skip
-    """A k-diffusion style sampler function around one of our solvers, or a part of its run.
-
-    ``model`` may be a wrapper of another pack, which hands on ``inner_model`` and little else.
-    """
+    """A k-diffusion style sampler function around one of our solvers, or a part of its run; ``model`` may be a wrapper of
+    another pack, which hands on ``inner_model`` and little else."""
     extra = extra_args or {}
     guider = model.inner_model
     require_drivable(guider.model_patcher.model)
@@ -68,6 +67,7 @@ def solve(
         with standing_at(guider, sigma):
             return model(y, noted(y.new_full((y.shape[0],), sigma), sigma), **extra)
 
+    together = several_of(model, extra, len(x), denoise, partial(state_for, sampling))
     check = comfy.model_management.throw_exception_if_processing_interrupted
     with comfy.utils.model_trange(len(levels) - 1, disable=disable) as bar:
         report = reporter(callback, bar)
@@ -77,7 +77,6 @@ def solve(
                 noise = handed(noise_sampler, levels, asked, type(solver).__name__)
             network = guider.model_patcher.model.diffusion_model
             with solver.watching(network) as ready, told_error(guider, ready, levels) as error:
-                together = several_of(model, extra, len(x), denoise)
                 run = Run(error.watching(denoise), louder(noise), report, check, several=together)
                 return sample(ready, path, run, x, levels)
         if noise_sampler is not None and solver.solver.stochastic:
@@ -91,9 +90,8 @@ def solve(
         memory = rules.remembered if isinstance(rules, GuidanceRun) else dict
         if isinstance(rules, GuidanceRun):
             rules.go_on(start.sigmas, start.memory)
-        draws = start.draws(solver.solver, path)
         run = Run(
-            denoise, louder(draws), report, check, several=several_of(model, extra, len(x), denoise)
+            denoise, louder(start.draws(solver.solver, path)), report, check, several=together
         )
         return solver.run(start, path, run, levels, memory)
 

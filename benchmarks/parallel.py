@@ -1,0 +1,159 @@
+"""Picard sweeps against the run in sequence: rounds, evaluations, error and seconds on this CPU.
+
+    python -m benchmarks.parallel [--steps 24] [--windows 4,16] [--tolerances 0.01,0.001] [--threads 1] [--json]
+
+Each row is one run of a batch of one. "error" is the RMS distance of its end from the same run in sequence, and "solver's" that of the
+run in sequence from a run of four times the steps of a solver that draws no noise. "breaks even" is what a call of a whole window
+may cost, in calls of one image, for the sweeps to take as long as the run in sequence. The second table is what such a call does cost here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sampling_kit.embedded import trained
+from sampling_kit.schedulers.noise import PerImageNoise
+from sampling_kit.schedulers.path import VE, Path
+from sampling_kit.schedulers.points import Points
+from sampling_kit.schedulers.solver import (
+    DDIM,
+    DDPM,
+    DPMSolverMultistep,
+    Parallel,
+    PicardSweeps,
+    Run,
+    Solver,
+    drive,
+)
+from sampling_kit.schedulers.solver.state import State
+from sampling_kit.schedulers.text_table import markdown_table
+
+from .batched import timed
+from .problems import postcard_mixture
+
+SOLVERS: tuple[Solver, ...] = (DDIM(), DPMSolverMultistep(), DDPM())
+NOISE = PerImageNoise(0)
+Row = dict[str, Any]
+
+
+def network() -> tuple[Callable[[Tensor, Any], Tensor], tuple[int, ...]]:
+    """D(x, σ) of the network that ships, of one class, and the shape of an image."""
+    net = trained.network(VE())
+
+    def denoise(x: Tensor, sigma: Any) -> Tensor:
+        return net(x, sigma, torch.eye(net.classes)[:1].expand(len(x), -1))
+
+    return denoise, tuple(net.config.shape)
+
+
+def mixture() -> tuple[Callable[[Tensor, Any], Tensor], tuple[int, ...]]:
+    """D(x, σ) of the postcards' exact mixture."""
+    exact = postcard_mixture(VE())
+    assert exact.shape is not None
+    return exact, tuple(exact.shape)
+
+
+PROBLEMS = {"network": network, "mixture": mixture}
+
+
+def points(steps: int, path: Path) -> Points:
+    """Karras levels, ρ = 7, from σ 40 to 0.03, and 0."""
+    top, bottom = 40.0 ** (1 / 7), 0.03 ** (1 / 7)
+    ramp = [i / (steps - 1) for i in range(steps)]
+    return Points(path, (*((top + r * (bottom - top)) ** 7 for r in ramp), 0.0))
+
+
+def several(
+    denoise: Callable[[Tensor, Any], Tensor],
+) -> Callable[[Tensor, tuple[float, ...]], Tensor]:
+    """Levels of one batch as one call."""
+
+    def call(x: Tensor, levels: tuple[float, ...]) -> Tensor:
+        return denoise(x, x.new_tensor(levels).repeat_interleave(len(x) // len(levels)))
+
+    return call
+
+
+def rows(
+    name: str, steps: Sequence[int], windows: Sequence[int], tolerances: Sequence[float]
+) -> list[Row]:
+    """One row a run."""
+    denoise, shape = PROBLEMS[name]()
+    run = Run(denoise, NOISE, several=several(denoise))
+    x = 40.0 * torch.randn(1, *shape, generator=torch.Generator().manual_seed(1))
+    found = []
+    for solver in SOLVERS:
+        for count in steps:
+            grid = points(count, VE())
+            start = time.perf_counter()
+            theirs = solver.solve(grid, run, x)
+            alone = time.perf_counter() - start
+            fine = None if solver.stochastic else solver.solve(points(4 * count, VE()), run, x)
+            for window in windows:
+                for tolerance in tolerances:
+                    sweeps = Parallel(solver, PicardSweeps(window, tolerance))
+                    start = time.perf_counter()
+                    state, took = drive(sweeps.sweeps(grid, State((x,)), NOISE), run)
+                    spent = time.perf_counter() - start
+                    found.append({
+                        "problem": name, "solver": solver.title, "steps": count, "window": window, "tolerance": tolerance,
+                        "rounds": took.rounds, "evaluations": took.evaluations,
+                        "error": rms(state.x, theirs), "solver's": None if fine is None else rms(theirs, fine),
+                        "seconds": spent, "in sequence": alone, "breaks even": took.sequential / took.rounds,
+                    })  # fmt: skip
+    return found
+
+
+def rms(a: Tensor, b: Tensor) -> float:
+    return float((a - b).square().mean().sqrt())
+
+
+def batches(sizes: Sequence[int]) -> list[Row]:
+    """What a call of several states costs here, in calls of one."""
+    denoise, shape = network()
+    calls = []
+    for size in (1, *sizes):
+        x = torch.randn(size, *shape)
+        calls.append(lambda x=x: denoise(x, x.new_full((len(x),), 1.0)))
+    with torch.inference_mode():
+        first, *others = timed(calls, 5)
+    return [{"batch": n, "costs": t / first} for n, t in zip(sizes, others, strict=True)]
+
+
+def shown(table: Sequence[Row]) -> str:
+    cell = lambda v: "–" if v is None else f"{v:.2g}" if isinstance(v, float) else v  # noqa: E731
+    return markdown_table(list(table[0]), [[cell(v) for v in row.values()] for row in table])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--problems", default="network,mixture")
+    parser.add_argument("--steps", default="24")
+    parser.add_argument("--windows", default="4,16")
+    parser.add_argument("--tolerances", default="0.01,0.001")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    steps, windows = ([int(n) for n in text.split(",")] for text in (asked.steps, asked.windows))
+    tolerances = [float(t) for t in asked.tolerances.split(",")]
+    with torch.inference_mode():
+        table = [
+            r for name in asked.problems.split(",") for r in rows(name, steps, windows, tolerances)
+        ]
+        costs = batches(windows)
+    if asked.json:
+        print(json.dumps({"runs": table, "batches": costs}, indent=1))
+        return
+    print(shown(table), shown(costs), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
