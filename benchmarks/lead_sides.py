@@ -186,9 +186,13 @@ def comfy(answers: dict[str, Tensor], nfes: Sequence[int], chosen: int) -> list[
 KINDS = ("karras", "exponential", "beta")
 
 
+def _for_each(levels: Levels, _: Contestant) -> Levels:
+    return levels
+
+
 def diffusers_levels(schedule: NoiseSchedule, _: Contestant) -> Levels:
     """What set_timesteps of diffusers' own schedulers makes, by its options."""
-    from diffusers import (  # type: ignore[attr-defined]
+    from diffusers import (
         DPMSolverMultistepScheduler,
         EDMDPMSolverMultistepScheduler,
         FlowMatchEulerDiscreteScheduler,
@@ -231,7 +235,7 @@ def diffusers(answers: dict[str, Tensor], nfes: Sequence[int], chosen: int) -> I
         contestants = [r.contestant(task.path.name) for r in recipes]
         levels = diffusers_levels(task.schedule, contestants[0])
         for nfe in nfes:
-            found = pairs(contestants, lambda _, every=levels: every, task, nfe)
+            found = pairs(contestants, partial(_for_each, levels), task, nfe)
             yield winner(DIFFUSERS, found, task, end, nfe, chosen)
 
 

@@ -98,7 +98,7 @@ class Clip(LevelEdit):
 class Boundary(Settings):
     """Base class. ``where`` is the level of the boundary as it is written: (number, unit)."""
 
-    def where(self) -> tuple[float, str]:
+    def boundary(self) -> tuple[float, str]:
         raise NotImplementedError
 
     def cut(self, sigmas: Sigmas, schedule: NoiseSchedule | None = None) -> int:
@@ -107,7 +107,7 @@ class Boundary(Settings):
         Raises ValueError where one part would have no step, or the number is none of its unit.
         """
         _require_falling(sigmas)
-        value, unit = self.where()
+        value, unit = self.boundary()
         steps = len(sigmas) - 1
         if unit == "share":
             _require_share("boundary", value)
@@ -131,7 +131,7 @@ class WanText(Boundary):
     title: ClassVar[str] = "Wan 2.2 text to video"
     aliases: ClassVar[tuple[str, ...]] = ("Wan 2.2", "MoE", "high noise", "low noise")
 
-    def where(self) -> tuple[float, str]:
+    def boundary(self) -> tuple[float, str]:
         return 0.875, "sigma"
 
 
@@ -142,7 +142,7 @@ class WanImage(Boundary):
     title: ClassVar[str] = "Wan 2.2 image to video"
     aliases: ClassVar[tuple[str, ...]] = ("Wan 2.2", "two experts")
 
-    def where(self) -> tuple[float, str]:
+    def boundary(self) -> tuple[float, str]:
         return 0.9, "sigma"
 
 
@@ -157,7 +157,7 @@ class Level(Boundary):
     )
     unit: str = knob("sigma", _UNIT, options=UNITS)
 
-    def where(self) -> tuple[float, str]:
+    def boundary(self) -> tuple[float, str]:
         return self.value, self.unit
 
 
