@@ -93,6 +93,7 @@ def run(tmp_path, *arguments):
 #: Fewer and smaller steps than shipped; what the examples are is tested in full against ComfyUI.
 QUICK = {
     "start-here": ["--set", "6 steps, auto.steps=3", "--set", "6 steps, Euler.steps=2"],
+    "parallel-steps": ["--set", "Steps.steps=6", "--set", "Empty Pixel Latent.batch_size=2"],
     "measured-noise": ["--set", "Steps.steps=4", "--set", "Postcards.batch_size=2"],
     "grid": ["--set", "Grid.column_values=2;3", "--set", "Grid.row_values=Euler"],
     "a1111-settings": ["--set", "Sample with these settings.steps=3"],
