@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,6 +29,11 @@ class Asked(StandIn):
 
     def denoiser(self, batch: int) -> Any:
         return self._watched(self._real.denoiser(batch))
+
+    def denoisers(self, batch: int) -> Any:
+        """Several levels are asked one by one, so that each evaluation is told of."""
+        watched = self.denoiser(batch)
+        return watched, partial(self._real.apart, watched)
 
 
 @dataclass(frozen=True)
