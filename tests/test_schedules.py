@@ -385,7 +385,7 @@ def test_a_level_that_is_no_number_is_refused_however_few_there_are(path, levels
             lambda: Points.from_sigmas(Flow(), [14.614643096923828, 1.0]),
             "holds 14.6146: .*another model",
         ),
-        (lambda: spacings.Karras(rho=-1), r"Karras.rho = -1"),
+        (lambda: spacings.Karras(rho=-1), r"Karras: rho = -1"),
         (lambda: spacings.Karras(rho=math.nan), "finite"),
         (lambda: LinearVP(timesteps=2.5), "whole number"),
         (lambda: LinearVP(zero_snr=1), "true or false"),

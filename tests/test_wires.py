@@ -18,7 +18,7 @@ __all__ = ["folders"]  # a fixture
 
 WIRED = {ClassifierGuidance, DDNM}  # they need a CLASSIFIER, a MEASUREMENT
 GUIDED = [rule for rule in RULES if rule().reads <= {UNCOND} and not rule.gradient]
-GUIDED = [rule for rule in GUIDED if rule not in WIRED]
+GUIDED = [rule for rule in GUIDED if rule not in WIRED and not rule.beside]
 
 
 class Runs:
