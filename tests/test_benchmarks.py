@@ -63,6 +63,7 @@ def test_diffusers_euler_is_ours():
     assert torch.allclose(theirs, ours, atol=1e-5)
 
 
+@pytest.mark.full
 def test_quality_says_who_is_ahead():
     pytest.importorskip("diffusers")
     ends = {"mixture": problems.answer("mixture", 4).end}

@@ -166,6 +166,7 @@ def test_prompt_to_frames_is_the_pipeline_s(name, dtype, models, tmp_path, monke
     assert difference.mean() <= 1.2 * np.abs(rough - exact).mean() + 0.5
 
 
+@pytest.mark.full
 def test_decoding_on_tiles_and_picture_by_picture(models, tmp_path):
     """Two videos in one batch are decoded one after the other; on tiles the frames change at seams alone."""
     from sampling_kit.headless.context import Context, use

@@ -117,7 +117,9 @@ def test_from_pure_noise_the_start_follows_the_first_step():
 
 @pytest.mark.parametrize(("family", "noise"), [(DPMSolverMultistep, "eta"), (SASolver, "tau")])
 def test_a_start_by_single_steps_is_refused_with_noise(family, noise):
-    with pytest.raises(ValueError, match=rf"{re.escape(family.title)}.*single_step.*without noise.*ramp"):
+    with pytest.raises(
+        ValueError, match=rf"{re.escape(family.title)}.*single_step.*without noise.*ramp"
+    ):
         family(**{noise: 0.5}, start="single_step")
 
 

@@ -200,7 +200,12 @@ QUICK = {
 }
 
 
-EMBEDDED = [p for p in EXAMPLES if p.stem != "cogvideox"]  # its own: test_diffusers_cogvideox.py
+#: Not CogVideoX, which has its own (test_diffusers_cogvideox.py); a fit takes long and has its own, too.
+EMBEDDED = [
+    pytest.param(p, marks=pytest.mark.full) if p.stem == "fit-a-solver" else p
+    for p in EXAMPLES
+    if p.stem != "cogvideox"
+]
 
 
 @pytest.mark.parametrize("path", EMBEDDED, ids=lambda p: p.stem)

@@ -148,6 +148,7 @@ def test_pictures_come_quickly():
 # -------------------------------------------------------------------------------------- benchmark
 
 
+@pytest.mark.full
 def test_the_benchmark_measures_and_remembers(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(bench, "KNOWN", 10)
     file = tmp_path / "rows.json"
@@ -182,6 +183,7 @@ def test_the_sheet_is_written(tmp_path):
 # ------------------------------------------------------------------------------------- references
 
 
+@pytest.mark.full
 def test_reference_end_points_are_where_our_solvers_end():
     facts, ends = reference.read()
     assert facts["seeds"] == [0, 256]
