@@ -58,7 +58,7 @@ CARDS = {
         "Z-Image Turbo", "text to image, 8 steps", "#8be9e0", 0, FEW
     ),
     "negative-prompt-turbo": Card(
-        "Z-Image Turbo", "a negative prompt without CFG (NAG)", "#8be9e0", 2, FEW
+        "Z-Image Turbo", "a negative prompt (NAG)", "#8be9e0", 2, FEW
     ),
     "wan22-text-to-video": Card("Wan 2.2", "text to video, two experts", "#d9e06b", 1, TWO),
 }

@@ -42,6 +42,7 @@ class World:
         wires: dict[str, dict[str, Any]] = {
             "Autoguidance": {"weak_model": self.weak},
             "PerpNeg": {"negative_prompt": self.other},
+            "NAG": {"negative_prompt": self.other},
             "Compose": {"conditions": {"condition0": self.other, "condition1": self.positive}, "weights": "1.5, -0.5"},
             "ClassifierGuidance": {"classifier": self.classifier, "label": 1, "scale": 0.5},
             "Rescale": {"scale": 0.5},
