@@ -96,7 +96,7 @@ def test_the_trace_through_the_queue(server: Any) -> None:
     )
     second["inputs"]["guider"] = first["inputs"]["guider"]
     sheet = keyed(nodes, "SamplingKitImageSheet")
-    nodes[sheet]["inputs"]["row_labels"] = ""  # rows are compared
+    nodes[sheet]["inputs"].update(row_labels="", reference=0)  # rows are compared
     shown = next(k for k, n in nodes.items() if n["inputs"].get("images") == [sheet, 0])
     (picture,) = server.images(server.queue(nodes))[shown]
     half = (picture.shape[0] - 6) // 2
