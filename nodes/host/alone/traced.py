@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -31,9 +30,16 @@ class Asked(StandIn):
         return self._watched(self._real.denoiser(batch))
 
     def denoisers(self, batch: int) -> Any:
-        """Several levels are asked one by one, so that each evaluation is told of."""
-        watched = self.denoiser(batch)
-        return watched, partial(self._real.apart, watched)
+        """Several levels stay one call of the network, of which each level is told as an evaluation."""
+        plain, several = self._real.denoisers(batch)
+
+        def every(x: Tensor, sigmas: tuple[float, ...]) -> Tensor:
+            answers = iter(several(x, sigmas).chunk(len(sigmas)))
+            answered = self._watched(lambda part, sigma: next(answers))
+            parts = zip(x.chunk(len(sigmas)), sigmas, strict=True)
+            return torch.cat([answered(part, sigma) for part, sigma in parts])
+
+        return self._watched(plain), every
 
 
 @dataclass(frozen=True)
