@@ -132,6 +132,13 @@ def choose(
     return Choice(row.solver, spacing, ends, version or LATEST, steps, first, last, text)
 
 
+def solvers() -> tuple[Solver, ...]:
+    """Every solver that a version takes."""
+    kinds = [(p.pure, p.other, p.exploding or p.other) for p in POLICIES.values()]
+    rows = [row for kind in kinds for k in kind for row in (*k.plain, *k.guided, *k.strong)]
+    return tuple(dict.fromkeys(row.solver for row in rows))
+
+
 def usual_std(schedule: NoiseSchedule) -> float:
     """Pixels on variance-exploding schedules: from EDM's 0.5 to 1, measured best at 0.7; elsewhere latents, scaled to 1."""
     return 0.7 if schedule.path == VE() else 1.0

@@ -13,10 +13,11 @@ from PIL import Image
 from sampling_kit.headless.sweep.worker import Worker
 from sampling_kit.nodes import host
 from sampling_kit.nodes.fit.fitted_solver import fit_names
-from sampling_kit.nodes.ui.foreign_names import KEY, SOLVER
+from sampling_kit.nodes.sample.sample import Wants
+from sampling_kit.nodes.ui.foreign_names import KEY, LEVELS, SOLVER
 from sampling_kit.schedulers import policy
 from sampling_kit.schedulers.guidance import CFG, Guidance
-from sampling_kit.schedulers.solver.published import BY_NAME, by_foreign_name
+from sampling_kit.schedulers.solver.published import BY_NAME, by_foreign_name, name_of
 
 __all__ = ["folders"]  # a fixture
 
@@ -124,7 +125,20 @@ def test_every_name_of_the_list_makes_a_picture():
 def test_the_report_is_shown_on_the_node():
     model, positive, _, latent = parts()
     out = returned("Sample", model=model, positive=positive, latent_image=latent, seed=0, steps=2, cfg=1.0)  # fmt: skip
-    assert out.ui == {"text": [out.result[1]], SOLVER: ["Gradient Estimation"]}
+    page = {"text": [out.result[1]], SOLVER: ["Gradient Estimation"]}
+    (written,) = out.ui.pop(LEVELS)
+    assert out.ui == page and len(written.split(", ")) == 2
+
+
+def test_the_levels_of_auto_are_written_to_the_last_bit():
+    """So that Take apart gives Steps the same ones, image to image too."""
+    model, positive, _, latent = parts()
+    schedule = host.models.schedule_of(model)
+    for version in policy.POLICIES:
+        for denoise in (1.0, 0.6):
+            run = Wants(7, denoise=denoise, version=version).on(schedule, guided=True, cfg=3.0)
+            again = one("Steps", noise_schedule=schedule, steps=7, spacing={"spacing": "explicit", "values": run.levels})  # fmt: skip
+            assert torch.equal(again, run.sigmas), (version, denoise)
 
 
 def test_auto_knows_the_scale_of_rules_that_are_connected():
@@ -143,9 +157,10 @@ def test_one_of_a_thing_is_one():
 def test_the_menu_s_table_leads_to_nodes_that_give_the_solver():
     (solver,) = (i for i in NODES["SamplingKitSample"].define_schema().inputs if i.id == "solver")
     table = solver.as_dict()[KEY]
-    assert set(table["nodes"]) == set(BY_NAME)
+    solvers = {name_of(s): s for s in policy.solvers()} | {n: r.solver for n, r in BY_NAME.items()}
+    assert set(table["nodes"]) == set(solvers)
     for name, (id, values) in table["nodes"].items():
-        assert NODES[id].solver(**values) == BY_NAME[name].solver
+        assert NODES[id].solver(**values) == solvers[name]
     for theirs, (name, differs) in table["samplers"].items():
         assert by_foreign_name(theirs) == (BY_NAME[name], differs)
     assert (

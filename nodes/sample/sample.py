@@ -22,7 +22,7 @@ from ..guidance.rules import Guider
 from ..host import io
 from ..host.guidance_wire import in_words
 from ..noise.wire import NoiseWire
-from ..ui.foreign_names import KEY, SOLVER, foreign_names
+from ..ui.foreign_names import KEY, LEVELS, SOLVER, foreign_names
 from ..ui.payload import report_on_page
 from ..ui.search_words import CHINESE, solver_words
 from ..ui.wire_types import GuidanceType, SolverFitType
@@ -110,7 +110,8 @@ class Sample(io.ComfyNode):
         made = host.runs.run_sampler(noise, guider, run.sampler, run.sigmas, latent_image)
         lines = [run.text, "" if guidance is None else "guidance: as connected, in place of cfg"]
         text = "\n".join(filter(None, [*lines, in_words(guider.run)]))
-        return io.NodeOutput(made, text, ui=report_on_page(text) | {SOLVER: [run.solver]})
+        page = {SOLVER: [run.solver], LEVELS: [run.levels]}
+        return io.NodeOutput(made, text, ui=report_on_page(text) | page)
 
 
 def schedule_for(model: Any, latent: dict[str, Any]) -> NoiseSchedule:
@@ -127,12 +128,13 @@ def scale_of(rules: Guidance) -> float:
 
 @dataclass(frozen=True)
 class Run:
-    """SAMPLER and SIGMAS, the solver's name where the lists chose it, and a line that says what they are."""
+    """SAMPLER and SIGMAS, the solver's name where the lists chose it, the σ above 0 where auto did, and a line that says what they are."""
 
     sampler: Any
     sigmas: Tensor
     text: str
     solver: str = ""
+    levels: str = ""
 
 
 def of_fit(fit: Any, guider: Any) -> Run:
@@ -175,7 +177,9 @@ class Wants:
             self.sigmas is None and self.spacing == AUTO
         )
         text = f"{f'auto {choice.version}: ' if auto else ''}{solver}, {levels}"
-        return Run(sampler, sigmas, text, solver if self.sampler is None else "")
+        chosen = sigmas.tolist() if self.sigmas is None and self.spacing == AUTO else []
+        written = ", ".join(f"{s:.9g}" for s in chosen if s > 0)
+        return Run(sampler, sigmas, text, solver if self.sampler is None else "", written)
 
     def _sampler(self, choice: policy.Choice) -> tuple[Any, str]:
         if self.sampler is not None:

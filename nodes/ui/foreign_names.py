@@ -8,11 +8,13 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from ...schedulers.solver.published import NEAR, ROWS, by_foreign_name
+from ...schedulers import policy
+from ...schedulers.solver.published import NEAR, ROWS, by_foreign_name, name_of
 from ...schedulers.spacing.schedule_names import by_foreign_name as spacing_of
 
 KEY = "sampling_kit"
-SOLVER = "sampling_kit_solver"  # of a node's ``ui``: the solver of its last run, by name
+#: Of a node's ``ui``: the solver of its last run, by name, and the levels where the node chose them, as text.
+SOLVER, LEVELS = "sampling_kit_solver", "sampling_kit_levels"
 
 #: ComfyUI's schedulers whose levels are those of a spacing with its defaults, also below denoise = 1
 #: (tests/host/test_wires.py).
@@ -26,8 +28,9 @@ def foreign_names() -> dict[str, Any]:
     """{"samplers": {ComfyUI's: [ours, what differs]}, "spacings": SAME_LEVELS, "nodes": {ours: [node, {widget: value}]}}."""
     theirs = [name for row in ROWS for name in row.comfy] + [near.name for near in NEAR]
     rows = {name: by_foreign_name(name) for name in theirs}
+    solvers = {name_of(s): s for s in policy.solvers()} | {row.name: row.solver for row in ROWS}
     return {
         "samplers": {name: [row.name, differs] for name, (row, differs) in rows.items()},
         "spacings": SAME_LEVELS,
-        "nodes": {row.name: [f"SamplingKit{type(row.solver).__name__}", row.solver.changed] for row in ROWS},
+        "nodes": {n: [f"SamplingKit{type(s).__name__}", s.changed] for n, s in solvers.items()},
     }  # fmt: skip

@@ -57,9 +57,7 @@ CARDS = {
     "z-image-turbo-text-to-image": Card(
         "Z-Image Turbo", "text to image, 8 steps", "#8be9e0", 0, FEW
     ),
-    "negative-prompt-turbo": Card(
-        "Z-Image Turbo", "a negative prompt (NAG)", "#8be9e0", 2, FEW
-    ),
+    "negative-prompt-turbo": Card("Z-Image Turbo", "a negative prompt (NAG)", "#8be9e0", 2, FEW),
     "wan22-text-to-video": Card("Wan 2.2", "text to video, two experts", "#d9e06b", 1, TWO),
 }
 

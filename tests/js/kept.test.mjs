@@ -6,7 +6,7 @@ const run = { name: "a", steps: 2, every: 1, sigma: [2, 1, 0], lambda: [-1, 0, n
 const plan = { columns: ["stage", "x[0]"], rows: [[0, 1.5], [1, null]], stages: 2, nfe: 2, order: 1, steps: 2, path: "VE", solver: "Euler()" };
 
 test("what the panels keep comes back as it is", () => {
-  const kept = { y: "sigma", x: "progress", curve: "rmse", run: "m1abc", schedule: "0".repeat(32), took: { solver: "Euler", steps: 20 }, pins: [run], last: { runs: [run], plan } };
+  const kept = { y: "sigma", x: "progress", curve: "rmse", run: "m1abc", schedule: "0".repeat(32), took: { solver: "Euler", steps: 20, cfg: 2, denoise: 1, levels: "14.6, 2e-05" }, pins: [run], last: { runs: [run], plan } };
   assert.deepEqual(checked(JSON.parse(JSON.stringify(kept))), kept);
   assert.deepEqual(checked(undefined), {});
 });

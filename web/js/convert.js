@@ -108,7 +108,12 @@ function dress(made, node) {
 function solverOf(node, last) {
   const name = valueOf(node, "solver");
   if (name !== AUTO || linked(node, "sampler") || linked(node, "fit")) return name;
-  return last?.steps === valueOf(node, "steps") ? last.solver : "";
+  return isOf(node, last) ? last.solver : "";
+}
+
+// whether a run was with the settings that the node has now
+function isOf(node, last) {
+  return ["steps", "cfg", "denoise"].every((name) => last?.[name] === valueOf(node, name));
 }
 
 function stays(node, last) {
@@ -145,7 +150,7 @@ function apart(node, last) {
     if (linked(node, "sampler")) feed(linkOf(node, "sampler"), sampler, "sampler");
     else connect(add(1, ...table.nodes[solverOf(node, last)]), 0, sampler, "sampler");
     if (linked(node, "sigmas")) feed(linkOf(node, "sigmas"), sampler, "sigmas");
-    else connect(levels(node, add, widget), 0, sampler, "sigmas");
+    else connect(levels(node, add, widget, last), 0, sampler, "sigmas");
   }
   dress(sampler, node);
   hand(node, 0, sampler, 0);
@@ -166,11 +171,13 @@ function guided(node, add, widget) {
   return guider;
 }
 
-function levels(node, add, widget) {
-  const schedule = add(0, "SamplingKitNoiseScheduleFromModel"), steps = add(1, "SamplingKitSteps");
+function levels(node, add, widget, last) {
+  const written = valueOf(node, "spacing") === AUTO && isOf(node, last) && last.levels; // what "auto" chose, by the run's guidance
+  const schedule = add(0, "SamplingKitNoiseScheduleFromModel");
+  const steps = add(1, "SamplingKitSteps", written ? { spacing: "explicit", "spacing.values": written } : {});
   feed(linkOf(node, "model"), schedule, "model");
   connect(schedule, 0, steps, "noise_schedule");
-  for (const name of ["spacing", "steps", "denoise"]) widget(node, name, steps);
+  for (const name of written ? ["steps"] : ["spacing", "steps", "denoise"]) widget(node, name, steps);
   feed(linkOf(node, "latent_image"), steps, "latent");
   return steps;
 }

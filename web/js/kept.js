@@ -45,10 +45,13 @@ function last(value) {
   return seen.length || table ? { ...(seen.length ? { runs: seen } : {}), ...(table ? { plan: table } : {}) } : null;
 }
 
-// the solver of a run, and its number of steps
+// the solver of a run, its number of steps, CFG and denoise, and the levels that "auto" chose for it
 function took(value) {
   if (!isObject(value) || !isText(value.solver) || value.solver.length > MOST_TEXT || !isCount(value.steps, 1)) return undefined;
-  return { solver: value.solver, steps: value.steps };
+  const made = { solver: value.solver, steps: value.steps };
+  for (const name of ["cfg", "denoise"]) if (Number.isFinite(value[name])) made[name] = value[name];
+  if (isText(value.levels) && value.levels.length <= MOST_REPORT && /^[\d.e+, -]+$/.test(value.levels)) made.levels = value.levels;
+  return made;
 }
 
 // one of the choices, or undefined

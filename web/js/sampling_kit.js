@@ -193,13 +193,14 @@ function rememberSchedule(node) {
   };
 }
 
-// Which solver Sample's last run took, and for how many steps: "Take apart" asks for it.
+// Which solver and levels Sample's last run took, and for which settings: "Take apart" asks for it.
 function rememberSolver(node) {
   const before = node.onExecuted;
   node.onExecuted = function (output) {
     before?.call(this, output);
     const solver = output?.sampling_kit_solver?.[0];
-    if (solver) keepOfRun(this, { took: { solver, steps: widget(this, "steps")?.value } });
+    const typed = Object.fromEntries(["steps", "cfg", "denoise"].map((name) => [name, widget(this, name)?.value]));
+    if (solver) keepOfRun(this, { took: { solver, levels: output?.sampling_kit_levels?.[0], ...typed } });
   };
 }
 
