@@ -132,7 +132,7 @@ def test_the_report_is_shown_on_the_node():
 
 def test_the_levels_of_auto_are_written_to_the_last_bit():
     """So that Take apart gives Steps the same ones, image to image too."""
-    model, positive, _, latent = parts()
+    model = parts()[0]
     schedule = host.models.schedule_of(model)
     for version in policy.POLICIES:
         for denoise in (1.0, 0.6):
