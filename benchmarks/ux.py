@@ -30,7 +30,7 @@ COLUMNS = ("crossings", "behind", "overlaps", "unlabelled")
 HEAD = """# How readable the templates are
 
 Written by `python -m benchmarks.ux --page`. Every template was opened in ComfyUI's page at 1920 × 1080, in both renderers{ran}.
-Zoom: at opening; below {zoom:.2f} the classic canvas draws no text. Crossings: pairs of links of different outputs. Behind: links
+Zoom: at opening, which each template says itself; below {zoom:.2f} the classic canvas draws no text. Crossings: pairs of links of different outputs. Behind: links
 behind a node that is not theirs. Overlaps: pairs of nodes. Unlabelled: sheets of several batches without labels. Two numbers:
 classic canvas, Nodes 2.0. Bars: {bars}. What is over its bar is **bold**.
 
