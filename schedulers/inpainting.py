@@ -44,19 +44,19 @@ After LanPaint (Zheng, Lan & Wang 2025, arXiv 2502.03491) and RePaint (Lugmayr e
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .noise import DrawNoise, draws_of
 from .path import Path, Point
 from .points import Points
 from .settings import Settings, knob
 from .solver import DDIM, Ask, Progress, Solver, State
+from .solver.base import Around
 from .solver.run import Denoise, Program
 
 CLOSE = 1 + 1e-5  # of a level: SIGMAS are float32
@@ -153,10 +153,9 @@ class LangevinMoves(Settings):
 
 
 @dataclass(frozen=True)
-class Inpainting(Solver):
+class Inpainting(Around):
     """A run of ``solver`` that keeps ``kept`` and fits the rest to it; without ``kept`` the moves alone."""
 
-    planned: ClassVar[bool] = False
     title: ClassVar[str] = LangevinMoves.title
     paper: ClassVar[str] = "Zheng, Lan & Wang 2025 (LanPaint, arXiv 2502.03491)"
     equals: ClassVar[str] = (
@@ -179,11 +178,6 @@ class Inpainting(Solver):
 
     def keeping(self, kept: KeptPart) -> Inpainting:
         return replace(self, kept=kept)
-
-    @contextmanager
-    def watching(self, net: nn.Module) -> Iterator[Solver]:
-        with self.solver.watching(net) as ready:
-            yield replace(self, solver=ready)
 
     def steps(
         self, points: Points, state: State, noise: DrawNoise | None = None, level: int | None = None

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from ...schedulers.inpainting import Inpainting, LangevinMoves
-from ...schedulers.solver import Parallel
 from .. import host
 from ..host import io
 from ..ui.inputs import inputs_for, summary
 from .solvers import CATEGORY
-from .state import plain_solver
+from .state import solver_to_run_inside
 
 
 class LangevinInpainting(io.ComfyNode):
@@ -43,11 +42,7 @@ class LangevinInpainting(io.ComfyNode):
 
     @classmethod
     def execute(cls, sampler: Any, **settings: Any) -> Any:
-        solver = plain_solver(sampler)
-        if isinstance(solver, Inpainting | Parallel):
-            raise ValueError(
-                f"sampler: {solver.title} cannot run inside Langevin Inpainting; connect the solver that comes before it"
-            )
+        solver = solver_to_run_inside(sampler, "Langevin Inpainting")
         return io.NodeOutput(host.runs.make_sampler(Inpainting(solver, LangevinMoves(**settings))))
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...schedulers.inpainting import Inpainting
 from ...schedulers.solver import Parallel, PicardSweeps
 from .. import host
 from ..host import io
 from ..ui.inputs import inputs_for, summary
 from .solvers import CATEGORY
-from .state import plain_solver
+from .state import solver_to_run_inside
 
 
 class ParallelSteps(io.ComfyNode):
@@ -43,11 +42,7 @@ class ParallelSteps(io.ComfyNode):
 
     @classmethod
     def execute(cls, sampler: Any, **settings: Any) -> Any:
-        solver = plain_solver(sampler)
-        if isinstance(solver, Parallel | Inpainting):
-            raise ValueError(
-                f"sampler: {solver.title} cannot run inside Parallel Steps; connect the solver that comes before it"
-            )
+        solver = solver_to_run_inside(sampler, "Parallel Steps")
         return io.NodeOutput(host.runs.make_sampler(Parallel(solver, PicardSweeps(**settings))))
 
 

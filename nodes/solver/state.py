@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ...schedulers.points import require_run
 from ...schedulers.solver import Solver
+from ...schedulers.solver.base import Around
 from ...schedulers.split import Handover, Part, load, save
 from .. import host
 from ..host import io
@@ -34,6 +35,16 @@ def plain_solver(sampler: Any, input: str = "sampler") -> Solver:
             "comes out of this node"
         )
     )
+
+
+def solver_to_run_inside(sampler: Any, title: str) -> Solver:
+    """The solver of a SAMPLER for the node ``title``, which runs it in its own way. Raises ValueError for one that does so too."""
+    solver = plain_solver(sampler)
+    if isinstance(solver, Around):
+        raise ValueError(
+            f"sampler: {solver.title} cannot run inside {title}; connect the solver that comes before it"
+        )
+    return solver
 
 
 class KeepState(io.ComfyNode):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import ClassVar
 
@@ -96,6 +96,19 @@ class Solver(Settings):
                 f"{name}: a run cannot start at noise level exactly 0, where x says nothing about ε; "
                 "start at a small positive level"
             )
+
+
+@dataclass(frozen=True)
+class Around(Solver):
+    """Base class of solvers that run another one, ``solver``, in a way of their own. None stands in another."""
+
+    planned: ClassVar[bool] = False
+    solver: Solver
+
+    @contextmanager
+    def watching(self, net: nn.Module) -> Iterator[Solver]:
+        with self.solver.watching(net) as ready:
+            yield replace(self, solver=ready)
 
 
 @lru_cache(maxsize=32)

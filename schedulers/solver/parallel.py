@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -32,16 +31,12 @@ from ..counts import counted
 from ..noise import DrawNoise
 from ..points import Points
 from ..settings import Settings, knob
-from .base import Solver, host_plan
+from .base import Around, Solver, host_plan
 from .multistep import DPMSolverMultistep
 from .run import Ask, Program, Progress, Read
 from .state import State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from torch import nn
-
     from .plan import Plan
 
 
@@ -83,10 +78,9 @@ class Count:
 
 
 @dataclass(frozen=True)
-class Parallel(Solver):
+class Parallel(Around):
     """A run of ``solver``, which is a plan, by Picard sweeps. Raises ValueError for one that chooses as it goes."""
 
-    planned: ClassVar[bool] = False
     title: ClassVar[str] = PicardSweeps.title
     paper: ClassVar[str] = "Shih et al. 2023 (ParaDiGMS, arXiv 2305.16317)"
     equals: ClassVar[str] = "diffusers' community pipelines of ParaDiGMS, for DDIM and DDPM"
@@ -112,11 +106,6 @@ class Parallel(Solver):
     def nfe(self, steps: int) -> int:
         """In sequence; the sweeps' depend on the data."""
         return self.solver.nfe(steps)
-
-    @contextmanager
-    def watching(self, net: nn.Module) -> Iterator[Solver]:
-        with self.solver.watching(net) as ready:
-            yield replace(self, solver=ready)
 
     def steps(
         self, points: Points, state: State, noise: DrawNoise | None = None, level: int | None = None

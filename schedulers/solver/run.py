@@ -70,8 +70,15 @@ class Run:
             return self.denoise(y, ask.sigma)
         if self.several is not None:
             return self.several(y, ask.levels)
-        parts = zip(y.chunk(len(ask.levels)), ask.levels, strict=True)
-        return torch.cat([self.denoise(part, level) for part, level in parts])
+        return level_by_level(self.denoise, y, ask.levels)
+
+
+def level_by_level(
+    of: Callable[[Tensor, float], Tensor], y: Tensor, levels: Sequence[float]
+) -> Tensor:
+    """of(state, level) of states [len(levels)·B, …] that stand at several levels, one after the other."""
+    parts = zip(y.chunk(len(levels)), levels, strict=True)
+    return torch.cat([of(part, level) for part, level in parts])
 
 
 @dataclass(frozen=True)

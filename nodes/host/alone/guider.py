@@ -15,6 +15,7 @@ from torch import Tensor
 from ....schedulers.denoiser.diffusers import lead
 from ....schedulers.guidance import COND, WEAK, Guidance, GuidanceRun
 from ....schedulers.guidance.networks import BranchNetworks
+from ....schedulers.solver.run import level_by_level
 from ..conditioning import Conditioning
 from ..guidance_wire import Holder, conclude, one_condition, placed
 from . import places
@@ -123,8 +124,7 @@ class Guider:
         self, denoise: Callable[[Tensor, float], Tensor], x: Tensor, sigmas: Sequence[float]
     ) -> Tensor:
         """D of states at several levels by a call of ``denoise`` for each."""
-        parts = zip(x.chunk(len(sigmas)), sigmas, strict=True)
-        out = torch.cat([denoise(part, sigma) for part, sigma in parts])
+        out = level_by_level(denoise, x, sigmas)
         if self.run is not None:
             self.run.require_no_memory()
         return out

@@ -66,11 +66,11 @@ class Sampler:
         with torch.no_grad():
             plain, several = guider.denoisers(len(x))
             solver, denoise = masked(self.solver, plain, path, guider.mask, latent, noise, seed)
+            together = several if denoise is plain else partial(guider.apart, denoise)
             if isinstance(solver, Solver):
                 with solver.watching(guider.model.inner) as ready:
                     draws = draws_of(seed, spans_of(solver, path, sigmas))
                     error = RunError.of(ready, path, sigmas, usual_std(schedule))
-                    together = several if denoise is plain else partial(guider.apart, denoise)
                     run = Run(error.watching(denoise), draws, report, several=together)
                     out = sample(ready, path, run, x, sigmas)
                 assert guider.run is not None
@@ -81,7 +81,6 @@ class Sampler:
                 )
                 assert guider.run is not None
                 guider.run.go_on(start.sigmas, start.memory)
-                together = several if denoise is plain else partial(guider.apart, denoise)
                 run = Run(denoise, start.draws(solver.solver, path), report, several=together)
                 out = solver.run(start, path, run, sigmas, guider.run.remembered)
         alpha = path.host.on(sigmas[-1]).alpha  # a flow LATENT is x/α

@@ -12,6 +12,7 @@ from torch import Tensor
 from ....schedulers.measure.trace import View
 from ....schedulers.path import Path
 from ....schedulers.solver import Solver
+from ....schedulers.solver.run import level_by_level
 from ....schedulers.split import Stepped
 from ..trace_watch import StandIn, Watch, label, stochastic, together
 from . import places
@@ -36,8 +37,7 @@ class Asked(StandIn):
         def every(x: Tensor, sigmas: tuple[float, ...]) -> Tensor:
             answers = iter(several(x, sigmas).chunk(len(sigmas)))
             answered = self._watched(lambda part, sigma: next(answers))
-            parts = zip(x.chunk(len(sigmas)), sigmas, strict=True)
-            return torch.cat([answered(part, sigma) for part, sigma in parts])
+            return level_by_level(answered, x, sigmas)
 
         return self._watched(plain), every
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import comfy.samplers
-import torch
 from torch import Tensor
+
+from ....schedulers.solver.run import level_by_level
 
 Several = Callable[[Tensor, tuple[float, ...]], Tensor]
 #: What a condition may hold that goes by the level, or is for one state at a time.
@@ -34,8 +35,7 @@ def several_of(
         return None
 
     def apart(x: Tensor, levels: tuple[float, ...]) -> Tensor:
-        parts = zip(x.chunk(len(levels)), levels, strict=True)
-        out = torch.cat([denoise(part, level) for part, level in parts])
+        out = level_by_level(denoise, x, levels)
         guider.run.require_no_memory()
         return out
 
@@ -46,8 +46,7 @@ def several_of(
         return apart
 
     def several(x: Tensor, levels: tuple[float, ...]) -> Tensor:
-        parts = zip(x.chunk(len(levels)), levels, strict=True)
-        y = torch.cat([ready(part, level) for part, level in parts])
+        y = level_by_level(ready, x, levels)
         told = y.new_tensor(levels).repeat_interleave(len(y) // len(levels))
         d: Tensor = guider.predict_levels(y, levels, told, options)
         return d
