@@ -75,6 +75,7 @@ def test_typed_ends_outside_of_the_schedule_are_refused(ends):
         space(EDM(), 5, spacings.Karras(), ends=ends)
 
 
+@pytest.mark.some(4)
 @each(
     schedule=[*(kind() for kind in ALL.values()), ScaledLinearVP(zero_snr=True)],
     guided=[False, True],

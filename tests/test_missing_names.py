@@ -54,6 +54,7 @@ def measured(tmp_path_factory):
     return json.loads(ended.stdout)
 
 
+@pytest.mark.some(5)
 @pytest.mark.parametrize("missing", FAIL)
 def test_only_the_nodes_that_need_the_name_fail_and_say_which(measured, missing):
     seen = measured[missing]

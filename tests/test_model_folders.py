@@ -63,6 +63,7 @@ COSTLY = [
 FILES = {"scheduler": "scheduler_config.json", "tokenizer": "tokenizer_config.json"}
 
 
+@pytest.mark.some(12)
 @pytest.mark.parametrize(("part", "name", "value"), COSTLY, ids=lambda v: str(v)[:24])
 def test_one_error_names_file_and_field(folder, part, name, value):
     file = folder / part / FILES.get(part, "config.json")

@@ -28,6 +28,7 @@ def coordinate_of(name, path, kappa):
     return {"lambda": -math.log(kappa), "log_sigma": -math.log(sigma), "sigma": sigma}[name]
 
 
+@pytest.mark.some(12)
 @pytest.mark.parametrize("path", [VP(), Flow()], ids=lambda p: p.name)
 @pytest.mark.parametrize("name", COORDINATES)
 @pytest.mark.parametrize(
