@@ -40,7 +40,7 @@ RUNS = (
     Defect("parallel: the states of a batch are told the first level", "schedulers/several_levels.py",
            "answers.append((yield slice(i * size, (i + 1) * size), level))",
            "answers.append((yield slice(i * size, (i + 1) * size), levels[0]))",
-           ("tests/test_parallel.py::test_without_tolerance_it_is_the_run_in_sequence",)),
+           ("tests/test_parallel.py::test_the_error_follows_the_tolerance_and_rounds_fall",)),
     Defect("parallel: a step is reported in every round", "schedulers/solver/parallel.py",
            "zip(states[:taken], answers, strict=False)", "zip(states, answers, strict=False)",
            ("tests/test_parallel.py::test_every_step_is_reported_once_and_an_interrupt_comes_between_rounds",)),
