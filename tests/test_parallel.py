@@ -43,7 +43,7 @@ def normal(*shape, seed=1):
 def mixture(path):
     """Ten single points under a little noise: D jumps between them on the way down."""
     std = torch.full((10,), 0.2, dtype=torch.float64)
-    return Mixture(path, normal(10, *SHAPE), std)
+    return Mixture(path.host, normal(10, *SHAPE), std)
 
 
 def a_run(solver, path, steps=20, batch=2):

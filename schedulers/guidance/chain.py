@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..path import VE, Path
+from ..several_levels import answered, by_level
 from .base import COND, UNCOND, Call, Evaluate, InAttention, Perturbation, Rule, leaf
 from .level import Ladder, Level
 from .reduce import dot, norm, ratio
@@ -227,30 +227,34 @@ class GuidanceRun:
         )
 
     def several(
-        self, x: Tensor, sigmas: Sequence[float], evaluate: Evaluate, every: EvaluateLevels
-    ) -> Tensor:
-        """D of states x [len(sigmas)·B, …], level by level: the branches by one call of ``every``, each level combined by
-        itself. Raises ValueError for a rule that remembers its evaluations: they come again and again, in no order."""
+        self, x: Tensor, sigmas: Sequence[float], evaluate: Evaluate, every: EvaluateLevels, batch: int = 0
+    ) -> Tensor:  # fmt: skip
+        """D of states x [len(sigmas)·B, …], level by level, or of rows at levels of their own (see ``several_levels.py``): the
+        branches by one call of ``every``, each level combined by itself.
+
+        Raises ValueError for a rule that remembers its evaluations: they come again and again, in no order."""
         names = sorted(frozenset().union(*map(self.branches, sigmas)))
         preds = every(x, sigmas, names)
-        parts = {name: d.chunk(len(sigmas)) for name, d in preds.items()}
-        out = []
-        for i, (part, sigma) in enumerate(zip(x.chunk(len(sigmas)), sigmas, strict=True)):
+
+        def one(rows: slice, sigma: float) -> Tensor:
+            own = sigmas[rows] if len(sigmas) == len(x) else [sigma] * len(x[rows])
             record = Record(self.ladder.at(sigma), reads=self.guidance.reads)
             record.calls.update(names)
-            record.images = len(names) * len(part)
+            record.images = len(names) * own.count(sigma)
             self.records.append(record)
-            out.append(self.combine(part, sigma, {n: parts[n][i] for n in names}, evaluate))
+            return self.combine(x[rows], sigma, {n: preds[n][rows] for n in names}, evaluate)
+
+        out = answered(by_level(len(x), sigmas, batch), one)
         self.require_no_memory()
-        return torch.cat(out)
+        return out
 
     def require_no_memory(self) -> None:
         """Raises ValueError where a rule remembers its evaluations."""
         for rule, memory in zip(self.guidance.rules, self.memory, strict=True):
             if memory:
                 raise ValueError(
-                    f"guidance: {rule.title} remembers its evaluations, which Parallel Steps asks for again and again: set its "
-                    "momentum to 0, or take the solver without Parallel Steps"
+                    f"guidance: {rule.title} remembers its evaluations, which Parallel Steps and Speculative Steps ask for again "
+                    "and again: set its momentum to 0, or take the solver itself"
                 )
 
     def _counted(
