@@ -185,7 +185,7 @@ def halved(order: Sequence[T], count: int, ends: Callable[[T], str]) -> list[T]:
 
 def tuned(task: Task, nfe: int, entries: Scored, some: Sample) -> dict[Pair, Table]:
     """The best pairs by RMSE and by median, between the ends that a search by the same rule finds."""
-    found = {}
+    found = dict[Pair, Table]()
     few, by = some.rows[:FOR_ENDS], rules(entries, some)
     for name in ("rmse", "median"):
         for pair in sorted(entries, key=by[name])[:TUNED]:
