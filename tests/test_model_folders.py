@@ -184,6 +184,7 @@ def test_limits_let_real_models_through():
         limits.check_limits(Component(Path("x"), kind, config), Weights((), rows))
 
 
+@pytest.mark.full
 def test_memory_is_bounded_too(folder, tmp_path):
     pytest.importorskip("resource", reason="peak memory of a process")
     other = Path(shutil.copytree(folder, tmp_path / "other"))

@@ -147,7 +147,14 @@ def test_the_first_example_draws_each_class(tmp_path):
     """The ten tiles must be nearest, by mean colour of a 4×4 grid, to scenes of their own class."""
     path = ROOT / "example_workflows" / "api" / "ddim-eta.json"
     (picture,) = run(
-        tmp_path, str(path), "--set", "Image Sheet.scale=1", "--set", "Image Sheet.gap=0"
+        tmp_path,
+        str(path),
+        "--set",
+        "Steps.steps=8",
+        "--set",
+        "Image Sheet.scale=1",
+        "--set",
+        "Image Sheet.gap=0",
     )
     pixels = np.asarray(Image.open(picture)).astype(float)
     tiles = [pixels[64 * i : 64 * i + 64, 64 * j : 64 * j + 64] for i in range(2) for j in range(5)]

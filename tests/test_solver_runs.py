@@ -137,7 +137,7 @@ def test_bad_runs_are_refused_with_a_way_out():
         HeunEDM().plan(Points(VP(), (math.inf, 1.0, 0.0)))
 
 
-@pytest.mark.some(8)
+@pytest.mark.some(5)
 @each(by=type, solver=STILL)
 def test_deterministic_solvers_run_upwards_and_back(solver):
     down = geometric(VE(), 20.0, 0.05, 100)

@@ -107,7 +107,7 @@ def exact_end():
 PAIRS = {1: (96, 192), 2: (96, 192), 3: (384, 768), 4: (64, 128), 5: (48, 96), 6: (96, 192)}
 
 
-@pytest.mark.some(43)
+@pytest.mark.some(32)
 @each(solver=ODE, path=PATHS[:3])
 def test_order_of_convergence(solver, path, exact_end):
     def denoise(x, sigma):

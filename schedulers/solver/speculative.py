@@ -102,7 +102,7 @@ class Speculative(InRounds):
 
     def sweeps(
         self, points: Points, state: State, noise: DrawNoise | None = None
-    ) -> Program[tuple[State, Count]]:
+    ) -> Program[tuple[State, DraftCount]]:
         """See the base class. Raises ValueError for a plan with a step that draws no noise."""
         plan = host_plan(self.solver, points)
         require_noise(self.solver, plan, state.stage)
