@@ -99,7 +99,8 @@ def fit_of(task: Task, nfe: int, settings: Forward | None = None) -> FittedSolve
     if task.name in EMBEDDED and nfe in fits.NFES and settings is None:
         return fits.ready(task.name, "best").at(nfe)
     settings = settings or Forward(numbers=2)
-    key = fits.hashlib.sha256(repr(settings).encode()).hexdigest()[:8]
+    words = repr(settings) + (f" {settings.shape}" if settings.shape != 1 else "")
+    key = fits.hashlib.sha256(words.encode()).hexdigest()[:8]
     file = work_folder() / f"{task.name}-{task.weights[:12]}-fit-{nfe}-{key}.safetensors"
     if not file.exists():
         fit_files.save(file, [made(task, nfe, settings)])

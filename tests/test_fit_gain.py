@@ -63,6 +63,31 @@ def test_the_best_pair_has_ends_of_its_own(monkeypatch, tmp_path):
         fit_rivals.stored_pair(task, 4, "best", "rmse")
 
 
+def test_a_screen_undoes_none_before_it_and_may_take_its_pairs_from_another_network(
+    monkeypatch, tmp_path
+):
+    few(monkeypatch)
+    monkeypatch.setattr(fit_rivals, "STORED", tmp_path / "rivals.json")
+    task = gaussian_task()
+    whole = fit_rivals.screen(task, 4)
+    other = SimpleNamespace(name="other", weights="w")
+    for where in (task, other):
+        fit_rivals.keep(where, 4, whole)
+    ddim = {solver.call: solver for solver in [DDIM()]}
+    monkeypatch.setattr(fit_rivals, "SCOUTS", (DDIM(),))
+    with monkeypatch.context() as patch:
+        patch.setattr(fit_rivals, "SOLVERS", ddim)
+        again = fit_rivals.screen(task, 4)
+    assert again["best"]["rmse"]["solver"] != DDIM().call
+    assert again["best"]["rmse"]["rmse"] <= whole["best"]["rmse"]["rmse"] * (1 + 1e-9)
+    task.name = "new"
+    like = fit_rivals.screen(task, 4, ["other"])
+    assert like["like"] == ["other"] and like["evaluations"] < whole["evaluations"]
+    assert {like["best"][by]["solver"] for by in ("rmse", "median")} <= {
+        whole[among][by]["solver"] for among in ("best", "whole") for by in ("rmse", "median")
+    }
+
+
 def test_stored_rivals_are_pairs_of_the_kit():
     stored = fit_rivals.read()
     assert {"hsc"} <= set(stored)
