@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from node_calls import one
+from node_calls import node, one
 from solver_cases import geometric
 
 from sampling_kit.nodes import host
@@ -218,8 +218,12 @@ def test_the_node_in_a_graph_is_reproducible_traced_and_alone_what_it_is_in_a_ba
 
     both, report = run(sampler)
     assert torch.equal(run(sampler)[0], both) and torch.isfinite(both).all()
-    assert torch.equal(run(one("Trace", sampler=sampler, memory=16))[0], both)
-    alone, single = run(sampler, 1, 4)
+    traced, watch = node("Trace", sampler=sampler, memory=16)
+    assert torch.equal(run(traced)[0], both)
+    traced, own = node("Trace", sampler=sampler, memory=16)
+    alone, single = run(traced, 1, 4)
+    numbers = ([w.trace.per_image("delta", i)[-1] for i in range(12)] for w in (watch, own))
+    assert next(numbers) == pytest.approx(next(numbers), rel=1e-3)
     assert torch.allclose(both[1:], alone, atol=1e-4)
     assert report["images"] > single["images"] and single["evaluations"] > 12
     with pytest.raises(ValueError, match="cannot run inside"):

@@ -59,6 +59,7 @@ class SpeculativeSteps(io.ComfyNode):
                 Speculation,
                 "For solvers that draw fresh noise before every evaluation: DDPM, DDIM and Euler Ancestral with eta above "
                 f"0, DPM-Solver++ multistep and UniPC with eta above 0, ER-SDE, SA-Solver, LCM. {ONE_CALL}",
+                f"Elsewhere: {Speculative.equals}.",
                 f"Reference: {Speculative.paper}.",
             ),
             search_aliases=list(Speculation.aliases),

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..path import VE, Path
@@ -104,7 +105,8 @@ class Record:
     ``reads`` are the branches the chain needs somewhere in the run, ``images`` is Σ calls·images per call
     and ``shared`` the images that sharing left out.
     Probed, per image [B]: ``delta`` = ‖D_c − D_u‖, ``cosine`` of D_c and D_u, and the effective weight
-    ⟨D − D_u, D_c − D_u⟩/‖D_c − D_u‖² of the whole chain; None where ``uncond`` was not evaluated.
+    ⟨D − D_u, D_c − D_u⟩/‖D_c − D_u‖² of the whole chain; None where ``uncond`` was not evaluated. ``own``: the images that
+    stood at this level, if not all; the others have no numbers (NaN).
     """
 
     level: Level
@@ -115,6 +117,7 @@ class Record:
     delta: Tensor | None = None
     cosine: Tensor | None = None
     weight: Tensor | None = None
+    own: tuple[int, ...] | None = None
 
     @property
     def skipped(self) -> list[str]:
@@ -237,10 +240,12 @@ class GuidanceRun:
         preds = every(x, sigmas, names)
 
         def one(rows: slice, sigma: float) -> Tensor:
-            own = sigmas[rows] if len(sigmas) == len(x) else [sigma] * len(x[rows])
+            levels = sigmas[rows] if len(sigmas) == len(x) else [sigma] * len(x[rows])
+            own = tuple(i for i, level in enumerate(levels) if level == sigma)
             record = Record(self.ladder.at(sigma), reads=self.guidance.reads)
             record.calls.update(names)
-            record.images = len(names) * own.count(sigma)
+            record.images = len(names) * len(own)
+            record.own = own if len(own) < len(levels) else None
             self.records.append(record)
             return self.combine(x[rows], sigma, {n: preds[n][rows] for n in names}, evaluate)
 
@@ -297,7 +302,26 @@ class GuidanceRun:
 
     @staticmethod
     def _observe(record: Record, cond: Tensor, uncond: Tensor, d: Tensor) -> None:
-        record.delta, record.cosine, record.weight = observed(cond, uncond, d)
+        numbers = observed(cond, uncond, d)
+        if record.own is not None:
+            there = torch.zeros(len(d), dtype=torch.bool, device=d.device)
+            there[list(record.own)] = True
+            numbers = tuple(n.where(there, torch.nan) for n in numbers)
+        record.delta, record.cosine, record.weight = numbers
+
+    def numbers_at(self, sigma: float) -> tuple[Tensor | None, ...]:
+        """(‖Δ‖, cosine, weight) [B] of each image's newest evaluation at ``sigma``; of the newest of all if there was none."""
+        found: tuple[Tensor | None, ...] = ()
+        for record in reversed(self.records):
+            if record.level.sigma != sigma:
+                continue
+            numbers = record.delta, record.cosine, record.weight
+            pairs = zip(found or numbers, numbers, strict=True)
+            found = tuple(n if n is None or m is None else n.where(~n.isnan(), m) for n, m in pairs)
+            if record.own is None:
+                return found
+        newest = self.records[-1]
+        return found or (newest.delta, newest.cosine, newest.weight)
 
     def report(self) -> dict[str, Any]:
         """Network calls (see :class:`Record`) made and saved, and one row per evaluation; JSON, finite

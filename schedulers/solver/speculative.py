@@ -88,6 +88,7 @@ class Speculative(InRounds):
 
     title: ClassVar[str] = Speculation.title
     paper: ClassVar[str] = "De Bortoli, Galashov, Gretton & Doucet 2025 (arXiv 2501.05370)"
+    equals: ClassVar[str] = "no node or pipeline; for language models, speculative decoding"
     why: ClassVar[str] = "DDPM, or DDIM with eta above 0"
     solver: Solver = field(default_factory=DDPM)
     settings: Speculation = field(default_factory=Speculation)

@@ -62,11 +62,7 @@ class Traced:
         ours = isinstance(solver, Solver)
         run.probe = True
 
-        def newest() -> tuple[Tensor | None, ...]:
-            record = run.records[-1]
-            return record.delta, record.cosine, record.weight
-
-        recorder = self.watch.begin(path, sigmas, newest)
+        recorder = self.watch.begin(path, sigmas, run.numbers_at)
 
         def told(step: int, x0: Tensor, x: Tensor, total: int) -> None:
             if not ours:
