@@ -96,7 +96,7 @@ class Grid:
 SCOUTS: tuple[Solver, ...] = (
     DDIM(), AdamsBashforth(2), AdamsBashforth(3), DPMSolverMultistep(), UniPC(3), GradientEstimation(), GaussianAdams(),
     GaussianAdams(0.5), GaussianAdams(predictor=2, corrector=0), GaussianAdams(8.0, corrector=0, coordinate="index"), DPMSolver(2),
-    SASolver(tau=0.0, lower_order_final=True),
+    SASolver(tau=0.0, lower_order_early=True), GaussianAdams(2.0, lower_order_early=True),
 )  # fmt: skip
 GRIDS = 4  # by RMSE, and as many by the median
 
