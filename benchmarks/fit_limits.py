@@ -16,6 +16,7 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ from sampling_kit.schedulers.fit.track import Track, tracked
 from sampling_kit.schedulers.solver import GaussianAdams
 from sampling_kit.schedulers.solver.fitted import Table, table_of
 
-from .fit_gain import fit_of, judged, median, rmse, shown
+from .fit_gain import begun, fit_of, judged, median, rmse, shown
 from .fit_rivals import stored_pair
 from .fit_tasks import NAMES, Task
 
@@ -99,7 +100,9 @@ def losses(task: Task, nfe: int, seeds: int) -> dict[str, Any]:
     at = task.judges(seeds)
     ways = {f"δ {h:g}": replace(PLAIN, huber=h) for h in (PLAIN.huber, *HUBERS)}
     ways["Cauchy"] = ALIKE
-    return {name: shown(errors(at, fit_of(task, nfe, way).table)) for name, way in ways.items()}
+    begin = cache(lambda: begun(task, nfe))
+    made = {name: fit_of(task, nfe, way, begin) for name, way in ways.items()}
+    return {name: shown(errors(at, fit.table)) for name, fit in made.items()}
 
 
 # ---------------------------------------------------------------------------------------- operator

@@ -149,6 +149,13 @@ def test_a_row_of_the_table(monkeypatch):
     facts = fit_gain.row(task, 4, 12)
     assert facts["best"]["rmse"]["value"] == facts["whole"]["median"]["value"] == 1
     assert facts["frechet"]["fit"] == facts["frechet"]["pair"]
+    facts["problem"] = "hsc"
     begin, end = fit_gain.MARKS
     page = pages.written(f"a{begin}old{end}z", fit_gain.MARKS, fit_gain.table([facts]))
     assert "old" not in page and "1.00 [1.00, 1.00]" in page and page.endswith("z")
+    both = fit_gain.table(
+        [{**facts, "nfe": 3}, {**facts, "problem": "cond, made here"}], fit_gain.table([facts])
+    )
+    again = fit_gain.table([{**facts, "seeds": 5}], both).splitlines()
+    keys = [tuple(line.split(" | ")[:3]) for line in again[2:]]
+    assert keys == [("| hsc", "3", "12"), ("| hsc", "4", "5"), ("| cond, made here", "4", "12")]
