@@ -1,11 +1,12 @@
 """Where fits end: their worst seeds, and what lies outside of a table of numbers.
 
-    python -m benchmarks.fit_limits [--problems hsc] [--nfe 6] [--seeds 128] [--parts tail rival losses operator instances]
+    python -m benchmarks.fit_limits [--problems hsc] [--nfe 6] [--seeds 128] [--parts tail rival losses operator wide weights instances]
 
 ``tail``: the seeds with the largest errors of the fit; the same seeds by the best training-free pair, and by Gaussian Adams
-with twice and four times as many evaluations; and how far an end moves when its start moves by a thousandth. ``rival``: a fit
-that starts at the best pair by RMSE. ``losses``: fits whose loss follows outliers less or more. ``operator``: a correction of the last state that is no weight of a
-prediction: local, nonlinear, in closed form. ``instances``: one of several tables for every picture, chosen by an oracle
+with twice and four times as many evaluations; and how far an end moves when its start moves by a thousandth. ``rival``: fits
+that start at the best pair by RMSE, and by median with a loss that counts every picture alike. ``losses``: fits whose loss follows outliers less or more. ``operator``: a correction of the last state that is no weight of a
+prediction: local, nonlinear, in closed form; ``wide``: the same on random ReLUs of larger neighbourhoods. ``weights``: the last
+row's weights, for every picture by an oracle (the most that can be gained so) and by statistics of its run. ``instances``: one of several tables for every picture, chosen by an oracle
 (the most that can be gained so) and by what the first prediction looks like. The judging seeds choose nothing but the oracle.
 """
 
@@ -15,6 +16,7 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -32,14 +34,16 @@ from sampling_kit.schedulers.fit.track import Track, tracked
 from sampling_kit.schedulers.solver import GaussianAdams
 from sampling_kit.schedulers.solver.fitted import Table, table_of
 
-from .fit_gain import fit_of, judged, median, rmse, shown
+from .fit_gain import begun, fit_of, judged, median, rmse, shown
 from .fit_rivals import stored_pair
 from .fit_tasks import NAMES, Task
 
 WORST, MOVED = 10, 1e-3
 HUBERS = (0.5, 8.0)
+PLAIN, ALIKE = Forward(numbers=2), Forward(numbers=2, huber=0.35, shape=0.0)
 #: Of the operator: ridge in units of the mean diagonal, chosen on trajectories of its own.
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
+UNITS = 192
 TABLES, SPREAD = 8, 0.15
 
 
@@ -82,22 +86,23 @@ def moves(task: Task, at: Problem, worst: Any, others: Any) -> dict[str, float]:
 def rival(task: Task, nfe: int, seeds: int) -> dict[str, Any]:
     """The fit, and one that starts at the best pair by RMSE: a start without the outliers that few trajectories hide."""
     seen, at = task.seen, task.judges(seeds)
-    pair = stored_pair(task, nfe, "best", "rmse")
-    start = pair.table(seen)
-    seen.evaluations = TEACHER_STEPS * len(seen.start)
-    state = run_fit(seen, start, Forward())
-    tables = {"fit": fit_of(task, nfe).table, "pair": start, "from the pair": state.table}
+    tables = {"fit": fit_of(task, nfe).table}
+    for by, way in (("rmse", PLAIN), ("median", ALIKE)):
+        start = stored_pair(task, nfe, "best", by).table(seen)
+        seen.evaluations = TEACHER_STEPS * len(seen.start)
+        tables[f"pair by {by}"] = start
+        tables[f"from the pair by {by}"] = run_fit(seen, start, way).table
     return {name: shown(errors(at, table)) for name, table in tables.items()}
 
 
 def losses(task: Task, nfe: int, seeds: int) -> dict[str, Any]:
-    """Errors of fits with another δ."""
+    """Errors of fits with another δ, and with the Cauchy loss."""
     at = task.judges(seeds)
-    found: dict[str, Any] = {}
-    for huber in (Forward().huber, *HUBERS):
-        fit = fit_of(task, nfe, Forward(huber=huber))
-        found[f"δ {huber:g}"] = shown(errors(at, fit.table))
-    return found
+    ways = {f"δ {h:g}": replace(PLAIN, huber=h) for h in (PLAIN.huber, *HUBERS)}
+    ways["Cauchy"] = ALIKE
+    begin = cache(lambda: begun(task, nfe))
+    made = {name: fit_of(task, nfe, way, begin) for name, way in ways.items()}
+    return {name: shown(errors(at, fit.table)) for name, fit in made.items()}
 
 
 # ---------------------------------------------------------------------------------------- operator
@@ -113,21 +118,46 @@ def features(track: Track, unit: float) -> Tensor:
     return torch.cat(parts, 1)
 
 
-def around(x: Tensor) -> Tensor:
-    """x and its eight neighbours as channels [n, 9·C, H, W]."""
-    padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
+def around(x: Tensor, far: int = 1) -> Tensor:
+    """x and its neighbours up to ``far`` pixels away as channels [n, (2·far + 1)²·C, H, W]."""
+    padded, side = F.pad(x, [far] * 4, mode="replicate"), range(2 * far + 1)
     h, w = x.shape[-2:]
-    return torch.cat([padded[..., i : i + h, j : j + w] for i in range(3) for j in range(3)], 1)
+    return torch.cat([padded[..., i : i + h, j : j + w] for i in side for j in side], 1)
 
 
 def operator(task: Task, nfe: int, seeds: int) -> dict[str, Any]:
     """The fit, and the fit with the correction of its end."""
-    seen, at, fit = task.seen, task.judges(seeds), fit_of(task, nfe).table
     unit = task.data_std
+    return mended(task, nfe, seeds, lambda track: features(track, unit))
+
+
+def wide(task: Task, nfe: int, seeds: int) -> dict[str, Any]:
+    """The same by a network of one random layer: UNITS ReLUs of 5×5 neighbourhoods of the last two predictions and the
+    last state, whose outer weights are least squares."""
+    draw, unit = torch.Generator().manual_seed(0), task.data_std
+
+    def looks(track: Track) -> Tensor:
+        draw.manual_seed(0)
+        parts = [track.d[-1], track.d[-1] - track.d[-2], track.y[-2] - track.d[-1]]
+        seen = around(torch.cat(parts, 1) / unit, 2)
+        inner = torch.randn(UNITS, seen.shape[1], generator=draw) / seen.shape[1] ** 0.5
+        shift = torch.randn(UNITS, generator=draw)
+        hidden = torch.einsum("nchw,uc->nuhw", seen, inner) + shift[:, None, None]
+        return torch.cat([seen, hidden.relu()], 1)
+
+    return mended(task, nfe, seeds, looks)
+
+
+def mended(task: Task, nfe: int, seeds: int, looks: Callable[[Track], Tensor]) -> dict[str, Any]:
+    """The fit, and the fit whose end is moved by ``looks`` [n, F, H, W] times weights in closed form."""
+    seen, at, fit = task.seen, task.judges(seeds), fit_of(task, nfe).table
 
     def terms(problem: Problem, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        track = tracked(problem, fit, rows)
-        return features(track, unit), track.y[-1], problem.target(rows)
+        tracks = [tracked(problem, fit, some) for some in rows.split(16)]
+        tracks = [Track([y.float() for y in t.y], [d.float() for d in t.d]) for t in tracks]
+        targets = problem.target(rows).float().split(16)
+        parts = [(looks(t), t.y[-1], aim) for t, aim in zip(tracks, targets, strict=True)]
+        return tuple(map(torch.cat, zip(*parts, strict=True)))  # type: ignore[return-value]
 
     phi, end, target = terms(seen, seen.train)
     held = terms(seen, seen.held)
@@ -149,6 +179,43 @@ def operator(task: Task, nfe: int, seeds: int) -> dict[str, Any]:
 
 def corrected(phi: Tensor, weights: Tensor) -> Tensor:
     return torch.einsum("nfhw,fc->nchw", phi, weights)
+
+
+# ----------------------------------------------------------------------------------------- weights
+
+
+def weights(task: Task, nfe: int, seeds: int) -> dict[str, Any]:
+    """The fit; its last row by an oracle for every picture; and by statistics, whose weights are least squares."""
+    seen, at, fit = task.seen, task.judges(seeds), fit_of(task, nfe).table
+
+    def run(problem: Problem, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        tracks = [tracked(problem, fit, some) for some in rows.split(32)]
+        span = torch.cat([torch.stack([t.y[-2], *t.d], 1).flatten(2) for t in tracks])
+        end = torch.cat([t.y[-1] for t in tracks]).flatten(1)
+        return span.double(), end.double(), problem.target(rows).flatten(1).double()
+
+    span, end, target = run(seen, torch.cat([seen.train, seen.held]))
+    middle, spread = (f(statistics(span), 0) for f in (torch.mean, torch.std))
+    look = lambda s: torch.cat([torch.ones(len(s), 1), (statistics(s) - middle) / spread], 1)  # noqa: E731
+    terms = lambda s: torch.einsum("nf,nkp->nfkp", look(s), s).flatten(1, 2)  # noqa: E731
+    a, off = terms(span), target - end
+    gram, side = (torch.einsum("nap,n...p->a...", a, v) for v in (a, off))
+    near, far, there = run(at, at.held)
+    oracle = torch.stack([s.T @ torch.linalg.lstsq(s.T, t).solution for s, t in zip(near, there, strict=True)])  # fmt: skip
+    rms = lambda off: np.asarray(off.square().mean(1).sqrt())  # noqa: E731
+    found: dict[str, Any] = dict(fit=shown(rms(there - far)), oracle=shown(rms(there - oracle)))
+    for ridge in RIDGES:
+        eye = torch.diag(gram.diagonal()) * ridge
+        moves = torch.einsum("nap,a->np", terms(near), torch.linalg.solve(gram + eye, side))
+        found[f"ridge {ridge:g}"] = shown(rms(there - far - moves))
+    return found
+
+
+def statistics(span: Tensor) -> Tensor:
+    """Logarithms of the sizes of a run's state and predictions, and the angles of each to the next [n, 2K + 1]."""
+    sizes = span.square().mean(-1).sqrt()
+    turns = (span[:, 1:] * span[:, :-1]).mean(-1) / (sizes[:, 1:] * sizes[:, :-1])
+    return torch.cat([sizes.log(), turns], 1)
 
 
 # --------------------------------------------------------------------------------------- instances
@@ -201,6 +268,8 @@ PARTS: dict[str, Callable[[Task, int, int], dict[str, Any]]] = {
     "rival": rival,
     "losses": losses,
     "operator": operator,
+    "wide": wide,
+    "weights": weights,
     "instances": instances,
 }
 

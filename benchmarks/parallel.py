@@ -1,10 +1,12 @@
-"""Picard sweeps against the run in sequence: rounds, evaluations, error and seconds on this CPU.
+"""Picard sweeps and speculation against the run in sequence: rounds, evaluations, error and seconds on this CPU.
 
     python -m benchmarks.parallel [--steps 24] [--windows 4,16] [--tolerances 0.01,0.001] [--threads 1] [--json]
+    python -m benchmarks.parallel --speculative --problems mixture --steps 24,100,400
 
 Each row is one run of a batch of one. "error" is the RMS distance of its end from the same run in sequence, and "solver's" that of the
 run in sequence from a run of four times the steps of a solver that draws no noise. "breaks even" is what a call of a whole window
 may cost, in calls of one image, for the sweeps to take as long as the run in sequence. The second table is what such a call does cost here.
+With --speculative the rows are those of solvers that draw noise, whose end has no error: "accepted" of the drafted steps that were judged.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ from sampling_kit.schedulers.solver import (
     PicardSweeps,
     Run,
     Solver,
+    Speculation,
+    Speculative,
     drive,
 )
 from sampling_kit.schedulers.solver.state import State
@@ -39,6 +43,7 @@ from .batched import timed
 from .problems import postcard_mixture
 
 SOLVERS: tuple[Solver, ...] = (DDIM(), DPMSolverMultistep(), DDPM())
+NOISY: tuple[Solver, ...] = (DDPM(), DDIM(eta=0.3), DPMSolverMultistep(eta=1.0))
 NOISE = PerImageNoise(0)
 Row = dict[str, Any]
 
@@ -111,6 +116,31 @@ def rows(
     return found
 
 
+def speculative_rows(name: str, steps: Sequence[int], windows: Sequence[int]) -> list[Row]:
+    """One row a run."""
+    denoise, shape = PROBLEMS[name]()
+    run = Run(denoise, NOISE, several=several(denoise))
+    x = 40.0 * torch.randn(1, *shape, generator=torch.Generator().manual_seed(1))
+    found = []
+    for solver in NOISY:
+        for count in steps:
+            grid = points(count, VE())
+            start = time.perf_counter()
+            solver.solve(grid, run, x)
+            alone = time.perf_counter() - start
+            for window in windows:
+                start = time.perf_counter()
+                program = Speculative(solver, Speculation(window)).sweeps(grid, State((x,)), NOISE)
+                _, took = drive(program, run)
+                found.append({
+                    "problem": name, "solver": solver.words, "steps": count, "window": window, "rounds": took.rounds,
+                    "evaluations": took.evaluations, "accepted": took.accepted / took.judged,
+                    "seconds": time.perf_counter() - start, "in sequence": alone,
+                    "breaks even": took.sequential / took.rounds,
+                })  # fmt: skip
+    return found
+
+
 def rms(a: Tensor, b: Tensor) -> float:
     return float((a - b).square().mean().sqrt())
 
@@ -139,15 +169,19 @@ def main() -> None:
     parser.add_argument("--windows", default="4,16")
     parser.add_argument("--tolerances", default="0.01,0.001")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--speculative", action="store_true")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     steps, windows = ([int(n) for n in text.split(",")] for text in (asked.steps, asked.windows))
     tolerances = [float(t) for t in asked.tolerances.split(",")]
     with torch.inference_mode():
-        table = [
-            r for name in asked.problems.split(",") for r in rows(name, steps, windows, tolerances)
-        ]
+        table = []
+        for name in asked.problems.split(","):
+            if asked.speculative:
+                table += speculative_rows(name, steps, windows)
+            else:
+                table += rows(name, steps, windows, tolerances)
         costs = batches(windows)
     if asked.json:
         print(json.dumps({"runs": table, "batches": costs}, indent=1))

@@ -63,6 +63,7 @@ def exact_mixture(path, points, x):
     return points[-1].alpha * torch.tensor(end.reshape(-1, 2))
 
 
+@pytest.mark.some(3)
 @each(method=PAIRS, path=[VP(), VE(), Flow()], data=["gaussian", "mixture"])
 def test_the_error_falls_with_the_tolerance(method, data, path):
     """A hundredth of the tolerance: between 1/8 and 1/3000 of the error, and never more than 30 tolerances."""
@@ -194,7 +195,7 @@ def test_both_results_of_a_pair_carry_constant_data(method):
 # ------------------------------------------------------------------------------- ends and directions
 
 
-@pytest.mark.some(4)
+@pytest.mark.some(2)
 @pytest.mark.parametrize("method", [m for m in PAIRS if PAIRS[m].variable == "lambda"])
 @pytest.mark.parametrize("path", [VP(), Flow()], ids=lambda p: p.name)
 def test_pure_noise_is_left_by_a_step_to_the_largest_level(method, path):
@@ -235,6 +236,7 @@ def test_one_level_and_0_is_d(method):
     assert levels == [3.0]
 
 
+@pytest.mark.some(3)
 @each(method=PAIRS, path=[VE(), Flow()])
 def test_up_and_down_again(method, path):
     """Inversion, on flow up to pure noise."""

@@ -32,6 +32,7 @@ def stated(text):
     )
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("schedule", ["ve_edm", "rectified_flow", "vp_scaled_linear"])
 def test_what_is_trained_is_what_runs_and_is_kept(schedule):
     guider = guider_of(schedule)

@@ -36,6 +36,7 @@ def test_every_tiny_model_is_compared():
     assert {t.kind for t in TINY.values()} == set(FAMILIES)
 
 
+@pytest.mark.some(6)
 @pytest.mark.parametrize("name", TABLE)
 def test_x0_equals_ddim_s_on_tables(name, ours, theirs):
     x, cond, mine = latent(name), conditioning(name), ours(name)

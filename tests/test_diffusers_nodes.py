@@ -98,6 +98,7 @@ def error(a, b):
     return float((a - b).abs().max() / max(1, b.abs().max()))
 
 
+@pytest.mark.some(5)
 @pytest.mark.parametrize("name", ONE_EACH)
 def test_a_run_is_the_engine_s(name, folder):
     path = folder(name)

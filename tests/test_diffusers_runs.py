@@ -101,6 +101,7 @@ def sd_pipeline(name, vae, unet, s, cond, uncond):
     return pipe, embeds | pooled
 
 
+@pytest.mark.some(4)
 @pytest.mark.parametrize("method", SD_RUNS)
 @pytest.mark.parametrize("name", ["sd", "sd2-v", "sdxl"])
 def test_stable_diffusion_pipelines(name, method, ours, folders):

@@ -172,6 +172,7 @@ def latents(vae, frames=3, size=(8, 12), batch=2):
     return torch.randn(shape, generator=torch.Generator().manual_seed(5))
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize("kind", VAES)
 def test_decode_is_diffusers_own_after_the_model_has_unscaled(kind, folders):
     """``latents / scale + shift`` is done once, by the MODEL (``Latents.to_vae``); the VAE adds nothing."""
@@ -195,6 +196,7 @@ def test_decode_is_diffusers_own_after_the_model_has_unscaled(kind, folders):
     assert torch.equal(vae.decode(z), found)
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize("kind", VAES)
 def test_encode_is_the_mode(kind, folders):
     vae, theirs = vae_of(folders(kind)), build(kind, VAES[kind])

@@ -62,6 +62,7 @@ def run(name, frames, positive=None, negative=None, seed=3, steps=3):
     return out[0]["samples"], vae.decode(out[0]["samples"])[0], vae
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize("name", ["cogvideox-2b", "cogvideox-1.5-t2v", "wan", "ltx"])
 def test_frames_asked_are_frames_made(name, models):
     network = kit.load(kit.read_folder(models / "diffusers" / name))

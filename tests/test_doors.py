@@ -88,6 +88,7 @@ def state(s, seed=0, batch=2):
     )
 
 
+@pytest.mark.some(10)
 @each(by=type, solver=SET, trained=TRAINED)
 def test_the_scheduler_s_loop_is_our_run(solver, trained):
     s = made(trained, solver=solver)
@@ -96,6 +97,7 @@ def test_the_scheduler_s_loop_is_our_run(solver, trained):
     assert torch.allclose(looped(s, x), own(solver, s.points, x), rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.some(10)
 @each(by=type, solver=SET, model=[(VE(), 20.0, 0.0), (VP(), 14.6, 0.03), (Flow(), 0.95, 0.0)])
 def test_the_k_diffusion_function_is_our_run(solver, model):
     path, top, end = model
@@ -254,6 +256,7 @@ def test_what_is_wrong_is_said():
         s.step(x, s.timesteps[-1], x)
 
 
+@pytest.mark.some(20)
 @pytest.mark.parametrize("setting", [*(s for s in SET[::7]), *(kind() for kind in SPACINGS.values())], ids=repr)  # fmt: skip
 def test_settings_go_through_json(setting):
     kinds = {type(setting).__name__: type(setting)}

@@ -52,6 +52,7 @@ def quiet(pipe):
     return pipe
 
 
+@pytest.mark.some(2)
 @each(solver=SOLVERS, name=["sd", "sd2-v", "sdxl"])
 def test_stable_diffusion(solver, name, ours, folders):
     config = {k: v for k, v in scheduler(name).config.items() if k.startswith(("beta_", "prediction", "_class"))}  # fmt: skip

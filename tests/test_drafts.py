@@ -53,6 +53,7 @@ def test_what_is_no_draft_is_named(text, says):
     assert says in str(error.value)
 
 
+@pytest.mark.some(10)
 @each(type, solver=PLANNED, schedule=[ScaledLinearVP(), EDM(), RectifiedFlowSchedule()])
 def test_picked_drafts_are_their_full_runs_bit_for_bit(solver, schedule):
     path, seed, rows = schedule.path, 4, [2, 0]

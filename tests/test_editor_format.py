@@ -70,6 +70,7 @@ def plain(prompt: dict[str, Any]) -> dict[str, Any]:
     return shown
 
 
+@pytest.mark.some(20)
 @pytest.mark.parametrize("name", examples.that_run_here())
 def test_examples_become_their_api_twins(name):
     graph = json.loads((examples.FOLDER / f"{name}.json").read_text(encoding="utf-8"))

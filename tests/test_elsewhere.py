@@ -61,7 +61,7 @@ def network_output(oracle, schedule, x, t, kind):
     return {"epsilon": eps, "sample": x0, "v_prediction": p.alpha * eps - p.sigma * x0}[kind]
 
 
-@pytest.mark.some(6)
+@pytest.mark.some(3)
 @each(
     case=itertools.product(
         [(50, "trailing"), (50, "leading"), (20, "leading"), (1000, "leading")],
@@ -91,7 +91,7 @@ def test_ddim_equals_diffusers_step_for_step(case, eta):
 VARIANCES = {"small": "fixed_small", "large": "fixed_large", "interpolated": "learned_range"}
 
 
-@pytest.mark.some(4)
+@pytest.mark.some(2)
 @each(
     case=itertools.product([(50, "trailing"), (50, "leading"), (1000, "leading")], VARIANCES),
     clip=[0.0, 1.0],

@@ -420,6 +420,7 @@ def without_its_second_order(theirs, monkeypatch):
     return theirs
 
 
+@pytest.mark.some(8)
 @each(
     case=itertools.product([(1, 1), (2, 1), (1, 2), (2, 2), (3, 3), (3, 4)], [0.0, 0.6, 1.0]),
     lower=LOWERED,

@@ -41,11 +41,11 @@ def test_the_command_does_the_whole_of_it(tmp_path):
     family = fit_files.load(file.with_suffix(".safetensors"))
     assert family.nfes == (4, 5)
     assert Image.open(file.with_suffix(".png")).size == (960, 540)
-    again = invoke("--embedded", "gaussian", "--cfg", 2, "--output", file, "--json", *ARGUMENTS)
-    facts = json.loads(again.stdout)
-    assert set(facts["ratio"]) == {"4", "5"} and all(
-        math.isfinite(v) for v in facts["ratio"].values()
+    again = invoke(
+        "--embedded", "gaussian", "--cfg", 2, "--output", file, "--json", *ARGUMENTS, "--nfe", 4
     )
+    facts = json.loads(again.stdout)
+    assert set(facts["ratio"]) == {"4"} and all(math.isfinite(v) for v in facts["ratio"].values())
 
 
 def test_the_command_takes_the_guider_of_a_workflow(tmp_path):

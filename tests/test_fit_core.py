@@ -81,6 +81,7 @@ def two_m(n=5):
 # ---- tables
 
 
+@pytest.mark.some(10)
 @each(by=type, solver=STILL, path=[VP(), VE(), Flow()])
 def test_every_deterministic_plan_is_a_table(solver, path):
     points, x = levels(path), normal(2, 3, 2, 2) * path.at(20.0).sigma

@@ -37,6 +37,7 @@ def test_levels_are_at_equal_steps_of_their_power(power):
     assert steps == pytest.approx(steps[0])
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("path", [VE(), VP(), Flow()], ids=lambda p: p.name)
 def test_a_lower_start_takes_x_as_noise(path):
     """From 80 with the table = from 20 with the same noise scaled to 20."""

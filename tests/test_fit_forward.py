@@ -163,6 +163,7 @@ def test_the_path_does_not_matter(path):
     assert b.after["rmse"] == pytest.approx(a.after["rmse"], rel=1e-5)
 
 
+@pytest.mark.some(5)
 @pytest.mark.parametrize(
     "solver", [s for c in ALL if c.planned for s in variants(c)[:1] if not s.stochastic], ids=repr
 )

@@ -6,6 +6,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 from fit_cases import few
 from test_fit_gain import gaussian_task
@@ -20,6 +21,30 @@ def task():
     made = gaussian_task()
     made.judges = lambda count: replace(made.seen, held=torch.arange(count))
     return made
+
+
+def short_of(monkeypatch, share):
+    """A task whose ends are those of its fit and ``share`` of the last prediction."""
+    at = task()
+    table_ = table(at.seen, AdamsBashforth(2), 4, Ends(40.0, 0.05))
+    fit = SimpleNamespace(table=table_)
+    monkeypatch.setattr(fit_limits, "fit_of", lambda *which: fit)
+    track = fit_limits.tracked(at.seen, table_, torch.arange(12))
+    at.seen.end = track.y[-1] + share * track.d[-1]
+    return at
+
+
+@pytest.mark.parametrize("part", ["operator", "wide"])
+def test_what_a_local_operator_could_mend_is_mended(monkeypatch, part):
+    monkeypatch.setattr(fit_limits, "UNITS", 4)
+    found = fit_limits.PARTS[part](short_of(monkeypatch, 0.3), 4, 12)
+    assert found["corrected"]["rmse"] < 0.2 * found["fit"]["rmse"]
+
+
+def test_last_weights_by_an_oracle_and_by_statistics(monkeypatch):
+    found = fit_limits.weights(short_of(monkeypatch, 0.3), 4, 12)
+    assert found["oracle"]["rmse"] < 1e-3 * found["fit"]["rmse"]
+    assert found["ridge 0.0001"]["rmse"] < 0.1 * found["fit"]["rmse"]
 
 
 def test_a_table_for_every_picture_is_at_best_the_oracles(monkeypatch):
@@ -47,7 +72,7 @@ def test_losses_are_fits_of_their_own(monkeypatch, tmp_path):
     monkeypatch.setattr(fit_gain, "work_folder", lambda: tmp_path)
     with torch.no_grad():
         found = fit_limits.losses(task(), 3, 12)
-    assert set(found) == {f"δ {Forward().huber:g}", f"δ {huber:g}"}
+    assert set(found) == {f"δ {Forward().huber:g}", f"δ {huber:g}", "Cauchy"}
     files = {file.name for file in tmp_path.iterdir()}
-    assert len(files) == 2  # each was fitted
+    assert len(files) == 3  # each was fitted
     assert all(0 < errors["rmse"] < 0.3 for errors in found.values())

@@ -89,13 +89,24 @@ def test_a_fit_that_gives_up_rare_seeds_is_not_kept():
     before, after = judged(problem, start), judged(problem, fit)
     held = [summary(problem.errors(table, HELD))["rmse"] for table in (start, fit)]
     assert after > 1.5 * before and held[1] < 0.1 * held[0]  # what is guarded against
-    kept = safest(problem, start, fit, {})
+    kept = safest(problem, start, fit, {}).kept
     assert kept.name != "fit" and judged(problem, kept.table) <= 1.05 * before
     assert summary(problem.errors(kept.table, HELD))["median"] <= 1.01 * median(problem, start)
-    worse = safest(problem, start, fit, {"pair": fine()})
-    assert worse == ("pair", fine())
+    assert safest(problem, start, fit, {"pair": fine()}).kept == ("pair", fine())
     problem.train = TRAIN[34:]  # without the rare ones nothing tells
-    assert safest(problem, start, fit, {}) == ("fit", fit)
+    assert safest(problem, start, fit, {}).kept == ("fit", fit)
+
+
+def test_the_last_look_runs_every_table_once():
+    """What it says of the held-out trajectories is a part of what it ran, for the pair that is the start too."""
+    problem = forked()
+    start = table_of(AdamsBashforth(2).plan(Points(VE(), (80.0, 20.0, 5.0, 1.0, 0.2, 0.0))))
+    problem.evaluations = 0
+    look = safest(problem, start, fine(), {"pair": start})
+    assert look.kept == ("fit", fine())
+    assert problem.evaluations == 72 * (start.nfe + fine().nfe)
+    for name, table in (("start", start), ("pair", start), ("fit", fine())):
+        assert look.held[name] == pytest.approx(summary(problem.errors(table, HELD)))
 
 
 def median(problem, table):

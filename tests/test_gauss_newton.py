@@ -1,6 +1,7 @@
 """Equations of a fit that are used again after a step, and what a fit takes in memory."""
 
 import numpy as np
+import pytest
 import torch
 from forward_cases import normal, pictures, start, vectors
 
@@ -54,6 +55,7 @@ def test_a_fit_never_spends_more_than_its_budget():
         assert problem.evaluations <= budget and len(state.records) > (budget > 500)
 
 
+@pytest.mark.full
 def test_memory_is_what_the_formula_says():
     """Two sizes, each in a process of its own."""
     found = compare((64, 128), images=8, nfe=4)

@@ -143,6 +143,7 @@ def test_search_lowers_the_error_within_its_budget(tmp_path):
     assert (kappas[0], kappas[-1], len(kappas)) == (points.kappas[0], 0.0, 6)
 
 
+@pytest.mark.some(3)
 @pytest.mark.parametrize(
     "solver", [DDIM(), DPMSolverMultistep(), HeunEDM(), AMED()], ids=lambda s: s.title
 )

@@ -44,6 +44,7 @@ def bad(class_type: str, **inputs: Any) -> graph.Workflow:
     )
 
 
+@pytest.mark.some(20)
 @pytest.mark.parametrize(
     ("work", "kind", "message"),
     [

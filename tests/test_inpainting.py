@@ -74,6 +74,7 @@ def p_value(problem, method, path):
     return chance(problem.exact(COUNT, seed=1), problem.new(made.x), 200)
 
 
+@pytest.mark.some(1)
 @each(kind=["one component", "several components", "soft mask"], path=PATHS)
 def test_what_is_new_follows_the_conditional_distribution(kind, path):
     """The bound is the permutation test's: batches of one distribution have a p below 2 % once in fifty seeds."""

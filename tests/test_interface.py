@@ -62,6 +62,7 @@ def test_what_is_migrated_breaks_and_has_its_test():
 OLD = [(version, name) for version in FROZEN for name in kept.workflows(version)]
 
 
+@pytest.mark.some(12)
 @pytest.mark.parametrize(("version", "name"), OLD, ids=lambda part: part)
 def test_the_workflows_of_a_frozen_version_are_valid(tmp_path, version, name):
     path = tmp_path / f"{name}.json"

@@ -43,6 +43,7 @@ def there_and_back(schedule, solver, steps, **options):
     return images, one("LatentToImage", latent=run(down, noise)), noise["samples"], float(down[0])
 
 
+@pytest.mark.some(6)
 @pytest.mark.parametrize(
     "solver",
     [kind() for kind in ALL if kind.planned and not kind().stochastic],

@@ -45,6 +45,7 @@ def back(schedule, solver, stopped, denoise):
     return solver.advance(points, Run(denoise), start.state).x
 
 
+@pytest.mark.some(8)
 @pytest.mark.parametrize("dtype", LIMIT)
 @pytest.mark.parametrize("solver", METHODS, ids=str)
 @pytest.mark.parametrize("name", SCHEDULES)

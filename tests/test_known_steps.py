@@ -44,6 +44,7 @@ def states(solver, points, denoise, x, noise=None):
 # ------------------------------------------------------------------------------- weights and stages
 
 
+@pytest.mark.some(12)
 @pytest.mark.parametrize("order", [1, 2, 3, 4, 5, 6])
 @pytest.mark.parametrize("power", [0, 2, 3, 5])
 def test_constant_weights_integrate_powers(order, power):

@@ -77,6 +77,7 @@ def test_no_move_without_a_score():
     assert torch.equal(moved[0], x[0]) and not torch.equal(moved[1], x[1])
 
 
+@pytest.mark.some(3)
 @on_every_path
 @pytest.mark.parametrize("snr", [0.1, 0.3])
 def test_moves_settle_at_the_marginal_times_one_plus_snr_squared(path, snr):
@@ -109,6 +110,7 @@ def test_a_corrector_improves_the_variance_of_few_steps(predictor, path):
     assert errors[1] < max(0.5 * errors[0], 0.06)
 
 
+@pytest.mark.some(2)
 @on_every_path
 def test_marginals_of_many_steps(path):
     points = levels(path, 200)

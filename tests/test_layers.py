@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import trees
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = [
@@ -18,9 +19,7 @@ CODE += [ROOT / "__init__.py", ROOT / "api.py"]
 
 def imports(path, top_level=False):
     """(module or relative target, level) of every import statement."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    nodes = tree.body if top_level else ast.walk(tree)
-    for node in nodes:
+    for node in trees.tree(path).body if top_level else trees.nodes(path):
         if isinstance(node, ast.Import):
             yield from ((alias.name, 0) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -137,7 +136,7 @@ def at_run_time(node):
 def imported(name, path):
     """The modules of nodes/ that one imports, inside functions too."""
     here = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
-    for node in at_run_time(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in at_run_time(trees.tree(path)):
         if isinstance(node, ast.ImportFrom) and node.level:
             target = ".".join(here[: len(here) - node.level + 1] + (node.module or "").split("."))
             target = target.rstrip(".")
@@ -203,11 +202,15 @@ def too_long(folder, most=LINES):
     return [f"{p.relative_to(folder)}: {n}" for p, n in counts.items() if n > most]
 
 
-def long_functions(text, most=BODY):
+def holds_functions(node):
+    return isinstance(node, ast.stmt | ast.excepthandler | ast.match_case)
+
+
+def long_functions(module, most=BODY):
     """name → lines, of the functions that are longer; a method under its class's name."""
 
     def walk(node, prefix):
-        for child in ast.iter_child_nodes(node):
+        for child in filter(holds_functions, ast.iter_child_nodes(node)):
             name = prefix
             if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 name = f"{prefix}{child.name}"
@@ -217,7 +220,7 @@ def long_functions(text, most=BODY):
                 name += "."
             yield from walk(child, name)
 
-    return dict(walk(ast.parse(text), ""))
+    return dict(walk(module, ""))
 
 
 def test_no_file_is_longer_than_450_lines():
@@ -231,7 +234,7 @@ def test_no_function_is_longer_than_60_lines():
         f"{p.relative_to(ROOT).as_posix()}::{name}": lines
         for p in scripts(ROOT)
         if p.suffix == ".py"
-        for name, lines in long_functions(p.read_text(encoding="utf-8")).items()
+        for name, lines in long_functions(trees.tree(p)).items()
     }
     assert long == LONG
 
@@ -244,4 +247,4 @@ def test_long_files_and_functions_are_seen(tmp_path):
     assert too_long(tmp_path) == ["a/b.mjs: 451"]
     body = ["        x = 1\n"] * 60
     text = "".join(["class A:\n    def b(self):\n", *body, "    async def c(self):\n", *body[1:]])
-    assert long_functions(text) == {"A.b": 61}
+    assert long_functions(ast.parse(text)) == {"A.b": 61}

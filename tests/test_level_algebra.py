@@ -121,6 +121,7 @@ def test_timesteps_on_flow_are_a_thousandth_too():
 # ------------------------------------------------------------------------------------ split and join
 
 
+@pytest.mark.some(8)
 @pytest.mark.parametrize("steps", [4, 8, 20, 40])
 @pytest.mark.parametrize("shift", [5.0, 8.0, 12.0])
 @pytest.mark.parametrize(("kind", "ratio"), [(WanText, 0.875), (WanImage, 0.9)])

@@ -52,6 +52,7 @@ def density(mixture, data, blur=0.002):
     return torch.logsumexp(torch.stack(rows, 1) + weights, 1)
 
 
+@pytest.mark.some(1)
 @each(derivative=["gradient", "differences"], path=PATHS.values())
 def test_exact_on_gaussians(path, derivative):
     model, data = gaussian(path)
@@ -63,6 +64,7 @@ def test_exact_on_gaussians(path, derivative):
     assert found.error is None
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
 def test_exact_on_a_mixture(path):
     means = torch.tensor([[0.8, -0.5], [-0.6, 0.4], [0.0, 0.9]])

@@ -63,6 +63,7 @@ def sigmas_of(schedule, spacing=None, count=20, **options):
     return space(schedule, count, spacing or Trailing(), **options).sigmas()
 
 
+@pytest.mark.some(14)
 @pytest.mark.parametrize(
     ("model", "sigmas", "words"),
     [

@@ -63,6 +63,7 @@ COSTLY = [
 FILES = {"scheduler": "scheduler_config.json", "tokenizer": "tokenizer_config.json"}
 
 
+@pytest.mark.some(12)
 @pytest.mark.parametrize(("part", "name", "value"), COSTLY, ids=lambda v: str(v)[:24])
 def test_one_error_names_file_and_field(folder, part, name, value):
     file = folder / part / FILES.get(part, "config.json")
@@ -183,6 +184,7 @@ def test_limits_let_real_models_through():
         limits.check_limits(Component(Path("x"), kind, config), Weights((), rows))
 
 
+@pytest.mark.full
 def test_memory_is_bounded_too(folder, tmp_path):
     pytest.importorskip("resource", reason="peak memory of a process")
     other = Path(shutil.copytree(folder, tmp_path / "other"))

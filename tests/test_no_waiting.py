@@ -55,6 +55,7 @@ def waits(solver, path, steps=5):
     return mode.found, len(draws)
 
 
+@pytest.mark.some(12)
 @each(
     by=type, solver=[s for s in EVERY_VARIANT if not isinstance(s, Adaptive)], path=[VE(), Flow()]
 )

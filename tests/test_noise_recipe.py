@@ -143,6 +143,7 @@ def test_a_recipe_is_json(recipe):
 # ------------------------------------------------------------------------------------- colours
 
 
+@pytest.mark.some(6)
 @pytest.mark.parametrize("colour", COLOURED, ids=repr)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_every_value_of_a_colour_has_variance_one(colour, shape):

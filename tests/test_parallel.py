@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from node_calls import one
+from node_calls import node, one
 from solver_cases import geometric
 
 from sampling_kit.nodes import host
@@ -43,7 +43,7 @@ def normal(*shape, seed=1):
 def mixture(path):
     """Ten single points under a little noise: D jumps between them on the way down."""
     std = torch.full((10,), 0.2, dtype=torch.float64)
-    return Mixture(path, normal(10, *SHAPE), std)
+    return Mixture(path.host, normal(10, *SHAPE), std)
 
 
 def a_run(solver, path, steps=20, batch=2):
@@ -172,7 +172,13 @@ def test_the_node_in_a_graph_ends_where_its_solver_does(rules):
     near, fewer = run(one("ParallelSteps", sampler=plain, window=4, tolerance=0.02))
     assert (near - theirs).square().mean().sqrt() < 0.1
     assert fewer["network_calls"] < report["network_calls"]
-    assert torch.equal(run(one("Trace", sampler=sweeps, memory=16))[0], ours)
+    traced, watch = node("Trace", sampler=sweeps, memory=16)
+    assert torch.equal(run(traced)[0], ours)
+    traced, first = node("Trace", sampler=plain, memory=16)
+    run(traced)
+    for name in ("delta", "cosine", "weight"):  # each level's own, though one call answers several
+        numbers, expected = (w.trace.curve(name) for w in (watch, first))
+        assert numbers == (pytest.approx(expected, abs=1e-3) if rules else [None] * 12)
     assert report["network_calls"] > single["network_calls"] == 12 * (1 + len(rules))
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import trees
 from PIL import Image
 
 from sampling_kit.headless.cli import main
@@ -216,7 +217,7 @@ def test_pictures_are_opened_in_one_place():
     for part in ("nodes", "schedulers", "headless", "embedded"):
         for file in sorted((PACK / part).rglob("*.py")):
             name = file.relative_to(PACK).as_posix()
-            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            for node in trees.nodes(file):
                 outside = (
                     isinstance(node, ast.Attribute) and name != "schedulers/show/open_picture.py"
                 )

@@ -36,7 +36,7 @@ def require_sweep(folder: Path) -> None:
     assert [line["index"] for line in lines] == list(range(6))
 
 
-@pytest.mark.some(2)
+@pytest.mark.some(1)
 @pytest.mark.parametrize("way", WAYS)
 def test_a_sweep(tmp_path, way, monkeypatch):
     """At every call: nothing that the bar has counted is lost, and the rest is done by the same command."""

@@ -75,7 +75,16 @@ def little(tmp_path_factory):
     folder = tmp_path_factory.mktemp("little")
     (folder / "test_little.py").write_text(LITTLE)
     shutil.copy(TESTS / "conftest.py", folder)
-    options = ["-q", "-rsf", "-p", "no:cacheprovider", "--import-mode=importlib", "-c", os.devnull]
+    options = [
+        "-q",
+        "-rsf",
+        "--assert=plain",
+        "-p",
+        "no:cacheprovider",
+        "--import-mode=importlib",
+        "-c",
+        os.devnull,
+    ]
     options += ["-o", "pythonpath=", "--rootdir", str(folder)]
     asked = [[*options, f"{folder}{first}", *more] for first, *more in ASKED.values()]
     code = "import json, sys, pytest\nfor a in json.load(sys.stdin): pytest.main(a); print('//', flush=True)"
@@ -118,7 +127,17 @@ def test_host_and_browser_tests_are_all_there_and_fail_where_they_are_required()
         assert "pytestmark = pytest.mark.host" in text, file
         names = [n.name for n in ast.parse(text).body if isinstance(n, ast.FunctionDef)]
         written |= {f"{file.relative_to(ROOT).as_posix()}::{n}" for n in names if n[:5] == "test_"}
-    command = [sys.executable, "-m", "pytest", "-n", "0", "-vv", "-rs", "--tb=line"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-n",
+        "0",
+        "-vv",
+        "-rs",
+        "--tb=line",
+        "--assert=plain",
+    ]
     done = subprocess.run(
         [*command, "-p", "no:cacheprovider", *map(str, files), str(TESTS / "test_page.py")],
         env=os.environ | {"PYTHONPATH": str(ROOT.parent), "COMFYUI_PATH": os.devnull, "PATH": ""}

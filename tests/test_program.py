@@ -46,6 +46,7 @@ def by_the_table(plan, denoise, x, noise):
     return anchors[0]
 
 
+@pytest.mark.some(10)
 @each(by=type, solver=PLANNED, host=[VE(), Flow()])
 def test_the_moves_are_the_table(solver, host):
     points = levels(host, 9)
@@ -56,6 +57,7 @@ def test_the_moves_are_the_table(solver, host):
     assert torch.allclose(plan.solve(Run(oracle, noise), x), table, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.some(10)
 @each(by=type, solver=PLANNED)
 def test_a_run_split_anywhere_is_bit_equal(solver):
     """Stopped before any stage: the state holds all that the rest needs, and the start is not changed."""
@@ -70,6 +72,7 @@ def test_a_run_split_anywhere_is_bit_equal(solver):
     assert torch.equal(x, before)
 
 
+@pytest.mark.some(10)
 @each(by=type, solver=PLANNED)
 def test_a_run_in_parts_is_the_run(solver):
     """Stopped at any level and gone on with: the same bits, and x belongs to that level."""
@@ -81,7 +84,8 @@ def test_a_run_in_parts_is_the_run(solver):
         state = solver.advance(points, Run(oracle, noise), State((x,)), level=level)
         part = Points(Flow(), points.kappas[: level + 1])
         looks_ahead = isinstance(solver, Restart) or any(
-            getattr(solver, knob, False) for knob in ("churn", "lower_order_final")
+            getattr(solver, knob, False)
+            for knob in ("churn", "lower_order_final", "lower_order_early")
         )
         if not looks_ahead:  # then a plan for the first levels is the first part of the whole
             assert torch.allclose(state.x, solver.solve(part, Run(oracle, noise), x), atol=1e-12)
@@ -166,6 +170,7 @@ def test_a_non_finite_prediction_is_found_soon(broken, named):
         Euler().plan(points).solve(Run(denoise), torch.ones(1, 3))
 
 
+@pytest.mark.some(10)
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @each(by=type, solver=PLANNED)
 def test_no_synchronisation_inside_a_run(solver):

@@ -11,6 +11,7 @@ from sampling_kit.schedulers.solver.published import BY_NAME, NEAR, ROWS, by_for
 from sampling_kit.schedulers.spacing import schedule_names as spacings
 
 
+@pytest.mark.some(12)
 @pytest.mark.parametrize("row", [r for r in ROWS if r.comfy], ids=lambda r: r.name)
 def test_a_row_is_the_method_that_core_s_sampler_of_that_name_was_compared_with(row):
     names = {name.removesuffix("_gpu").replace("uni_pc", "unipc") for name in row.comfy}

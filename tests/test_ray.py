@@ -70,6 +70,7 @@ LOOPBACK = {
 
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads Linux's list of sockets")
+@pytest.mark.full
 def test_our_own_cluster_is_behind_doors():
     """It listens on loopback alone, has no dashboard, and refuses who has no token. RAY_ADDRESS does not move it."""
     pytest.importorskip("ray", reason="needs ray (extra 'scale')")

@@ -167,6 +167,7 @@ TRUTHS = [(EDM(0.002, 80.0), kind) for kind in spacings.ALL]
 TRUTHS += [(RectifiedFlowSchedule(3.0), kind) for kind in spacings.ALL if kind not in ONLY_VE]
 
 
+@pytest.mark.some(30)
 @pytest.mark.parametrize(
     ("schedule", "kind"), TRUTHS, ids=lambda v: v if isinstance(v, str) else v.path.name
 )

@@ -37,6 +37,7 @@ def test_the_page_is_what_the_generator_writes_around_these_measurements():
     assert made.page(made.read(PAGE)) == PAGE, AGAIN
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("name", SAMPLE)
 def test_a_sample_of_the_measured_numbers(name):
     written, orders = made.read(PAGE)[name], len(made.PATHS)

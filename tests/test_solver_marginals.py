@@ -70,6 +70,7 @@ def test_a_point_mass_keeps_its_exact_deviation_at_every_step(solver):
             assert variance == pytest.approx(sigma**2, rel=1e-9)
 
 
+@pytest.mark.some(12)
 @each(solver=[s for s in EXACT_FOR_A_POINT if starts_at_pure_noise(s)], path=[VP(), Flow()])
 def test_a_point_mass_keeps_its_deviation_from_pure_noise_too(solver, path):
     points = Points(path, (math.inf, 5.0, 1.0, 0.2, 0.05))
@@ -93,6 +94,7 @@ def test_large_variance_is_exact_for_white_noise_on_vp():
         assert variance == pytest.approx(1.0, rel=1e-9)
 
 
+@pytest.mark.some(15)
 @each(solver=SDE, path=PATHS)
 def test_stochastic_marginals_converge(solver, path):
     """For Gaussian data the variance tends to α²c² + σ² like 1/N; small and large err on either side."""
@@ -104,6 +106,7 @@ def test_stochastic_marginals_converge(solver, path):
     assert fine < max(0.65 * coarse, 1e-3)
 
 
+@pytest.mark.some(4)
 @on_every_path
 @pytest.mark.parametrize("solver", [Euler(churn=30.0), HeunEDM(churn=30.0)], **ids)
 def test_churn_keeps_the_marginals(solver, path):

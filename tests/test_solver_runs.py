@@ -25,6 +25,7 @@ from sampling_kit.schedulers.solver.run import Run
 # -------------------------------------------------------------------------------------- plans as data
 
 
+@pytest.mark.some(12)
 @each(by=type, solver=[s for s in PLANNED if shift_invariant(s)])
 def test_weights_reproduce_noise_free_data(solver):
     """If x = α·x0 and D = x0 everywhere, every stage must form α'·x0: Σ w_x·α + Σ w_D = α', on every path."""
@@ -43,6 +44,7 @@ def forms_the_signal(plan):
         history = [1.0, *history] if stage.evaluate else history
 
 
+@pytest.mark.some(12)
 @each(by=type, solver=STEPPING)
 def test_callback_once_per_step_and_check_before_every_evaluation(solver):
     points = geometric(VE(), 20.0, 0.05, 6)
@@ -135,6 +137,7 @@ def test_bad_runs_are_refused_with_a_way_out():
         HeunEDM().plan(Points(VP(), (math.inf, 1.0, 0.0)))
 
 
+@pytest.mark.some(5)
 @each(by=type, solver=STILL)
 def test_deterministic_solvers_run_upwards_and_back(solver):
     down = geometric(VE(), 20.0, 0.05, 100)

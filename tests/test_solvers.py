@@ -107,6 +107,7 @@ def exact_end():
 PAIRS = {1: (96, 192), 2: (96, 192), 3: (384, 768), 4: (64, 128), 5: (48, 96), 6: (96, 192)}
 
 
+@pytest.mark.some(32)
 @each(solver=ODE, path=PATHS[:3])
 def test_order_of_convergence(solver, path, exact_end):
     def denoise(x, sigma):
@@ -147,6 +148,7 @@ SCHEDULES = [
 ]
 
 
+@pytest.mark.some(91)
 @each(solver=EVERY_VARIANT, schedule=SCHEDULES)
 def test_every_small_run_is_finite_and_ends_at_a_prediction(solver, schedule):
     """As ComfyUI runs it: float32, levels through SIGMAS, in host coordinates."""
@@ -176,6 +178,7 @@ def test_every_small_run_is_finite_and_ends_at_a_prediction(solver, schedule):
             assert plan.nfe == solver.nfe(n) or isinstance(solver, Restart)
 
 
+@pytest.mark.some(9)
 @each(by=type, solver=STEPPING)
 def test_float32_follows_float64_from_a_very_high_level(solver):
     """σ from 4518 (zero terminal SNR as ComfyUI writes it) in many steps: no blow-up, no cancellation."""
@@ -190,6 +193,7 @@ def test_float32_follows_float64_from_a_very_high_level(solver):
     assert (ends[0] - ends[1]).abs().max() < 0.02
 
 
+@pytest.mark.some(11)
 @each(by=type, solver=EVERY_VARIANT)
 def test_a_run_may_start_at_pure_noise_where_alpha_is_zero(solver):
     points = spacings.space(schedules.LinearVP(zero_snr=True), 5, spacings.Trailing())
@@ -214,6 +218,7 @@ PLAIN = [
 ]
 
 
+@pytest.mark.some(11)
 @each(by=type, solver=PLAIN)
 def test_path_invariance(solver):
     """Same κ, same noise: y = x/α is the same on every path, or on all whose SIGMAS are κ."""
@@ -229,6 +234,7 @@ def test_path_invariance(solver):
         assert torch.allclose(ends[0], other, rtol=limit, atol=limit / 10)
 
 
+@pytest.mark.some(11)
 @each(by=type, solver=PLANNED, path=PATHS)
 def test_a_plan_means_the_same_in_other_coordinates(solver, path):
     points = geometric(path, 60.0, 0.05, 6)
@@ -260,6 +266,7 @@ def test_prediction_invariance(kind):
         assert torch.allclose(a, b, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.some(11)
 @each(by=type, solver=EVERY_VARIANT)
 def test_an_image_does_not_depend_on_its_batch(solver):
     points = geometric(VE(), 20.0, 0.05, 8)

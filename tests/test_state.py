@@ -32,6 +32,7 @@ SOLVERS = {
 }
 
 
+@pytest.mark.some(5)
 @pytest.mark.parametrize("kind", ["vp_linear", "rectified_flow"])
 @pytest.mark.parametrize("name", SOLVERS)
 def test_two_samplers_draw_what_one_draws(graphs, kind, name):
@@ -89,6 +90,7 @@ def test_an_edited_latent_keeps_the_history():
 # ------------------------------------------------------------------------------- the engine alone
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize(
     "schedule", [LinearVP(), EDM(), RectifiedFlowSchedule()], ids=["VP", "VE", "flow"]
 )

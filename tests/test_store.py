@@ -145,7 +145,7 @@ def read(file: Path, kind: Format = FORMAT) -> dict[str, torch.Tensor]:
         return stored.tensors()
 
 
-@pytest.mark.some(21)
+@pytest.mark.some(11)
 @pytest.mark.parametrize("kind", FORMATS, ids=lambda kind: kind.what)
 @pytest.mark.parametrize(
     ("content", "reason"),

@@ -103,18 +103,24 @@ def test_the_data_are_read_as_they_were_written(tmp_path):
     json.dumps(read.facts)
 
 
-def test_the_page_says_what_the_data_say(tmp_path, monkeypatch):
+def test_the_page_says_what_the_data_say():
     page = study_page.PAGE.read_text(encoding="utf-8")
     study_data.read.cache_clear()
     found = study_data.read()
     assert found.digest in page and len(found.rows) > 3000
     assert study_page.page_of(found, page) == page, "python -m benchmarks.study_page --write"
     assert study_data.DATA.stat().st_size < 300_000
-    for name in ("FACTORS", "MAP", "DISTANCES"):
+    for name in FIGURES:
         assert getattr(study_figures, name).name in page
+
+
+FIGURES = ("FACTORS", "MAP", "DISTANCES")
+
+
+@pytest.mark.full
+def test_its_figures_are_drawn(tmp_path, monkeypatch):
+    for name in FIGURES:
         monkeypatch.setattr(study_figures, name, tmp_path / f"{name}.png")
-    at = study_page.Findings(found)
+    at = study_page.Findings(study_data.read())
     study_figures.draw(at.runs, at.solvers, at.places, at.distances, at.stochastic)
-    assert all(
-        (tmp_path / f"{n}.png").stat().st_size > 9000 for n in ("FACTORS", "MAP", "DISTANCES")
-    )
+    assert all((tmp_path / f"{n}.png").stat().st_size > 9000 for n in FIGURES)

@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+import trees
 from click.testing import CliRunner
 
 from sampling_kit.headless import bars, terminal_text
@@ -121,7 +122,7 @@ def test_nothing_else_of_the_command_prints():
     for file in sorted((PACK / "headless").rglob("*.py")):
         if file.name == "terminal_text.py":
             continue
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in trees.nodes(file):
             called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
             if called in ("print", "click.echo", "click.secho", "click.style", "tqdm.write") or (
                 called.startswith(("sys.stdout.", "sys.stderr."))

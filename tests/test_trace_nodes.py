@@ -60,6 +60,7 @@ SOLVERS = {
 }  # fmt: skip
 
 
+@pytest.mark.some(5)
 @pytest.mark.parametrize("kind", ["vp_linear", "rectified_flow"])
 @pytest.mark.parametrize("name", SOLVERS)
 def test_replay_goes_on_bit_for_bit_from_any_step(graphs, kind, name):

@@ -116,6 +116,7 @@ def test_a_sweep_beside_a_sweep(tmp_path):
     assert sorted(os.listdir(tmp_path / "items")) == [f"{i:06}" for i in range(6)]
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize("folder", range(5))
 def test_a_ledger_of_three_processes(tmp_path, folder):
     """They agree on the folder's name, and no record is lost or cut."""

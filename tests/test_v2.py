@@ -65,6 +65,7 @@ def both(solver, path, scale=1.0):
     return done, sample(solver, path, run, x, sigmas.tolist()), host, seen
 
 
+@pytest.mark.some(10)
 @each(by=type, solver=PLANNED, path=[VP(), Flow()])
 def test_a_closure_has_the_bits_of_our_own_run(solver, path):
     awaited, plain, host, seen = both(solver, path)

@@ -64,12 +64,12 @@ COLOURS = torch.tensor([
 # fmt: on
 
 
-def draw(kind, positive, path="ve_edm", guidance=None, count=20, seed=1):
+def draw(kind, positive, path="ve_edm", guidance=None, count=20, seed=1, steps=20):
     """``count`` pictures [B, 3, 32, 32] in [0, 1], image i of class i mod 10, through the nodes."""
     schedule = kit("NoiseSchedule", kind={"kind": path})
     model = kit("EmbeddedDenoiser", kind={"kind": kind}, noise_schedule=schedule)
     spacing = {"spacing": "karras" if path == "ve_edm" else "trailing"}
-    sigmas = kit("Steps", noise_schedule=schedule, steps=20, spacing=spacing, denoise=1.0)
+    sigmas = kit("Steps", noise_schedule=schedule, steps=steps, spacing=spacing, denoise=1.0)
     if guidance:
         guidance = guidance(model)
     condition = kit("ClassCondition", name=positive)
@@ -94,7 +94,7 @@ def accuracy(judge, images):
 @pytest.mark.some(1)
 @pytest.mark.parametrize("path", ["ve_edm", "rectified_flow"])
 def test_the_network_draws_postcards(path, judge):
-    images = draw("network", "one of each", path)
+    images = draw("network", "one of each", path, steps=10)
     means = images.unflatten(0, (2, 10)).mean((0, 3, 4))
     assert (means - COLOURS).abs().max() < 0.08
     assert (means - COLOURS).abs().mean() < 0.025
@@ -124,9 +124,9 @@ def test_classifier_guidance_makes_classes_without_a_condition(judge):
         classifier = kit("EmbeddedClassifier", model=model, kind={"kind": "network"})
         return kit("ClassifierGuidance", scale=2.0, label=-1, classifier=classifier)
 
-    free = draw("network", "unconditional", count=20)
+    free = draw("network", "unconditional", steps=12)
     assert accuracy(judge, free) < 0.5
-    assert accuracy(judge, draw("network", "unconditional", guidance=guidance)) > 0.75
+    assert accuracy(judge, draw("network", "unconditional", guidance=guidance, steps=8)) > 0.75
 
 
 def test_the_classifier_tells_classes_apart():
@@ -201,9 +201,9 @@ def test_reference_end_points_are_where_our_solvers_end():
 
 def test_reference_end_points_are_tied_to_the_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(reference, "CHECKED", 1)
-    monkeypatch.setattr(reference, "CHECK_STEPS", 12)
+    monkeypatch.setattr(reference, "CHECK_STEPS", 6)
     file = tmp_path / "reference.safetensors"
-    facts = reference.make(file, count=2, steps=12)
+    facts = reference.make(file, count=2, steps=6)
     again, ends = reference.read(file)
     assert {name: fact for name, fact in again.items() if name != "version"} == facts
     assert set(ends) == set(reference.SCALES) == set(facts["error"])

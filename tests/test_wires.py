@@ -48,6 +48,7 @@ class Runs:
         return self.sigmas[:4], self.sigmas[3:]
 
 
+@pytest.mark.some(10)
 @pytest.mark.parametrize("rule", GUIDED, ids=lambda rule: rule.__name__)
 @pytest.mark.parametrize("schedule", ["vp_scaled_linear", "rectified_flow"])
 def test_a_rule_remembers_over_the_parts_of_a_run_and_a_replay(rule, schedule, tmp_path):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trees
 
 PACK = Path(__file__).resolve().parents[1]
 FREE = {"part", "scratch"}  # names of what may be written to
@@ -97,7 +98,7 @@ def test_nothing_writes_but_the_writer(room):
         f"{file}:{line}: {shown}"
         for file in FILES
         if file.startswith(room + "/")
-        for line, shown in writes(ast.parse((PACK / file).read_text(encoding="utf-8")))
+        for line, shown in writes(trees.tree(PACK / file))
     ]
     assert not bad, "use schedulers.whole_file:\n" + "\n".join(bad)
 

@@ -14,8 +14,8 @@ from ...schedulers.fit import fit_files
 from ...schedulers.fit.amed_fit import Amed
 from ...schedulers.fit.forward import Forward
 from ...schedulers.fit.gradient import Gradient
-from ...schedulers.fit.problem import Problem, summary
-from ...schedulers.fit.run_fit import Fit, held_errors, run_fit
+from ...schedulers.fit.problem import Problem
+from ...schedulers.fit.run_fit import Fit, run_fit
 from ...schedulers.fit.safeguard import FIT, safest
 from ...schedulers.fit.starts import Starts, best_pair, best_starts
 from ...schedulers.fit.verdict import Rival, verdict
@@ -175,13 +175,11 @@ def concluded(
 ) -> FittedSolver:
     """The fit with its verdict; a part of it, its start or the best pair in its place where that is safer on all trajectories."""
     others = {"pair": pair.table} if pair else {}
-    kept = safest(problem, start.table, fit.table, others)
-    facts, rival = dict(fit.card), None
+    kept, held = safest(problem, start.table, fit.table, others)
+    facts = dict(fit.card)
     if kept.name != FIT:
-        facts["after"] = summary(held_errors(problem, kept.table))
-        facts["kept"] = kept.name
-    if pair is not None:
-        rival = Rival(pair.card["start"], **summary(held_errors(problem, pair.table)))
+        facts["after"], facts["kept"] = held[kept.name], kept.name
+    rival = Rival(pair.card["start"], **held["pair"]) if pair else None
     told = verdict(fit.table.nfe, facts["before"], facts["after"], rival, kept.name)
     spent = problem.evaluations
     return FittedSolver(kept.table, {**facts, "evaluations": spent, "verdict": told})

@@ -26,7 +26,7 @@ class Watch:
         self,
         path: Path,
         sigmas: Sequence[float],
-        guidance: Callable[[], tuple[Tensor | None, ...] | None],
+        guidance: Callable[[float], tuple[Tensor | None, ...] | None],
     ) -> Recorder:
         """The recorder of a new run; an interrupted run leaves no trace, not an earlier run's."""
         self.trace = None

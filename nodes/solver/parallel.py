@@ -1,15 +1,24 @@
-"""A SAMPLER in fewer calls one after another: any solver that is a table, by Picard sweeps."""
+"""A SAMPLER in fewer calls one after another: any solver that is a table, by Picard sweeps; one with noise in every step also
+by speculation."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from ...schedulers.solver import Parallel, PicardSweeps
+from ...schedulers.solver import Parallel, PicardSweeps, Speculation, Speculative
 from .. import host
 from ..host import io
 from ..ui.inputs import inputs_for, summary
 from .solvers import CATEGORY
 from .state import solver_to_run_inside
+
+ONE_CALL = (
+    "States of several levels go into one call with our Guider where no patch, mask, ControlNet or gradient goes by the level; "
+    "elsewhere each is a call of its own, and nothing is gained. The log says how many rounds and evaluations a run took."
+)
+OUTPUT = io.Sampler.Output(
+    display_name="sampler", tooltip="For SamplerCustomAdvanced with our Guider."
+)
 
 
 class ParallelSteps(io.ComfyNode):
@@ -21,9 +30,7 @@ class ParallelSteps(io.ComfyNode):
             category=CATEGORY,
             description=summary(
                 PicardSweeps,
-                "For every solver that is a table of steps, with its noise. States of several levels go into one call with our Guider "
-                "where no patch, mask, ControlNet or gradient goes by the level; elsewhere each is a call of its own, and nothing is "
-                "gained. The log says how many rounds and evaluations a run took.",
+                f"For every solver that is a table of steps, with its noise. {ONE_CALL}",
                 f"Elsewhere: {Parallel.equals}.",
                 f"Reference: {Parallel.paper}.",
             ),
@@ -32,12 +39,7 @@ class ParallelSteps(io.ComfyNode):
                 io.Sampler.Input("sampler", tooltip="A solver of the Sampling Kit: the steps."),
                 *inputs_for(PicardSweeps),
             ],
-            outputs=[
-                io.Sampler.Output(
-                    display_name="sampler",
-                    tooltip="For SamplerCustomAdvanced with our Guider.",
-                )
-            ],
+            outputs=[OUTPUT],
         )  # fmt: skip
 
     @classmethod
@@ -46,4 +48,35 @@ class ParallelSteps(io.ComfyNode):
         return io.NodeOutput(host.runs.make_sampler(Parallel(solver, PicardSweeps(**settings))))
 
 
-NODES = (ParallelSteps,)
+class SpeculativeSteps(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        return io.Schema(
+            node_id="SamplingKitSpeculativeSteps",
+            display_name="Speculative Steps",
+            category=CATEGORY,
+            description=summary(
+                Speculation,
+                "For solvers that draw fresh noise before every evaluation: DDPM, DDIM and Euler Ancestral with eta above "
+                f"0, DPM-Solver++ multistep and UniPC with eta above 0, ER-SDE, SA-Solver, LCM. {ONE_CALL}",
+                f"Elsewhere: {Speculative.equals}.",
+                f"Reference: {Speculative.paper}.",
+            ),
+            search_aliases=list(Speculation.aliases),
+            inputs=[
+                io.Sampler.Input(
+                    "sampler",
+                    tooltip="A solver of the Sampling Kit that draws noise in every step.",
+                ),
+                *inputs_for(Speculation),
+            ],
+            outputs=[OUTPUT],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, sampler: Any, **settings: Any) -> Any:
+        solver = solver_to_run_inside(sampler, "Speculative Steps")
+        return io.NodeOutput(host.runs.make_sampler(Speculative(solver, Speculation(**settings))))
+
+
+NODES = (ParallelSteps, SpeculativeSteps)

@@ -10,17 +10,15 @@ from typing import Any
 
 from ...schedulers import policy
 from ...schedulers.solver.published import NEAR, ROWS, by_foreign_name, name_of
-from ...schedulers.spacing.schedule_names import by_foreign_name as spacing_of
+from ...schedulers.spacing.schedule_names import ROWS as SPACINGS
 
 KEY = "sampling_kit"
 #: Of a node's ``ui``: the solver of its last run, by name, and the levels where the node chose them, as text.
 SOLVER, LEVELS = "sampling_kit_solver", "sampling_kit_levels"
 
-#: ComfyUI's schedulers whose levels are those of a spacing with its defaults, also below denoise = 1
+#: Schedulers whose levels are those of a spacing with its defaults, in ComfyUI also below denoise = 1
 #: (tests/host/test_wires.py).
-SAME_LEVELS = {
-    name: spacing_of(name)[0] for name in ("simple", "karras", "exponential", "kl_optimal")
-}
+SAME_LEVELS = {name: row.spacing for row in SPACINGS if not row.differs for name in row.names}
 
 
 @cache

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from ..solver.fitted import Table
 from .ends import mark
@@ -32,19 +33,34 @@ class Kept(NamedTuple):
     table: Table
 
 
-def safest(problem: Problem, start: Table, fit: Table, others: Mapping[str, Table]) -> Kept:
+class Look(NamedTuple):
+    """What is kept, and the errors on the held-out trajectories of everything that was looked at, by name."""
+
+    kept: Kept
+    held: Mapping[str, dict[str, float]]
+
+
+def safest(problem: Problem, start: Table, fit: Table, others: Mapping[str, Table]) -> Look:
     """The fit, or the largest part of its way from ``start``, whose RMSE over all trajectories is at most NOISE times the least of
-    the start and the others; or the best of these by :func:`ends.mark`."""
+    the start and the others; or the best of these by :func:`ends.mark`. Every table runs once."""
     rows = torch.cat([problem.train, problem.held])
+    ran: dict[Table, Tensor] = {}
+    held: dict[str, dict[str, float]] = {}
+
+    def errors(name: str, table: Table) -> Tensor:
+        each = ran[table] = ran[table] if table in ran else problem.errors(table, rows)
+        held[name] = summary(each[len(problem.train) :])
+        return each
+
     tables = {"start": start, **others}
-    errors = {name: problem.errors(table, rows) for name, table in tables.items()}
-    limit = NOISE * min(summary(each)["rmse"] for each in errors.values())
+    known = {name: errors(name, table) for name, table in tables.items()}
+    limit = NOISE * min(summary(each)["rmse"] for each in known.values())
     for name, table in towards(start, fit):
-        if summary(problem.errors(table, rows))["rmse"] <= limit:
-            return Kept(name, table)
-    able = [name for name in tables if summary(errors[name])["rmse"] <= limit]
-    best = min(able, key=lambda name: mark(errors[name]))
-    return Kept(best, tables[best])
+        if summary(errors(name, table))["rmse"] <= limit:
+            return Look(Kept(name, table), held)
+    able = [name for name in tables if summary(known[name])["rmse"] <= limit]
+    best = min(able, key=lambda name: mark(known[name]))
+    return Look(Kept(best, tables[best]), held)
 
 
 def towards(start: Table, fit: Table) -> Iterator[tuple[str, Table]]:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..path import VE, Path
+from ..several_levels import answered, by_level
 from .base import COND, UNCOND, Call, Evaluate, InAttention, Perturbation, Rule, leaf
 from .level import Ladder, Level
 from .reduce import dot, norm, ratio
@@ -104,7 +105,8 @@ class Record:
     ``reads`` are the branches the chain needs somewhere in the run, ``images`` is Σ calls·images per call
     and ``shared`` the images that sharing left out.
     Probed, per image [B]: ``delta`` = ‖D_c − D_u‖, ``cosine`` of D_c and D_u, and the effective weight
-    ⟨D − D_u, D_c − D_u⟩/‖D_c − D_u‖² of the whole chain; None where ``uncond`` was not evaluated.
+    ⟨D − D_u, D_c − D_u⟩/‖D_c − D_u‖² of the whole chain; None where ``uncond`` was not evaluated. ``own``: the images that
+    stood at this level, if not all; the others have no numbers (NaN).
     """
 
     level: Level
@@ -115,6 +117,7 @@ class Record:
     delta: Tensor | None = None
     cosine: Tensor | None = None
     weight: Tensor | None = None
+    own: tuple[int, ...] | None = None
 
     @property
     def skipped(self) -> list[str]:
@@ -227,30 +230,36 @@ class GuidanceRun:
         )
 
     def several(
-        self, x: Tensor, sigmas: Sequence[float], evaluate: Evaluate, every: EvaluateLevels
-    ) -> Tensor:
-        """D of states x [len(sigmas)·B, …], level by level: the branches by one call of ``every``, each level combined by
-        itself. Raises ValueError for a rule that remembers its evaluations: they come again and again, in no order."""
+        self, x: Tensor, sigmas: Sequence[float], evaluate: Evaluate, every: EvaluateLevels, batch: int = 0
+    ) -> Tensor:  # fmt: skip
+        """D of states x [len(sigmas)·B, …], level by level, or of rows at levels of their own (see ``several_levels.py``): the
+        branches by one call of ``every``, each level combined by itself.
+
+        Raises ValueError for a rule that remembers its evaluations: they come again and again, in no order."""
         names = sorted(frozenset().union(*map(self.branches, sigmas)))
         preds = every(x, sigmas, names)
-        parts = {name: d.chunk(len(sigmas)) for name, d in preds.items()}
-        out = []
-        for i, (part, sigma) in enumerate(zip(x.chunk(len(sigmas)), sigmas, strict=True)):
+
+        def one(rows: slice, sigma: float) -> Tensor:
+            levels = sigmas[rows] if len(sigmas) == len(x) else [sigma] * len(x[rows])
+            own = tuple(i for i, level in enumerate(levels) if level == sigma)
             record = Record(self.ladder.at(sigma), reads=self.guidance.reads)
             record.calls.update(names)
-            record.images = len(names) * len(part)
+            record.images = len(names) * len(own)
+            record.own = own if len(own) < len(levels) else None
             self.records.append(record)
-            out.append(self.combine(part, sigma, {n: parts[n][i] for n in names}, evaluate))
+            return self.combine(x[rows], sigma, {n: preds[n][rows] for n in names}, evaluate)
+
+        out = answered(by_level(len(x), sigmas, batch), one)
         self.require_no_memory()
-        return torch.cat(out)
+        return out
 
     def require_no_memory(self) -> None:
         """Raises ValueError where a rule remembers its evaluations."""
         for rule, memory in zip(self.guidance.rules, self.memory, strict=True):
             if memory:
                 raise ValueError(
-                    f"guidance: {rule.title} remembers its evaluations, which Parallel Steps asks for again and again: set its "
-                    "momentum to 0, or take the solver without Parallel Steps"
+                    f"guidance: {rule.title} remembers its evaluations, which Parallel Steps and Speculative Steps ask for again "
+                    "and again: set its momentum to 0, or take the solver itself"
                 )
 
     def _counted(
@@ -293,7 +302,26 @@ class GuidanceRun:
 
     @staticmethod
     def _observe(record: Record, cond: Tensor, uncond: Tensor, d: Tensor) -> None:
-        record.delta, record.cosine, record.weight = observed(cond, uncond, d)
+        numbers = observed(cond, uncond, d)
+        if record.own is not None:
+            there = torch.zeros(len(d), dtype=torch.bool, device=d.device)
+            there[list(record.own)] = True
+            numbers = tuple(n.where(there, torch.nan) for n in numbers)
+        record.delta, record.cosine, record.weight = numbers
+
+    def numbers_at(self, sigma: float) -> tuple[Tensor | None, ...]:
+        """(‖Δ‖, cosine, weight) [B] of each image's newest evaluation at ``sigma``; of the newest of all if there was none."""
+        found: tuple[Tensor | None, ...] = ()
+        for record in reversed(self.records):
+            if record.level.sigma != sigma:
+                continue
+            numbers = record.delta, record.cosine, record.weight
+            pairs = zip(found or numbers, numbers, strict=True)
+            found = tuple(n if n is None or m is None else n.where(~n.isnan(), m) for n, m in pairs)
+            if record.own is None:
+                return found
+        newest = self.records[-1]
+        return found or (newest.delta, newest.cosine, newest.weight)
 
     def report(self) -> dict[str, Any]:
         """Network calls (see :class:`Record`) made and saved, and one row per evaluation; JSON, finite

@@ -43,7 +43,7 @@ class Recorder:
 
     Order of calls: ``evaluation`` before every evaluation (or :meth:`watched` around the denoiser), ``progress`` or
     ``step`` once per step after its first evaluation, ``passed`` with the whole state on arriving at a level, ``finish``. ``guidance``
-    tells (‖Δ‖, cosine, weight) of the newest evaluation, or None. ``budget``: bytes for states.
+    tells (‖Δ‖, cosine, weight) of the newest evaluation at a level, or None. ``budget``: bytes for states.
     """
 
     WINDOW = 4  # steps whose tensors stay on the device
@@ -55,7 +55,7 @@ class Recorder:
         budget: int,
         *,
         doubling: bool = False,
-        guidance: Callable[[], tuple[Tensor | None, ...] | None] = lambda: None,
+        guidance: Callable[[float], tuple[Tensor | None, ...] | None] = lambda sigma: None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.path, self.sigmas, self.budget = path, tuple(sigmas), budget
@@ -109,7 +109,7 @@ class Recorder:
     def _step(self, x: Tensor, sigma: float, d: Tensor) -> None:
         settle(d)
         with self.aside():
-            delta, cosine, weight = self.guidance() or (None, None, None)
+            delta, cosine, weight = self.guidance(sigma) or (None, None, None)
             values = dict(
                 x=numbers(rms(x) / size(self.path, sigma)),
                 x0=numbers(rms(d)),

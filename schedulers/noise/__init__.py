@@ -15,7 +15,7 @@ from .recipe import (
     recipe_of,
     to_facts,
 )
-from .streams import PIECE, BatchSeed, DrawNoise, PerImageNoise, images_of, mix
+from .streams import PIECE, BatchSeed, DrawNoise, Louder, PerImageNoise, images_of, mix
 
 __all__ = [
     "COLOURS",
@@ -30,6 +30,7 @@ __all__ = [
     "DrawNoise",
     "Generator",
     "Kit",
+    "Louder",
     "NoVariation",
     "NoiseRecipe",
     "Offset",

@@ -91,6 +91,17 @@ class PerImageNoise:
         return batch.to(like.device, like.dtype, non_blocking=True)
 
 
+@dataclass(frozen=True)
+class Louder:
+    """Noise of another ``deviation`` than 1, for models that were trained with it."""
+
+    draw: DrawNoise
+    deviation: float
+
+    def __call__(self, position: int, like: Tensor) -> Tensor:
+        return self.draw(position, like) * self.deviation
+
+
 def _fill(piece: tuple[Tensor, int]) -> None:
     values, key = piece
     values.normal_(generator=torch.Generator("cpu").manual_seed(key))

@@ -18,6 +18,7 @@ from .plan import Plan, Stage
 from .restart import Restart
 from .run import Ask, Progress, Run, drive, drive_async, drive_together
 from .runge_kutta import DPMSolver, ExponentialRungeKutta, RungeKutta
+from .speculative import Speculation, Speculative
 from .state import State
 from .stochastic import ERSDE, LCM, EulerMaruyama
 from .tcd import TCD

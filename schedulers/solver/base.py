@@ -47,6 +47,11 @@ class Solver(Settings):
     #: Whether the solver is its ``plan``; else it has none, and ``solve`` chooses as it goes.
     planned: ClassVar[bool] = True
 
+    @property
+    def drawing(self) -> Solver:
+        """Whose draws a run makes: another's where that one's run is made in another way."""
+        return self
+
     def solve(self, points: Points, run: Run, x: Tensor) -> Tensor:
         """The state at points[-1] of a run from x [B, …] at points[0], in the coordinates of
         ``points.path.host``. x is not modified."""
@@ -119,6 +124,7 @@ def host_plan(solver: Solver, points: Points) -> Plan:
 
 def spans_of(solver: Solver, path: Path, sigmas: Sequence[float]) -> tuple[Span, ...]:
     """Between which levels each noise draw of a run over SIGMAS is made; () for a solver without a plan."""
+    solver = solver.drawing
     if not solver.planned or not solver.stochastic or len(sigmas) < 2:
         return ()
     return host_plan(solver, Points.from_sigmas(path, sigmas)).spans

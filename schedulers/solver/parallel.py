@@ -77,22 +77,18 @@ class Count:
         )
 
 
-@dataclass(frozen=True)
-class Parallel(Around):
-    """A run of ``solver``, which is a plan, by Picard sweeps. Raises ValueError for one that chooses as it goes."""
+class InRounds(Around):
+    """Base class of solvers that run ``solver``, which is a plan, in rounds of several evaluations each."""
 
-    title: ClassVar[str] = PicardSweeps.title
-    paper: ClassVar[str] = "Shih et al. 2023 (ParaDiGMS, arXiv 2305.16317)"
-    equals: ClassVar[str] = "diffusers' community pipelines of ParaDiGMS, for DDIM and DDPM"
-    solver: Solver = field(default_factory=DPMSolverMultistep)
-    settings: PicardSweeps = field(default_factory=PicardSweeps)
+    #: Why a solver that is no plan cannot be run so, and what to take.
+    why: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.solver.planned:
             raise ValueError(
                 f"sampler: {self.solver.title} chooses its moves from the data as it goes, so its later states cannot be "
-                "guessed; take a solver that is a table, such as DPM-Solver++ multistep, DDIM or UniPC"
+                f"guessed; take a solver that is a table, such as {self.why}"
             )
 
     @property
@@ -103,8 +99,13 @@ class Parallel(Around):
     def stochastic(self) -> bool:
         return self.solver.stochastic
 
+    @property
+    def drawing(self) -> Solver:
+        """Draws are counted as in the run in sequence."""
+        return self.solver
+
     def nfe(self, steps: int) -> int:
-        """In sequence; the sweeps' depend on the data."""
+        """In sequence; the rounds' depend on the data."""
         return self.solver.nfe(steps)
 
     def steps(
@@ -121,6 +122,24 @@ class Parallel(Around):
         self, points: Points, state: State, noise: DrawNoise | None = None
     ) -> Program[tuple[State, Count]]:
         """The questions of :meth:`steps`; ends in the last state and what it took."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Parallel(InRounds):
+    """A run of ``solver``, which is a plan, by Picard sweeps. Raises ValueError for one that chooses as it goes."""
+
+    title: ClassVar[str] = PicardSweeps.title
+    paper: ClassVar[str] = "Shih et al. 2023 (ParaDiGMS, arXiv 2305.16317)"
+    equals: ClassVar[str] = "diffusers' community pipelines of ParaDiGMS, for DDIM and DDPM"
+    why: ClassVar[str] = "DPM-Solver++ multistep, DDIM or UniPC"
+    solver: Solver = field(default_factory=DPMSolverMultistep)
+    settings: PicardSweeps = field(default_factory=PicardSweeps)
+
+    def sweeps(
+        self, points: Points, state: State, noise: DrawNoise | None = None
+    ) -> Program[tuple[State, Count]]:
+        """See the base class."""
         run = _Run(host_plan(self.solver, points), state, noise and Kept(noise))
         while run.ahead:
             yield from self._sweep(run)
@@ -186,14 +205,17 @@ class _Run:
     def _after(self, predictions: Sequence[Tensor]) -> State:
         """The state from which the next evaluation is made, after these."""
         until = self.asks[self.taken] if self.taken < self.total else len(self.plan.stages)
-        program = self.plan.walk(self.state, self.noise, until)
-        answer = None
-        for answer in (None, *predictions):
-            try:
-                program.send(answer)
-            except StopIteration as stop:
-                return stop.value
-        raise AssertionError("a plan asked for more than its stages evaluate")
+        return ended(self.plan.walk(self.state, self.noise, until), predictions)
+
+
+def ended(program: Program[State], predictions: Sequence[Tensor]) -> State:
+    """What a walk of a plan ends in, with these answers."""
+    for answer in (None, *predictions):
+        try:
+            program.send(answer)
+        except StopIteration as stop:
+            return stop.value
+    raise AssertionError("a plan asked for more than its stages evaluate")
 
 
 class Kept:
@@ -202,7 +224,7 @@ class Kept:
     MOST = 64
 
     def __init__(self, draw: DrawNoise) -> None:
-        self.draw = draw
+        self.draw, self.deviation = draw, float(getattr(draw, "deviation", 1.0))
         self.known: dict[int, Tensor] = {}
 
     def __call__(self, position: int, like: Tensor) -> Tensor:

@@ -154,6 +154,14 @@ class Plan:
             return state
         return State(tuple(anchors), tuple(history), last, draws)
 
+    def formed(self, state: State, noise: DrawNoise | None = None) -> State:
+        """``state`` with the y of its next stage; after every stage itself."""
+        if state.stage >= len(self.moves) or state.y is not None:
+            return state
+        move = self.moves[state.stage]
+        y, draws = form(move, state.anchors, state.history, noise, state.draws)
+        return replace(state, y=y, draws=draws)
+
     def arrive(self, state: State, level: Point, noise: DrawNoise | None = None) -> State:
         """``state`` before a stage that starts from ``level``, with that stage's y formed and x at the level.
 
@@ -163,12 +171,12 @@ class Plan:
         if state.stage >= len(self.moves) or state.y is not None:
             return state
         move, at = self.moves[state.stage], self.stages[state.stage].at
-        y, draws = form(move, state.anchors, state.history, noise, state.draws)
+        made = self.formed(state, noise)
         if math.isclose(at.sigma, level.sigma, rel_tol=1e-9):
-            return replace(state, y=y, arrived=y, draws=draws)
+            return replace(made, arrived=made.y)
         lift = at.alpha / level.alpha
         x = form(move, state.anchors, state.history, None, 0)[0] / lift
-        return replace(state, y=y, arrived=x, draws=draws, lift=lift)
+        return replace(made, arrived=x, lift=lift)
 
     def on(self, path: Path) -> Plan:
         """The same plan in another path's coordinates: x there is c·x here, so weights scale by c."""

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from ..noise import DrawNoise
+from ..several_levels import by_level, level_by_level
 
 Denoise = Callable[[Tensor, float], Tensor]
 
@@ -54,7 +55,7 @@ class Run:
     denoise(x, sigma) → x0; noise(position, like) → standard normal, needed by solvers that draw noise;
     callback once per step; check before every evaluation (raise there to stop). ``finite``: whether a
     prediction that is NaN or infinite is an error. several(y, levels) → D of states [len(levels)·B, …] at several levels,
-    level by level, in one call of the network; None: a call for each.
+    level by level, in one call of the network, or of rows each at a level of its own; None: a call for each.
     """
 
     denoise: Denoise
@@ -70,15 +71,7 @@ class Run:
             return self.denoise(y, ask.sigma)
         if self.several is not None:
             return self.several(y, ask.levels)
-        return level_by_level(self.denoise, y, ask.levels)
-
-
-def level_by_level(
-    of: Callable[[Tensor, float], Tensor], y: Tensor, levels: Sequence[float]
-) -> Tensor:
-    """of(state, level) of states [len(levels)·B, …] that stand at several levels, one after the other."""
-    parts = zip(y.chunk(len(levels)), levels, strict=True)
-    return torch.cat([of(part, level) for part, level in parts])
+        return level_by_level(self.denoise, y, ask.levels, ask.batch)
 
 
 @dataclass(frozen=True)
@@ -89,7 +82,8 @@ class Ask:
     begins here, which is reported. ``limit``: D is limited to ±limit (0: not). ``images``: whose D is
     wanted; the rest of y stands there for the host, and the rest of the answer may hold anything. ``look``:
     whether D is finite is known at the program's next :class:`Read`. ``levels``: y is the states at several, told
-    so, one after the other; ``level`` is that of the first.
+    so, one after the other; ``level`` is that of the first. With ``batch`` images in a state there may be a level for
+    every row instead (see ``several_levels.py``).
     """
 
     level: float
@@ -101,6 +95,7 @@ class Ask:
     images: slice | None = None
     look: bool = False
     levels: tuple[float, ...] = ()
+    batch: int = 0
 
     @cached_property
     def sigma(self) -> float:
@@ -134,11 +129,23 @@ async def drive_async(
     """:func:`drive`, bit for bit, where D is awaited: ``denoise`` stands in place of the run's."""
     exchange = Exchange(program, run)
     while exchange.open:
-        levels = exchange.ask.levels or (exchange.ask.sigma,)
-        parts = zip(exchange.y.chunk(len(levels)), levels, strict=True)
-        answers = [await denoise(part, level) for part, level in parts]
-        exchange.answer(torch.cat(answers) if exchange.ask.levels else answers[0])
+        if exchange.ask.levels:
+            exchange.answer(await _apart_async(exchange.y, exchange.ask, denoise))
+        else:
+            exchange.answer(await denoise(exchange.y, exchange.ask.sigma))
     return exchange.result
+
+
+async def _apart_async(
+    y: Tensor, ask: Ask, denoise: Callable[[Tensor, float], Awaitable[Tensor]]
+) -> Tensor:
+    program = by_level(len(y), ask.levels, ask.batch)
+    rows, level = next(program)
+    while True:
+        try:
+            rows, level = program.send(await denoise(y[rows], level))
+        except StopIteration as end:
+            return end.value
 
 
 def drive_together(programs: Sequence[Program[T]], run: Run) -> list[T]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 
@@ -33,3 +35,20 @@ class State:
         if self.y is None:
             return replace(self, anchors=(x, *self.anchors[1:]))
         return replace(self, y=self.y + self.lift * (x - self.x), arrived=x)
+
+    def image(self, i: int) -> State:
+        """The state of one image of the batch, [1, …]."""
+        rows = slice(i, i + 1)
+        anchors, history = (tuple(t[rows] for t in ts) for ts in (self.anchors, self.history))
+        y, arrived = (None if t is None else t[rows] for t in (self.y, self.arrived))
+        return replace(self, anchors=anchors, history=history, y=y, arrived=arrived)
+
+
+def joined(states: Sequence[State]) -> State:
+    """The state of a batch, from those of its images after one and the same stage."""
+    first = states[0]
+    anchors = zip(*(state.anchors for state in states), strict=True)
+    history = zip(*(state.history for state in states), strict=True)
+    return State(
+        tuple(map(torch.cat, anchors)), tuple(map(torch.cat, history)), first.stage, first.draws
+    )

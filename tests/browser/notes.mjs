@@ -319,6 +319,11 @@ ${weights}`,
 
 ${weights}`,
 
+  "speculative-steps": `# A chain with noise, in fewer calls
+DDPM draws noise in each of its 60 steps. *Speculative Steps* drafts eight of them with a guess in place of the network's answer, asks for all of them in one batch, and accepts each step or replaces it so that **the result is distributed exactly as in sequence**: other pictures, no tolerance. *Distances* compares the two sets: a p that is not small finds no difference. The log says how many rounds and evaluations it took. It is faster only where a batch costs much less than its images one by one.
+
+**Try:** **window** 24; **steps** 20, where drafts are accepted less often; *DDIM* with **eta** 0.5, or at 0, which is refused: there is no noise to accept.`,
+
   "latent-space": `# Latents and a VAE
 *Embedded VAE* turns every 2 × 2 pixels into 12 latent channels and back without loss; the network with **space** = latent draws there. Rows from the top: new pictures by *VAE Decode*; new postcards; the same through *VAE Encode*, noised, and redrawn by the last 60 % of the steps.
 

@@ -32,12 +32,14 @@ def measured(name: str) -> dict[str, Any]:
     texts = [
         [[torch.randn(count, 5, 16), {"pooled_output": torch.zeros(1, 16)}]] for count in (1, 1)
     ]
-    latent = {"samples": torch.zeros(2, *rig.shape[1:])}
     steps = torch.linspace(0.95, 0.0, 13)
 
-    def run(sampler: Any, model: Any = model, chain: Any = None) -> tuple[Tensor, list[int]]:
+    def run(
+        sampler: Any, model: Any = model, chain: Any = None, images: int = 2, seed: int = 3
+    ) -> tuple[Tensor, list[int]]:
+        latent = {"samples": torch.zeros(images, *rig.shape[1:])}
         guider = n.kit("Guider", model=model, positive=texts[0], negative=texts[1], guidance=chain)
-        noise = n.kit("PerImageNoise", seed=3)
+        noise = n.kit("PerImageNoise", seed=seed)
         rows.clear()
         out = n.core.SamplerCustomAdvanced.execute(noise, guider, sampler, steps, latent).args[0]
         return out["samples"], list(rows)
@@ -54,6 +56,16 @@ def measured(name: str) -> dict[str, Any]:
             "distance": n.distance(ours, theirs) / float(theirs.std()),
             "rows": [max(single), max(swept)],
             "calls": [len(single), len(swept)],
+        }
+    speculative = n.kit("SpeculativeSteps", sampler=n.kit("DDPM"), window=4)
+    for case in ("CFG", "patched"):
+        which, chain = cases[case]
+        both, rows_of_both = run(speculative, which, chain)
+        alone, _ = run(speculative, which, chain, 1, 4)
+        found[f"{case} speculative"] = {
+            "distance": n.distance(both[1:], alone) / float(alone.std()),
+            "rows": max(rows_of_both),
+            "calls": len(rows_of_both),
         }
     apg = n.kit("APG", momentum=-0.5)
     found["memory"] = n.message(lambda: run(sweeps, model, apg))

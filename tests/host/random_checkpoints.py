@@ -73,7 +73,7 @@ UNET |= dict(legacy=False, model_channels=320)
 
 def unet(config: dict[str, Any], prefix: str) -> Weights:
     make = comfy.ldm.modules.diffusionmodules.openaimodel.UNetModel
-    return random_weights(make(out_channels=4, **UNET, **config, **OPS), prefix)
+    return random_weights(make(out_channels=4, **{**UNET, **config}, **OPS), prefix)
 
 
 def sd15_unet(widths: list[int]) -> dict[str, Any]:

@@ -40,6 +40,17 @@ def test_a_patch_that_goes_by_the_level_gets_one_at_a_time(
     assert run["distance"] < 1e-4
 
 
+@pytest.mark.parametrize("network", ["UNet", "Flux"])
+def test_an_image_of_a_speculative_batch_is_what_it_is_alone(
+    measured: dict[str, Any], network: str
+) -> None:
+    """Whatever level its batch-mates stand at: in one call of four states of both images and branches, or one level at a time."""
+    for case, rows in {"CFG": 16, "patched": 4}.items():
+        run = measured[network][f"{case} speculative"]
+        assert run["distance"] < 1e-3 and run["rows"] == rows
+    assert measured[network]["CFG speculative"]["calls"] <= 12
+
+
 def test_a_rule_that_remembers_is_refused(measured: dict[str, Any]) -> None:
     for network in measured.values():
         assert all(word in network["memory"] for word in ("APG", "Parallel Steps", "momentum"))

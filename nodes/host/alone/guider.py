@@ -15,7 +15,7 @@ from torch import Tensor
 from ....schedulers.denoiser.diffusers import lead
 from ....schedulers.guidance import COND, WEAK, Guidance, GuidanceRun
 from ....schedulers.guidance.networks import BranchNetworks
-from ....schedulers.solver.run import level_by_level
+from ....schedulers.several_levels import level_by_level
 from ..conditioning import Conditioning
 from ..guidance_wire import Holder, conclude, one_condition, placed
 from . import places
@@ -106,12 +106,12 @@ class Guider:
         def every(x: Tensor, sigmas: Sequence[float], names: Sequence[str]) -> dict[str, Tensor]:
             levels = torch.tensor([told(sigma) for sigma in sigmas], dtype=x.dtype, device=x.device)
             sigma = levels.repeat_interleave(len(x) // len(sigmas))
-            return branches(x, sigma, names, torch.arange(len(x)) % (len(x) // len(sigmas)))
+            return branches(x, sigma, names, torch.arange(len(x)) % batch)
 
         def several(x: Tensor, sigmas: tuple[float, ...]) -> Tensor:
             if run.together(sigmas):
-                return run.several(x, sigmas, evaluate, every)
-            return self.apart(denoise, x, sigmas)
+                return run.several(x, sigmas, evaluate, every, batch)
+            return self.apart(denoise, x, sigmas, batch)
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
             if not run.records:
@@ -121,10 +121,10 @@ class Guider:
         return denoise, several
 
     def apart(
-        self, denoise: Callable[[Tensor, float], Tensor], x: Tensor, sigmas: Sequence[float]
-    ) -> Tensor:
+        self, denoise: Callable[[Tensor, float], Tensor], x: Tensor, sigmas: Sequence[float], batch: int = 0
+    ) -> Tensor:  # fmt: skip
         """D of states at several levels by a call of ``denoise`` for each."""
-        out = level_by_level(denoise, x, sigmas)
+        out = level_by_level(denoise, x, sigmas, batch)
         if self.run is not None:
             self.run.require_no_memory()
         return out

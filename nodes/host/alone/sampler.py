@@ -66,7 +66,7 @@ class Sampler:
         with torch.no_grad():
             plain, several = guider.denoisers(len(x))
             solver, denoise = masked(self.solver, plain, path, guider.mask, latent, noise, seed)
-            together = several if denoise is plain else partial(guider.apart, denoise)
+            together = several if denoise is plain else partial(guider.apart, denoise, batch=len(x))
             if isinstance(solver, Solver):
                 with solver.watching(guider.model.inner) as ready:
                     draws = draws_of(seed, spans_of(solver, path, sigmas))

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ....schedulers.measure.trace import View
 from ....schedulers.path import Path
+from ....schedulers.several_levels import answered, by_level
 from ....schedulers.solver import Solver
-from ....schedulers.solver.run import level_by_level
 from ....schedulers.split import Stepped
 from ..trace_watch import StandIn, Watch, label, stochastic, together
 from . import places
@@ -35,9 +35,13 @@ class Asked(StandIn):
         plain, several = self._real.denoisers(batch)
 
         def every(x: Tensor, sigmas: tuple[float, ...]) -> Tensor:
-            answers = iter(several(x, sigmas).chunk(len(sigmas)))
-            answered = self._watched(lambda part, sigma: next(answers))
-            return level_by_level(answered, x, sigmas)
+            d = several(x, sigmas)
+
+            def told(rows: slice, sigma: float) -> Tensor:
+                out: Tensor = self._watched(lambda part, level: d[rows])(x[rows], sigma)
+                return out
+
+            return answered(by_level(len(x), sigmas, batch), told)
 
         return self._watched(plain), every
 
@@ -58,11 +62,7 @@ class Traced:
         ours = isinstance(solver, Solver)
         run.probe = True
 
-        def newest() -> tuple[Tensor | None, ...]:
-            record = run.records[-1]
-            return record.delta, record.cosine, record.weight
-
-        recorder = self.watch.begin(path, sigmas, newest)
+        recorder = self.watch.begin(path, sigmas, run.numbers_at)
 
         def told(step: int, x0: Tensor, x: Tensor, total: int) -> None:
             if not ours:

@@ -29,6 +29,7 @@ from ....schedulers.guidance import (
     ordinary,
 )
 from ....schedulers.path import VE, Flow
+from ....schedulers.several_levels import level_by_level
 from ..conditioning import Conditioning
 from ..guidance_wire import Holder, conclude, log, one_condition, placed
 from .conditions import image_rows, readable
@@ -269,11 +270,12 @@ class Guider(comfy.samplers.CFGGuider):
         return rows <= {1, batch} and all(c.get(name) is None for c in every for name in parts)
 
     def predict_levels(
-        self, x: Tensor, levels: tuple[float, ...], told: Tensor, options: dict[str, Any]
+        self, x: Tensor, levels: tuple[float, ...], options: dict[str, Any], batch: int
     ) -> Tensor:
-        """D of states x [len(levels)·B, …] at several levels, level by level; told: σ of each row. One call where the rules
-        permit it, else a call for each."""
-        run, count = self.run or self.new_run([]), len(x) // len(levels)
+        """D of states x [len(levels)·B, …] at several levels, level by level, or of rows at levels of their own. One call
+        where the rules permit it, else a call for each."""
+        run = self.run or self.new_run([])
+        told = x.new_tensor(levels).repeat_interleave(len(x) // len(levels))
         run.guidance = self.guidance_now(x, None)
         known = {"model": self.inner_model, "model_options": options}
 
@@ -288,9 +290,12 @@ class Guider(comfy.samplers.CFGGuider):
             )
 
         if run.together(levels):
-            return run.several(x, levels, one, every)
-        rows = zip(x.chunk(len(levels)), told.split(count), levels, strict=True)
-        out = torch.cat([self.predict_noise(y, noted(at, s), options) for y, at, s in rows])
+            return run.several(x, levels, one, every, batch)
+
+        def alone(y: Tensor, sigma: float) -> Tensor:
+            return self.predict_noise(y, noted(y.new_full((len(y),), sigma), sigma), options)
+
+        out = level_by_level(alone, x, levels, batch)
         run.require_no_memory()
         return out
 

@@ -32,7 +32,7 @@ def keeping(
     if mask is None:
         raise ValueError(
             f"latent_image: {inner.title} needs a noise mask, 1 where the picture is made anew: put Set Latent Noise Mask "
-            "before the sampler node, or take the solver itself"
+            "before the sampler node (behind InpaintModelConditioning: set its noise_mask), or take the solver itself"
         )
     picture, noise = getattr(model, "latent_image", None), getattr(model, "noise", None)
     if picture is None or noise is None:

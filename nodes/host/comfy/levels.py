@@ -8,7 +8,7 @@ from typing import Any
 import comfy.samplers
 from torch import Tensor
 
-from ....schedulers.solver.run import level_by_level
+from ....schedulers.several_levels import level_by_level
 
 Several = Callable[[Tensor, tuple[float, ...]], Tensor]
 #: What a condition may hold that goes by the level, or is for one state at a time.
@@ -35,7 +35,7 @@ def several_of(
         return None
 
     def apart(x: Tensor, levels: tuple[float, ...]) -> Tensor:
-        out = level_by_level(denoise, x, levels)
+        out = level_by_level(denoise, x, levels, batch)
         guider.run.require_no_memory()
         return out
 
@@ -47,8 +47,7 @@ def several_of(
 
     def several(x: Tensor, levels: tuple[float, ...]) -> Tensor:
         y = level_by_level(ready, x, levels)
-        told = y.new_tensor(levels).repeat_interleave(len(y) // len(levels))
-        d: Tensor = guider.predict_levels(y, levels, told, options)
+        d: Tensor = guider.predict_levels(y, levels, options, batch)
         return d
 
     return several

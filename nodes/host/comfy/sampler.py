@@ -15,12 +15,13 @@ from torch import Tensor
 
 from ....schedulers.guidance import GuidanceRun
 from ....schedulers.measure.run_error import RunError
-from ....schedulers.noise import DrawNoise, draws_of, images_of
+from ....schedulers.noise import DrawNoise, Louder, draws_of, images_of
 from ....schedulers.path import Flow, Path
 from ....schedulers.policy import usual_std
 from ....schedulers.sample import require_latent, sample
 from ....schedulers.solver import Progress, Run, Solver
 from ....schedulers.solver.base import spans_of
+from ....schedulers.solver.parallel import InRounds
 from ....schedulers.split import Part, Stepped, Stopped
 from ..guidance_wire import warn_of_flow_steps
 from .drivable import look_before, require_drivable
@@ -58,9 +59,6 @@ def solve(
     look_before(solver, path, levels, extra.get("model_options", {}), x)
     asked = [levels[0] if levels else 0.0]
 
-    def louder(draw: DrawNoise) -> DrawNoise:
-        return lambda position, like: draw(position, like) * size
-
     def denoise(y: Tensor, sigma: float) -> Tensor:
         asked[0] = sigma
         y = state_for(sampling, y, sigma)
@@ -74,10 +72,12 @@ def solve(
         if isinstance(solver, Solver):
             noise = draws_of(seed, spans_of(solver, path, levels))
             if noise_sampler is not None:
-                noise = handed(noise_sampler, levels, asked, type(solver).__name__)
+                noise = handed(noise_sampler, levels, asked, solver)
             network = guider.model_patcher.model.diffusion_model
             with solver.watching(network) as ready, told_error(guider, ready, levels) as error:
-                run = Run(error.watching(denoise), louder(noise), report, check, several=together)
+                run = Run(
+                    error.watching(denoise), Louder(noise, size), report, check, several=together
+                )
                 return sample(ready, path, run, x, levels)
         if noise_sampler is not None and solver.solver.stochastic:
             raise ValueError(
@@ -91,7 +91,7 @@ def solve(
         if isinstance(rules, GuidanceRun):
             rules.go_on(start.sigmas, start.memory)
         run = Run(
-            denoise, louder(start.draws(solver.solver, path)), report, check, several=together
+            denoise, Louder(start.draws(solver.solver, path), size), report, check, several=together
         )
         return solver.run(start, path, run, levels, memory)
 
@@ -181,11 +181,19 @@ def standing_at(guider: Any, sigma: float) -> Iterator[None]:
         guider.state_level = None
 
 
-def handed(noise_sampler: Any, levels: list[float], asked: list[float], name: str) -> DrawNoise:
+def handed(
+    noise_sampler: Any, levels: list[float], asked: list[float], solver: Solver
+) -> DrawNoise:
     """The draws of a ``noise_sampler(σ, σ')`` of another pack, between the level last asked and the next of SIGMAS.
 
-    Raises ValueError for a second draw on the way to one level: such a sampler's noises overlap.
+    Raises ValueError for a second draw on the way to one level: such a sampler's noises overlap; and for a solver that draws
+    before it asks.
     """
+    if isinstance(solver, InRounds) and solver.stochastic:
+        raise ValueError(
+            f"sampler: a pack hands its noise_sampler to {solver.title}, which draws for several levels before it comes to "
+            "them; leave that pack's noise out, or take the solver itself"
+        )
     drawn: set[float] = set()
 
     def draw(position: int, like: Tensor) -> Tensor:
@@ -193,7 +201,7 @@ def handed(noise_sampler: Any, levels: list[float], asked: list[float], name: st
         end = next((level for level in levels if level < start), 0.0)
         if end in drawn:
             raise ValueError(
-                f"sampler: a pack hands its noise_sampler to {name}, which draws twice on the way to one noise level, "
+                f"sampler: a pack hands its noise_sampler to {solver.name_shown}, which draws twice on the way to one noise level, "
                 "where such a sampler has one noise; use a solver that draws once a step, or leave that pack's noise out"
             )
         drawn.add(end)

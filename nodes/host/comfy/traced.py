@@ -122,8 +122,9 @@ class Taping:
         self.watch, self.guider, self.levels = watch, guider, levels
         self.solver, self.name = solver_of(inner), name_of(inner)
         self.ours = isinstance(self.solver, Solver)
-        self.newest: tuple[Tensor, ...] | None = None
-        self.recorder = watch.begin(path_of(guider), levels, lambda: self.newest)
+        self.asked = 0.0  # the level of the newest evaluation
+        self.numbers: dict[float, tuple[Tensor, ...] | None] = {}
+        self.recorder = watch.begin(path_of(guider), levels, self.numbers_at)
         self.options, self.seed = extra.get("model_options", {}), extra.get("seed")
         after = [*self.options.get(AFTER_CFG, []), self.after_cfg]
         self.watched = {**extra, "model_options": {**self.options, AFTER_CFG: after}}
@@ -135,7 +136,7 @@ class Taping:
     def after_cfg(self, args: dict[str, Any]) -> Tensor:
         cond, uncond = args["cond_denoised"], args["uncond_denoised"]
         there = args.get("uncond") is not None  # else the host hands zeros
-        self.newest = observed(cond, uncond, args["denoised"]) if there else None
+        self.numbers[self.asked] = observed(cond, uncond, args["denoised"]) if there else None
         out: Tensor = args["denoised"]
         return out
 
@@ -145,8 +146,13 @@ class Taping:
             self.recorder.step(x0)
 
     def evaluation(self, x: Tensor, sigma: Tensor) -> None:
-        self.newest = None
-        self.recorder.evaluation(x, level_of(sigma))
+        self.asked = level_of(sigma)
+        self.numbers[self.asked] = None
+        self.recorder.evaluation(x, self.asked)
+
+    def numbers_at(self, sigma: float) -> tuple[Tensor, ...] | None:
+        """Of the newest evaluation at ``sigma``; of the newest of all if there was none: a wrapper may tell another level."""
+        return self.numbers.get(sigma, self.numbers.get(self.asked))
 
     def finish(self, end: Tensor, masked: bool) -> None:
         """The trace of the run, which ended in the state ``end``."""
