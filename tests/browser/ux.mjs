@@ -21,13 +21,14 @@ const ABSENT = "not run: its files are not here";
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
 async function run(page) {
-  const ask = async (route) => (await fetch(options.url + route)).json();
-  const before = new Set(Object.keys(await ask("/history")));
-  const refused = await page.evaluate(async () => { await app.queuePrompt(0); return Object.keys(app.lastNodeErrors ?? {}).length > 0; });
-  if (refused) return ABSENT;
+  const asked = page.waitForResponse((r) => /\/prompt$/.test(new URL(r.url()).pathname) && r.request().method() === "POST");
+  await page.evaluate(() => app.queuePrompt(0));
+  const answer = await asked;
+  if (!answer.ok()) return ABSENT;
+  const id = (await answer.json()).prompt_id;
   for (let i = 0; i < 1200; i++, await sleep(250)) {
-    const entry = Object.entries(await ask("/history")).find(([id]) => !before.has(id))?.[1];
-    if (entry) return entry.status.status_str === "success" ? "" : `the run ended: ${entry.status.status_str}`;
+    const entry = (await (await fetch(`${options.url}/history/${id}`)).json())[id];
+    if (entry?.status) return entry.status.status_str === "success" ? "" : `the run ended: ${entry.status.status_str}`;
   }
   return "the run did not end in 5 minutes";
 }
