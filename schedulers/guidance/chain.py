@@ -306,6 +306,7 @@ class GuidanceRun:
         if record.own is not None:
             there = torch.zeros(len(d), dtype=torch.bool, device=d.device)
             there[list(record.own)] = True
+            there = there.reshape(-1, *(1,) * (d.ndim - 1))
             numbers = tuple(n.where(there, torch.nan) for n in numbers)
         record.delta, record.cosine, record.weight = numbers
 
