@@ -1,12 +1,13 @@
 """What a fit gains over the best training-free pair with its best ends, on seeds and networks that chose nothing.
 
-    python -m benchmarks.fit_gain [--problems hsc ztf cond cfg2] [--nfe 3 4 5 6 8] [--seeds 128] [--json] [--write]
+    python -m benchmarks.fit_gain [--problems hsc ztf cond cfg2] [--nfe 3 4 5 6 8] [--seeds 128] [--made] [--json] [--write]
 
 The pairs are those of ``benchmarks.fit_rivals``: the best with any ends, and the best on the schedule's whole range, each
 chosen by RMSE where the RMSE is compared and by median where the median is. Galaxies' fits are made here, by ``forward``
-within its own budget on the trajectories of ``fit_tasks``, and kept outside of the repository; embedded ones ship for 4 to 10. Every
+within its own budget on the trajectories of ``fit_tasks``, and kept outside of the repository; embedded ones ship for 4 to 10, and are made here too with ``--made``. Every
 ratio has a paired bootstrap interval of 95 % over seeds; "trimmed" leaves out the worst 2 % on both sides. The Fréchet
-distance is to the exact ends of the same seeds. ``--write`` puts the table into docs/fit.md.
+distance is to the exact ends of the same seeds. ``--write`` puts the rows into the table of docs/fit.md, in place of those of the same
+network and number of evaluations.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ from sampling_kit.schedulers.fit.starts import best_starts
 from sampling_kit.schedulers.measure.metrics import frechet
 from sampling_kit.schedulers.solver.fitted import FittedSolver, Table
 
-from . import pages
+from . import galaxies, pages
 from .fit_rivals import stored_pair
 from .fit_tasks import EMBEDDED, JUDGES, NAMES, Task, work_folder
 
@@ -94,40 +95,60 @@ def distance(task: Task, ends: Tensor, others: Tensor, exact: Tensor) -> dict[st
 # ------------------------------------------------------------------------------------------- rows
 
 
-def fit_of(task: Task, nfe: int, settings: Forward | None = None) -> FittedSolver:
-    """The shipped fit of the embedded network; else one made here, where it is not kept."""
-    if task.name in EMBEDDED and nfe in fits.NFES and settings is None:
-        return fits.ready(task.name, "best").at(nfe)
-    settings = settings or Forward(numbers=2)
-    key = fits.hashlib.sha256(repr(settings).encode()).hexdigest()[:8]
-    file = work_folder() / f"{task.name}-{task.weights[:12]}-fit-{nfe}-{key}.safetensors"
-    if not file.exists():
-        fit_files.save(file, [made(task, nfe, settings)])
-    return fit_files.load(file).at(nfe)
+class Begun(NamedTuple):
+    """Where a fit begins, the best training-free pair, and what finding them cost, the teacher included."""
+
+    name: str
+    start: Table
+    pair: Table
+    evaluations: int
 
 
 @torch.no_grad()
-def made(task: Task, nfe: int, settings: Forward) -> FittedSolver:
-    """As Fit Solver makes it, on the seen trajectories."""
-    problem, began = task.seen, time.process_time()
+def begun(task: Task, nfe: int) -> Begun:
+    """As Fit Solver begins, on the seen trajectories."""
+    problem = task.seen
     problem.evaluations = fits.TEACHER_STEPS * len(problem.start)
     starts = best_starts(problem, task.schedule, nfe)
     assert starts.pair is not None
     ((name, table),) = starts.tables.items()
-    state = run_fit(problem, table, settings)
-    kept, _ = safest(problem, table, state.table, {"pair": starts.pair.table})
-    facts = dict(before=state.before, after=state.after, evaluations=problem.evaluations)
-    facts["moves"] = [
-        (r.kind, round(r.rmse, 4), round(r.median, 4), r.taken) for r in state.records
-    ]
-    seconds = round(time.process_time() - began, 1)
-    return FittedSolver(kept.table, dict(start=name, kept=kept.name, cpu_seconds=seconds) | facts)
+    return Begun(name, table, starts.pair.table, problem.evaluations)
+
+
+def fit_of(
+    task: Task, nfe: int, settings: Forward | None = None, begin: Callable[[], Begun] | None = None
+) -> FittedSolver:
+    """The shipped fit of the embedded network; else, and with ``settings``, one made here, where it is not kept."""
+    if task.name in EMBEDDED and nfe in fits.NFES and settings is None:
+        return fits.ready(task.name, "best").at(nfe)
+    settings = settings or Forward(numbers=2)
+    words = repr(settings) + (f" {settings.shape}" if settings.shape != 1 else "")
+    key = fits.hashlib.sha256(words.encode()).hexdigest()[:8]
+    file = work_folder() / f"{task.name}-{task.weights[:12]}-fit-{nfe}-{key}.safetensors"
+    if not file.exists():
+        began = time.process_time()
+        fit = made(task, settings, begin() if begin else begun(task, nfe))
+        seconds = round(time.process_time() - began, 1)
+        fit_files.save(file, [replace(fit, card={**fit.card, "cpu_seconds": seconds})])
+    return fit_files.load(file).at(nfe)
 
 
 @torch.no_grad()
-def row(task: Task, nfe: int, seeds: int = JUDGES) -> dict[str, Any]:
-    """One network at one number of evaluations."""
-    at, fit = task.judges(seeds), fit_of(task, nfe)
+def made(task: Task, settings: Forward, begin: Begun) -> FittedSolver:
+    """As Fit Solver makes it, on the seen trajectories."""
+    problem = task.seen
+    problem.evaluations = begin.evaluations
+    state = run_fit(problem, begin.start, settings)
+    kept, _ = safest(problem, begin.start, state.table, {"pair": begin.pair})
+    moves = [(r.kind, round(r.rmse, 4), round(r.median, 4), r.taken) for r in state.records]
+    facts = dict(before=state.before, after=state.after, evaluations=problem.evaluations)
+    return FittedSolver(kept.table, dict(start=begin.name, kept=kept.name, moves=moves) | facts)
+
+
+@torch.no_grad()
+def row(task: Task, nfe: int, seeds: int = JUDGES, way: Forward | None = None) -> dict[str, Any]:
+    """One network at one number of evaluations. ``way``: of a fit that is made here."""
+    at, fit = task.judges(seeds), fit_of(task, nfe, way)
     kept: dict[Table, tuple[Errors, Tensor]] = {}
 
     def run(table: Table) -> tuple[Errors, Tensor]:
@@ -137,7 +158,9 @@ def row(task: Task, nfe: int, seeds: int = JUDGES) -> dict[str, Any]:
         return kept[table]
 
     mine, ends = run(fit.table)
-    facts: dict[str, Any] = dict(problem=task.name, nfe=nfe, seeds=seeds, fit=shown(mine))
+    facts: dict[str, Any] = dict(
+        problem=task.name + MADE * bool(way), nfe=nfe, seeds=seeds, fit=shown(mine)
+    )
     facts["spent"] = {name: fit.card.get(name) for name in ("evaluations", "cpu_seconds")}
     for among in ("best", "whole"):
         pairs = {by: stored_pair(task, nfe, among, by) for by in ("rmse", "median")}
@@ -165,8 +188,10 @@ def shown(errors: Errors) -> dict[str, float]:
 
 # ------------------------------------------------------------------------------------------ table
 
+MADE = ", made here"
+ORDER = tuple(name + made for name in (*galaxies.FILES, *EMBEDDED) for made in ("", MADE))
 HEADER = (
-    "network", "NFE", "fitted", "best ends", "ratio RMSE", "trimmed", "median", "whole range", "RMSE", "median",
+    "network", "NFE", "seeds", "fitted", "best ends", "ratio RMSE", "trimmed", "median", "whole range", "RMSE", "median",
     "Fréchet fit / pair",
 )  # fmt: skip
 
@@ -180,26 +205,33 @@ def cells(facts: dict[str, Any]) -> list[str]:
     others = [f"{whole[name]['value']:.2f}" for name in ("rmse", "median")]
     worse = " (worse)" if far["low"] > 0 else ""
     distances = f"{far['fit']:.3g} / {far['pair']:.3g}{worse}"
-    first = [facts["problem"], str(facts["nfe"]), pair(facts["fit"]), pair(best["errors"])]
+    key = [facts["problem"], str(facts["nfe"]), str(facts["seeds"])]
+    first = [*key, pair(facts["fit"]), pair(best["errors"])]
     return [*first, *ratios, pair(whole["errors"]), *others, distances]
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    lines = [HEADER, ["---"] * len(HEADER), *(cells(facts) for facts in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def table(rows: Sequence[dict[str, Any]], old: str = "") -> str:
+    """The rows, and those of an ``old`` table that are of other networks and numbers of evaluations."""
+    kept = [line.strip("| ").split(" | ") for line in old.strip().splitlines()[2:]]
+    lines = {(line[0], int(line[1])): line for line in [*kept, *map(cells, rows)]}
+    ordered = sorted(lines, key=lambda key: (ORDER.index(key[0]), key[1]))
+    body = [HEADER, ["---"] * len(HEADER), *(lines[key] for key in ordered)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in body)
 
 
-def measured(names: Sequence[str], nfes: Sequence[int], seeds: int) -> list[dict[str, Any]]:
+def measured(
+    names: Sequence[str], nfes: Sequence[int], seeds: int, way: Forward | None = None
+) -> list[dict[str, Any]]:
     """Rows are kept in the work folder as they are made."""
     rows = []
     for name in names:
         task = Task(name)
         for nfe in nfes:
             rivals = [stored_pair(task, nfe, a, b) for a in ("best", "whole") for b in ("rmse", "median")]  # fmt: skip
-            key = fits.hashlib.sha256(repr((rivals, fit_of(task, nfe).table.digest, seeds)).encode()).hexdigest()[:12]  # fmt: skip
+            key = fits.hashlib.sha256(repr((rivals, fit_of(task, nfe, way).table.digest, seeds)).encode()).hexdigest()[:12]  # fmt: skip
             file = work_folder() / f"{name}-gain-{nfe}-{key}.json"
             if not file.exists():
-                file.write_text(json.dumps(row(task, nfe, seeds)))
+                file.write_text(json.dumps(row(task, nfe, seeds, way)))
             rows.append(json.loads(file.read_text()))
             print(" | ".join(cells(rows[-1])), flush=True)
     return rows
@@ -210,13 +242,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--problems", nargs="+", choices=NAMES, default=list(NAMES))
     parser.add_argument("--nfe", nargs="+", type=int, default=[3, 4, 5, 6, 8])
     parser.add_argument("--seeds", type=int, default=JUDGES)
+    parser.add_argument(
+        "--made", action="store_true", help="fits that are made here, not those that ship"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--write", action="store_true", help="put the table into docs/fit.md")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    rows = measured(options.problems, options.nfe, options.seeds)
+    way = Forward(numbers=2) if options.made else None
+    rows = measured(options.problems, options.nfe, options.seeds, way)
     if options.write:
-        pages.write(pages.FIT, MARKS, table(rows))
+        old = pages.FIT.read_text(encoding="utf-8").split(MARKS[0])[1].split(MARKS[1])[0]
+        pages.write(pages.FIT, MARKS, table(rows, old))
     print(json.dumps(rows) if options.json else table(rows))
 
 

@@ -3,8 +3,8 @@
     python -m benchmarks.fit_limits [--problems hsc] [--nfe 6] [--seeds 128] [--parts tail rival losses operator wide weights instances]
 
 ``tail``: the seeds with the largest errors of the fit; the same seeds by the best training-free pair, and by Gaussian Adams
-with twice and four times as many evaluations; and how far an end moves when its start moves by a thousandth. ``rival``: a fit
-that starts at the best pair by RMSE. ``losses``: fits whose loss follows outliers less or more. ``operator``: a correction of the last state that is no weight of a
+with twice and four times as many evaluations; and how far an end moves when its start moves by a thousandth. ``rival``: fits
+that start at the best pair by RMSE, and by median with a loss that counts every picture alike. ``losses``: fits whose loss follows outliers less or more. ``operator``: a correction of the last state that is no weight of a
 prediction: local, nonlinear, in closed form; ``wide``: the same on random ReLUs of larger neighbourhoods. ``weights``: the last
 row's weights, for every picture by an oracle (the most that can be gained so) and by statistics of its run. ``instances``: one of several tables for every picture, chosen by an oracle
 (the most that can be gained so) and by what the first prediction looks like. The judging seeds choose nothing but the oracle.
@@ -16,6 +16,7 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -33,12 +34,13 @@ from sampling_kit.schedulers.fit.track import Track, tracked
 from sampling_kit.schedulers.solver import GaussianAdams
 from sampling_kit.schedulers.solver.fitted import Table, table_of
 
-from .fit_gain import fit_of, judged, median, rmse, shown
+from .fit_gain import begun, fit_of, judged, median, rmse, shown
 from .fit_rivals import stored_pair
 from .fit_tasks import NAMES, Task
 
 WORST, MOVED = 10, 1e-3
 HUBERS = (0.5, 8.0)
+PLAIN, ALIKE = Forward(numbers=2), Forward(numbers=2, huber=0.35, shape=0.0)
 #: Of the operator: ridge in units of the mean diagonal, chosen on trajectories of its own.
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
 UNITS = 192
@@ -84,22 +86,23 @@ def moves(task: Task, at: Problem, worst: Any, others: Any) -> dict[str, float]:
 def rival(task: Task, nfe: int, seeds: int) -> dict[str, Any]:
     """The fit, and one that starts at the best pair by RMSE: a start without the outliers that few trajectories hide."""
     seen, at = task.seen, task.judges(seeds)
-    pair = stored_pair(task, nfe, "best", "rmse")
-    start = pair.table(seen)
-    seen.evaluations = TEACHER_STEPS * len(seen.start)
-    state = run_fit(seen, start, Forward())
-    tables = {"fit": fit_of(task, nfe).table, "pair": start, "from the pair": state.table}
+    tables = {"fit": fit_of(task, nfe).table}
+    for by, way in (("rmse", PLAIN), ("median", ALIKE)):
+        start = stored_pair(task, nfe, "best", by).table(seen)
+        seen.evaluations = TEACHER_STEPS * len(seen.start)
+        tables[f"pair by {by}"] = start
+        tables[f"from the pair by {by}"] = run_fit(seen, start, way).table
     return {name: shown(errors(at, table)) for name, table in tables.items()}
 
 
 def losses(task: Task, nfe: int, seeds: int) -> dict[str, Any]:
-    """Errors of fits with another δ."""
+    """Errors of fits with another δ, and with the Cauchy loss."""
     at = task.judges(seeds)
-    found: dict[str, Any] = {}
-    for huber in (Forward().huber, *HUBERS):
-        fit = fit_of(task, nfe, Forward(huber=huber))
-        found[f"δ {huber:g}"] = shown(errors(at, fit.table))
-    return found
+    ways = {f"δ {h:g}": replace(PLAIN, huber=h) for h in (PLAIN.huber, *HUBERS)}
+    ways["Cauchy"] = ALIKE
+    begin = cache(lambda: begun(task, nfe))
+    made = {name: fit_of(task, nfe, way, begin) for name, way in ways.items()}
+    return {name: shown(errors(at, fit.table)) for name, fit in made.items()}
 
 
 # ---------------------------------------------------------------------------------------- operator

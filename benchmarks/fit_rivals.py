@@ -1,6 +1,6 @@
 """The best training-free pairs of a network: every solver × spacing × ends of the kit, by the seeds a fit sees.
 
-    python -m benchmarks.fit_rivals [--problems hsc ztf cond cfg2] [--nfe 2 3 4 5 6 8 10]
+    python -m benchmarks.fit_rivals [--problems hsc ztf cond cfg2] [--nfe 2 3 4 5 6 8 10] [--like hsc cond]
 
 Chosen over the trajectories that a fit is made of and chosen by, in rounds: a few solvers on every spacing and ends; every
 solver on the best of those; the better ones on more trajectories; the ends of the best moved to where they gain ("own");
@@ -8,6 +8,8 @@ the best of what is left on all trajectories. Rounds run on a stratified sample 
 what goes on is by turns the best by RMSE and the best by median. Ends are the schedule's, the smallest level skipped, by rule,
 own. ``rivals.json`` keeps the best pair of all and the best on the schedule's whole range, by RMSE, by median and by
 ∛(RMSE²·median); a row is written when it is there, and made again with --again, beside what was kept of it.
+``--like`` leaves out the first two rounds: what goes into the third are the pairs that won on these networks with about as
+many evaluations (up to half more or less), on the whole range and by rule. It takes half of the evaluations; the row says so.
 """
 
 from __future__ import annotations
@@ -144,22 +146,40 @@ def scored(task: Task, pairs: dict[Pair, Table], rows: Tensor) -> Scored:
 
 
 @torch.no_grad()
-def screen(task: Task, nfe: int) -> dict[str, Any]:
+def screen(task: Task, nfe: int, like: Sequence[str] = ()) -> dict[str, Any]:
     """The best pairs, as ``rivals.json`` keeps them."""
     seen, spent = torch.cat([task.seen.held, task.seen.train]), task.seen.evaluations
     some = sample(seen, hardness(task.seen, task.schedule, nfe, seen).cpu(), MORE)
-    grids = [(spacing, kind) for kind in ends_of(task) for spacing in FIXED]
-    first = scored(task, pairs_of(task, nfe, (s.call for s in SCOUTS), grids), some.rows[:FEW])
-    best = kept_grids(better(first, some, 2 * len(first)))
-    both = first | scored(task, pairs_of(task, nfe, SOLVERS, best), some.rows[:FEW])
-    able = {pair: pair.table(task.seen) for pair in better(both, some, SECOND)}
+    able = winners_of(task, nfe, like) if like else first_rounds(task, nfe, some)
     third = scored(task, able, some.rows)
     others = earlier(task, nfe) | tuned(task, nfe, third, some)
     last, names = able | others, [*better(third, some, THIRD), *others]
     final = scored(task, {pair: last[pair] for pair in names}, seen)
     whole = {pair: errors for pair, errors in final.items() if pair.ends == WHOLE}
-    found = {name: winners(entries) for name, entries in dict(best=final, whole=whole).items()}
-    return found | {"evaluations": task.seen.evaluations - spent}
+    row: dict[str, Any] = dict(best=winners(final), whole=winners(whole))
+    row["evaluations"] = task.seen.evaluations - spent
+    return row | ({"like": list(like)} if like else {})
+
+
+def first_rounds(task: Task, nfe: int, some: Sample) -> dict[Pair, Table]:
+    """What goes into the third round: scouts on every grid, then every solver on the best grids."""
+    grids = [(spacing, kind) for kind in ends_of(task) for spacing in FIXED]
+    first = scored(task, pairs_of(task, nfe, (s.call for s in SCOUTS), grids), some.rows[:FEW])
+    best = kept_grids(better(first, some, 2 * len(first)))
+    both = first | scored(task, pairs_of(task, nfe, SOLVERS, best), some.rows[:FEW])
+    return {pair: pair.table(task.seen) for pair in better(both, some, SECOND)}
+
+
+def winners_of(task: Task, nfe: int, names: Sequence[str]) -> dict[Pair, Table]:
+    """The pairs that won on other networks, here."""
+    stored = [entry for name in names for entry in read().get(name, {}).get("nfe", {}).items()]
+    rows = [row for count, row in stored if nfe <= 1.5 * int(count) <= 2.25 * nfe]
+    entries = [row[a][b] for row in rows for a in ("best", "whole") for b in ("rmse", "median")]
+    able: dict[Pair, Table] = {}
+    for solver, spacing in dict.fromkeys((e["solver"], e["spacing"]) for e in entries):
+        if solver in SOLVERS and spacing in FIXED:
+            able |= pairs_of(task, nfe, [solver], [(spacing, WHOLE), (spacing, "rule")])
+    return able
 
 
 def kept_grids(order: Sequence[Pair]) -> list[tuple[str, str]]:
@@ -185,17 +205,18 @@ def halved(order: Sequence[T], count: int, ends: Callable[[T], str]) -> list[T]:
 
 def tuned(task: Task, nfe: int, entries: Scored, some: Sample) -> dict[Pair, Table]:
     """The best pairs by RMSE and by median, between the ends that a search by the same rule finds."""
-    found = dict[Pair, Table]()
+    found: dict[Pair, Table] = {}
     few, by = some.rows[:FOR_ENDS], rules(entries, some)
     for name in ("rmse", "median"):
         for pair in sorted(entries, key=by[name])[:TUNED]:
             solver, levels = SOLVERS[pair.solver], pair.kappas[:-1]
             begin = ends.Spaced(task.schedule, FIXED[pair.spacing], levels[0], levels[-1])
             rule = lambda e, name=name: summary(e, some.weights(len(e)))[name]  # noqa: E731
-            for _, between, table in ends.search(task.seen, solver, nfe, begin, few, RUNS, rule):
+            for _, between, table in list(
+                ends.search(task.seen, solver, nfe, begin, few, RUNS, rule)
+            )[-1:]:
                 kappas = (*between.levels(steps_for(solver, nfe)), 0.0)
-                best = Pair(pair.solver, pair.spacing, OWN, kappas), table
-            found |= dict([best])
+                found[Pair(pair.solver, pair.spacing, OWN, kappas)] = table
     return found
 
 
@@ -250,6 +271,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--problems", nargs="+", choices=NAMES, default=list(NAMES))
     parser.add_argument("--nfe", nargs="+", type=int, default=list(NFES))
     parser.add_argument("--again", action="store_true", help="rows that are there too")
+    parser.add_argument(
+        "--like", nargs="+", choices=NAMES, default=[], help="only pairs that won on these"
+    )
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     for name in options.problems:
@@ -263,7 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ):
                 continue
             began = time.process_time()
-            row = screen(task, nfe)
+            row = screen(task, nfe, options.like)
             row["cpu_seconds"] = round(time.process_time() - began, 1)
             keep(task, nfe, row)
             shown = {k: f"{v['mark']['rmse']:.4f} ({v['mark']['median']:.4f}) {v['mark']['solver']}, {v['mark']['spacing']}, {v['mark']['ends']}" for k, v in row.items() if k in ("best", "whole")}  # fmt: skip

@@ -1,9 +1,9 @@
 """Is a peer ahead? Our best pair of solver and levels beside the best of all that peers offer, at equal evaluations.
 
-    python -m benchmarks.lead [--problems drawn-2000-none …] [--nfe 4 5 6 8 10 15 20] [--keep FILE] [--write]
+    python -m benchmarks.lead [--problems drawn-2000-none …] [--nfe 4 5 6 8 10 15 20] [--sides ours peers] [--keep FILE] [--write]
 
-Each side brings its whole lists (``lead_sides.py``) and chooses one pair for each problem and number of evaluations by the RMSE over
-CHOSEN_BY seeds; the table has the RMSE and the median over JUDGED_BY others. The problems are mixtures that no solver, spacing or policy
+Each side brings its whole lists (``lead_ours.py``, ``lead_peers.py``) and chooses one pair for each problem and number of evaluations
+by the rounds of ``lead_choice.py``; the table has the RMSE and the median over other seeds. The problems are mixtures that no solver, spacing or policy
 was chosen on, one for each schedule, without guidance and with CFG 2. "auto" has nothing to choose and stands beside them.
 """
 
@@ -20,27 +20,39 @@ import torch
 
 from sampling_kit.schedulers.text_table import markdown_table
 
-from . import lead_sides, pages
-from .lead_sides import AUTO, COMFY, DIFFUSERS, OURS, Winner
+from . import lead_ours, lead_peers, lead_skrample, pages
+from .lead_choice import CHOSEN_BY, JUDGED_BY, Winner, task_of
+from .lead_ours import AUTO, OURS
+from .lead_peers import COMFY, DIFFUSERS
+from .lead_skrample import SKRAMPLE
 from .policy import DRAWN_STEPS, mean
 
 NUMBERS = (2000, 2001, 2002)  # flow, Stable Diffusion's, EDM's
 PROBLEMS = tuple(f"drawn-{n}-{guidance}" for guidance in ("none", "cfg2") for n in NUMBERS)
 NFES = (4, 5, 6, 8, 10, 15, 20)
-CHOSEN_BY, JUDGED_BY = 8, 24
 MARKS, ROW_MARKS = pages.marks("lead"), pages.marks("lead-rows")
-PEERS = (COMFY, DIFFUSERS)
+PEERS = (COMFY, DIFFUSERS, SKRAMPLE)
+SIDES = ("ours", "peers", SKRAMPLE)
 
 Side = dict[str, Winner]
 
 
-def measure(names: Sequence[str], nfes: Sequence[int]) -> Iterator[Winner]:
+def measure(
+    names: Sequence[str], nfes: Sequence[int], sides: Sequence[str] = SIDES
+) -> Iterator[Winner]:
+    answers = {}
     for name in names:
-        task = lead_sides.task_of(name, CHOSEN_BY + JUDGED_BY)
-        answers = {name: task.finer_run(DRAWN_STEPS)}
-        yield from lead_sides.ours(answers, nfes, CHOSEN_BY)
-        yield from lead_sides.diffusers(answers, nfes, CHOSEN_BY)
-        yield from lead_sides.comfy(answers, nfes, CHOSEN_BY)
+        answers[name] = task_of(name, CHOSEN_BY + JUDGED_BY).finer_run(DRAWN_STEPS)
+        if "ours" in sides:
+            yield from lead_ours.ours({name: answers[name]}, nfes)
+    if "peers" in sides:
+        yield from lead_peers.diffusers(answers, nfes)
+        yield from lead_peers.comfy(answers, nfes)
+    if SKRAMPLE in sides:
+        try:
+            yield from lead_skrample.skrample(answers, nfes)
+        except lead_skrample.Missing as missing:
+            print(f"{SKRAMPLE} is left out: {missing}")
 
 
 def guidance(problem: str) -> str:
@@ -107,7 +119,10 @@ def findings(found: dict[tuple[str, int], Side]) -> str:
     ratios = {key: side[OURS].rmse / side["peer"].rmse for key, side in found.items()}
     medians = {key: side[OURS].median / side["peer"].median for key, side in found.items()}
     ahead = [f"{p} with {n} ({r:.2f})" for (p, n), r in sorted(ratios.items()) if r > 1]
-    tried = {name: max(s[name].tried for s in found.values() if name in s) for name in (OURS, *PEERS)}  # fmt: skip
+    tried = {
+        name: max((s[name].tried for s in found.values() if name in s), default=0)
+        for name in (OURS, *PEERS)
+    }
     counts = ", ".join(f"{count} of {name}" for name, count in tried.items())
     return (
         f"Ours ÷ best peer in {len(ratios)} rows: {mean(list(ratios.values())):.2f} (geometric mean), medians "
@@ -132,12 +147,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--problems", nargs="*", default=PROBLEMS)
     parser.add_argument("--nfe", nargs="+", type=int, default=NFES)
+    parser.add_argument("--sides", nargs="+", default=SIDES, choices=SIDES)
     parser.add_argument("--keep", type=Path, help="a JSON file for rows that are measured in parts")
     parser.add_argument("--write", action="store_true", help="write docs/quality.md")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     started, winners = time.perf_counter(), list[Winner]()
-    for winner in measure(options.problems, options.nfe):
+    for winner in measure(options.problems, options.nfe, options.sides):
         winners.append(winner)
         if options.keep:
             kept(options.keep, [winner])

@@ -218,7 +218,7 @@ GUIDANCE = (
 
 FITS = (
     Defect("fit: forward may be worse than its start", "schedulers/fit/forward.py",
-           'score(state.errors, scale), state.before["rmse"])', "score(state.errors, scale))", ("tests/test_selection.py",)),
+           'mark(state.errors), state.before["rmse"])', "mark(state.errors))", ("tests/test_selection.py",)),
     Defect("fit: judged on what it is fitted to", "schedulers/fit/run_fit.py",
            "problem.errors(table, problem.held)", "problem.errors(table, problem.train)",
            ("tests/test_fit_loop.py::test_it_never_loses_and_reports_what_it_did", "tests/test_selection.py")),

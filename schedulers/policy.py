@@ -26,6 +26,7 @@ from .spacing import ByRule, Ends, NoiseShare, Spacing, WholeRange
 
 PURE_NOISE = 1000.0  # κ: from here on a level counts as pure noise
 STRONG = 2.5  # CFG above this is strong
+LATEST = 3  # version of POLICIES
 SIDE = 128  # √(height · width) of the latent, where it is not said: 1024² pixels
 
 
@@ -155,13 +156,19 @@ class Auto(Spacing):
     """The policy's levels for a solver of order 2 without guidance, by the schedule and the number of steps.
 
     With ends = schedule they are the policy's: both close with fewer steps, as by rule. Below denoise = 1 a run begins
-    at the time that is this share of the schedule's, as with ComfyUI's simple.
+    at the time that is this share of the schedule's, as with ComfyUI's simple. So far every version has the same levels
+    here: those that version 3 has for its own solvers did not pay with others (docs/choosing.md).
     """
 
     title: ClassVar[str] = "auto"
     aliases: ClassVar[tuple[str, ...]] = ("best", "default")
     version: int = knob(
-        1, "Of the policy: an older one gives what it gave.", low=1, high=1, advanced=True
+        1,
+        "Of the policy: an older one gives what it gave.",
+        low=1,
+        high=LATEST,
+        advanced=True,
+        fresh=LATEST,
     )
     side: int = knob(
         SIDE,
@@ -296,4 +303,3 @@ POLICIES: dict[int, Policy] = {
         ),
     ),
 }
-LATEST = max(POLICIES)

@@ -23,9 +23,15 @@ def knob(
     step: float | None = None,
     options: tuple[str, ...] | None = None,
     advanced: bool = False,
+    fresh: Any = None,
 ) -> Any:
-    """A dataclass field with its range and help text (``low`` and ``high`` are inclusive)."""
-    meta = dict(help=help, low=low, high=high, step=step, options=options, advanced=advanced)
+    """A dataclass field with its range and help text (``low`` and ``high`` are inclusive).
+
+    ``fresh``: what a new node shows in place of the default, which stands in where a prompt does not name the field.
+    """
+    meta = dict(
+        help=help, low=low, high=high, step=step, options=options, advanced=advanced, fresh=fresh
+    )
     return dataclasses.field(default=default, metadata=meta)
 
 

@@ -28,7 +28,6 @@ from sampling_kit.schedulers.solver import (
     Solver,
     UniPC,
 )
-from sampling_kit.schedulers.solver.multistep import MOST_NODES
 from sampling_kit.schedulers.solver.weights import data_weights, lagrange
 
 TOLERANCE = {"float64": 1e-9, "float32": 1e-5}
@@ -122,17 +121,6 @@ class Misprinted(AdamsBashforth):
 
 class PutRight(Misprinted):
     right = True
-
-
-class Earlier(SASolver):
-    """Core's SA-Solver does not count the step to 0 among those left, so its orders fall one step earlier,
-    and its corrector's with its predictor's."""
-
-    def _left(self, grid: Points, i: int) -> int:
-        return max(super()._left(grid, i) - (grid[-1].sigma == 0), 1)
-
-    def nodes(self, left: int = MOST_NODES) -> tuple[int, int]:
-        return min(self.predictor, left), min(self.corrector, left)
 
 
 # --------------------------------------------------------------------------------------------- cases
@@ -235,7 +223,7 @@ DIFFERENT = [
             SASolver(tau=t, lower_order_final=True),
             tau(t),
             ends=("0",),
-            theirs=Earlier(tau=t, lower_order_final=True),
+            theirs=SASolver(tau=t, lower_order_early=True),
             first=N - 2,
         )
         for t in (0.0, 1.0)
@@ -246,7 +234,7 @@ DIFFERENT = [
             SASolver(tau=t, pece=True, lower_order_final=True),
             tau(t),
             ends=("0",),
-            theirs=Earlier(tau=t, pece=True, lower_order_final=True),
+            theirs=SASolver(tau=t, pece=True, lower_order_early=True),
             first=2 * (N - 2) - 2,
         )
         for t in (0.0, 1.0)

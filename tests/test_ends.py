@@ -8,6 +8,7 @@ import torch
 
 from sampling_kit.benchmarks import policy as benchmark
 from sampling_kit.nodes.schedule.schedules import Steps
+from sampling_kit.nodes.ui.inputs import inputs_for
 from sampling_kit.schedulers import policy
 from sampling_kit.schedulers import spacing as spacings
 from sampling_kit.schedulers.noise_schedule import (
@@ -169,3 +170,16 @@ def test_steps_node_takes_ends_and_auto():
     assert small.kappas[0] < 80 == auto.kappas[0] and small.kappas[-2] < auto.kappas[-2]
     typed = levels("auto", ends={"ends": "own", "first": 30.0, "last": 0.3})
     assert (typed.kappas[0], typed.kappas[-2]) == (30.0, 0.3)
+
+
+def test_a_new_steps_node_has_the_newest_auto_and_a_prompt_without_it_the_first():
+    facts = inputs_for(policy.Auto)[0].as_dict()
+    assert facts["default"] == facts["max"] == policy.LATEST == max(policy.POLICIES)
+    assert policy.Auto().version == 1
+    versions = [
+        Steps.run(EDM(), 6, {"spacing": "auto", **kind}).points
+        for kind in ({}, *({"version": v} for v in policy.POLICIES))
+    ]
+    assert len(set(versions)) == 1, "levels for any solver: the same so far, docs/choosing.md"
+    with pytest.raises(ValueError, match="version = 99"):
+        Steps.run(EDM(), 6, {"spacing": "auto", "version": 99})

@@ -63,6 +63,31 @@ def test_the_best_pair_has_ends_of_its_own(monkeypatch, tmp_path):
         fit_rivals.stored_pair(task, 4, "best", "rmse")
 
 
+def test_a_screen_undoes_none_before_it_and_may_take_its_pairs_from_another_network(
+    monkeypatch, tmp_path
+):
+    few(monkeypatch)
+    monkeypatch.setattr(fit_rivals, "STORED", tmp_path / "rivals.json")
+    task = gaussian_task()
+    whole = fit_rivals.screen(task, 4)
+    other = SimpleNamespace(name="other", weights="w")
+    for where in (task, other):
+        fit_rivals.keep(where, 4, whole)
+    ddim = {solver.call: solver for solver in [DDIM()]}
+    monkeypatch.setattr(fit_rivals, "SCOUTS", (DDIM(),))
+    with monkeypatch.context() as patch:
+        patch.setattr(fit_rivals, "SOLVERS", ddim)
+        again = fit_rivals.screen(task, 4)
+    assert again["best"]["rmse"]["solver"] != DDIM().call
+    assert again["best"]["rmse"]["rmse"] <= whole["best"]["rmse"]["rmse"] * (1 + 1e-9)
+    task.name = "new"
+    like = fit_rivals.screen(task, 4, ["other"])
+    assert like["like"] == ["other"] and like["evaluations"] < whole["evaluations"]
+    assert {like["best"][by]["solver"] for by in ("rmse", "median")} <= {
+        whole[among][by]["solver"] for among in ("best", "whole") for by in ("rmse", "median")
+    }
+
+
 def test_stored_rivals_are_pairs_of_the_kit():
     stored = fit_rivals.read()
     assert {"hsc"} <= set(stored)
@@ -124,6 +149,13 @@ def test_a_row_of_the_table(monkeypatch):
     facts = fit_gain.row(task, 4, 12)
     assert facts["best"]["rmse"]["value"] == facts["whole"]["median"]["value"] == 1
     assert facts["frechet"]["fit"] == facts["frechet"]["pair"]
+    facts["problem"] = "hsc"
     begin, end = fit_gain.MARKS
     page = pages.written(f"a{begin}old{end}z", fit_gain.MARKS, fit_gain.table([facts]))
     assert "old" not in page and "1.00 [1.00, 1.00]" in page and page.endswith("z")
+    both = fit_gain.table(
+        [{**facts, "nfe": 3}, {**facts, "problem": "cond, made here"}], fit_gain.table([facts])
+    )
+    again = fit_gain.table([{**facts, "seeds": 5}], both).splitlines()
+    keys = [tuple(line.split(" | ")[:3]) for line in again[2:]]
+    assert keys == [("| hsc", "3", "12"), ("| hsc", "4", "5"), ("| cond, made here", "4", "12")]

@@ -72,7 +72,7 @@ def test_losses_are_fits_of_their_own(monkeypatch, tmp_path):
     monkeypatch.setattr(fit_gain, "work_folder", lambda: tmp_path)
     with torch.no_grad():
         found = fit_limits.losses(task(), 3, 12)
-    assert set(found) == {f"δ {Forward().huber:g}", f"δ {huber:g}"}
+    assert set(found) == {f"δ {Forward().huber:g}", f"δ {huber:g}", "Cauchy"}
     files = {file.name for file in tmp_path.iterdir()}
-    assert len(files) == 2  # each was fitted
+    assert len(files) == 3  # each was fitted
     assert all(0 < errors["rmse"] < 0.3 for errors in found.values())

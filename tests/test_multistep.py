@@ -11,9 +11,11 @@ from scipy.integrate import quad
 from sampling_kit.schedulers.path import VE, VP, Flow
 from sampling_kit.schedulers.points import Points
 from sampling_kit.schedulers.solver import (
+    DDIM,
     DEIS,
     AdamsBashforth,
     DPMSolverMultistep,
+    GaussianAdams,
     SASolver,
     UniPC,
 )
@@ -82,6 +84,16 @@ LOWERED = [
     (UniPC(4, "exact", False, lower_order_final=True), [1, 2, 3, 3, 2, 1]),
     (SASolver(3, 0, lower_order_final=True), [1, 2, 3, 3, 2, 1]),
     (DPMSolverMultistep(3), [1, 2, 3, 3, 3, 3]),
+    (GaussianAdams(corrector=0), [1, 2, 3, 3, 3, 3]),
+    (GaussianAdams(corrector=0, lower_order_final=True), [1, 2, 3, 3, 2, 1]),
+]
+#: And above a last step to 0, one step earlier.
+EARLY = [
+    DPMSolverMultistep(3, lower_order_early=True),
+    UniPC(4, "exact", False, lower_order_early=True),
+    SASolver(3, 0, 0.0, lower_order_early=True),
+    DEIS(3, lower_order_early=True),
+    GaussianAdams(corrector=0, lower_order_early=True),
 ]
 
 
@@ -89,6 +101,29 @@ LOWERED = [
 def test_lower_order_final_combines_no_more_than_the_steps_left(solver, used):
     plan = solver.plan(Points(VP(), UNEVEN))
     assert [int(np.count_nonzero(stage.d)) for stage in plan.stages[1:]] == used
+
+
+@pytest.mark.parametrize("solver", EARLY, ids=repr)
+def test_lower_order_early_does_not_count_the_step_to_0(solver):
+    """The last step above 0 then is DDIM's, Gaussian Adams' that of one value."""
+    plan, whole = (solver.plan(Points(VP(), (*UNEVEN, *end))) for end in ((0.0,), ()))
+    used = [int(np.count_nonzero(np.abs(stage.d) > 1e-12)) for stage in plan.stages[1:]]
+    assert used == [1, 2, 3, 3, 2, 1, 1]
+    alone = GaussianAdams(corrector=0) if isinstance(solver, GaussianAdams) else DDIM()
+    single = alone.plan(Points(VP(), UNEVEN[-2:])).stages[-1]
+    for last in (plan.stages[-2], whole.stages[-1]):
+        assert (last.x[0], last.d[0]) == pytest.approx((single.x[0], single.d[0]), rel=1e-12)
+
+
+def test_a_corrector_is_lowered_with_its_predictor():
+    """The state before the last step above 0 is corrected by two values with early, by three with final."""
+    points = Points(VP(), (*UNEVEN, 0.0))
+    plain, final, early = (
+        GaussianAdams(**{k: True}).plan(points) if k else GaussianAdams().plan(points)
+        for k in ("", "lower_order_final", "lower_order_early")
+    )
+    assert plain.stages[:4] == final.stages[:4] == early.stages[:4]
+    assert plain.stages[-2] != final.stages[-2] != early.stages[-2] != plain.stages[-2]
 
 
 def test_a_start_by_single_steps_takes_and_counts_the_same_order():

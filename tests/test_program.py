@@ -84,7 +84,8 @@ def test_a_run_in_parts_is_the_run(solver):
         state = solver.advance(points, Run(oracle, noise), State((x,)), level=level)
         part = Points(Flow(), points.kappas[: level + 1])
         looks_ahead = isinstance(solver, Restart) or any(
-            getattr(solver, knob, False) for knob in ("churn", "lower_order_final")
+            getattr(solver, knob, False)
+            for knob in ("churn", "lower_order_final", "lower_order_early")
         )
         if not looks_ahead:  # then a plan for the first levels is the first part of the whole
             assert torch.allclose(state.x, solver.solve(part, Run(oracle, noise), x), atol=1e-12)

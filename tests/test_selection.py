@@ -95,16 +95,35 @@ def test_gradient_is_never_worse_than_its_start_in_rmse_and_in_median(
     assert not_worse(state)
 
 
-@pytest.mark.parametrize("scale", [0.05, 1.0])
-def test_weights_of_the_least_squares_are_those_of_pseudo_huber(scale):
-    """Σ ρ(e) and ½Σ w·e² have the same slope: w = ρ'(e)/e, for ρ = δ²·(√(1 + (e/δ)²) − 1)."""
+@pytest.mark.parametrize(("scale", "shape"), [(0.05, 1.0), (1.0, 1.0), (0.3, 0.5), (0.3, 0.0)])
+def test_weights_of_the_least_squares_are_those_of_the_loss(scale, shape):
+    """Σ ρ(e) and ½Σ w·e² have the same slope: w = ρ'(e)/e; ρ is pseudo-Huber at shape 1 and Cauchy at 0."""
     errors = torch.tensor([1e-3, 0.05, 0.3, 2.0, 40.0]).double().requires_grad_()
-    loss = scale**2 * ((1 + (errors / scale) ** 2).sqrt() - 1)
+    square = (errors / scale) ** 2
+    kinds = {
+        1.0: (1 + square).sqrt() - 1,
+        0.5: 3 * ((1 + square / 1.5) ** 0.25 - 1),
+        0.0: (1 + square / 2).log(),
+    }
+    loss = scale**2 * kinds[shape]
     (slope,) = torch.autograd.grad(loss.sum(), errors)
     expected = (slope / errors).detach()
-    assert torch.allclose(forward.trusted(errors.detach(), scale), expected, rtol=1e-9)
+    assert torch.allclose(forward.trusted(errors.detach(), scale, shape), expected, rtol=1e-9)
     mean = float(loss.mean().detach()) / scale**2
-    assert forward.score(errors.detach().numpy(), scale) == pytest.approx(mean, rel=1e-9)
+    assert forward.score(errors.detach().numpy(), scale, shape) == pytest.approx(mean, rel=1e-9)
+
+
+def test_a_fit_by_logarithms_leaves_outliers_alone():
+    """Three of the fitted ends lie on the other side of the start's: with the Cauchy loss the held-out ones come nearer."""
+    task = problem()
+    landed, ends = task.run(START, TRAIN[:3]), task.end.clone()
+    ends[:3] = landed - 3 * (ends[:3] - landed)
+    task = replace(task, end=ends, evaluations=0)
+    plain = Forward(numbers=2, bands=0, images=16, budget=10**6, again=0)
+    alike = replace(plain, huber=0.5, shape=0.0)
+    errors = [run_fit(task, START, way).after["median"] for way in (plain, alike)]
+    assert errors[1] < 0.8 * errors[0]
+    assert repr(plain) == repr(replace(plain, shape=0.5))  # kept fits are found again
 
 
 def test_the_best_pair_survives_a_first_round_that_misleads():

@@ -16,7 +16,8 @@ def inputs_for(settings: type[Settings], advanced: bool = False) -> list[Any]:
     """One widget per field, with the field's default, range and help; ``advanced``: all of them under that heading.
 
     All are optional in API-format JSON, where the default stands in: a workflow from before a field
-    was added still runs. New fields go last, since the editor saves widgets by position.
+    was added still runs. New fields go last, since the editor saves widgets by position. A field that is fresh
+    (see ``knob``) shows that in a new node.
     """
     shown = (field for field in dataclasses.fields(settings) if "help" in field.metadata)
     return [_input(field, advanced) for field in shown]
@@ -28,8 +29,11 @@ def _input(field: dataclasses.Field[Any], advanced: bool = False) -> Any:
         return choice(field.name, meta["table"], meta["help"], optional=True)
     if "wire" in meta:
         return io.Custom(meta["wire"]).Input(field.name, optional=True, tooltip=meta["help"])
+    fresh = meta["fresh"]
     common = dict(
-        default=default, tooltip=meta["help"], advanced=meta["advanced"] or advanced or None
+        default=default if fresh is None else fresh,
+        tooltip=meta["help"],
+        advanced=meta["advanced"] or advanced or None,
     )
     common = {key: value for key, value in common.items() if value is not None} | {"optional": True}
     if meta["options"] is not None:

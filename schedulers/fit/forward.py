@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path as File
 from typing import ClassVar, NamedTuple
 
@@ -35,7 +35,7 @@ from ..solver.fitted import Table
 from ..store import LARGEST_TABLES, Format
 from .bands import KNOTS, Rings, added, answer, equations
 from .fit_files import arrays_of, table_in, tensors_of
-from .gauss_newton import Equations, ends_off, measured, trusted
+from .gauss_newton import Equations, ends_off, loss, measured, trusted
 from .problem import Problem, error_from, rmse, summary
 from .run_fit import LEAST_JUDGES, Array, Attempt, Fit, best_attempt, likeliest, start_errors
 from .table_numbers import moved, names
@@ -94,6 +94,9 @@ class Forward(Fit["ForwardState"]):
     )
     #: How often the equations of a move are used again, corrected by what the move did: a tenth of their price or less.
     again: int = inner(2, low=0, high=20)
+    #: How far-off images count: 1 in proportion to their error, 0 to its logarithm (``gauss_newton.loss``). Kept fits are
+    #: found by the settings' text, which it is no part of.
+    shape: float = field(default=1.0, repr=False, metadata=dict(low=0, high=1))
 
     def allowed(self, nfe: int) -> int:
         """Evaluations a fit for ``nfe`` may use; the columns of its Jacobian cost about nfe²."""
@@ -244,16 +247,17 @@ def judged(
 ) -> ForwardState:
     """The state with the best candidate (damping, table, change) if it is better than what there is."""
     scale = delta(state, settings)
+    mark = lambda errors: score(errors, scale, settings.shape)  # noqa: E731
     possible = [
         (damping, table, change) for damping, table, change in candidates if table is not None
     ]
-    found = likeliest(problem, [table for _, table, _ in possible], lambda e: score(e, scale))
+    found = likeliest(problem, [table for _, table, _ in possible], mark)
     shown, damping, best = state.errors, state.damping, None
     if found is not None:
         which, shown = found
         damping, table, change = possible[which]
-        attempt = Attempt(table, shown, score(shown, scale))
-        best = best_attempt([attempt], score(state.errors, scale), state.before["rmse"])
+        attempt = Attempt(table, shown, mark(shown))
+        best = best_attempt([attempt], mark(state.errors), state.before["rmse"])
     if best is None:
         after = replace(state, damping=state.damping * 10)
     else:
@@ -268,9 +272,9 @@ def delta(state: ForwardState, settings: Forward) -> float:
     return settings.huber * (state.after["median"] or 1.0)
 
 
-def score(errors: Array, scale: float) -> float:
-    """Mean pseudo-Huber function; infinite for a run that failed."""
-    value = float(np.mean(np.sqrt(1 + (errors / scale) ** 2) - 1))
+def score(errors: Array, scale: float, shape: float = 1.0) -> float:
+    """Mean loss, at shape 1 the pseudo-Huber function; infinite for a run that failed."""
+    value = float(loss(torch.from_numpy(errors) / scale, shape).mean())
     return value if math.isfinite(value) else math.inf
 
 
@@ -310,7 +314,7 @@ def solved(
     """The state with these equations, and where they lead by several λ. ``before``: the state before the move, with
     the equations of those before."""
     table, v, window = state.start, equations.at, settings.window
-    matrix, slope, square = equations.normal(delta(state, settings))
+    matrix, slope, square = equations.normal(delta(state, settings), settings.shape)
     # the model ½vᵀMv − bᵀv of this move, added to those before, which were made around other v
     vector = settings.memory * before.vector + matrix @ v - slope
     matrix = settings.memory * before.matrix + matrix
@@ -348,7 +352,7 @@ def move_bands(problem: Problem, state: ForwardState, settings: Forward) -> Forw
             continue
         track = tracked(problem, table, some)
         r = track.y[-1] - problem.target(some)
-        w = trusted(rmse(r), scale).sqrt().reshape(-1, *[1] * (r.ndim - 1))
+        w = trusted(rmse(r), scale, settings.shape).sqrt().reshape(-1, *[1] * (r.ndim - 1))
         square += float((w * r).square().sum())
         terms = torch.cat([rings.spectrum(w * t) for t in (*track.d, r)])
         products = products + rings.products(terms)

@@ -31,10 +31,10 @@ class Equations:
     off: Tensor
     at: Array
 
-    def normal(self, scale: float) -> tuple[Array, Array, float]:
-        """(JᵀWJ, JᵀWr, rᵀWr), means over trajectories and values; W as of the pseudo-Huber function."""
+    def normal(self, scale: float, shape: float = 1.0) -> tuple[Array, Array, float]:
+        """(JᵀWJ, JᵀWr, rᵀWr), means over trajectories and values; W as of :func:`loss`."""
         n, size, count = len(self.rows), self.off[0].numel(), len(self.slopes)
-        w = (trusted(rmse(self.off), scale) / size).sqrt()
+        w = (trusted(rmse(self.off), scale, shape) / size).sqrt()
         matrix, slope, square = torch.zeros(count, count).double(), torch.zeros(count).double(), 0.0
         for i in range(n):  # one at a time: in float64 they are as large again
             # a run that failed (NaN) says nothing
@@ -80,6 +80,15 @@ def ends_off(problem: Problem, table: Table, rows: Tensor) -> Tensor:
     return torch.cat([(tracked(problem, table, r).y[-1] - problem.target(r)).cpu() for r in parts])
 
 
-def trusted(errors: Tensor, scale: float) -> Tensor:
-    """Weights per image of the least squares that the pseudo-Huber function amounts to."""
-    return 1 / (1 + (errors / scale) ** 2).sqrt()
+def loss(errors: Tensor, shape: float) -> Tensor:
+    """ρ of errors in units of δ: at shape 1 pseudo-Huber, √(1 + e²) − 1, at 0 Cauchy, ln(1 + e²/2); between them Barron's
+    general robust loss (arXiv 1701.03077)."""
+    over = 2 - shape
+    if not shape:
+        return (errors**2 / over).log1p()
+    return over / shape * ((1 + errors**2 / over) ** (shape / 2) - 1)
+
+
+def trusted(errors: Tensor, scale: float, shape: float = 1.0) -> Tensor:
+    """Weights per image of the least squares that :func:`loss` amounts to: ρ'(e)/e, with δ = ``scale``."""
+    return (1 + (errors / scale) ** 2 / (2 - shape)) ** (shape / 2 - 1)

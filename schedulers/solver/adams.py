@@ -14,7 +14,13 @@ from ..points import Points
 from ..settings import knob
 from .base import Solver
 from .formula import Builder, Combo, total
-from .multistep import Multistep, coordinate_knob, lower_order_knob, start_knob
+from .multistep import (
+    Multistep,
+    coordinate_knob,
+    lower_order_early_knob,
+    lower_order_knob,
+    start_knob,
+)
 from .plan import Plan
 from .runge_kutta import TABLEAUX, sigma_stages
 from .weights import integral_weights
@@ -117,6 +123,7 @@ class DEIS(Multistep):
 
     start: str = start_knob()
     lower_order_final: bool = lower_order_knob()
+    lower_order_early: bool = lower_order_early_knob()
 
     @property
     def second_order(self) -> bool:

@@ -33,7 +33,13 @@ from ..points import Points
 from ..settings import knob
 from .ddim import ddim_step
 from .formula import Builder, Combo, total
-from .multistep import MOST_NODES, Multistep, coordinate_knob
+from .multistep import (
+    MOST_NODES,
+    Multistep,
+    coordinate_knob,
+    lower_order_early_knob,
+    lower_order_knob,
+)
 from .plan import Plan
 from .weights import COORDINATES, NODES, WEIGHTS, lagrange, quadrature
 
@@ -78,9 +84,11 @@ class GaussianAdams(Multistep):
         options=("mean", "network"),
     )
     coordinate: str = coordinate_knob()
+    lower_order_final: bool = lower_order_knob()
+    lower_order_early: bool = lower_order_early_knob()
 
     def nodes(self, left: int = MOST_NODES) -> tuple[int, int]:
-        return self.predictor, self.corrector
+        return min(self.predictor, left), min(self.corrector, left + 1)
 
     def plan(self, points: Points) -> Plan:
         self._check(points)
@@ -115,7 +123,7 @@ class GaussianAdams(Multistep):
             change = self._change(build.points, i - 1, values[:count]) - predicted
             return x + self._deviation(build.points[i]) * change
 
-        most = min(self.corrector, len(values))
+        most = self._correcting(build.points, i - 1, values[1:])
         count = build.highest(most, lambda alone, n: alone.holds(corrected(n), i))
         return corrected(count) if count else x
 
@@ -134,7 +142,8 @@ class GaussianAdams(Multistep):
             values = [(i + 1, self._value(q, y, d)), *past]
             return alone.holds(self._mend(alone, y, i + 1, values, predicted), i + 1)
 
-        return build.highest(min(self.predictor, len(past)), holds)
+        most = self.nodes(self._left(build.points, i))[0]
+        return build.highest(min(most, len(past)), holds)
 
     def _change(self, points: Points, i: int, values: list[tuple[int, Combo]]) -> Combo:
         """Change of u in step i → i + 1."""

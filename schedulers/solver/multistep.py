@@ -56,6 +56,15 @@ def lower_order_knob() -> Any:
     )
 
 
+def lower_order_early_knob() -> Any:
+    """ComfyUI's sa_solver ends so."""
+    return knob(
+        False,
+        "As lower_order_final, one step earlier: the last step above 0 combines one prediction, the one before it two. "
+        "Steadier still where the last levels lie far apart.",
+    )
+
+
 class Multistep(Solver):
     """One evaluation per step, combined with those of earlier steps.
 
@@ -70,6 +79,7 @@ class Multistep(Solver):
     coordinate: str = "lambda"
     start: str = "ramp"
     lower_order_final: bool = False
+    lower_order_early: bool = False
     pece: bool = False
 
     def __post_init__(self) -> None:
@@ -87,7 +97,7 @@ class Multistep(Solver):
     @property
     def second_order(self) -> bool:
         """Whether the weights keep the order at 2, whatever the number of values."""
-        return self.coordinate == "index" or self.lower_order_final
+        return self.coordinate == "index" or self.lower_order_final or self.lower_order_early
 
     @property
     def order(self) -> int:
@@ -147,7 +157,10 @@ class Multistep(Solver):
 
     def _left(self, grid: Points, i: int) -> int:
         """Steps to go, step i → i + 1 included, if they limit the order."""
-        return len(grid) - 1 - i if self.lower_order_final else MOST_NODES
+        left = len(grid) - 1 - i
+        if self.lower_order_early:
+            return max(left - (grid[-1].sigma == 0), 1)
+        return left if self.lower_order_final else MOST_NODES
 
     def _correct(
         self,
@@ -188,7 +201,9 @@ class Multistep(Solver):
 
     def _correcting(self, grid: Points, i: int, past: list[tuple[int, Combo]]) -> int:
         """How many values correct step i → i + 1 at most."""
-        return min(self.nodes(self._left(grid, i))[1], 1 + len(past))
+        left = self._left(grid, i)
+        most = left if self.lower_order_early else MOST_NODES + 1
+        return min(self.nodes(left)[1], 1 + len(past), most)
 
     def _highest(self, build: Builder, x: Combo, i: int, past: list[tuple[int, Combo]]) -> int:
         """How many of the ``past`` values step i → i + 1 from x combines (see ``rising.py``)."""
@@ -290,6 +305,7 @@ class DPMSolverMultistep(Multistep):
     coordinate: str = coordinate_knob()
     start: str = start_knob()
     lower_order_final: bool = lower_order_knob()
+    lower_order_early: bool = lower_order_early_knob()
 
     @property
     def second_order(self) -> bool:
@@ -351,6 +367,7 @@ class UniPC(Multistep):
     start: str = start_knob()
     lower_order_final: bool = lower_order_knob()
     eta: float = knob(0.0, "Noise strength: 0 ODE, 1 reverse SDE.", low=0.0, high=1.0, step=0.001)
+    lower_order_early: bool = lower_order_early_knob()
 
     def nodes(self, left: int = MOST_NODES) -> tuple[int, int]:
         used = min(self.max_order, left)
@@ -391,9 +408,8 @@ class SASolver(Multistep):
     )
     paper: ClassVar[str] = "Xue et al. 2023 (arXiv 2309.05019), alg. 1 and 2"
     equals: ClassVar[str] = (
-        "ComfyUI sa_solver, sa_solver_pece (which lower the order before 0, one step earlier than "
-        "lower_order_final, and ask τ at the arriving σ); diffusers SASolverScheduler (which changes the "
-        "second order)"
+        "ComfyUI sa_solver, sa_solver_pece (with lower_order_early; they ask τ at the arriving σ); "
+        "diffusers SASolverScheduler (which changes the second order)"
     )
     predictor: int = knob(3, "Order of the predictor.", low=1, high=6)
     corrector: int = knob(4, "Order of the corrector; 0 for none.", low=0, high=6)
@@ -408,6 +424,7 @@ class SASolver(Multistep):
     coordinate: str = coordinate_knob()
     start: str = start_knob()
     lower_order_final: bool = lower_order_knob()
+    lower_order_early: bool = lower_order_early_knob()
 
     def nodes(self, left: int = MOST_NODES) -> tuple[int, int]:
         return min(self.predictor, left), min(self.corrector, left + 1)

@@ -94,6 +94,8 @@ def gaussian_adams(kind: type[GaussianAdams]) -> Iterator[Solver]:
         yield kind(prior, n, 0, coordinate="index")
     yield from (kind(prior, 1, 0, "network") for prior in (4.0, 8.0))
     yield kind(1.0, 2, 0, "network", "sigma")
+    yield from (kind(2.0, lower_order_final=True), kind(2.0, lower_order_early=True))
+    yield kind(lower_order_early=True)
 
 
 def sa_solver(kind: type[SASolver]) -> Iterator[Solver]:
@@ -103,6 +105,7 @@ def sa_solver(kind: type[SASolver]) -> Iterator[Solver]:
     yield kind(2, 3, 0.0, pece=True)
     yield kind(2, 3, 0.0, pece=True, coordinate="log_sigma", start="single_step")
     yield kind(3, 4, 0.0, start="single_step")
+    yield kind(3, 4, 0.0, lower_order_early=True)
     yield kind(6, 6)
 
 

@@ -3,16 +3,18 @@
 //     (nothing)        check: the UI graph makes the same prompt as its API twin, in both renderers, without a complaint
 //     --turns          each in one renderer, one after the other, not in both
 //     --write          first make example_workflows/<stem>.json from the API twins
+//     --sizes FILE     keep the graphs from the twins and what both renderers measure: relayout.mjs finds places from it, without a page
 //     --run DIR        queue every example from the page, save the pictures to DIR
 //     --thumbnails     with --run: write example_workflows/<stem>.jpg
 //     --drop STEM=PNG  drop that picture on the page: the twin's graph must come back (may be repeated)
 //     --shots DIR      screenshots of every graph, in the classic canvas and in Nodes 2.0
 // Needs chromium and playwright-core (PLAYWRIGHT_CORE, NODE_PATH or ~/pw/node_modules). Talks to the given server only.
-import { mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import path from "node:path";
 import { parseArgs } from "node:util";
-import { place, placed, repeated } from "./layout.mjs";
+import { arranged } from "./arrange.mjs";
+import { repeated } from "./layout.mjs";
 import models from "./models.mjs";
 import notes from "./notes.mjs";
 import { PACK, inPage, launch, open } from "./page.mjs";
@@ -25,6 +27,7 @@ const { values: options, positionals } = parseArgs({
     url: { type: "string", default: "http://127.0.0.1:8188" },
     turns: { type: "boolean" },
     write: { type: "boolean" },
+    sizes: { type: "string" },
     thumbnails: { type: "boolean" },
     run: { type: "string" },
     shots: { type: "string" },
@@ -86,15 +89,30 @@ const took = (page) => page.ours.splice(0).map((t) => `the page complained: ${t}
 // Whether a twin loads a checkpoint: then the parts are in ComfyUI's loaders and in Sample.
 const loads = (api) => Object.values(api).some((n) => /Loader/.test(n.class_type));
 
-// The graph of an API twin, its nodes at places of their own.
-async function laidOut(page, stem) {
+// The graph of an API twin, and how large each renderer draws its nodes.
+async function built(pages, stem) {
   const api = twin(stem), types = Object.fromEntries(Object.entries(api).map(([id, n]) => [id, n.class_type]));
   const links = Object.entries(api).flatMap(([id, n]) => Object.values(n.inputs).filter(Array.isArray).map(([from, slot]) => [from, slot, id, 0]));
-  const sizes = await page.evaluate(inPage.prepare, { api, stem, note: notes[stem], pack: PACK, version, models, inside: loads(api) ? [] : repeated(types, links) });
-  const outer = placed(sizes.outer.nodes, sizes.outer.links, { note: sizes.note });
-  const inner = sizes.inner && place(sizes.inner.nodes, sizes.inner.links, { rounds: 6000 });
-  console.log(`     ${stem}: ${Math.round(outer.wide)} × ${Math.round(outer.high)}, ${outer.crossings} crossings, behind nodes: ${outer.behind.join(", ") || "none"}`);
-  return page.evaluate(inPage.arrange, { stem, pack: PACK, outer, inner });
+  await pages[0].evaluate(inPage.prepare, { api, stem, note: notes[stem], pack: PACK, version, models, inside: repeated(stem, types, links) });
+  const ui = await pages[0].evaluate(inPage.saved, { stem, pack: PACK }), each = [];
+  for (const page of pages) each.push(await page.evaluate(inPage.sizes, { ui, stem }));
+  const sizes = (of) => Object.fromEntries(Object.keys(each[0][of] ?? {}).map((id) => {
+    const seen = each.map((one) => one[of][id]);
+    return [id, { w: Math.max(...seen.map((n) => n.w)), h: Math.max(...seen.map((n) => n.h)), faces: seen.map(({ ins, outs }) => ({ ins, outs })) }];
+  }));
+  return { ui, sizes: { outer: sizes("outer"), inner: sizes("inner") } };
+}
+
+async function write(pages) {
+  const kept = options.sizes && existsSync(options.sizes) ? json(options.sizes) : {};
+  for (const stem of stems) {
+    kept[stem] = await built(pages, stem);
+    if (options.sizes) writeFileSync(options.sizes, JSON.stringify(kept));
+    if (!options.write) continue;
+    const { ui, facts } = arranged(kept[stem].ui, kept[stem].sizes);
+    console.log(`     ${stem}: ${Math.round(facts.wide)} × ${Math.round(facts.high)}, ${facts.crossings} crossings, ${facts.behind} behind nodes`);
+    writeFileSync(file(stem), `${JSON.stringify(ui, null, 1)}\n`);
+  }
 }
 
 async function check(page, stem, mode) {
@@ -184,21 +202,18 @@ const turn = (k) => stems.filter((_, i) => !options.turns || i % 2 === k);
 const browser = await launch();
 try {
   const page = await open(browser, options.url);
-  if (options.write)
-    for (const stem of stems) {
-      const saved = await laidOut(page, stem);
-      writeFileSync(file(stem), `${JSON.stringify(saved, null, 1)}\n`);
-    }
-  for (const stem of turn(0)) {
+  if (options.write || options.sizes) await write([page, await open(browser, options.url, { nodes2: true })]);
+  const only = options.sizes && !options.write; // measured, not checked
+  for (const stem of only ? [] : turn(0)) {
     await check(page, stem, "classic");
     if (options.run) await run(page, stem);
   }
   for (const pair of options.drop) await drop(page, pair.slice(0, pair.indexOf("=")), pair.slice(pair.indexOf("=") + 1));
   await page.context().close();
 
-  const vue = await open(browser, options.url, { nodes2: true });
-  for (const stem of turn(1)) await check(vue, stem, "nodes2");
-  await templates();
+  const vue = only ? null : await open(browser, options.url, { nodes2: true });
+  for (const stem of only ? [] : turn(1)) await check(vue, stem, "nodes2");
+  if (!only) await templates();
 } finally {
   await browser.close();
 }

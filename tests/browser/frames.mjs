@@ -1,20 +1,21 @@
 // Frames a second with many Schedule Editors on the canvas, beside as many of ComfyUI's own KarrasScheduler, in one page and in turns.
-//   node tests/browser/frames.mjs [--url http://127.0.0.1:8188] [--only classic|nodes2] [--nodes 30] [--seconds 4] [--rounds 3]
-// The canvas moves all the time, as under a hand. Exit code 1 where the editors have less than 0.9 of the others' rate.
+// Each node has one link from one node, so that both draw as many links; with --bare those of KarrasScheduler have none.
+//   node tests/browser/frames.mjs [--url http://127.0.0.1:8188] [--only classic|nodes2] [--nodes 30] [--seconds 4] [--rounds 3] [--bare]
+// The canvas moves all the time, as under a hand; the fastest second of all rounds counts. Exit code 1 where the editors have less than 0.9 of the others' rate.
 import { parseArgs } from "node:util";
 import { inPage, launch, open } from "./page.mjs";
 
-const { values: options } = parseArgs({ options: { url: { type: "string", default: "http://127.0.0.1:8188" }, only: { type: "string" }, nodes: { type: "string", default: "30" }, seconds: { type: "string", default: "4" }, rounds: { type: "string", default: "3" } } });
+const { values: options } = parseArgs({ options: { url: { type: "string", default: "http://127.0.0.1:8188" }, only: { type: "string" }, nodes: { type: "string", default: "30" }, seconds: { type: "string", default: "4" }, rounds: { type: "string", default: "3" }, bare: { type: "boolean" } } });
 const LEAST = 0.9;
 
-async function fill({ type, count }) {
+async function fill({ type, count, bare }) {
   app.graph.clear();
   const add = (of, x, y) => { const node = LiteGraph.createNode(of); app.graph.add(node); node.pos = [x, y]; return node; };
-  const schedule = type.startsWith("SamplingKit") ? add("SamplingKitNoiseSchedule", -400, 0) : null;
+  const ours = type.startsWith("SamplingKit"), source = bare && !ours ? null : add(ours ? "SamplingKitNoiseSchedule" : "PrimitiveFloat", -400, 0);
   for (let i = 0; i < count; i++) {
     const node = add(type, (i % 6) * 420, Math.floor(i / 6) * 480);
     node.setSize([380, 400]);
-    schedule?.connect(0, node, 0);
+    source?.connect(0, node, ours ? 0 : node.inputs.findIndex((i) => i.name === "rho"));
   }
   await new Promise((done) => setTimeout(done, 500));
 }
@@ -33,14 +34,15 @@ const frames = (ms) => new Promise((done) => {
 });
 
 async function rate(page, type) {
-  await page.evaluate(fill, { type, count: Number(options.nodes) });
+  await page.evaluate(fill, { type, count: Number(options.nodes), bare: options.bare });
   await page.evaluate(inPage.fit);
   if (type.startsWith("SamplingKit")) await page.waitForFunction((count) => [...document.querySelectorAll(".sk-note")].filter((note) => /^σ/.test(note.textContent)).length === count, Number(options.nodes));
   await page.evaluate(frames, 2000); // drawn
-  return page.evaluate(frames, 1000 * Number(options.seconds));
+  const each = [];
+  for (let i = 0; i < Number(options.seconds); i++) each.push(await page.evaluate(frames, 1000));
+  return Math.max(...each); // the second that other processes disturbed least
 }
 
-const middle = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)];
 const browser = await launch();
 let slow = 0;
 try {
@@ -50,9 +52,9 @@ try {
       theirs.push(await rate(page, "KarrasScheduler"));
       ours.push(await rate(page, "SamplingKitScheduleEditor"));
     }
-    const share = middle(ours) / middle(theirs);
+    const best = [ours, theirs].map((values) => Math.max(...values)), share = best[0] / best[1];
     slow += share < LEAST ? 1 : 0;
-    console.log(`${renderer}: ${options.nodes} Schedule Editors ${middle(ours).toFixed(1)} frames/s, KarrasScheduler ${middle(theirs).toFixed(1)}: ${share.toFixed(2)} (at least ${LEAST})`);
+    console.log(`${renderer}: ${options.nodes} Schedule Editors ${best[0].toFixed(1)} frames/s, KarrasScheduler ${best[1].toFixed(1)}: ${share.toFixed(2)} (at least ${LEAST})`);
     await page.context().close();
   }
 } finally {

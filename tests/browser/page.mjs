@@ -43,7 +43,7 @@ export async function open(browser, url, { nodes2 = false, settings = {} } = {})
 }
 
 export const inPage = {
-  // API twin -> graph: each part in its colour, what is repeated inside a subgraph; returns the sizes that places are found for.
+  // API twin -> graph: each part in its colour, what is repeated inside a subgraph.
   // models: {file: {directory, url}}, for the page's offer to download
   async prepare({ api, stem, note, pack, version, models, inside }) {
     const part = { schedule: "blue", denoiser: "green", guidance: "yellow", solver: "brown", fit: "brown", state: "brown" };
@@ -58,17 +58,14 @@ export const inPage = {
       const files = (n.widgets ?? []).filter((w) => models[w.value]).map((w) => ({ name: w.value, ...models[w.value] }));
       if (files.length) n.properties.models = files;
       const room = { SaveImage: [300, 320], PreviewImage: [300, 320], PreviewAny: [280, 150] }[n.type] ?? (/^Save.*(WEBP|PNG|Video)/.test(n.type) ? [300, 360] : [210, 0]);
-      const least = n.computeSize(), taller = 4 * (n.widgets?.length ?? 0) + 12; // Nodes 2.0 are taller
-      n.setSize([Math.max(n.size[0], room[0]), Math.max(least[1] + taller, room[1])]);
+      n.setSize([Math.max(n.size[0], room[0]), Math.max(n.computeSize()[1], room[1])]);
     }
-    let nested = null;
     if (inside.length) {
       const { subgraph, node } = graph.convertToSubgraph(new Set(graph.nodes.filter((n) => inside.includes(String(n.id)))));
-      const runs = subgraph.nodes.filter((n) => n.type === "SamplerCustomAdvanced").length;
-      subgraph.name = node.title = `The ${runs} runs`;
+      const runs = subgraph.nodes.filter((n) => /^(SamplerCustomAdvanced|SamplingKitSample)$/.test(n.type)).length;
+      subgraph.name = node.title = runs > 1 ? `The ${runs} runs` : "The run";
       for (const name of ["inputs", "outputs"]) for (const slot of subgraph[name]) slot.label = slot.label?.replace(/_\d+$/, "");
       node.setSize([220, node.computeSize()[1] + 12]);
-      nested = subgraph;
     }
     const text = LiteGraph.createNode("MarkdownNote");
     text.title = "About this example";
@@ -76,23 +73,11 @@ export const inPage = {
     text.widgets[0].value = note;
     const lines = note.split("\n").reduce((sum, line) => sum + Math.max(1, Math.ceil(line.length / 58)), 0);
     text.setSize([400, Math.min(420, 50 + 17 * lines)]);
-    const seen = (of) => Object.fromEntries(of.nodes.filter((n) => n !== text).map((n) => [n.id, {
-      w: n.size[0], h: n.size[1] + 30, ins: n.inputs.map((_, i) => n.getInputPos(i)[1] - n.pos[1]), outs: n.outputs.map((_, i) => n.getOutputPos(i)[1] - n.pos[1]),
-    }]));
-    const linked = (of) => [...of.links.values()].filter((l) => l.origin_id > 0 && l.target_id > 0).map((l) => [l.origin_id, l.origin_slot, l.target_id, l.target_slot]);
-    return { outer: { nodes: seen(graph), links: linked(graph) }, inner: nested && { nodes: seen(nested), links: linked(nested) }, note: [text.size[0], text.size[1] + 30] };
   },
 
-  // the same graph with its nodes at their places; returns what the frontend serialises
-  async arrange({ stem, pack, outer, inner }) {
-    const graph = app.rootGraph, wrapper = graph.nodes.find((n) => n.isSubgraphNode());
-    const put = (of, at) => { for (const n of of.nodes) { const [x, y, w] = at[n.id] ?? [0, 0, n.size[0]]; n.pos = [Math.round(x), Math.round(y) + 30]; n.setSize([w, n.size[1]]); } };
-    put(graph, outer.at);
-    if (wrapper) put(wrapper.subgraph, inner.at);
-    app.canvas.setDirty(true, true);
-
-    // links: numbered in the order of the twin, so that a second run writes the same file
-    const saved = graph.serialize(), number = {};
+  // the graph as the frontend saves it, its links numbered in the order of the twin, so that a second run writes the same file
+  async saved({ stem, pack }) {
+    const saved = app.rootGraph.serialize(), number = {};
     saved.links.sort((a, b) => a[3] - b[3] || a[4] - b[4]).forEach((l, i) => { number[l[0]] = i + 1; l[0] = i + 1; });
     for (const n of saved.nodes) {
       n.inputs?.forEach((i) => { if (i.link) i.link = number[i.link]; });
@@ -100,11 +85,7 @@ export const inPage = {
     }
     saved.last_link_id = saved.links.length;
     saved.nodes.sort((a, b) => a.id - b.id);
-    const made = saved.definitions?.subgraphs?.[0];
-    if (made) {
-      made.inputNode.bounding = [-260, 40, 180, 40 + 20 * made.inputs.length];
-      made.outputNode.bounding = [inner.wide + 80, 40, 180, 40 + 20 * made.outputs.length];
-    }
+    saved.extra = { ...saved.extra, ds: { scale: 0.9, offset: [416, 110] } };
     const digest = new Uint8Array(await crypto.subtle.digest("SHA-1", new TextEncoder().encode(`${pack}/${stem}`)));
     saved.id = [...digest.slice(0, 16)].map((b) => b.toString(16).padStart(2, "0")).join("").replace(/^(.{8})(.{4}).(.{3}).(.{3})(.{12})$/, "$1-$2-5$3-8$4-$5");
     const ids = new Map([[saved.id, saved.id]]); // the others follow from it
@@ -113,6 +94,28 @@ export const inPage = {
       return ids.get(id);
     });
     return JSON.parse(text);
+  },
+
+  // how large this renderer draws the nodes of a saved graph, without their titles, and where their slots are:
+  // {outer: {id: {w, h, ins: [y], outs: [y]}}, inner: the same of its subgraph or null}
+  async sizes({ ui, stem }) {
+    const rest = async (graph) => {
+      app.canvas.setGraph(graph);
+      for (let last = "", i = 0; i < 20; i++) {
+        await new Promise((done) => setTimeout(done, 250));
+        const now = JSON.stringify(graph.nodes.map((n) => [...n.size]));
+        if (i > 1 && now === last) break;
+        last = now;
+      }
+      return Object.fromEntries(graph.nodes.map((n) => [n.id, {
+        w: n.size[0], h: n.size[1], ins: n.inputs.map((_, i) => n.getInputPos(i)[1] - n.pos[1]), outs: n.outputs.map((_, i) => n.getOutputPos(i)[1] - n.pos[1]),
+      }]));
+    };
+    await app.loadGraphData(ui, true, true, stem);
+    const outer = await rest(app.rootGraph), nested = app.rootGraph.nodes.find((n) => n.isSubgraphNode?.());
+    const inner = nested ? await rest(nested.subgraph) : null;
+    app.canvas.setGraph(app.rootGraph);
+    return { outer, inner };
   },
 
   // load a saved graph as the user's "open" does, save it again, and say what is in it

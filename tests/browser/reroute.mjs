@@ -1,5 +1,5 @@
 // Links around nodes: points (LiteGraph's reroutes) for links that would run behind a node that is not theirs. Pure functions.
-import { curve, faults, within } from "./layout.mjs";
+import { crossable, crossingsWith, curve, within } from "./layout.mjs";
 
 const BEYOND = 28, CLEAR = 10, BEND = 60, MOST_BOUND = 80; // of a corridor beside and above a node; what a bend costs; LiteGraph's longest pull
 const MOST_POINTS = 11, MOST_VIA = 6; // to choose from, and of a link
@@ -80,26 +80,29 @@ function choices(way) {
   return lists.filter((list) => list.length <= MOST_VIA).sort((p, q) => p.length - q.length);
 }
 
-const behindOf = (link, boxes) => Object.entries(boxes).filter(([id, box]) => id !== String(link.from) && id !== String(link.to) && link.path.some((p) => within(box, p, -4))).length;
+// the path of a link in each renderer
+export const paths = ({ ends, via }) => ends.map(([from, to]) => through(from, via, to));
 
-// links: [{from, to, out, ends, via, path}]: those behind a node get points where that leaves fewer faults. Returns how many did.
-export function reroute(links, boxes, badness) {
+const hiddenBy = (link, paths, boxes) => Math.max(...paths.map((path) => Object.entries(boxes).filter(([id, box]) => id !== link.from && id !== link.to && path.some((p) => within(box, p, -4))).length));
+
+// links: [{from, to, out, ends: [[start, end] in each renderer], via, paths}]: those behind a node get points where that leaves
+// fewer faults. Returns how many did.
+export function reroute(links, boxes) {
   let changed = 0;
   for (const link of links) {
-    if (!behindOf(link, boxes)) continue;
-    const way = corners(...link.ends, boxes);
+    const hidden = hiddenBy(link, link.paths, boxes);
+    if (!hidden) continue;
+    const way = corners(...link.ends[0], boxes);
     if (!way) continue;
-    const judge = () => badness(faults(links, boxes)) + 0.4 * link.via.length;
-    const before = { via: link.via, path: link.path };
-    let best = before, least = judge();
-    let clear = behindOf(link, boxes) - 1; // behind fewer nodes than so far, or as few with fewer crossings
+    const others = link.paths.map((_, k) => crossable(links.filter((l) => l !== link && l.out !== link.out).map((l) => l.paths[k])));
+    const badness = (made, behind, points) => 40 * behind + 3 * Math.max(...made.map((path, k) => crossingsWith(path, others[k]))) + points;
+    let best = null, least = badness(link.paths, hidden, link.via.length), clear = hidden - 1; // behind fewer nodes than so far, or as few with fewer crossings
     for (const via of choices(way)) {
-      Object.assign(link, { via, path: through(link.ends[0], via, link.ends[1]) });
-      const hidden = behindOf(link, boxes), now = hidden <= clear ? judge() : Infinity;
-      if (now < least) [best, least, clear] = [{ via: link.via, path: link.path }, now, hidden];
+      const made = paths({ ends: link.ends, via }), behind = hiddenBy(link, made, boxes), now = behind <= clear ? badness(made, behind, via.length) : Infinity;
+      if (now < least) [best, least, clear] = [{ via, paths: made }, now, behind];
     }
+    if (best) changed++;
     Object.assign(link, best);
-    if (best !== before) changed++;
   }
   return changed;
 }

@@ -69,24 +69,3 @@ test("what the widgets say has a translation, with the same blanks", () => {
   speak("en");
   assert.equal(say("step {}", 3), "step 3");
 });
-
-// relative luminance and contrast as WCAG define them
-const luminance = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16) / 255).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)).reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
-const contrast = (a, b) => { const [low, high] = [luminance(a), luminance(b)].sort((x, y) => x - y); return (high + 0.05) / (low + 0.05); };
-const apart = (a, b) => Math.hypot(...[1, 3, 5].map((i) => parseInt(a.slice(i, i + 2), 16) - parseInt(b.slice(i, i + 2), 16)));
-
-test("GUIDANCE and NOISE_SCHEDULE look like no type beside them, and are seen on dark and on light nodes", () => {
-  const core = { CONDITIONING: "#FFA931", IMAGE: "#64B5F6", MODEL: "#B39DDB", LATENT: "#FF9CF9", VAE: "#FF6E6E", CLIP: "#FFD500" };
-  for (const type of ["GUIDANCE", "NOISE_SCHEDULE"]) {
-    for (const [other, color] of Object.entries(core)) assert.ok(apart(COLORS[type], color) > 75, `${type} and ${other}`);
-    for (const back of ["#353535", "#ffffff"]) assert.ok(contrast(COLORS[type], back) >= 3, `${type} on ${back}: ${contrast(COLORS[type], back)}`);
-  }
-});
-
-test("lines of plots are seen in the dark and in the light theme", () => {
-  const style = readFileSync(new URL("../../web/js/dom.js", import.meta.url), "utf8");
-  const [light, dark] = [/^\.sk \{(.*?)\n/m, /^\.dark-theme \.sk \{(.*)/m].map((rule) => [...rule.exec(style)[1].matchAll(/--sk-\d:(#[0-9a-f]{3,6})/g)].map(([, hex]) => (hex.length === 4 ? `#${[...hex.slice(1)].map((c) => c + c).join("")}` : hex)));
-  assert.deepEqual([light.length, dark.length], [8, 8]);
-  for (const color of light) assert.ok(contrast(color, "#c9c9c9") >= 3, `${color}: ${contrast(color, "#c9c9c9")}`);
-  for (const color of dark) for (const back of ["#222222", "#002b36"]) assert.ok(contrast(color, back) >= 3, `${color} on ${back}`);
-});

@@ -79,6 +79,7 @@ const STYLE = `
 .sk { --sk-0:#005f96; --sk-1:#8a4a00; --sk-2:#00634a; --sk-3:#96387a; --sk-4:#2a6a9e; --sk-5:#97331b; --sk-6:#5e5e5e; --sk-7:#222;
   --sk-text: var(--input-text, #222); --sk-dim: color-mix(in srgb, var(--descrip-text, #777) 10%, var(--input-text, #222)); --sk-line: var(--border-color, #bbb); --sk-back: var(--comfy-input-bg, #eee);
   display:flex; flex-direction:column; gap:3px; box-sizing:border-box; width:100%; height:100%; min-height:0; overflow:hidden;
+  padding:3px 4px; background:var(--sk-back); border-radius:4px; /* its texts are read on a node of any colour */
   font:11px/1.3 Inter, system-ui, sans-serif; color:var(--sk-text); user-select:none; contain:strict; will-change:transform; }
 .sk-sharpen .sk { will-change:auto; }
 .dark-theme .sk { --sk-0:#56b4e9; --sk-1:#f0a62a; --sk-2:#2fc79a; --sk-3:#e391bf; --sk-4:#9bd0f2; --sk-5:#f0793c; --sk-6:#aaa; --sk-7:#eee; }

@@ -26,10 +26,12 @@ export function editor(text) {
   let told = {}, points = parse(text.get()), selected = 0, dragged = null, written = null, version = 0;
 
   const size = sizeOf(area);
-  const inner = () => { const [w, h] = size(); return [w - LEFT - RIGHT, h - TOP - BOTTOM]; };
-  const place = ([u, v]) => { const [w, h] = inner(); return [LEFT + u * w, TOP + (1 - v) * h]; };
+  let box = [0, 0]; // of the curve, measured once for a drawing: to ask between changes of the page lays it out anew each time
+  const measure = () => { const [w, h] = size(); box = [w - LEFT - RIGHT, h - TOP - BOTTOM]; };
+  const place = ([u, v]) => [LEFT + u * box[0], TOP + (1 - v) * box[1]];
   function under(event) {
-    const rect = drawing.getBoundingClientRect(), [w, h] = inner();
+    measure();
+    const rect = drawing.getBoundingClientRect(), [w, h] = box;
     const x = (event.clientX - rect.left) * area.clientWidth / rect.width, y = (event.clientY - rect.top) * area.clientHeight / rect.height;
     return [(x - LEFT) / w, 1 - (y - TOP) / h];
   }
@@ -120,10 +122,11 @@ export function editor(text) {
 
   function draw() {
     const focused = drawing.contains(document.activeElement);
+    measure();
     drawing.replaceChildren();
     version++;
     for (const t of [0, 0.25, 0.5, 0.75, 1]) {
-      const [x, y] = place([t, t]), [w, h] = inner();
+      const [x, y] = place([t, t]), [w, h] = box;
       drawing.append(svg("line", { class: "sk-grid", x1: LEFT, x2: LEFT + w, y1: y, y2: y }), svg("line", { class: "sk-grid", x1: x, x2: x, y1: TOP, y2: TOP + h }));
       if (t * 2 % 1 === 0) drawing.append(svg("text", { x: LEFT - 10, y: y + 3.5, "text-anchor": "end" }, String(t)), svg("text", { x, y: TOP + h + 15, "text-anchor": "middle" }, t === 0.5 ? say("progress") : String(t)));
     }
