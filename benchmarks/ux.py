@@ -1,11 +1,11 @@
 """How readable the templates are: each opened in a real ComfyUI page, in both renderers.
 
-    python -m benchmarks.ux [--url URL] [--run] [--only classic|nodes2] [template ...]
+    python -m benchmarks.ux [--url URL] [--run [--steps N]] [--only classic|nodes2] [template ...]
     python -m benchmarks.ux --page FILE        # writes docs/readable.md from what --json FILE has kept
     python -m benchmarks.ux --frames [--url URL] [--only classic|nodes2] [--nodes 30]
 
 Prints for every template the zoom at opening, pairs of links that cross, links behind a foreign node, nodes that overlap
-(with ``--run``: after a run) and sheets without labels, beside their bars (tests/browser/ux.mjs). Without ``--url`` it starts
+(with ``--run``: also after a run) and sheets without labels, beside their bars (tests/browser/ux.mjs). Without ``--url`` it starts
 the ComfyUI that the host tests find. ``--json FILE`` keeps the numbers. ``--frames``: frames a second with 30 Schedule Editors on the canvas, beside 30 of ComfyUI's
 KarrasScheduler in the same page (tests/browser/frames.mjs). Needs node, playwright-core and chromium.
 """
@@ -26,16 +26,16 @@ from typing import Any
 PACK = Path(__file__).resolve().parents[1]
 TESTS = PACK / "tests"
 PAGE = PACK / "docs" / "readable.md"
-COLUMNS = ("crossings", "behind", "overlaps", "unlabelled")
+COLUMNS = ("crossings", "behind", "overlaps", "unlabelled", "after")
 HEAD = """# How readable the templates are
 
-Written by `python -m benchmarks.ux --page`. Every template was opened in ComfyUI's page at 1920 × 1080, in both renderers{ran}.
+Written by `python -m benchmarks.ux --page`. Every template was opened in ComfyUI's page at 1920 × 1080, in both renderers.
 Zoom: at opening, which each template says itself; below {zoom:.2f} the classic canvas draws no text. Crossings: pairs of links of different outputs. Behind: links
-behind a node that is not theirs. Overlaps: pairs of nodes. Unlabelled: sheets of several batches without labels. Two numbers:
-classic canvas, Nodes 2.0. Bars: {bars}. What is over its bar is **bold**.
+behind a node that is not theirs. Overlaps: pairs of nodes. Unlabelled: sheets of several batches without labels. After: pairs of nodes
+that overlap after a run, where one was made. Two numbers: classic canvas, Nodes 2.0. Bars: {bars}. What is over its bar is **bold**.
 
-| template | zoom | crossings | behind | overlaps | unlabelled |
-|---|---|---|---|---|---|
+| template | zoom | crossings | behind | overlaps | unlabelled | after |
+|---|---|---|---|---|---|---|
 """
 
 
@@ -63,7 +63,9 @@ def measure(url: str, script: str, arguments: list[str]) -> int:
 
 
 def cell(name: str, values: list[float], bars: dict[str, float]) -> str:
-    """One number where the renderers agree, else one of each; bold over the bar."""
+    """One number where the renderers agree, else one of each, a dash where there is none; bold over the bar."""
+    if not values:
+        return "–"
     shown = list(dict.fromkeys(f"{v:.2f}" if name == "zoom" else str(v) for v in values))
     over = any(v < bars[name] if name == "zoom" else v > bars[name] for v in values)
     return f"**{', '.join(shown)}**" if over else ", ".join(shown)
@@ -76,12 +78,12 @@ def page(facts: dict[str, Any]) -> str:
     lines, met = [], 0
     for stem in renderers[0]:
         seen = [renderer[stem] for renderer in renderers if stem in renderer]
-        cells = [cell(name, [one[name] for one in seen], bars) for name in ("zoom", *COLUMNS)]
+        numbers = {name: [one[name] for one in seen if one[name] is not None] for name in bars}
+        cells = [cell(name, numbers[name], bars) for name in ("zoom", *COLUMNS)]
         met += not any("**" in text for text in cells)
         where = "" if len(seen) == len(renderers) else " (classic canvas only)"
         lines.append(f"| `{stem}`{where} | {' | '.join(cells)} |")
-    ran = " and after a run" if facts["ran"] else ", before a run"
-    head = HEAD.format(ran=ran, zoom=bars["zoom"], bars=said)
+    head = HEAD.format(zoom=bars["zoom"], bars=said)
     return f"{head}{chr(10).join(lines)}\n\n{met} of {len(lines)} templates are within every bar.\n"
 
 

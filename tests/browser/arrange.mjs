@@ -1,6 +1,6 @@
 // Places for the nodes of a saved template and points for its links, so that it is well read in both renderers. Pure functions.
-// sizes: {id: {w, h, faces: [{ins: [y], outs: [y]}, …]}}: the larger of what the renderers draw, without the title, and where each
-// has the slots. The note's is there too.
+// sizes: {id: {w, h, faces: [{ins: [y], outs: [y], inset: [of inputs, of outputs]}, …]}}: the larger of what the renderers draw, without the
+// title, and where each has the slots, how far inside the node. The note's is there too.
 import { BARS, TITLE, faults } from "./layout.mjs";
 import { place } from "./place.mjs";
 import { paths, reroute } from "./reroute.mjs";
@@ -28,7 +28,7 @@ function put(list, at, sizes) {
 function drawn(links, at, sizes, via = []) {
   return links.map(([from, out, to, input], i) => {
     const a = at[from], b = at[to];
-    const ends = sizes[from].faces.map((face, k) => [[a[0] + a[2], a[1] + TITLE + face.outs[out]], [b[0], b[1] + TITLE + sizes[to].faces[k].ins[input]]]);
+    const ends = sizes[from].faces.map((face, k) => [[a[0] + a[2] - face.inset[1], a[1] + TITLE + face.outs[out]], [b[0] + sizes[to].faces[k].inset[0], b[1] + TITLE + sizes[to].faces[k].ins[input]]]);
     const link = { from, to, out: `${from}:${out}`, ends, via: via[i] ?? [] };
     return { ...link, paths: paths(link) };
   });

@@ -98,7 +98,7 @@ async function built(pages, stem) {
   for (const page of pages) each.push(await page.evaluate(inPage.sizes, { ui, stem }));
   const sizes = (of) => Object.fromEntries(Object.keys(each[0][of] ?? {}).map((id) => {
     const seen = each.map((one) => one[of][id]);
-    return [id, { w: Math.max(...seen.map((n) => n.w)), h: Math.max(...seen.map((n) => n.h)), faces: seen.map(({ ins, outs }) => ({ ins, outs })) }];
+    return [id, { w: Math.max(...seen.map((n) => n.w)), h: Math.max(...seen.map((n) => n.h)), faces: seen.map(({ ins, outs, inset }) => ({ ins, outs, inset })) }];
   }));
   return { ui, sizes: { outer: sizes("outer"), inner: sizes("inner") } };
 }

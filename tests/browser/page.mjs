@@ -97,7 +97,7 @@ export const inPage = {
   },
 
   // how large this renderer draws the nodes of a saved graph, without their titles, and where their slots are:
-  // {outer: {id: {w, h, ins: [y], outs: [y]}}, inner: the same of its subgraph or null}
+  // {outer: {id: {w, h, ins: [y], outs: [y], inset: [of inputs, of outputs]}}, inner: the same of its subgraph or null}
   async sizes({ ui, stem }) {
     const rest = async (graph) => {
       app.canvas.setGraph(graph);
@@ -109,6 +109,7 @@ export const inPage = {
       }
       return Object.fromEntries(graph.nodes.map((n) => [n.id, {
         w: n.size[0], h: n.size[1], ins: n.inputs.map((_, i) => n.getInputPos(i)[1] - n.pos[1]), outs: n.outputs.map((_, i) => n.getOutputPos(i)[1] - n.pos[1]),
+        inset: [n.inputs.length ? n.getInputPos(0)[0] - n.pos[0] : 0, n.outputs.length ? n.pos[0] + n.size[0] - n.getOutputPos(0)[0] : 0],
       }]));
     };
     await app.loadGraphData(ui, true, true, stem);

@@ -67,17 +67,27 @@ def static_files(folder: str) -> Path:
 
 
 @pytest.fixture(scope="module", params=[INSTALLED, *MORE_FRONTENDS])
-def url_of_frontend(
-    request: pytest.FixtureRequest, comfy: Comfy, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
-    """As ``url``, with ComfyUI's own frontend and with each that SAMPLING_KIT_FRONTENDS lists."""
+def frontend(request: pytest.FixtureRequest) -> list[str]:
+    """ComfyUI's options for its own frontend, and for each that SAMPLING_KIT_FRONTENDS lists."""
     if request.param == INSTALLED:
-        yield request.getfixturevalue("url")
-        return
+        return []
     if not request.param:
         pytest.skip(NO_FRONTEND)
-    page = ["--front-end-root", str(static_files(request.param))]
-    running = start(comfy, linked(tmp_path_factory.mktemp("frontend")), free_port(), *page)
+    return ["--front-end-root", str(static_files(request.param))]
+
+
+@pytest.fixture(scope="module")
+def url_of_frontend(
+    request: pytest.FixtureRequest,
+    comfy: Comfy,
+    frontend: list[str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[str]:
+    """As ``url``, with ``frontend``."""
+    if not frontend:
+        yield request.getfixturevalue("url")
+        return
+    running = start(comfy, linked(tmp_path_factory.mktemp("frontend")), free_port(), *frontend)
     yield f"http://127.0.0.1:{running.port}"
     running.stop()
 
@@ -186,14 +196,23 @@ def test_the_blueprints_run_and_open_into_their_parts(
 
 
 @pytest.mark.full
-def test_from_an_empty_canvas_to_a_picture(node: str, comfy: Comfy, tmp_path: Path) -> None:
+def test_nothing_is_cut_on_a_new_node(examples: Node) -> None:
+    """Titles, labels and first values of every node, at the width at which it is added; both renderers."""
+    report = examples(script="widths.mjs")
+    assert "FAIL" not in report and report.count("ok  ") == 2, report
+
+
+@pytest.mark.full
+def test_from_an_empty_canvas_to_a_picture(
+    node: str, comfy: Comfy, frontend: list[str], tmp_path: Path
+) -> None:
     """Search, wire to a random SD 1.5 checkpoint, run: at most 2 acts more than with KSampler; both renderers."""
     base = linked(tmp_path / "base")
     maker = PACK / "tests" / "host" / "random_checkpoints.py"
     command = [comfy.python, str(maker), str(base / "models"), "sd15-narrow"]
     made = subprocess.run(command, capture_output=True, timeout=3 * PATIENCE, **comfy.setting)
     assert made.returncode == 0, made.stderr.decode()[-4000:]
-    running = start(comfy, base, free_port())
+    running = start(comfy, base, free_port(), *frontend)
     try:
         shots = os.environ.get("SAMPLING_KIT_SHOTS") or str(tmp_path)
         url = f"http://127.0.0.1:{running.port}"

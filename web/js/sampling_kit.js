@@ -14,6 +14,7 @@ import { pictureOf } from "./picture.js";
 import { reportOf, results, roomOf } from "./results.js";
 import { table } from "./table.js";
 import { trace } from "./trace.js";
+import { widen } from "./width.js";
 import { say, speak } from "./words.js";
 
 const KEPT = "sampling_kit"; // in node.properties: what the user chose to see, pinned curves, values of the last run
@@ -259,6 +260,7 @@ app.registerExtension({
     if (SCHEDULED.has(node.comfyClass)) rememberSchedule(node);
     if (node.comfyClass === "SamplingKitSample") rememberSolver(node);
     takeDrops(node);
+    if (node.comfyClass?.startsWith("SamplingKit")) widen(node);
   },
   getNodeMenuItems: (node) => [...menuOf(node, (one) => kept(one).took), ...infotextMenu(node)],
   onNodeOutputsUpdated(outputs) {
