@@ -116,6 +116,8 @@ def _name(winner: Winner) -> str:
 
 
 def findings(found: dict[tuple[str, int], Side]) -> str:
+    if not found:
+        return "No row has both sides."
     ratios = {key: side[OURS].rmse / side["peer"].rmse for key, side in found.items()}
     medians = {key: side[OURS].median / side["peer"].median for key, side in found.items()}
     ahead = [f"{p} with {n} ({r:.2f})" for (p, n), r in sorted(ratios.items()) if r > 1]

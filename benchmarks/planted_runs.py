@@ -52,7 +52,7 @@ RUNS = (
            "if record.level.sigma != sigma:", "if record is not self.records[-1]:",
            ("tests/test_parallel.py::test_the_node_in_a_graph_ends_where_its_solver_does",)),
     Defect("traced rounds: an image has numbers of a level where it does not stand", "schedulers/guidance/chain.py",
-           "tuple(n.where(there, torch.nan) for n in numbers)", "tuple(numbers)",
+           "[n.where(there, torch.nan) for n in numbers]", "list(numbers)",
            ("tests/test_speculative.py::test_the_node_in_a_graph_is_reproducible_traced_and_alone_what_it_is_in_a_batch",)),
     Defect("speculative: what is not accepted is the solver's own step with the draft's noise", "schedulers/solver/speculative.py",
            "self.state = self.steps[accepted].reflected()", "self.state = self.steps[accepted].state",

@@ -62,6 +62,16 @@ def test_images_are_those_that_the_budget_pays_for():
     assert forward.affordable(problem, few.begin(problem, start()), few) == forward.LEAST
 
 
+def test_a_large_budget_pays_for_all_trajectories_and_no_more():
+    """At two evaluations per run 10 000 pay for thousands: more than the setting allows."""
+    problem = vectors()
+    settings = Forward(numbers=1, bands=0)
+    begun = settings.begin(problem, start(2))
+    assert forward.affordable(problem, begun, settings) == len(problem.train)
+    state = run_fit(problem, start(2), Forward(numbers=1, bands=0, budget=10**7))
+    assert state.after["rmse"] < state.before["rmse"]
+
+
 def test_cost_is_what_a_move_costs():
     for kind, problem in (("numbers", vectors()), ("bands", pictures(start(40)))):
         for again in (0, 2):

@@ -148,5 +148,6 @@ def test_the_table_counts_who_is_ahead(tmp_path, capsys):
     )
     lead.main(["--problems", "--keep", str(file)])
     text = capsys.readouterr().out
+    assert lead.findings(lead.cells(rows[-1:])) == "No row has both sides."
     assert "| none | 5 | 1.00 | 2.00 | 1.00 | 1 of 2 | 1.22 | 1.50 |" in text
     assert "A peer is ahead in 1: b with 5 (2.00)" in text and "cfg" not in text

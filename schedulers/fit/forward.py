@@ -204,7 +204,7 @@ def next_move(problem: Problem, state: ForwardState, settings: Forward) -> str |
 
 
 def affordable(problem: Problem, state: ForwardState, settings: Forward) -> int:
-    """Trajectories per Jacobian that the budget pays for in all moves that are left."""
+    """Trajectories per Jacobian that the budget pays for in all moves that are left; no more than there are to fit."""
     left, slope = settings.allowed(state.table.nfe) - problem.evaluations, 0
     for kind, most in kinds(problem, settings).items():
         moves = max(most - sum(record.kind == kind for record in state.records), 0)
@@ -213,7 +213,8 @@ def affordable(problem: Problem, state: ForwardState, settings: Forward) -> int:
             for n in (LEAST, LEAST + 1)
         )
         left, slope = left - moves * few, slope + moves * (more - few)
-    return LEAST + max(left // slope, 0) if slope else LEAST
+    paid = LEAST + max(left // slope, 0) if slope else LEAST
+    return min(paid, max(len(problem.train), LEAST))
 
 
 def kinds(problem: Problem, settings: Forward) -> dict[str, int]:

@@ -302,11 +302,12 @@ class GuidanceRun:
 
     @staticmethod
     def _observe(record: Record, cond: Tensor, uncond: Tensor, d: Tensor) -> None:
-        numbers = observed(cond, uncond, d)
+        numbers = list(observed(cond, uncond, d))
         if record.own is not None:
             there = torch.zeros(len(d), dtype=torch.bool, device=d.device)
             there[list(record.own)] = True
-            numbers = tuple(n.where(there, torch.nan) for n in numbers)
+            there = there.reshape(-1, *(1,) * (d.ndim - 1))
+            numbers = [n.where(there, torch.nan) for n in numbers]
         record.delta, record.cosine, record.weight = numbers
 
     def numbers_at(self, sigma: float) -> tuple[Tensor | None, ...]:

@@ -85,7 +85,9 @@ class GaussianAdams(Multistep):
     )
     coordinate: str = coordinate_knob()
     lower_order_final: bool = lower_order_knob()
-    lower_order_early: bool = lower_order_early_knob()
+    lower_order_early: bool = lower_order_early_knob(
+        "with ends by rule; where few levels go down to the schedule's smallest it errs more."
+    )
 
     def nodes(self, left: int = MOST_NODES) -> tuple[int, int]:
         return min(self.predictor, left), min(self.corrector, left + 1)

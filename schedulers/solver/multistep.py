@@ -56,12 +56,12 @@ def lower_order_knob() -> Any:
     )
 
 
-def lower_order_early_knob() -> Any:
-    """ComfyUI's sa_solver ends so."""
+def lower_order_early_knob(where: str = "where the last levels lie far apart.") -> Any:
+    """ComfyUI's sa_solver ends so. ``where`` it is steadier."""
     return knob(
         False,
         "As lower_order_final, one step earlier: the last step above 0 combines one prediction, the one before it two. "
-        "Steadier still where the last levels lie far apart.",
+        f"Steadier still {where}",
     )
 
 
