@@ -1,7 +1,7 @@
 // How readable the templates are in the real ComfyUI frontend; python -m benchmarks.ux starts a server and this.
 //   node tests/browser/ux.mjs [--url http://127.0.0.1:8188] [--only classic|nodes2] [--run [--steps N]] [--json FILE] [stem ...]
 // A line for each template: zoom at opening, pairs of links that cross, links behind a node that is not theirs, nodes that overlap,
-// sheets of several batches without labels, and with --run nodes that overlap after a run (of at most N steps). --json: the same kept in a
+// sheets of several batches without labels, and with --run nodes that overlap after a run (of at most N steps and pictures). --json: the same kept in a
 // file, beside what it has of other templates. Exit code 1 where one is over its bar.
 import { existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -21,13 +21,14 @@ const ABSENT = "not run: its files are not here";
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
 async function run(page) {
-  const ask = async (route) => (await fetch(options.url + route)).json();
-  const before = new Set(Object.keys(await ask("/history")));
-  const refused = await page.evaluate(async () => { await app.queuePrompt(0); return Object.keys(app.lastNodeErrors ?? {}).length > 0; });
-  if (refused) return ABSENT;
+  const asked = page.waitForResponse((r) => /\/prompt$/.test(new URL(r.url()).pathname) && r.request().method() === "POST");
+  await page.evaluate(() => app.queuePrompt(0));
+  const answer = await asked;
+  if (!answer.ok()) return ABSENT;
+  const id = (await answer.json()).prompt_id;
   for (let i = 0; i < 1200; i++, await sleep(250)) {
-    const entry = Object.entries(await ask("/history")).find(([id]) => !before.has(id))?.[1];
-    if (entry) return entry.status.status_str === "success" ? "" : `the run ended: ${entry.status.status_str}`;
+    const entry = (await (await fetch(`${options.url}/history/${id}`)).json())[id];
+    if (entry?.status) return entry.status.status_str === "success" ? "" : `the run ended: ${entry.status.status_str}`;
   }
   return "the run did not end in 5 minutes";
 }
@@ -47,10 +48,10 @@ function overlaps(boxes, titles) {
   return both;
 }
 
-// no run takes more steps than that
-function shorten(steps) {
+// no run takes more steps than that, or more pictures
+function shorten(most) {
   for (const graph of [app.rootGraph, ...(app.rootGraph.subgraphs?.values() ?? [])])
-    for (const w of graph.nodes.flatMap((n) => n.widgets ?? [])) if (w.name === "steps" && w.value > steps) w.value = steps;
+    for (const w of graph.nodes.flatMap((n) => n.widgets ?? [])) if (["steps", "batch_size"].includes(w.name) && w.value > most) w.value = most;
 }
 
 async function look(page, stem, nodes2) {
