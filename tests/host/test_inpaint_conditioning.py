@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.host, pytest.mark.full]
+pytestmark = pytest.mark.host
 ON, OFF = "True", "False"
 
 
@@ -23,6 +23,7 @@ def measured(comfy: Any, base: Path, tmp_path_factory: pytest.TempPathFactory) -
     return json.loads(ended.stdout)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("noise_mask", [ON, OFF])
 def test_sample_is_core_s_ksampler(measured: dict[str, Any], noise_mask: str) -> None:
     """The same bits with the core's euler as its sampler, the same numbers with ours, in as many evaluations."""
@@ -33,6 +34,7 @@ def test_sample_is_core_s_ksampler(measured: dict[str, Any], noise_mask: str) ->
     assert gaps and max(gaps.values()) < 1e-5
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("noise_mask", [ON, OFF])
 def test_the_network_sees_the_mask_and_the_picture_in_every_call(
     measured: dict[str, Any], noise_mask: str
@@ -43,6 +45,7 @@ def test_the_network_sees_the_mask_and_the_picture_in_every_call(
     assert run["beside"] and not any(run["beside"].values())
 
 
+@pytest.mark.full
 def test_langevin_inpainting_keeps_the_picture_and_makes_the_rest(measured: dict[str, Any]) -> None:
     run = measured[ON]["moves"]
     assert run["finite"] and run["new"] and run["kept"] < 1e-5
@@ -51,6 +54,7 @@ def test_langevin_inpainting_keeps_the_picture_and_makes_the_rest(measured: dict
     )  # both branches, in 3 steps and 2 moves at the levels between
 
 
+@pytest.mark.full
 def test_without_a_noise_mask_langevin_inpainting_says_where_to_set_it(
     measured: dict[str, Any],
 ) -> None:
