@@ -56,7 +56,7 @@ LEFT_OUT = (RungeKutta, HeunEDM, Restart, TCD, Invertible, AMED, RectifiedFlow, 
 def our_solvers() -> tuple[Solver, ...]:
     """Every deterministic variant of one evaluation a step, and single-step methods of DPM-Solver and exponential Runge–Kutta."""
     still = (v for kind in ALL if kind not in LEFT_OUT for v in variants(kind) if not v.stochastic)
-    return tuple(v for v in still if v.planned)
+    return tuple(dict.fromkeys((*(v for v in still if v.planned), *SCOUTS)))
 
 
 def our_spacings(schedule: NoiseSchedule) -> tuple[spacings.Spacing, ...]:
@@ -97,6 +97,7 @@ SCOUTS: tuple[Solver, ...] = (
     DDIM(), AdamsBashforth(2), AdamsBashforth(3), DPMSolverMultistep(), UniPC(3), GradientEstimation(), GaussianAdams(),
     GaussianAdams(0.5), GaussianAdams(predictor=2, corrector=0), GaussianAdams(8.0, corrector=0, coordinate="index"), DPMSolver(2),
     SASolver(tau=0.0, lower_order_early=True), GaussianAdams(2.0, lower_order_early=True),
+    GaussianAdams(2.0, lower_order_final=True),
 )  # fmt: skip
 GRIDS = 4  # by RMSE, and as many by the median
 

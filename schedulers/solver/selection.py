@@ -94,7 +94,6 @@ def gaussian_adams(kind: type[GaussianAdams]) -> Iterator[Solver]:
         yield kind(prior, n, 0, coordinate="index")
     yield from (kind(prior, 1, 0, "network") for prior in (4.0, 8.0))
     yield kind(1.0, 2, 0, "network", "sigma")
-    yield from (kind(2.0, lower_order_final=True), kind(2.0, lower_order_early=True))
     yield kind(lower_order_early=True)
 
 
