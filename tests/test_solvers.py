@@ -7,6 +7,7 @@ in ``solver.ALL`` is tested by being there.
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -118,7 +119,14 @@ def test_order_of_convergence(solver, path, exact_end):
         points = uneven(path, n)
         y = solver.plan(points).solve(Run(denoise), points[0].alpha * FROM) / points[-1].alpha
         errors.append((y - exact_end).square().mean().sqrt().item())
-    assert math.log2(errors[0] / errors[1]) == pytest.approx(solver.order, abs=0.25)
+    measured = math.log2(errors[0] / errors[1])
+    assert solver.order - 0.25 < measured < order_in_the_middle(solver) + 0.25
+
+
+def order_in_the_middle(solver):
+    """Where the last steps alone are of a lower order, their share of the error is small: more than the order is measured."""
+    lowered = [k for k in ("lower_order_final", "lower_order_early") if getattr(solver, k, False)]
+    return max(solver.order, replace(solver, **dict.fromkeys(lowered, False)).order)
 
 
 @pytest.mark.parametrize(
