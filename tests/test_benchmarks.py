@@ -26,6 +26,7 @@ def test_the_fast_mixture_is_the_mixture(make, path):
         assert torch.allclose(fast(x, sigma), slow(x, sigma), rtol=0, atol=1e-10)
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("name", problems.PROBLEMS)
 def test_the_answer_is_known_better_than_any_contestant_comes(name):
     assert problems.answer(name, seeds=4).uncertainty < 1e-5

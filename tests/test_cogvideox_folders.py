@@ -147,7 +147,7 @@ class OurDDIM:
         return KitScheduler.from_config(config, solver=DDIMSolver())
 
 
-@pytest.mark.some(2)
+@pytest.mark.some(1)
 @each(name=FOLDERS, dtype=["fp32", "bf16"])
 def test_prompt_to_frames_is_the_pipeline_s(name, dtype, models, tmp_path, monkeypatch):
     """In float32 to rounding. In bfloat16 the pipeline keeps its latents in bfloat16, ours in float32: ours is nearer to

@@ -165,7 +165,7 @@ COSTLY: dict[str, tuple[Callable[[Path], None], str, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.some(2)
+@pytest.mark.some(1)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a process a case")
 @pytest.mark.parametrize("name", COSTLY)
 def test_a_second_and_512_megabytes(name, costs):

@@ -83,6 +83,7 @@ def test_fit_steps_gives_sigmas_that_are_better_or_fixed():
     assert fit.card["before"]["rmse"] == pytest.approx(found[0]["rmse"], rel=1e-3)
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("method", ["gradient", "amed"])
 def test_gradients_go_through_the_model_under_inference_mode(method):
     recording = recording_of(guider_of())

@@ -108,7 +108,7 @@ def exact_end():
     return curved(UniPC(3, "exact"), 3000)
 
 
-@pytest.mark.some(3)
+@pytest.mark.some(1)
 @pytest.mark.parametrize("residual", ["mean", "network"])
 @pytest.mark.parametrize(
     ("predictor", "corrector", "order"),

@@ -110,7 +110,7 @@ def test_a_corrector_improves_the_variance_of_few_steps(predictor, path):
     assert errors[1] < max(0.5 * errors[0], 0.06)
 
 
-@pytest.mark.some(2)
+@pytest.mark.some(1)
 @on_every_path
 def test_marginals_of_many_steps(path):
     points = levels(path, 200)

@@ -84,6 +84,7 @@ def variance(solver, points, std):
     return float(plan.solve(run, x).square().sum())
 
 
+@pytest.mark.some(3)
 @each(
     solver=[DDPM(), DDIM(eta=0.5), DPMSolverMultistep(eta=1.0), UniPC(eta=1.0), DPMSolver(eta=1.0)],
     path=[VE(), Flow(), VP()],

@@ -9,9 +9,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -402,34 +400,6 @@ def test_workers_that_die_are_replaced_and_reported(tmp_path, monkeypatch):
             "one worker, the same pixels"
         )
     assert time.monotonic() - started < 300
-
-
-class YoungestFirst:
-    """Ray as far as a crew needs it, where one worker dies of item 4 and all that it has is ready at once."""
-
-    class exceptions:
-        RayActorError = type("RayActorError", (Exception,), {})
-        RayTaskError = type("RayTaskError", (Exception,), {})
-
-    def __init__(self):
-        self.run = SimpleNamespace(remote=lambda name, prompt: (name, object()))
-
-    def wait(self, refs):
-        return [refs[-1]], refs[:-1]
-
-    def get(self, ref):
-        if ref[0] == "000004":
-            raise self.exceptions.RayActorError("gone")
-        return {}, {}
-
-
-def test_the_item_that_killed_a_worker_is_the_one_it_was_at(monkeypatch):
-    monkeypatch.setattr(Crew, "ray", lambda self: nullcontext(YoungestFirst()))
-    monkeypatch.setattr(Crew, "hire", lambda self, ray: lambda: ray)
-    done = []
-    failed = Crew(1).work(items(), lambda item, record, files: done.append(item.name))
-    assert failed == {"000004": "3 workers died: gone"}
-    assert done == ["000000", "000001", "000002", "000003", "000005"]
 
 
 def test_a_cluster_of_two_nodes(tmp_path):

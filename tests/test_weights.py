@@ -199,6 +199,7 @@ def test_reference_end_points_are_where_our_solvers_end():
         assert 1e-6 < error < 0.02
 
 
+@pytest.mark.full
 def test_reference_end_points_are_tied_to_the_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(reference, "CHECKED", 1)
     monkeypatch.setattr(reference, "CHECK_STEPS", 6)

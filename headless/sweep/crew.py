@@ -53,17 +53,19 @@ class Crew:
         failed: dict[str, str] = {}
         deaths: Counter[str] = Counter()
         left = deque(items)
+        # what was with a worker when it died: which of them it died of is only known where each is alone with one
+        suspects = set[str]()
         with self.ray() as ray:
             hire = self.hire(ray)
             team = [hire() for _ in range(min(self.workers or 1, len(items)))]
             busy: dict[Any, tuple[int, Item]] = {}
             while left or busy:
-                load = Counter(place for place, _ in busy.values())
                 for place in range(len(team)):
-                    while left and load[place] < AHEAD:
+                    at = [item.name for p, item in busy.values() if p == place]
+                    while left and room(at, left[0].name, suspects):
                         item = left.popleft()
                         busy[team[place].run.remote(item.name, item.prompt)] = place, item
-                        load[place] += 1
+                        at.append(item.name)
                 for ready in ray.wait(list(busy))[0]:
                     # a worker does its items in order, so the oldest is ready, and the one that killed it
                     place = busy[ready][0]
@@ -72,8 +74,10 @@ class Crew:
                     try:
                         finished(item, *ray.get(ref))
                     except ray.exceptions.RayActorError as error:
-                        lost = [r for r, (p, _) in busy.items() if p == place]
-                        left.extendleft(reversed([busy.pop(r)[1] for r in lost]))
+                        refs = [r for r, (p, _) in busy.items() if p == place]
+                        lost = [busy.pop(r)[1] for r in refs]
+                        left.extendleft(reversed(lost))
+                        suspects |= {item.name, *(i.name for i in lost)}
                         deaths[item.name] += 1
                         if deaths[item.name] < TRIES:
                             left.appendleft(item)
@@ -83,6 +87,11 @@ class Crew:
                     except ray.exceptions.RayTaskError as error:
                         failed[item.name] = first_line(error.cause or error)
         return failed
+
+
+def room(at: Sequence[str], name: str, suspects: set[str]) -> bool:
+    """Whether a worker takes this item behind those that are ``at`` it."""
+    return not at or (len(at) < AHEAD and suspects.isdisjoint((*at, name)))
 
 
 def first_line(error: BaseException) -> str:
