@@ -88,7 +88,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     picture[:32, :, :3], picture[16:48, 16:48, 3] = 60, 0  # an edge for Canny, and a mask
     Image.fromarray(picture).save(base / "input" / "example.png")
     yield base
-    shutil.rmtree(base / "models")
+    shutil.rmtree(base / "models", ignore_errors=True)  # none, where no template was asked for
 
 
 @pytest.fixture(scope="module")
@@ -162,4 +162,18 @@ def test_the_editor_s_graph_is_the_template_s_prompt(running):
     for stem in PROOFS:
         graph = json.loads((shipped.FOLDER / f"{stem}.json").read_text(encoding="utf-8"))
         twin = json.loads(shipped.example(stem).read_text(encoding="utf-8"))
-        assert to_prompt(graph, nodes) == twin, stem
+        assert unframed(to_prompt(graph, nodes)) == twin, stem
+
+
+def unframed(prompt: Graph) -> Graph:
+    """Without the frames of subgraphs in ids: "25:17" is the twin's "17"."""
+    inner = {key: key.rpartition(":")[2] for key in prompt}
+    assert len({*inner.values()}) == len(prompt)
+
+    def at(value: Any) -> Any:
+        return [inner[value[0]], value[1]] if isinstance(value, list) else value
+
+    return {
+        inner[key]: node | {"inputs": {name: at(v) for name, v in node["inputs"].items()}}
+        for key, node in prompt.items()
+    }
