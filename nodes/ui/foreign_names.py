@@ -16,9 +16,9 @@ KEY = "sampling_kit"
 #: Of a node's ``ui``: the solver of its last run, by name, and the levels where the node chose them, as text.
 SOLVER, LEVELS = "sampling_kit_solver", "sampling_kit_levels"
 
-#: Schedulers whose levels are those of a spacing with its defaults, in ComfyUI also below denoise = 1
+#: ComfyUI's schedulers whose levels are those of a spacing with its defaults, also below denoise = 1
 #: (tests/host/test_wires.py).
-SAME_LEVELS = {name: row.spacing for row in SPACINGS if not row.differs for name in row.names}
+SAME_LEVELS = {row.comfy: row.spacing for row in SPACINGS if row.comfy and not row.differs}
 
 
 @cache

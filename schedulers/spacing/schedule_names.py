@@ -11,11 +11,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Published:
-    """Names elsewhere (ComfyUI's schedulers, A1111's schedule types), the key of our spacing, and what differs."""
+    """Names elsewhere (A1111's schedule types, diffusers'), that of ComfyUI's scheduler ("": it has none), the key of our
+    spacing, and what differs."""
 
     spacing: str
-    names: tuple[str, ...]
+    comfy: str
+    elsewhere: tuple[str, ...]
     differs: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them."""
+        return (*filter(None, [self.comfy]), *self.elsewhere)
 
 
 _ROUNDED = "theirs rounds its times differently, by a few per cent of a level"
@@ -25,21 +32,22 @@ _EVERY_KTH = (
 _CURVE = "for a list of levels connect SIGMAS, such as those of Steps with spacing named"
 
 ROWS: tuple[Published, ...] = (
-    Published("karras", ("karras", "Karras")),
-    Published("exponential", ("exponential", "Exponential")),
-    Published("polyexponential", ("polyexponential", "Polyexponential")),
-    Published("kl_optimal", ("kl_optimal", "KL Optimal")),
-    Published("host_table", ("simple", "Simple")),
-    Published("linspace", ("normal", "Normal", "Automatic", "Uniform"), _ROUNDED),
-    Published("trailing", ("sgm_uniform", "SGM Uniform", "Turbo"), _ROUNDED),
-    Published("beta", ("beta", "Beta"), _ROUNDED),
-    Published("leading", ("ddim_uniform", "DDIM Uniform", "DDIM", "Uniform DDIM"), _EVERY_KTH),
+    Published("karras", "karras", ("Karras",)),
+    Published("exponential", "exponential", ("Exponential",)),
+    Published("polyexponential", "", ("polyexponential", "Polyexponential")),
+    Published("kl_optimal", "kl_optimal", ("KL Optimal",)),
+    Published("host_table", "simple", ("Simple",)),
+    Published("linspace", "normal", ("Normal", "Automatic", "Uniform"), _ROUNDED),
+    Published("trailing", "sgm_uniform", ("SGM Uniform", "Turbo"), _ROUNDED),
+    Published("beta", "beta", ("Beta",), _ROUNDED),
+    Published("leading", "ddim_uniform", ("DDIM Uniform", "DDIM", "Uniform DDIM"), _EVERY_KTH),
     Published(
         "karras",
+        "",
         ("Align Your Steps", "Align Your Steps GITS", "Align Your Steps 11", "Align Your Steps 32"),
         _CURVE,
     ),
-    Published("trailing", ("linear_quadratic",), _CURVE),
+    Published("trailing", "linear_quadratic", (), _CURVE),
 )
 
 

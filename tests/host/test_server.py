@@ -98,6 +98,8 @@ def smaller(path: Path) -> Graph:
         }
         if each["class_type"] == "SamplingKitPickDrafts":
             inputs["numbers"] = "1, 2"
+        if "reference" in inputs:  # an RMSE of rounding has other digits there
+            inputs["reference"] = 0
     return prompt
 
 
