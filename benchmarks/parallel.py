@@ -14,7 +14,9 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
@@ -36,6 +38,7 @@ from sampling_kit.schedulers.solver import (
     Speculative,
     drive,
 )
+from sampling_kit.schedulers.solver.parallel import InRounds
 from sampling_kit.schedulers.solver.state import State
 from sampling_kit.schedulers.text_table import markdown_table
 
@@ -86,58 +89,67 @@ def several(
     return call
 
 
+@dataclass(frozen=True)
+class Sequential:
+    """A run in sequence: what it is of, where it ends, and how long it took."""
+
+    solver: Solver
+    steps: int
+    run: Run
+    x: Tensor
+    end: Tensor
+    seconds: float
+
+    def in_rounds(self, solver: InRounds) -> tuple[Tensor, Any, float]:
+        """Where ``solver`` ends in its place, its count, and the seconds it took."""
+        start = time.perf_counter()
+        program = solver.sweeps(points(self.steps, VE()), State((self.x,)), NOISE)
+        state, took = drive(program, self.run)
+        return state.x, took, time.perf_counter() - start
+
+
+def in_sequence(name: str, solvers: Sequence[Solver], steps: Sequence[int]) -> Iterator[Sequential]:
+    """Every solver in every number of steps."""
+    denoise, shape = PROBLEMS[name]()
+    run = Run(denoise, NOISE, several=several(denoise))
+    x = 40.0 * torch.randn(1, *shape, generator=torch.Generator().manual_seed(1))
+    for solver, count in product(solvers, steps):
+        grid, start = points(count, VE()), time.perf_counter()
+        end = solver.solve(grid, run, x)
+        yield Sequential(solver, count, run, x, end, time.perf_counter() - start)
+
+
 def rows(
     name: str, steps: Sequence[int], windows: Sequence[int], tolerances: Sequence[float]
 ) -> list[Row]:
     """One row a run."""
-    denoise, shape = PROBLEMS[name]()
-    run = Run(denoise, NOISE, several=several(denoise))
-    x = 40.0 * torch.randn(1, *shape, generator=torch.Generator().manual_seed(1))
     found = []
-    for solver in SOLVERS:
-        for count in steps:
-            grid = points(count, VE())
-            start = time.perf_counter()
-            theirs = solver.solve(grid, run, x)
-            alone = time.perf_counter() - start
-            fine = None if solver.stochastic else solver.solve(points(4 * count, VE()), run, x)
-            for window in windows:
-                for tolerance in tolerances:
-                    sweeps = Parallel(solver, PicardSweeps(window, tolerance))
-                    start = time.perf_counter()
-                    state, took = drive(sweeps.sweeps(grid, State((x,)), NOISE), run)
-                    spent = time.perf_counter() - start
-                    found.append({
-                        "problem": name, "solver": solver.title, "steps": count, "window": window, "tolerance": tolerance,
-                        "rounds": took.rounds, "evaluations": took.evaluations,
-                        "error": rms(state.x, theirs), "solver's": None if fine is None else rms(theirs, fine),
-                        "seconds": spent, "in sequence": alone, "breaks even": took.sequential / took.rounds,
-                    })  # fmt: skip
+    for alone in in_sequence(name, SOLVERS, steps):
+        solver, finer = alone.solver, points(4 * alone.steps, VE())
+        fine = None if solver.stochastic else solver.solve(finer, alone.run, alone.x)
+        for window, tolerance in product(windows, tolerances):
+            sweeps = Parallel(solver, PicardSweeps(window, tolerance))
+            end, took, seconds = alone.in_rounds(sweeps)
+            found.append({
+                "problem": name, "solver": solver.title, "steps": alone.steps, "window": window, "tolerance": tolerance,
+                "rounds": took.rounds, "evaluations": took.evaluations,
+                "error": rms(end, alone.end), "solver's": None if fine is None else rms(alone.end, fine),
+                "seconds": seconds, "in sequence": alone.seconds, "breaks even": took.sequential / took.rounds,
+            })  # fmt: skip
     return found
 
 
 def speculative_rows(name: str, steps: Sequence[int], windows: Sequence[int]) -> list[Row]:
     """One row a run."""
-    denoise, shape = PROBLEMS[name]()
-    run = Run(denoise, NOISE, several=several(denoise))
-    x = 40.0 * torch.randn(1, *shape, generator=torch.Generator().manual_seed(1))
     found = []
-    for solver in NOISY:
-        for count in steps:
-            grid = points(count, VE())
-            start = time.perf_counter()
-            solver.solve(grid, run, x)
-            alone = time.perf_counter() - start
-            for window in windows:
-                start = time.perf_counter()
-                program = Speculative(solver, Speculation(window)).sweeps(grid, State((x,)), NOISE)
-                _, took = drive(program, run)
-                found.append({
-                    "problem": name, "solver": solver.words, "steps": count, "window": window, "rounds": took.rounds,
-                    "evaluations": took.evaluations, "accepted": took.accepted / took.judged,
-                    "seconds": time.perf_counter() - start, "in sequence": alone,
-                    "breaks even": took.sequential / took.rounds,
-                })  # fmt: skip
+    for alone in in_sequence(name, NOISY, steps):
+        for window in windows:
+            _, took, seconds = alone.in_rounds(Speculative(alone.solver, Speculation(window)))
+            found.append({
+                "problem": name, "solver": alone.solver.words, "steps": alone.steps, "window": window, "rounds": took.rounds,
+                "evaluations": took.evaluations, "accepted": took.accepted / took.judged,
+                "seconds": seconds, "in sequence": alone.seconds, "breaks even": took.sequential / took.rounds,
+            })  # fmt: skip
     return found
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import test_headless_cli
 from click.testing import CliRunner
+from example_prompts import unframed
 from PIL import Image, PngImagePlugin
 from test_headless_cli import REGISTRY, call, graph_of
 
@@ -56,17 +57,12 @@ PAINTED = {"noise_seed": 3, "extra": 0, "steps": 2, "label": "", "kind": "flat"}
 
 def plain(prompt: dict[str, Any]) -> dict[str, Any]:
     """Inputs by node, without the frames of subgraphs in ids, and with the values that optional inputs begin with."""
-    inner = {key: key.rpartition(":")[2] for key in prompt}
-    assert len({*inner.values()}) == len(prompt)
     shown: dict[str, Any] = {}
-    for key, one in prompt.items():
+    for key, one in unframed(prompt).items():
         listed = registry()[one["class_type"]].define_schema().inputs
         facts = {i.id: i.as_dict() for i in listed if i.optional}
         values = {k: v["default"] for k, v in facts.items() if "default" in v} | one["inputs"]
-        shown[inner[key]] = (
-            one["class_type"],
-            {k: [inner[v[0]], v[1]] if isinstance(v, list) else v for k, v in values.items()},
-        )
+        shown[key] = one["class_type"], values
     return shown
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from example_prompts import bounded
 from PIL import Image
 from product import each
 
@@ -90,8 +91,15 @@ def run(tmp_path, *arguments):
     return [Path(f) for run in json.loads(result.stdout)["runs"] for f in run["files"]]
 
 
-#: What an input that ends so is at most when an example runs here; as shipped they run in ComfyUI (tests/host, --full).
-MOST = {"steps": 5, "batch_size": 2, "scenes": 12, "probes": 1, "reference_steps": 12, "moves": 1}
+#: What an input is at most when an example runs here; as shipped they run in ComfyUI (tests/host, --full).
+MOST = {
+    "steps": 5,
+    "batch_size": 2,
+    "kind.scenes": 12,
+    "probes": 1,
+    "reference_steps": 12,
+    "moves": 1,
+}
 #: What must agree with that.
 BESIDES = {
     "grid": {"Grid.column_values": "2;3", "Grid.row_values": "Euler"},
@@ -113,13 +121,12 @@ BESIDES = {
 def smaller(path):
     """--set for each number of an example that MOST bounds, and what its row of BESIDES says."""
     nodes = json.loads(path.read_text(encoding="utf-8"))
-    bounded = {
-        f"{key}.{name}": str(MOST[name.rpartition(".")[2]])
+    few = {
+        f"{key}.{name}": value
         for key, node in nodes.items()
-        for name, value in node["inputs"].items()
-        if isinstance(value, int) and value > MOST.get(name.rpartition(".")[2], value)
+        for name, value in bounded(node["inputs"], MOST).items()
     }
-    chosen = bounded | BESIDES.get(path.stem, {})
+    chosen = few | BESIDES.get(path.stem, {})
     return [part for at, value in chosen.items() for part in ("--set", f"{at}={value}")]
 
 

@@ -59,23 +59,27 @@ class Crew:
             hire = self.hire(ray)
             team = [hire() for _ in range(min(self.workers or 1, len(items)))]
             busy: dict[Any, tuple[int, Item]] = {}
+
+            def at(place: int) -> list[Any]:
+                """What a worker is at, the oldest first."""
+                return [ref for ref, (p, _) in busy.items() if p == place]
+
             while left or busy:
                 for place in range(len(team)):
-                    at = [item.name for p, item in busy.values() if p == place]
-                    while left and room(at, left[0].name, suspects):
+                    while left and room(
+                        [busy[r][1].name for r in at(place)], left[0].name, suspects
+                    ):
                         item = left.popleft()
                         busy[team[place].run.remote(item.name, item.prompt)] = place, item
-                        at.append(item.name)
                 for ready in ray.wait(list(busy))[0]:
                     # a worker does its items in order, so the oldest is ready, and the one that killed it
                     place = busy[ready][0]
-                    ref = next(r for r, (p, _) in busy.items() if p == place)
+                    ref = at(place)[0]
                     item = busy.pop(ref)[1]
                     try:
                         finished(item, *ray.get(ref))
                     except ray.exceptions.RayActorError as error:
-                        refs = [r for r, (p, _) in busy.items() if p == place]
-                        lost = [busy.pop(r)[1] for r in refs]
+                        lost = [busy.pop(r)[1] for r in at(place)]
                         left.extendleft(reversed(lost))
                         suspects |= {item.name, *(i.name for i in lost)}
                         deaths[item.name] += 1

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from example_prompts import bounded, unframed
 from host_server import Comfy, Server, free_port, linked, start
 from PIL import Image
 
@@ -121,7 +122,7 @@ def small(stem: str, proof: Proof) -> Graph:
         inputs = node["inputs"]
         if proof is NARROW:
             inputs |= {k: f"narrow/{inputs[k]}" for k in inputs.keys() & NAMES}
-        inputs |= {k: min(inputs[k] or MOST[k], MOST[k]) for k in inputs.keys() & MOST.keys()}
+        inputs |= bounded(inputs, MOST)
         if proof.stands_in and node["class_type"] in ("CLIPLoader", "DualCLIPLoader"):
             del prompt[key]
         if proof.stands_in and node["class_type"] == "CLIPTextEncode":
@@ -163,17 +164,3 @@ def test_the_editor_s_graph_is_the_template_s_prompt(running):
         graph = json.loads((shipped.FOLDER / f"{stem}.json").read_text(encoding="utf-8"))
         twin = json.loads(shipped.example(stem).read_text(encoding="utf-8"))
         assert unframed(to_prompt(graph, nodes)) == twin, stem
-
-
-def unframed(prompt: Graph) -> Graph:
-    """Without the frames of subgraphs in ids: "25:17" is the twin's "17"."""
-    inner = {key: key.rpartition(":")[2] for key in prompt}
-    assert len({*inner.values()}) == len(prompt)
-
-    def at(value: Any) -> Any:
-        return [inner[value[0]], value[1]] if isinstance(value, list) else value
-
-    return {
-        inner[key]: node | {"inputs": {name: at(v) for name, v in node["inputs"].items()}}
-        for key, node in prompt.items()
-    }

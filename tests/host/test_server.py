@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from example_prompts import bounded
 
 from sampling_kit.headless import cli, shipped
 from sampling_kit.headless.context import Context, use
@@ -91,11 +92,7 @@ def smaller(path: Path) -> Graph:
     prompt = json.loads(path.read_text())
     for each in prompt.values():
         inputs = each["inputs"]
-        inputs |= {
-            k: min(inputs[k] or most, most)
-            for k, most in MOST.items()
-            if isinstance(inputs.get(k), int)
-        }
+        inputs |= bounded(inputs, MOST)
         if each["class_type"] == "SamplingKitPickDrafts":
             inputs["numbers"] = "1, 2"
         if "reference" in inputs:  # an RMSE of rounding has other digits there
