@@ -76,6 +76,8 @@ class Task:
     lost: int = 0  # connections lost in a row
     deaths: int = 0  # how often the server forgot it while it ran
     ran_when_lost: bool = False
+    there: bool = False  # a server has had it in its queue
+    suspect: bool = False  # a server forgot it, perhaps because it died of it: it runs alone
     heard_end: bool = False  # the websocket said that it ended, or was waited for
     frames: list[Picture] = field(default_factory=list)
 
@@ -85,6 +87,7 @@ class Task:
     def next_attempt(self) -> None:
         self.attempt += 1
         self.id = self.job.id(self.folder, self.attempt)
+        self.there = self.heard_end = False
         self.frames.clear()
 
     def keep(self, frame: Picture) -> None:
