@@ -218,6 +218,24 @@ def test_a_result_has_its_job_s_name_in_this_call(tmp_path):
     assert sorted(look.notes) == ["b", "seed0", "seed2"]
 
 
+def test_a_part_of_the_pictures_is_no_result(tmp_path):
+    """The websocket breaks between the first picture and the second, and is there again before the job's end."""
+
+    async def scene(fake: Fake) -> Any:
+        async def send_all(message: Any, real: Any = fake.send_all) -> None:
+            await real(message)
+            if len(fake.bodies) == 1:
+                await fake.sockets.pop().close()
+                await until(lambda: fake.sockets)
+
+        fake.send_all, fake.noise = send_all, [bytes([0, 0, 0, 1, 0, 0, 0, 2]) + png(6)]
+        return await queue(fake, tmp_path).run([Job("x", SENDER)]), submitted(fake)
+
+    (done,), bodies = play(scene, pace=0.1)
+    assert done.error is None and len(bodies) == 2
+    assert [(tmp_path / name).read_bytes() for name in done.files] == [png(5), png(6)]
+
+
 def test_a_picture_is_of_the_job_that_the_websocket_named_last(tmp_path):
     """The answer that says what runs is older than the message that came while it was waited for."""
     ledger = Ledger(tmp_path)

@@ -80,6 +80,7 @@ class Task:
     suspect: bool = False  # a server forgot it, perhaps because it died of it: it runs alone
     heard_end: bool = False  # the websocket said that it ended, or was waited for
     frames: list[Picture] = field(default_factory=list)
+    missed: bool = False  # frames may have gone by unseen
 
     def __post_init__(self) -> None:
         self.id = self.id or self.key
@@ -94,6 +95,8 @@ class Task:
         """A result that came over the websocket, up to FRAMES_BYTES of them."""
         if sum(len(f.data) for f in self.frames) + len(frame.data) <= FRAMES_BYTES:
             self.frames.append(frame)
+        else:
+            self.missed = True
 
     def to_submit(self) -> Job:
         return self.job.again(self.attempt, self.again) if self.again else self.job

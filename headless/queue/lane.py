@@ -36,14 +36,14 @@ class Lane:
     running: tuple[str, str] = "", ""  # (prompt id, node) that the server is at
 
     def __post_init__(self) -> None:
-        self.wake, self.strange = asyncio.Event(), 0
+        self.wake, self.strange, self.hears = asyncio.Event(), 0, False
 
     # --------------------------------------------------------------------------- the whole thing
 
     async def run(self) -> None:
         """Work until no job is left. Raises Unreachable and Refuses; its jobs are then given back."""
         listener = asyncio.ensure_future(
-            listen(self.server, self._text, self._binary, self.wake.set)
+            listen(self.server, self._text, self._binary, self._socket)
         )
         try:
             await self._wait(limits.SOCKET_PATIENCE)  # a message that comes earlier would be missed
@@ -106,6 +106,7 @@ class Lane:
     def give_back(self) -> None:
         """Leave our jobs to the other servers."""
         self.left |= {task.id for task in self.mine.values() if task.id in self.submitted}
+        self._may_miss()
         self.share.give_back(self.mine.values())
         self.mine.clear()
 
@@ -125,6 +126,18 @@ class Lane:
 
     def _task(self, id: str) -> Task | None:
         return next((task for task in self.mine.values() if task.id == id), None)
+
+    def _socket(self, open: bool) -> None:
+        """The websocket has opened, or is not there."""
+        self.hears = open
+        if not open:
+            self._may_miss()
+        self.wake.set()
+
+    def _may_miss(self) -> None:
+        """Messages about our jobs are not heard for a while."""
+        for task in self.mine.values():
+            task.missed |= not task.heard_end
 
     def _text(self, message: str) -> None:
         said = event(message)
@@ -266,8 +279,10 @@ class Lane:
         task.ran_when_lost = False
         if task.deaths >= limits.TRIES:
             raise JobFails(f"the server was lost {task.deaths} times while this job ran")
+        if task.job.senders and not self.hears:
+            await self._wait(limits.SOCKET_PATIENCE)
         task.frames.clear()
-        task.heard_end = False
+        task.heard_end, task.missed = False, not self.hears
         self.submitted.add(task.id)  # even if its answer is lost
         self.there.add(task.id)
         await self.server.submit(task.id, task.to_submit(), self.previews)
@@ -283,8 +298,9 @@ class Lane:
             task.heard_end = True
             return True
         try:
-            if task.job.senders and not task.frames:
-                raise Gone("its pictures come over the websocket alone, and none came")
+            if task.job.senders and (task.missed or not task.frames):
+                some = "not all" if task.frames else "none"
+                raise Gone(f"its pictures come over the websocket alone, and {some} came")
             done = await collect(
                 self.server, self.share.folder, label, task.key, entry, task.frames
             )
