@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from ..path import VE, Path
+from ..per_image import dot, norm, ratio
 from ..several_levels import answered, by_level
 from .base import COND, UNCOND, Call, Evaluate, InAttention, Perturbation, Rule, leaf
 from .level import Ladder, Level
-from .reduce import dot, norm, ratio
 
 #: every(x, sigmas, names) → D of every branch at states [len(sigmas)·B, …] of several levels, in one call.
 EvaluateLevels = Callable[[Tensor, Sequence[float], Sequence[str]], Mapping[str, Tensor]]

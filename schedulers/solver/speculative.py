@@ -37,6 +37,7 @@ import torch
 from torch import Tensor
 
 from ..noise import DrawNoise
+from ..per_image import dot, project
 from ..points import Points
 from ..settings import Settings, knob
 from .base import Solver, host_plan
@@ -150,16 +151,15 @@ class _Step(NamedTuple):
         """[B]: not below 0 where the draft is accepted."""
         assert self.off is not None and self.z is not None
         delta = self.off / self.size
-        return -total(self.z * delta) - total(delta.square()) / 2 - log_uniform
+        return -(dot(self.z, delta) + dot(delta, delta) / 2).flatten() - log_uniform
 
     def reflected(self) -> State:
         """Where a draft was not accepted; without one the solver's own state."""
         if self.off is None or self.z is None:
             return self.state
         assert self.state.y is not None
-        along = self.size * total(self.z * self.off) / total(self.off.square())
-        along = along.reshape(-1, *(1,) * (self.off.ndim - 1))
-        return replace(self.state, y=self.state.y - (2 * along * self.off).to(self.state.y))
+        along = project(self.size * self.z, self.off)
+        return replace(self.state, y=self.state.y - (2 * along).to(self.state.y))
 
 
 class _Draws:
@@ -307,8 +307,3 @@ class _Batch:
 def wide(x: Tensor) -> Tensor:
     """x for sums over an image: float32 at least."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def total(x: Tensor) -> Tensor:
-    """Σ over each image [B]."""
-    return x.flatten(1).sum(1)
