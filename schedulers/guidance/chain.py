@@ -258,7 +258,7 @@ class GuidanceRun:
         for rule, memory in zip(self.guidance.rules, self.memory, strict=True):
             if memory:
                 raise ValueError(
-                    f"guidance: {rule.title} remembers its evaluations, which Parallel Steps and Speculative Steps ask for again "
+                    f"guidance: {rule.title} remembers its evaluations, which Parallel Steps (Picard) and Speculative Steps ask for again "
                     "and again: set its momentum to 0, or take the solver itself"
                 )
 

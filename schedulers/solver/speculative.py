@@ -42,7 +42,7 @@ from ..points import Points
 from ..settings import Settings, knob
 from .base import Solver, host_plan
 from .ddpm import DDPM
-from .parallel import Count, InRounds, Kept, ended
+from .parallel import Count, InRounds, Kept, PicardSweeps, ended
 from .plan import Plan
 from .run import Ask, Program, Progress, Read
 from .state import State, joined
@@ -99,7 +99,7 @@ class Speculative(InRounds):
         if not self.solver.stochastic:
             raise ValueError(
                 f"sampler: {self.solver.words} draws no noise, and a step without noise has nothing to accept; raise its eta "
-                "(DDIM, Euler Ancestral, DPM-Solver++ multistep), take DDPM, or take Parallel Steps"
+                f"(DDIM, Euler Ancestral, DPM-Solver++ multistep), take DDPM, or take {PicardSweeps.title}"
             )
 
     def sweeps(
@@ -135,7 +135,7 @@ def require_noise(solver: Solver, plan: Plan, first: int = 0) -> None:
         raise ValueError(
             f"sampler: {solver.words} moves from σ = {before.at.sigma:g} to {stage.at.sigma:g} without fresh noise, and such a "
             "move has nothing to accept; take a solver that draws noise before every evaluation (DDPM, DDIM or "
-            "Euler Ancestral with eta above 0, DPM-Solver++ multistep with eta above 0), or Parallel Steps"
+            f"Euler Ancestral with eta above 0, DPM-Solver++ multistep with eta above 0), or {PicardSweeps.title}"
         )
 
 
