@@ -11,10 +11,8 @@ from forward_cases import QUICK, normal, pictures, start, vectors
 
 from sampling_kit.schedulers.fit import bands, forward
 from sampling_kit.schedulers.fit.forward import Forward
-from sampling_kit.schedulers.fit.problem import choose
 from sampling_kit.schedulers.fit.run_fit import run_fit
 from sampling_kit.schedulers.path import Flow
-from sampling_kit.schedulers.solver import DDIM, DPMSolverMultistep, HeunEDM
 from sampling_kit.schedulers.solver.fitted import FittedSolver
 
 # ---- the loop
@@ -189,17 +187,6 @@ def test_many_channels_are_not_mixed():
     x = [normal(3, c, 4, 4, seed=s) for s in range(3)]
     products = rings.products(torch.cat([rings.spectrum(t) for t in x]))
     eye = [np.broadcast_to(np.eye(c), (len(products), c, c))] * 2
-    for rows in bands.equations(rings, products, eye, 2).solve(1e-3):
+    for rows in bands.band_equations(rings, products, eye, 2).solve(1e-3):
         assert rows.shape[1:] == (5, c, c)
         assert not (rows * (1 - np.eye(c))).any() and rows.any()
-
-
-def test_choose_ranks_starts():
-    problem = vectors()
-    solvers = {"DDIM": DDIM(), "2M": DPMSolverMultistep(), "Heun": HeunEDM()}
-    tables = {name: start(4, s) for name, s in solvers.items()}
-    found = choose(problem, tables, few=2)
-    assert sorted(name for name, _, _ in found) == sorted(tables)
-    best = min(tables, key=lambda n: float(problem.errors(tables[n], problem.held).median()))
-    assert found[0][0] == best
-    assert len(found[0][2]) in (4, 8)

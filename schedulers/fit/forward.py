@@ -33,7 +33,7 @@ from ..settings import inner, knob
 from ..solver.band_mix import band_weights
 from ..solver.fitted import Table
 from ..store import LARGEST_TABLES, Format
-from .bands import KNOTS, Rings, added, answer, equations
+from .bands import KNOTS, Rings, added, answer, band_equations
 from .fit_files import arrays_of, table_in, tensors_of
 from .gauss_newton import Equations, ends_off, loss, measured, trusted
 from .problem import Problem, error_from, rmse, summary
@@ -130,7 +130,8 @@ class Forward(Fit["ForwardState"]):
 
 
 class MoveRecord(NamedTuple):
-    """One move: errors on the held-out trajectories after it, whether it was taken."""
+    """One move: its kind, what was spent by its end, the errors of the best of its candidates on the held-out trajectories, the
+    damping λ afterwards, and whether it was taken."""
 
     kind: str
     evaluations: int
@@ -145,7 +146,8 @@ class ForwardState:
     """A fit between two moves; :meth:`Forward.moves` goes on from it.
 
     ``start`` is the table that ``change`` [P] counts from, ``table`` the best so far, ``errors`` its RMSE per
-    held-out trajectory. ``matrix`` and ``vector`` are the normal equations kept from moves before.
+    held-out trajectory, ``first`` that of the fit's start. ``matrix`` [P, P] and ``vector`` [P] are the normal equations
+    kept from moves before; ``damping`` is the λ that the next move tries first.
     """
 
     start: Table
@@ -252,10 +254,10 @@ def judged(
     possible = [
         (damping, table, change) for damping, table, change in candidates if table is not None
     ]
-    found = likeliest(problem, [table for _, table, _ in possible], mark)
+    likely = likeliest(problem, [table for _, table, _ in possible], mark)
     shown, damping, best = state.errors, state.damping, None
-    if found is not None:
-        which, shown = found
+    if likely is not None:
+        which, shown = likely
         damping, table, change = possible[which]
         attempt = Attempt(table, shown, mark(shown))
         best = best_attempt([attempt], mark(state.errors), state.before["rmse"])
@@ -369,7 +371,7 @@ def move_bands(problem: Problem, state: ForwardState, settings: Forward) -> Forw
                 probes[i] += rings.products(torch.cat(pair))
     answers = [answer(rings, p, channels) for p in probes[1:]]
     answers.append(np.broadcast_to(np.eye(channels), (len(rings.slices), channels, channels)))
-    system = equations(rings, np.asarray(products), answers, BAND_WINDOW)
+    system = band_equations(rings, np.asarray(products), answers, BAND_WINDOW)
     candidates: list[Candidate] = []
     for damping in BAND_DAMPINGS:
         rows = system.solve(damping * square / SPREAD["d"] ** 2)
