@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..solver.band_mix import Mix
+from ..solver.band_mix import Mix, band_weights
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -148,3 +148,12 @@ def added(mix: Mix | None, d: Array) -> Mix:
     total[: len(mix.d)] += mix.d
     total[: len(d)] += d
     return Mix(KNOTS, mix.x, total)
+
+
+def shaken(x: Tensor, size: float, generator: torch.Generator) -> Tensor:
+    """x with the bands of every image and channel weighted by their own random number of deviation ``size``."""
+    five = x if x.ndim == 5 else x[:, :, None]
+    weights = band_weights(KNOTS, *x.shape[-2:]).to(x.dtype)
+    gains = torch.randn(len(x), x.shape[1], len(KNOTS), generator=generator, dtype=x.dtype) * size
+    gain = torch.einsum("bck,khw->bchw", gains, weights)[:, :, None].to(x.device)
+    return torch.fft.irfft2(torch.fft.rfft2(five) * gain, s=x.shape[-2:]).reshape(x.shape)
