@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from fit_cases import few
@@ -45,25 +44,6 @@ def test_last_weights_by_an_oracle_and_by_statistics(monkeypatch):
     found = fit_limits.weights(short_of(monkeypatch, 0.3), 4, 12)
     assert found["oracle"]["rmse"] < 1e-3 * found["fit"]["rmse"]
     assert found["ridge 0.0001"]["rmse"] < 0.1 * found["fit"]["rmse"]
-
-
-def test_a_table_for_every_picture_is_at_best_the_oracles(monkeypatch):
-    at = task()
-    fit = SimpleNamespace(table=table(at.seen, AdamsBashforth(2), 4, Ends(40.0, 0.05)))
-    monkeypatch.setattr(fit_limits, "fit_of", lambda *which: fit)
-    found = fit_limits.instances(at, 4, 12)
-    assert found["oracle"]["rmse"] < found["fit"]["rmse"]
-    assert found["oracle"]["rmse"] <= found["rule"]["rmse"]
-    assert found["fit"] == fit_limits.shown(fit_limits.errors(at.judges(12), fit.table))
-
-
-def test_the_rule_takes_what_did_best_on_those_that_look_alike():
-    draw = np.random.default_rng(0)
-    kinds = np.array([0, 1] * 12)
-    looks = kinds[:, None] + 0.1 * draw.normal(size=(24, 2))
-    known = np.stack([np.where(kinds == kind, 0.1, 1.0) for kind in (0, 1)])
-    picks = fit_limits.nearest_rule(looks, known, np.array([[0.0, 0.0], [1.0, 1.0]]), 5)
-    assert picks.tolist() == [0, 1]
 
 
 def test_losses_are_fits_of_their_own(monkeypatch, tmp_path):
