@@ -60,7 +60,16 @@ def size(errors: Tensor) -> float:
     return found if math.isfinite(found) else math.inf
 
 
+@dataclass(frozen=True)
+class Pair:
+    """A solver on levels, by their names; each side's holds what it takes to run it."""
+
+    solver: str
+    spacing: str
+
+
 E = TypeVar("E")
+P = TypeVar("P", bound=Pair)
 Play = Callable[[Sequence[E], Seeds], list[Tensor | None]]  # errors per seed; None: it does not run
 
 
@@ -91,10 +100,15 @@ def going_on(left: Sequence[tuple[E, Tensor]], kept: int) -> list[tuple[E, Tenso
     return [left[i] for i in sorted({*by_rmse[:kept], *by_median[:kept]})]
 
 
-def judged(
-    side: str, nfe: int, named: tuple[str, str], errors: Tensor | None, name: str, tried: int
-) -> Winner:
-    """``named``: solver and spacing."""
+def winner(side: str, nfe: int, pairs: Sequence[P], play: Play[P], seeds: Seeds) -> Winner:
+    """The best of ``pairs``, judged by the seeds that it was not chosen by. Raises ValueError if none runs."""
+    chosen, tried = best(pairs, play, seeds)
+    (errors,) = play([chosen], seeds.part(CHOSEN_BY))
+    return judged(side, nfe, chosen, errors, seeds.task.name, tried)
+
+
+def judged(side: str, nfe: int, pair: Pair, errors: Tensor | None, name: str, tried: int) -> Winner:
+    """``errors``: per seed, None where the pair does not run."""
     wide = math.inf if errors is None else size(errors)
     middle = math.inf if errors is None else median(errors)
-    return Winner(name, side, nfe, *named, wide, middle, tried)
+    return Winner(name, side, nfe, pair.solver, pair.spacing, wide, middle, tried)

@@ -43,7 +43,7 @@ from sampling_kit.schedulers.solver.run import Run, drive_together
 from sampling_kit.schedulers.solver.selection import variants
 from sampling_kit.schedulers.solver.state import State
 
-from .lead_choice import CHOSEN_BY, ROUNDS, Seeds, Winner, best, judged, size, task_of
+from .lead_choice import CHOSEN_BY, ROUNDS, Pair, Seeds, Winner, judged, size, task_of, winner
 from .policy import cfg_of
 from .problems import Problem, median, rmse
 
@@ -76,11 +76,9 @@ def plan_of(solver: Solver, points: Points) -> Plan | None:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A solver on levels, as a plan."""
+class Choice(Pair):
+    """A solver on levels, as a plan; the name of its spacing says the ends, too."""
 
-    solver: str
-    grid: str  # spacing and ends
     plan: Plan
     points: Points
 
@@ -144,12 +142,11 @@ def levels_of(
     return spacings.space(schedule, n, spacing, ends=ends)
 
 
-def our_best(seeds: Seeds, nfe: int) -> tuple[Choice, int]:
-    """The best pair, and how many ran."""
+def our_choices(seeds: Seeds, nfe: int) -> list[Choice]:
+    """All solvers on the best grids."""
     first = seeds.part(0, ROUNDS[0][0])
     grids = best_grids(first, nfe, our_grids(seeds.task))
-    choices = [c for grid in grids for c in on_grid(seeds.task, nfe, our_solvers(), grid)]
-    return best(choices, play, seeds)
+    return [c for grid in grids for c in on_grid(seeds.task, nfe, our_solvers(), grid)]
 
 
 def best_grids(seeds: Seeds, nfe: int, grids: Sequence[Grid]) -> list[Grid]:
@@ -165,7 +162,7 @@ def best_grids(seeds: Seeds, nfe: int, grids: Sequence[Grid]) -> list[Grid]:
 
 def play(choices: Sequence[Choice], seeds: Seeds) -> list[Tensor | None]:
     """Errors per seed, None where a run does not stay finite. Runs on one grid share their calls."""
-    together = (list(some) for _, some in groupby(choices, key=lambda choice: choice.grid))
+    together = (list(some) for _, some in groupby(choices, key=lambda choice: choice.spacing))
     return [errors for some in together for errors in _play(some, seeds)]
 
 
@@ -183,10 +180,7 @@ def ours(answers: dict[str, Tensor], nfes: Sequence[int]) -> Iterator[Winner]:
         seeds = Seeds(task_of(name, len(end)), end)
         left = seeds.part(CHOSEN_BY)
         for nfe in nfes:
-            chosen, tried = our_best(seeds, nfe)
-            (errors,) = play([chosen], left)
-            named = chosen.solver, chosen.grid
-            yield judged(OURS, nfe, named, errors, seeds.task.name, tried)
+            yield winner(OURS, nfe, our_choices(seeds, nfe), play, seeds)
             yield auto(left, nfe)
 
 
@@ -196,5 +190,6 @@ def auto(seeds: Seeds, nfe: int) -> Winner:
     cfg = cfg_of(task.name)
     choice = policy.choose(task.schedule, nfe, guided=cfg > 0, cfg=cfg, side=side_of(task))
     points = choice.points(task.schedule, choice.steps).on(task.path)
-    (errors,) = play([Choice("", "", choice.solver.plan(points), points)], seeds)
-    return judged(AUTO, nfe, (choice.solver.call, choice.spacing.title), errors, task.name, 1)
+    pair = Choice(choice.solver.call, choice.spacing.title, choice.solver.plan(points), points)
+    (errors,) = play([pair], seeds)
+    return judged(AUTO, nfe, pair, errors, task.name, 1)

@@ -22,7 +22,7 @@ from sampling_kit.schedulers.path import VE
 from sampling_kit.schedulers.points import Points
 
 from . import peers
-from .lead_choice import CHOSEN_BY, Seeds, Winner, best, judged, size, task_of
+from .lead_choice import Pair, Seeds, Winner, size, task_of, winner
 from .problems import Contestant, Problem, rmse
 
 Levels = dict[str, Callable[[int], Sequence[float]]]  # name → σ of n steps, the last 0
@@ -30,11 +30,10 @@ COMFY, DIFFUSERS = "ComfyUI", "diffusers"
 
 
 @dataclass(frozen=True)
-class Pair:
+class Entry(Pair):
     """A peer's sampler on levels of its own."""
 
     contestant: Contestant
-    spacing: str
     points: Points
 
     def errors(self, seeds: Seeds, most: int) -> Tensor | None:
@@ -58,7 +57,7 @@ class Pair:
 
 def pairs(
     contestants: Sequence[Contestant], levels: Callable[[Contestant], Levels], task: Problem, nfe: int
-) -> Iterator[Pair]:  # fmt: skip
+) -> Iterator[Entry]:  # fmt: skip
     """Each contestant with as many steps as ``nfe`` pays for; one less where a spacing gives one more than asked."""
     for contestant in contestants:
         if contestant.path not in ("", task.path.name):
@@ -68,18 +67,18 @@ def pairs(
             for n in range(steps, max(steps - 2, 0), -1):
                 sigmas = levels_at(n)
                 if len(sigmas) > 1 and contestant.nfe(len(sigmas) - 1) <= nfe:
-                    yield Pair(contestant, name, Points.from_sigmas(task.path, sigmas))
+                    points = Points.from_sigmas(task.path, sigmas)
+                    yield Entry(contestant.name, name, contestant, points)
                     break
 
 
-def winner(side: str, brought: Iterator[Pair], seeds: Seeds, nfe: int) -> Winner:
-    def play(some: Sequence[Pair], part: Seeds) -> list[Tensor | None]:
+def theirs(
+    side: str, contestants: Sequence[Contestant], levels: Callable[[Contestant], Levels], seeds: Seeds, nfe: int
+) -> Winner:  # fmt: skip
+    def play(some: Sequence[Entry], part: Seeds) -> list[Tensor | None]:
         return [pair.errors(part, nfe) for pair in some]
 
-    chosen, tried = best(list(brought), play, seeds)
-    errors = chosen.errors(seeds.part(CHOSEN_BY), nfe)
-    named = chosen.contestant.name, chosen.spacing
-    return judged(side, nfe, named, errors, seeds.task.name, tried)
+    return winner(side, nfe, list(pairs(contestants, levels, seeds.task, nfe)), play, seeds)
 
 
 def comfy_levels(schedule: NoiseSchedule, contestant: Contestant) -> Levels:
@@ -105,7 +104,7 @@ def report(path: str) -> None:
         seeds = Seeds(task_of(name, len(end)), end)
         for nfe in task["nfes"]:
             levels = partial(comfy_levels, seeds.task.schedule)
-            rows.append(winner(COMFY, pairs(contestants, levels, seeds.task, nfe), seeds, nfe))
+            rows.append(theirs(COMFY, contestants, levels, seeds, nfe))
     print(json.dumps([asdict(row) for row in rows]))
 
 
@@ -168,4 +167,4 @@ def diffusers(answers: dict[str, Tensor], nfes: Sequence[int]) -> Iterator[Winne
         contestants = [r.contestant(task.path.name) for r in recipes]
         levels = partial(_for_each, diffusers_levels(task.schedule, contestants[0]))
         for nfe in nfes:
-            yield winner(DIFFUSERS, pairs(contestants, levels, task, nfe), seeds, nfe)
+            yield theirs(DIFFUSERS, contestants, levels, seeds, nfe)

@@ -22,7 +22,7 @@ from sampling_kit.schedulers.points import Points
 from sampling_kit.schedulers.solver import Plan
 from sampling_kit.schedulers.solver.plan import Stage
 
-from .lead_choice import CHOSEN_BY, Seeds, Winner, best, judged, task_of
+from .lead_choice import Seeds, Winner, task_of, winner
 from .lead_ours import Choice, play
 
 SKRAMPLE = "skrample"
@@ -73,7 +73,5 @@ def skrample(answers: dict[str, Tensor], nfes: Sequence[int]) -> Iterator[Winner
         rows = tables(task.schedule, nfes)
         for nfe in nfes:
             pairs = [choice(row, task.path) for row in rows if row["nfe"] == nfe]
-            pairs.sort(key=lambda pair: pair.grid)
-            chosen, tried = best(pairs, play, seeds)
-            (errors,) = play([chosen], seeds.part(CHOSEN_BY))
-            yield judged(SKRAMPLE, nfe, (chosen.solver, chosen.grid), errors, task.name, tried)
+            pairs.sort(key=lambda pair: pair.spacing)
+            yield winner(SKRAMPLE, nfe, pairs, play, seeds)

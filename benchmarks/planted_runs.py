@@ -61,7 +61,7 @@ RUNS = (
            "met = [numbers.pop(0) >= 0 for _ in own]", "met = [numbers.pop(0) > -1e9 for _ in own]",
            ("tests/test_speculative.py::test_the_end_is_distributed_as_that_of_the_run_in_sequence",)),
     Defect("speculative: the reflection is of half its length", "schedulers/solver/speculative.py",
-           "(2 * along * self.off)", "(along * self.off)",
+           "(2 * along).to", "along.to",
            ("tests/test_speculative.py::test_a_coupled_step_is_the_solver_s_gaussian_and_as_often_the_draft_as_can_be",)),
     Defect("speculative: all images have the first one's draws", "schedulers/solver/speculative.py",
            "self.rows = slice(image, image + 1)", "self.rows = slice(0, 1)",

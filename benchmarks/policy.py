@@ -58,9 +58,11 @@ CHOSEN = (
     "network-cfg5",
     "network-cfg7",
 )
-#: 1000 to 1011 judged version 2, so they were seen before version 3 was made. One of 1012 to 1023 has guidance above CFG 2, hence the others.
-STRONGLY = tuple(f"{drawn.PREFIX}{seed}-cfg5" for seed in drawn.JUDGED[24:30])
-JUDGED = (*(f"{drawn.PREFIX}{seed}" for seed in drawn.JUDGED[12:24]), *STRONGLY)
+#: 1000 to 1029 judged earlier versions, so they were seen before version 4 was made. As few of those that are drawn have guidance above CFG 2.5,
+#: some are judged with CFG 5 whatever their number says. Two networks that nothing was chosen on judge too.
+STRONGLY = tuple(f"{drawn.PREFIX}{seed}-cfg5" for seed in drawn.JUDGED[42:48])
+NETWORKS = ("ztf", "ztf-flow", "network-cond")
+JUDGED = (*(f"{drawn.PREFIX}{seed}" for seed in drawn.JUDGED[30:42]), *STRONGLY)
 NFES = (4, 5, 6, 8, 10, 15, 20)
 MARKS = pages.marks("auto")
 SCHEDULES = {"pure": "flow, zero terminal SNR", "other": "VP", "exploding": "VE"}
@@ -396,7 +398,9 @@ def measure(names: Sequence[str], nfes: Sequence[int], seeds: int, skip: int) ->
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--problems", nargs="*", default=JUDGED, choices=sorted({*CHOSEN, *JUDGED}))
+    parser.add_argument(
+        "--problems", nargs="*", default=JUDGED, choices=sorted({*CHOSEN, *JUDGED, *NETWORKS})
+    )
     parser.add_argument("--nfe", nargs="+", type=int, default=NFES)
     parser.add_argument("--seeds", type=int, default=12)
     parser.add_argument("--skip", type=int, default=24, help="seeds left out: those chosen on")

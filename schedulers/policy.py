@@ -26,7 +26,7 @@ from .spacing import ByRule, Ends, NoiseShare, Spacing, WholeRange
 
 PURE_NOISE = 1000.0  # κ: from here on a level counts as pure noise
 STRONG = 2.5  # CFG above this is strong
-LATEST = 3  # version of POLICIES
+LATEST = 4  # version of POLICIES
 SIDE = 128  # √(height · width) of the latent, where it is not said: 1024² pixels
 
 
@@ -266,6 +266,24 @@ STEADY, SHORT = GaussianAdams(predictor=2, corrector=0), GaussianAdams(predictor
 FEW_GUIDED = Row(9, STEADY, WIDE, last=2.0)
 MOST_STRONG = Row(30, STEADY, WIDE, last=2.0)
 
+#: Version 4. Between few levels predictions are best extrapolated as if the levels were evenly spaced (coordinate "index"), by a prior that is
+#: the smaller the more levels there are: long steps need a Gaussian's answer, short ones the values themselves. With strong guidance D turns most
+#: at high noise, so the first steps are DDIM's.
+CALM = GaussianAdams(2.0, 2, 3, lower_order_early=True)
+EVEN, EVEN_MORE = (GaussianAdams(p, 2, c, coordinate="index") for p, c in ((0.125, 2), (0.25, 3)))
+MIDDLE = NoiseShare(3.5, 0.5)
+MILD_5 = Row(5, GaussianAdams(predictor=2, corrector=3), WIDE)
+STRONG_4 = (
+    Row(3, CALM, WIDE, last=2.0),
+    Row(6, STEADY, WIDE, last=2.0),
+    Row(30, CALM, WIDE, last=2.0),
+)
+
+
+def _fourth(plain: tuple[Row, ...], mild: tuple[Row, ...], most: Row) -> Rows:
+    """``most``: good for any number, with guidance as without."""
+    return Rows((*plain, most), (*mild, most), SHARE, (*STRONG_4, most))
+
 
 def _alike(rows: tuple[Row, ...]) -> Rows:
     """With guidance as without."""
@@ -300,6 +318,28 @@ POLICIES: dict[int, Policy] = {
             guided=(FEW_GUIDED, *EXPLODING_2[1:]),
             strong=(MOST_STRONG, *EXPLODING_2[2:]),
             spacing=SHARE,
+        ),
+    ),
+    4: Policy(
+        pure=_fourth(
+            plain=(Row(5, SHORT, WIDE, last=2.0), Row(12, EVEN, MIDDLE)),
+            mild=(MILD_5, Row(12, EVEN_MORE, MIDDLE)),
+            most=PURE_2[-1],
+        ),
+        other=_fourth(
+            plain=(Row(5, CALM, WIDE), Row(12, EVEN_MORE, MIDDLE)),
+            mild=(MILD_5, Row(12, EVEN_MORE, MIDDLE)),
+            most=OTHER_2[-1],
+        ),
+        exploding=_fourth(
+            plain=(
+                Row(4, GaussianAdams(0.5, 2, 2), WIDE),
+                Row(5, SHORT, WIDE, last=2.0),
+                Row(12, EVEN, SHARE),
+                Row(17, GaussianAdams(0.5), SHARE),
+            ),
+            mild=(Row(4, CALM, WIDE, last=2.0), MILD_5, Row(12, EVEN, SHARE)),
+            most=Row(math.inf, GaussianAdams(0.5), SHARE, last=0.0),
         ),
     ),
 }

@@ -27,6 +27,13 @@ OBJECT_INFO: dict[str, Any] = {
 }
 
 
+#: The history's entry of a prompt that was cancelled while it ran.
+INTERRUPTED: dict[str, Any] = {
+    "outputs": {},
+    "status": {"status_str": "error", "messages": [["execution_interrupted", {}]]},
+}
+
+
 def graph(seed: int) -> dict[str, Any]:
     return {"1": {"class_type": "Paint", "inputs": {"seed": seed}, "_meta": {"title": "the paint"}}}
 
@@ -109,7 +116,7 @@ class Fake:
             for message in self.noise:
                 await self.send_all(message)
             await asyncio.sleep(self.pace)
-            self.history[id] = self.outcome(prompt, seed)
+            self.history[id] = INTERRUPTED if id in self.cancelled else self.outcome(prompt, seed)
             self.queue.pop(0)
             await self.say("executing", prompt_id=id, node=None)
 

@@ -12,7 +12,7 @@ from sampling_kit.benchmarks import problems
 from sampling_kit.schedulers.fit import bands, forward
 from sampling_kit.schedulers.fit.ends import from_noise
 from sampling_kit.schedulers.fit.forward import Forward
-from sampling_kit.schedulers.fit.jacobian import columns
+from sampling_kit.schedulers.fit.jacobian import each_column
 from sampling_kit.schedulers.fit.problem import Problem
 from sampling_kit.schedulers.fit.run_fit import run_fit
 from sampling_kit.schedulers.fit.table_numbers import Name, mean_table, moved, names
@@ -57,6 +57,12 @@ def test_levels_that_would_cross_are_no_table():
     assert moved(table, 2, np.array(change)) is None
 
 
+def columns(problem, table, change, rows, track, settings):
+    """The Jacobian's columns in the order of their numbers."""
+    made = each_column(problem, table, change, rows, track, settings.window, settings.probe)
+    return [slope for _, slope in sorted(made, key=lambda pair: pair[0])]
+
+
 def test_every_number_of_a_row_enters_where_it_says():
     """Columns of the Jacobian against whole runs, of a table told a first level below its start."""
     problem, table = vectors(), from_noise(start(4, top=40.0), 80.0)
@@ -65,7 +71,7 @@ def test_every_number_of_a_row_enters_where_it_says():
     assert torch.allclose(course.y[-1], problem.run(table, rows), rtol=0, atol=1e-12)
     zero = np.zeros(len(names(table, window)))
     settings = Forward(window=window, probe=1e-4)
-    slopes = columns(problem, table, zero, rows, course, settings.window, settings.probe)
+    slopes = columns(problem, table, zero, rows, course, settings)
     for i, found in enumerate(slopes):
         step = zero.copy()
         step[i] = 1e-5
@@ -84,7 +90,7 @@ def test_perturbed_runs_share_their_calls():
         problem.field = lambda x, s, r, f=field, c=calls: (c.append(r.tolist()), f(x, s, r))[1]
         course = tracked(problem, table, rows)
         zero = np.zeros(len(names(table, 3)))
-        slopes = columns(problem, table, zero, rows, course, settings.window, settings.probe)
+        slopes = columns(problem, table, zero, rows, course, settings)
         answers.append((slopes, len(calls), problem.evaluations))
         assert all(call == rows.tolist() * (len(call) // 3) for call in calls)
         assert max(map(len, calls)) == batch

@@ -28,8 +28,8 @@ from sampling_kit.schedulers.guidance import (
     Rescale,
 )
 from sampling_kit.schedulers.guidance.frequency import low_band, low_pass
-from sampling_kit.schedulers.guidance.reduce import quantile
 from sampling_kit.schedulers.path import VE, Flow
+from sampling_kit.schedulers.per_image import quantile
 
 SHAPE = (3, 4, 6, 8)
 

@@ -18,8 +18,8 @@ FEW, ROUNDS = 3, ((2, 4), (3, 1))
 
 @pytest.fixture
 def seeds(monkeypatch):
-    monkeypatch.setattr(lead_ours, "CHOSEN_BY", FEW)
-    monkeypatch.setattr(lead_peers, "CHOSEN_BY", FEW)
+    for module in (lead_choice, lead_ours):
+        monkeypatch.setattr(module, "CHOSEN_BY", FEW)
     task = lead_choice.task_of("drawn-0-cfg2", 2 * FEW)
     return Seeds(task, task.finer_run(40))
 
@@ -64,7 +64,7 @@ def test_our_side_takes_the_pair_that_is_best_on_the_seeds_it_chooses_by(seeds, 
     monkeypatch.setattr(lead_ours, "SCOUTS", solvers[:1])
     monkeypatch.setattr(lead_ours, "our_solvers", lambda: solvers)
     monkeypatch.setattr(lead_choice.best, "__defaults__", (ROUNDS,))
-    best, tried = lead_ours.our_best(seeds, 5)
+    best, tried = lead_choice.best(lead_ours.our_choices(seeds, 5), lead_ours.play, seeds)
     grids = lead_ours.best_grids(seeds.part(0, FEW), 5, lead_ours.our_grids(seeds.task))
     assert lead_ours.GRIDS <= len(grids) <= 2 * lead_ours.GRIDS
     assert tried <= len(grids) * len(solvers) and tried > len(solvers)
@@ -97,7 +97,7 @@ def test_a_peer_pays_for_what_it_calls(seeds, monkeypatch):
     found = list(lead_peers.pairs([recipe.contestant("VE")], lambda _: levels, seeds.task, 5))
     assert [len(pair.points) - 1 for pair in found] == [3], "2·3 − 1 evaluations"
     assert found[0].errors(seeds, 5) is not None and found[0].errors(seeds, 4) is None
-    winner = lead_peers.winner("diffusers", iter(found), seeds, 5)
+    winner = lead_peers.theirs("diffusers", [recipe.contestant("VE")], lambda _: levels, seeds, 5)
     assert winner.solver == "HeunDiscrete" and winner.tried == 1 and winner.rmse >= 0
 
 

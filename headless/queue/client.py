@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..workflow import WorkflowError
@@ -58,16 +58,18 @@ class Queue:
 
     async def _run(self, jobs: Sequence[Job], ledger: Ledger) -> list[Done]:
         ids = [job.id(ledger.name) for job in jobs]
-        results = {id: done for id, done in ledger.finished().items() if id in set(ids)}
-        for done in results.values():
-            self.watcher.finished(done)
+        every = dict(zip(ids, jobs, strict=True))
+        results = dict[str, Done]()
 
         def ended(key: str, done: Done) -> None:
-            results[key] = done
-            self.watcher.finished(done)
+            """``done`` may be of another process, or of an earlier call, which called the job otherwise."""
+            results[key] = replace(done, label=every[key].label)
+            self.watcher.finished(results[key])
 
-        every = zip(ids, jobs, strict=True)
-        tasks = {id: Task(id, job, ledger.name) for id, job in every if id not in results}
+        for id, done in ledger.finished().items():
+            if id in every:
+                ended(id, done)
+        tasks = {id: Task(id, job, ledger.name) for id, job in every.items() if id not in results}
         share = Share(self.folder, ledger, tasks, ended)
         async with AsyncExitStack() as stack:
             for server in self.servers:
@@ -82,7 +84,8 @@ class Queue:
         failed = [done for done in results.values() if done.error is not None]
         if share.refused and len(share.refused) == len(jobs):
             raise WorkflowError(str(failed[0].error))
-        return [results[id] for id in ids if id in results]
+        named = ((results.get(id), job.label) for id, job in zip(ids, jobs, strict=True))
+        return [replace(done, label=label) for done, label in named if done is not None]
 
     def _lane(self, server: Server, share: Share, count: int) -> Lane:
         alone = len(self.servers) == 1

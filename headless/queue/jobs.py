@@ -76,8 +76,11 @@ class Task:
     lost: int = 0  # connections lost in a row
     deaths: int = 0  # how often the server forgot it while it ran
     ran_when_lost: bool = False
+    there: bool = False  # a server has had it in its queue
+    suspect: bool = False  # a server forgot it, perhaps because it died of it: it runs alone
     heard_end: bool = False  # the websocket said that it ended, or was waited for
     frames: list[Picture] = field(default_factory=list)
+    missed: bool = False  # frames may have gone by unseen
 
     def __post_init__(self) -> None:
         self.id = self.id or self.key
@@ -85,12 +88,15 @@ class Task:
     def next_attempt(self) -> None:
         self.attempt += 1
         self.id = self.job.id(self.folder, self.attempt)
+        self.there = self.heard_end = False
         self.frames.clear()
 
     def keep(self, frame: Picture) -> None:
         """A result that came over the websocket, up to FRAMES_BYTES of them."""
         if sum(len(f.data) for f in self.frames) + len(frame.data) <= FRAMES_BYTES:
             self.frames.append(frame)
+        else:
+            self.missed = True
 
     def to_submit(self) -> Job:
         return self.job.again(self.attempt, self.again) if self.again else self.job

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from . import limits
-from .answers import Entry, Queued, event, picture
+from .answers import Entry, event, picture
 from .collect import collect
 from .faults import Gone, GraphRefused, JobFails, Lost, Refuses, Strange, Unreachable
 from .http import Server
@@ -32,17 +32,18 @@ class Lane:
     mine: dict[str, Task] = field(default_factory=dict)  # by key
     submitted: set[str] = field(default_factory=set)  # prompt ids, by this process
     left: set[str] = field(default_factory=set)  # prompt ids given back, perhaps still there
+    there: set[str] = field(default_factory=set)  # prompt ids in the server's queue, others' too
     running: tuple[str, str] = "", ""  # (prompt id, node) that the server is at
 
     def __post_init__(self) -> None:
-        self.wake, self.strange = asyncio.Event(), 0
+        self.wake, self.strange, self.hears = asyncio.Event(), 0, False
 
     # --------------------------------------------------------------------------- the whole thing
 
     async def run(self) -> None:
         """Work until no job is left. Raises Unreachable and Refuses; its jobs are then given back."""
         listener = asyncio.ensure_future(
-            listen(self.server, self._text, self._binary, self.wake.set)
+            listen(self.server, self._text, self._binary, self._socket)
         )
         try:
             await self._wait(limits.SOCKET_PATIENCE)  # a message that comes earlier would be missed
@@ -88,8 +89,9 @@ class Lane:
             self.strange += 1
             if self.strange >= limits.TRIES:
                 raise Refuses(reason)
-        ran = self._task(self.running[0])
-        if ran is not None:
+        only = next(iter(self.there)) if len(self.there) == 1 else ""
+        ran = self._task(self.running[0] or only)
+        if ran is not None and not ran.heard_end:
             ran.ran_when_lost = True
         self.running = "", ""
         if gone > self.patience:
@@ -104,6 +106,7 @@ class Lane:
     def give_back(self) -> None:
         """Leave our jobs to the other servers."""
         self.left |= {task.id for task in self.mine.values() if task.id in self.submitted}
+        self._may_miss()
         self.share.give_back(self.mine.values())
         self.mine.clear()
 
@@ -116,12 +119,25 @@ class Lane:
 
     async def cancel(self) -> None:
         """Take what this process has submitted and is not finished off the server."""
-        await self.server.cancel([t.id for t in self.mine.values() if t.id in self.submitted])
+        ours = [t.id for t in self.mine.values() if t.id in self.submitted]
+        await self.server.cancel([*ours, *self.left])
 
     # ------------------------------------------------------------------------------ the websocket
 
     def _task(self, id: str) -> Task | None:
         return next((task for task in self.mine.values() if task.id == id), None)
+
+    def _socket(self, open: bool) -> None:
+        """The websocket has opened, or is not there."""
+        self.hears = open
+        if not open:
+            self._may_miss()
+        self.wake.set()
+
+    def _may_miss(self) -> None:
+        """Messages about our jobs are not heard for a while."""
+        for task in self.mine.values():
+            task.missed |= not task.heard_end
 
     def _text(self, message: str) -> None:
         said = event(message)
@@ -164,35 +180,60 @@ class Lane:
     async def _look(self) -> None:
         """Fetch what is finished, and keep ``ahead`` jobs in the server's queue."""
         self.share.hear()
-        queue = await self.server.queued()
         if self.left:
-            await self.server.cancel(list(self.left))
-            self.left.clear()
-        node = self.running[1] if self.running[0] in queue.running else ""
-        self.running = next((id for id in queue.running if self._task(id)), ""), node
+            await self._take_back()
+        await self._ask_queue()
         for task in list(self.mine.values()):
-            await self._step(task, queue)
-        while len(self.mine) < self.ahead:
-            claimed = self.share.claim()
-            if claimed is None:
-                return
-            self.mine[claimed.key] = claimed
-            await self._step(claimed, queue)
+            await self._step(task)
+        while claimed := self._claim():
+            await self._ask_queue()  # again: who had them before may have submitted since
+            for task in claimed:
+                await self._step(task)
 
-    async def _step(self, task: Task, queue: Queued) -> None:
+    async def _ask_queue(self) -> None:
+        """What waits and runs on the server now; what the websocket said meanwhile is newer."""
+        heard = self.running
+        queue = await self.server.queued()
+        self.there = {*queue.running, *queue.pending}
+        if self.running == heard:
+            node = heard[1] if heard[0] in queue.running else ""
+            self.running = next((id for id in queue.running if self._task(id)), ""), node
+        for task in self.mine.values():
+            if task.id in self.there:  # the server has not died of it
+                task.there, task.ran_when_lost = True, False
+
+    async def _take_back(self) -> None:
+        """Of the jobs given back, go on with those that no other server took; the others' prompts go."""
+        for task in list(self.share.free.values()):
+            if task.id in self.left and self.share.take(task.key):
+                self.left.remove(task.id)
+                self.mine[task.key] = task
+        self.submitted -= self.left  # that they are interrupted will be no result
+        await self.server.cancel(list(self.left))
+        self.left.clear()
+
+    def _claim(self) -> list[Task]:
+        """Jobs that nobody has, as many as there is room for."""
+        claimed = list[Task]()
+        while len(self.mine) < self.ahead and (task := self.share.claim()) is not None:
+            self.mine[task.key] = task
+            claimed.append(task)
+        return claimed
+
+    async def _step(self, task: Task) -> None:
         """Bring one job on: wait, fetch, or submit."""
         if task.key not in self.share.open:  # another server was faster
             del self.mine[task.key]
             await self._withdraw(task)
             return
         try:
-            while task.id not in queue:
+            while task.id not in self.there:
                 entry = await self.server.history(task.id)
                 if entry is None:
-                    await self._submit(task)
+                    if self._has_room(task):
+                        await self._submit(task)
                     break
-                if self._is_result(task, entry):
-                    await self._finish(task, entry)
+                if self._is_result(task, entry) and await self._finish(task, entry):
                     break
                 task.next_attempt()
                 if task.attempt > limits.ATTEMPTS:
@@ -225,43 +266,55 @@ class Lane:
         whole = entry.executed is None or task.job.ends <= entry.executed
         return entry.error is None and whole
 
+    def _has_room(self, task: Task) -> bool:
+        """Whether the server gets it now. Of which of the jobs that were with it a server died is only known where each
+        is alone, so those that it forgot go one at a time, before the rest."""
+        task.suspect |= task.there
+        others = any(t.id in self.there for t in self.mine.values())
+        suspects = any(t.suspect for t in self.mine.values())
+        return not self.watch or not suspects or (task.suspect and not others)
+
     async def _submit(self, task: Task) -> None:
         task.deaths += task.ran_when_lost
         task.ran_when_lost = False
         if task.deaths >= limits.TRIES:
             raise JobFails(f"the server was lost {task.deaths} times while this job ran")
+        if task.job.senders and not self.hears:
+            await self._wait(limits.SOCKET_PATIENCE)
         task.frames.clear()
-        task.heard_end = False
+        task.heard_end, task.missed = False, not self.hears
         self.submitted.add(task.id)  # even if its answer is lost
+        self.there.add(task.id)
         await self.server.submit(task.id, task.to_submit(), self.previews)
+        task.there = True
 
-    async def _finish(self, task: Task, entry: Entry) -> None:
-        """Fetch the result; run the job again where the server no longer has it."""
+    async def _finish(self, task: Task, entry: Entry) -> bool:
+        """Fetch the result; False where the server no longer has it, and the job must run again."""
         label, ours = task.job.label, task.id in self.submitted
         if entry.error is not None:
             self._end(task, Done(label, error=entry.error))
-            return
+            return True
         if task.job.senders and not task.heard_end:  # its pictures may still be on their way
             task.heard_end = True
-            return
+            return True
         try:
-            if task.job.senders and not task.frames:
-                raise Gone("its pictures come over the websocket alone, and none came")
+            if task.job.senders and (task.missed or not task.frames):
+                some = "not all" if task.frames else "none"
+                raise Gone(f"its pictures come over the websocket alone, and {some} came")
             done = await collect(
                 self.server, self.share.folder, label, task.key, entry, task.frames
             )
         except Gone:
             nodes = {file.node for file in entry.files}
-            if (ours and not nodes & entry.cached and not task.job.senders) or task.reruns:
+            if ours and (task.reruns or not (nodes & entry.cached or task.job.senders)):
                 raise
             task.reruns += 1
             task.again |= nodes
-            task.next_attempt()
-            await self._submit(task)
-            return
+            return False
         if not done.files and not done.texts:
             self.watcher.note(f"{label or 'job'}: its nodes made no file and showed no text")
         self._end(task, done)
+        return True
 
     async def _withdraw(self, task: Task, forget: bool = False) -> None:
         if task.id in self.submitted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -20,21 +21,25 @@ async def listen(
     server: Server,
     text: Callable[[str], None],
     binary: Callable[[bytes], None],
-    tried: Callable[[], None],
+    state: Callable[[bool], None],
 ) -> None:
-    """Hand messages over until cancelled; a websocket that breaks, or cannot be had, is tried again later.
+    """Hand messages over until cancelled; a websocket that breaks is tried again at once, one that cannot be had later.
 
-    ``tried`` is called whenever it has opened or failed to.
+    ``state`` is called with True when it has opened, and with False when it has ended or failed to open.
     """
+    pause = limits.FIRST_PAUSE
     while True:
+        since = time.monotonic()
         with suppress(aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError):
             async with server.socket() as socket:
                 await socket.send_str(FEATURES)
-                tried()
+                state(True)
                 async for message in socket:
                     if message.type == aiohttp.WSMsgType.BINARY:
                         binary(message.data)
                     elif message.type == aiohttp.WSMsgType.TEXT:
                         text(message.data)
-        tried()
-        await asyncio.sleep(limits.SOCKET_PAUSE)
+        state(False)
+        lasted = time.monotonic() - since > limits.SOCKET_PAUSE
+        pause = limits.FIRST_PAUSE if lasted else min(2 * pause, limits.SOCKET_PAUSE)
+        await asyncio.sleep(pause)

@@ -123,13 +123,13 @@ def fitted(
         listen(problem, talk)
         talk.stage("looking for the best training-free start")
         begun = kept.starts(lambda: beginning(problem, recording, nfe, starts, begin))
-        found = [
+        fits = [
             FittedSolver(table, card | facts)
             for table, facts in fits_from(problem, settings, begun.starts, kept, talk)
         ]
-        best = min(found, key=lambda fit: fit.card["after"]["rmse"])
+        best = min(fits, key=lambda fit: fit.card["after"]["rmse"])
         talk.stage("a last look at all trajectories")
-        start = begun.starts[found.index(best)]
+        start = begun.starts[fits.index(best)]
         return concluded(problem, best, start, begun.pair)
 
     with torch.inference_mode(not settings.gradients):
@@ -180,9 +180,9 @@ def concluded(
     if kept.name != FIT:
         facts["after"], facts["kept"] = held[kept.name], kept.name
     rival = Rival(pair.card["start"], **held["pair"]) if pair else None
-    told = verdict(fit.table.nfe, facts["before"], facts["after"], rival, kept.name)
+    sentence = verdict(fit.table.nfe, facts["before"], facts["after"], rival, kept.name)
     spent = problem.evaluations
-    return FittedSolver(kept.table, {**facts, "evaluations": spent, "verdict": told})
+    return FittedSolver(kept.table, {**facts, "evaluations": spent, "verdict": sentence})
 
 
 def beginning(

@@ -55,12 +55,12 @@ class FitSteps(io.ComfyNode):
         recording, solver = checked(trajectories), plain_solver(sampler)
         methods = grid.METHODS if method == "all" else (method,)
         total = len(grid.FIXED) + 10
-        told, done = host.places.progress(total), 0
+        tell, done = host.places.progress(total), 0
 
         def report(name: str, best: float) -> None:
             nonlocal done
             done += 1
-            told(min(done, total - 1), f"held-out error {best:.4g} ({name})")
+            tell(min(done, total - 1), f"held-out error {best:.4g} ({name})")
 
         def fit(ready: Ready) -> grid.FittedSteps:
             problem = recording.problem(ready, held_out)
@@ -70,7 +70,7 @@ class FitSteps(io.ComfyNode):
             )  # fmt: skip
 
         result = recording.ready(fit)
-        told(total, f"held-out error {result.best.rmse:.4g} ({result.best.name})")
+        tell(total, f"held-out error {result.best.rmse:.4g} ({result.best.name})")
         sigmas = torch.tensor(result.best.points.sigmas(), dtype=torch.float32)
         facts = json.dumps(plain(result.payload()), allow_nan=False)
         return io.NodeOutput(sigmas, result.text(), facts, ui=report_on_page(result.text()))

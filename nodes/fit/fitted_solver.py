@@ -39,21 +39,21 @@ log = logging.getLogger("sampling_kit")
 def solver_folders() -> list[Path]:
     """Where fits are looked for: the models folders, the output folder's solvers, and what ships."""
     try:
-        own = [host.places.folder("output") / KIND]
+        written = [host.places.folder("output") / KIND]
     except LookupError:  # outside of a run
-        own = []
-    return [*host.places.model_folders(KIND), *own, SHIPPED]
+        written = []
+    return [*host.places.model_folders(KIND), *written, SHIPPED]
 
 
 def fit_names() -> list[str]:
     """The files there are, for a combo."""
-    found = (
+    names = (
         f.relative_to(r).as_posix()
         for r in solver_folders()
         if r.is_dir()
         for f in r.rglob(f"*{SUFFIX}")
     )
-    return sorted(set(found))
+    return sorted(set(names))
 
 
 def fit_file(name: str) -> Path:
@@ -111,9 +111,9 @@ class SaveFittedSolver(io.ComfyNode):
     @classmethod
     def execute(cls, fit: Any, name: str) -> Any:
         file, root = new_fit_file(name)
-        told = saved(checked_fit(fit), file)
+        contents = saved(checked_fit(fit), file)
         shown = file.relative_to(root).as_posix()
-        return io.NodeOutput(shown, ui=report_on_page(f"{shown}: {told}"))
+        return io.NodeOutput(shown, ui=report_on_page(f"{shown}: {contents}"))
 
 
 def new_fit_file(name: str) -> tuple[Path, Path]:
@@ -225,12 +225,12 @@ class SolverReport(io.ComfyNode):
         cls, trajectories: Any, fits: Mapping[str, Any], held_out: int, against: str = "usual"
     ) -> Any:
         recording = checked(trajectories)
-        given = [checked_fit(fit) for fit in (fits or {}).values() if fit is not None]
-        if not given:
+        solvers = [checked_fit(fit) for fit in (fits or {}).values() if fit is not None]
+        if not solvers:
             raise ValueError("fits: connect at least one SOLVER_FIT")
-        found = reported(recording, given, held_out, against)
-        facts = json.dumps(plain(found.payload()), allow_nan=False)
-        plot, text = fit_plot.plot(found), found.text()
+        report = reported(recording, solvers, held_out, against)
+        facts = json.dumps(plain(report.payload()), allow_nan=False)
+        plot, text = fit_plot.plot(report), report.text()
         return io.NodeOutput(plot, text, facts, ui=report_on_page(text, plot))
 
 
@@ -245,7 +245,7 @@ def reported(
     tell: Callable[[int, str], None] | None = None,
 ) -> compare.Comparison:  # fmt: skip
     """The comparison, on the last ``held`` rows of the recording."""
-    origin, told = recording.trajectories.origin, tell or host.places.progress(PARTS)
+    origin, say = recording.trajectories.origin, tell or host.places.progress(PARTS)
     last = origin.seed + recording.trajectories.count - 1
     first = last - held + 1
     for fit in fits:
@@ -267,7 +267,7 @@ def reported(
 
     def run(ready: Ready) -> compare.Comparison:
         problem = recording.problem(ready, held)
-        report = lambda i, n: told(int(PARTS * i / n), "")  # noqa: E731
+        report = lambda i, n: say(int(PARTS * i / n), "")  # noqa: E731
         return compare.compare(
             problem,
             recording.schedule,

@@ -90,8 +90,10 @@ class RecordTrajectories(io.ComfyNode):
         values: dict[str, Any] = dict(
             seed=seed, count=count, levels=levels, substeps=substeps, batch=batch, dtype=dtype
         )
-        found = recorded((guider, *others), latent, place(folder), solver, sigmas, **values)
-        return io.NodeOutput(found, found.describe(), ui=report_on_page(found.describe()))
+        recording = recorded((guider, *others), latent, place(folder), solver, sigmas, **values)
+        return io.NodeOutput(
+            recording, recording.describe(), ui=report_on_page(recording.describe())
+        )
 
 
 def place(name: str) -> Path:
@@ -143,8 +145,8 @@ def recorded(
         repr(solver), substeps, schedule.kappa_min, dtype, facts.model, facts.prediction, facts.guidance, conditions,
     )  # fmt: skip
     if tell is None:
-        told = host.places.progress(count)
-        tell = lambda done, text="": told(done, f"{done} of {count} trajectories")  # noqa: E731
+        show = host.places.progress(count)
+        tell = lambda done, text="": show(done, f"{done} of {count} trajectories")  # noqa: E731
 
     def run(ready: Ready) -> Trajectories:
         return record(

@@ -12,9 +12,9 @@ EVERY = 1.0  # seconds between two texts at least
 
 @dataclass
 class Talk:
-    """``told(per mille, text)`` shows it; ``evaluations()`` counts what was spent."""
+    """``show(per mille, text)`` is where it is said; ``evaluations()`` counts what was spent."""
 
-    told: Callable[[int, str], None]
+    show: Callable[[int, str], None]
     clock: Callable[[], float] = time.monotonic
     what: str = ""
     share: float = 0.0
@@ -44,7 +44,7 @@ class Talk:
 
     def _say(self, text: str) -> None:
         self._last = self.clock()
-        self.told(int(PARTS * self.share), text)
+        self.show(int(PARTS * self.share), text)
 
     def _speed(self) -> str:
         begun, before, _ = self._begun

@@ -80,15 +80,16 @@ class TrainAMED(io.ComfyNode):
 
 
 def levels(schedule: NoiseSchedule, steps: int, sigmas: Tensor | None) -> Points:
-    """Those given, else Karras' from the schedule's noisiest level, or TOP if that is lower."""
+    """Those of ``sigmas``, else Karras' from the schedule's noisiest level, or TOP if that is lower. Raises ValueError for fewer
+    than two steps, or a last level above 0."""
     if sigmas is None:
         ends = schedules.EDM(max(schedule.kappa_min, 0.002), min(schedule.kappa_max, TOP))
-        found = spacing.space(ends, steps, spacing.Karras(7.0)).kappas
-        return Points(schedule.path, found)
-    given = [float(s) for s in sigmas]
-    if len(given) < 3 or given[-1] != 0:
-        raise ValueError(f"sigmas: two steps or more that end at 0, got {given}")
-    return Points.from_sigmas(schedule.path, given)
+        kappas = spacing.space(ends, steps, spacing.Karras(7.0)).kappas
+        return Points(schedule.path, kappas)
+    values = [float(s) for s in sigmas]
+    if len(values) < 3 or values[-1] != 0:
+        raise ValueError(f"sigmas: two steps or more that end at 0, got {values}")
+    return Points.from_sigmas(schedule.path, values)
 
 
 def trained(
@@ -102,9 +103,9 @@ def trained(
     key = (points.kappas, base, held, recording.trajectories.count, settings)
     file = Kept(recording, key).file("amed")
     if file.is_file():
-        known, facts = predictor.load(file)
-        return LearnedAMED(known, base=base), str(facts["text"])
-    told = host.places.progress(PARTS)
+        network, facts = predictor.load(file)
+        return LearnedAMED(network, base=base), str(facts["text"])
+    tell = host.places.progress(PARTS)
 
     def run(ready: Ready) -> tuple[predictor.Learned, int, bool]:
         if ready.refusal:
@@ -117,16 +118,16 @@ def trained(
         middle = middle_of(host.runs.network_of_guider(recording.guiders[0]))
         with ExitStack() as stack:
             features = stack.enter_context(Bottleneck(middle)) if middle is not None else None
-            found = predictor.learn(
+            learned = predictor.learn(
                 problem, points, base=base, features=features, **settings,
-                report=lambda share: told(int(PARTS * share), f"{share:.0%} trained"),
+                report=lambda share: tell(int(PARTS * share), f"{share:.0%} trained"),
             )  # fmt: skip
-        return found, problem.evaluations, middle is not None
+        return learned, problem.evaluations, middle is not None
 
     with torch.inference_mode(False):
-        found, spent, looks = recording.ready(run)
-    before, after = summary(found.before), summary(found.after)
-    told(PARTS, f"held-out error {after['rmse']:.4g}, before {before['rmse']:.4g}")
+        learned, spent, looks = recording.ready(run)
+    before, after = summary(learned.before), summary(learned.after)
+    tell(PARTS, f"held-out error {after['rmse']:.4g}, before {before['rmse']:.4g}")
     text = "\n".join(
         [
             f"AMED{f' on {base!r}' if base else ''}, {len(points) - 1} steps, {2 * len(points) - 3} evaluations",
@@ -135,8 +136,8 @@ def trained(
             f"median {before['median']:.4g} and {after['median']:.4g}; {spent} evaluations of one image in all",
         ]
     )  # fmt: skip
-    predictor.save(file, found.predictor, {"text": text})
-    return LearnedAMED(found.predictor, base=base), text
+    predictor.save(file, learned.predictor, {"text": text})
+    return LearnedAMED(learned.predictor, base=base), text
 
 
 NODES: tuple[type[Any], ...] = (TrainAMED,)

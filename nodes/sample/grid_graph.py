@@ -188,8 +188,8 @@ def expanded(
         file = f"{want.name}/{_digest({**graph, **copies}, end, output)}.png"
         files += [[]] if j == 0 else []
         files[-1].append(file)
-        known = any(file == node["inputs"].get("file") for node in nodes.values())
-        if known or (there(file) and not want.anew):
+        added = any(file == node["inputs"].get("file") for node in nodes.values())
+        if added or (there(file) and not want.anew):
             continue
         before = {} if last is None else {"before": [last, 0]}
         last = f"{grid}.{i}.{j}.cell"

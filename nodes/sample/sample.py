@@ -212,8 +212,8 @@ class Wants:
             )
         sigmas = points.sigmas()
         last = next((s for s in reversed(sigmas) if s > 0), 0.0)
-        told = f"{title}, σ {sigmas[0]:.4g} to {last:.4g}, {counted(len(sigmas) - 1, 'step')}"
-        return torch.tensor(sigmas, dtype=torch.float32), told
+        words = f"{title}, σ {sigmas[0]:.4g} to {last:.4g}, {counted(len(sigmas) - 1, 'step')}"
+        return torch.tensor(sigmas, dtype=torch.float32), words
 
 
 NODES = (Sample,)

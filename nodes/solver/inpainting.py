@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ...schedulers.inpainting import Inpainting, LangevinMoves
-from .. import host
 from ..host import io
 from ..ui.inputs import inputs_for, summary
 from .solvers import CATEGORY
-from .state import solver_to_run_inside
+from .state import run_inside
 
 
 class LangevinInpainting(io.ComfyNode):
@@ -17,7 +16,7 @@ class LangevinInpainting(io.ComfyNode):
     def define_schema(cls) -> Any:
         return io.Schema(
             node_id="SamplingKitLangevinInpainting",
-            display_name="Langevin Inpainting",
+            display_name=LangevinMoves.title,
             category=CATEGORY,
             description=summary(
                 LangevinMoves,
@@ -42,8 +41,7 @@ class LangevinInpainting(io.ComfyNode):
 
     @classmethod
     def execute(cls, sampler: Any, **settings: Any) -> Any:
-        solver = solver_to_run_inside(sampler, "Langevin Inpainting")
-        return io.NodeOutput(host.runs.make_sampler(Inpainting(solver, LangevinMoves(**settings))))
+        return run_inside(Inpainting, sampler, LangevinMoves(**settings))
 
 
 NODES = (LangevinInpainting,)

@@ -6,11 +6,10 @@ from __future__ import annotations
 from typing import Any
 
 from ...schedulers.solver import Parallel, PicardSweeps, Speculation, Speculative
-from .. import host
 from ..host import io
 from ..ui.inputs import inputs_for, summary
 from .solvers import CATEGORY
-from .state import solver_to_run_inside
+from .state import run_inside
 
 ONE_CALL = (
     "States of several levels go into one call with our Guider where no patch, mask, ControlNet or gradient goes by the level; "
@@ -26,7 +25,7 @@ class ParallelSteps(io.ComfyNode):
     def define_schema(cls) -> Any:
         return io.Schema(
             node_id="SamplingKitParallelSteps",
-            display_name="Parallel Steps (Picard)",
+            display_name=PicardSweeps.title,
             category=CATEGORY,
             description=summary(
                 PicardSweeps,
@@ -44,8 +43,7 @@ class ParallelSteps(io.ComfyNode):
 
     @classmethod
     def execute(cls, sampler: Any, **settings: Any) -> Any:
-        solver = solver_to_run_inside(sampler, "Parallel Steps")
-        return io.NodeOutput(host.runs.make_sampler(Parallel(solver, PicardSweeps(**settings))))
+        return run_inside(Parallel, sampler, PicardSweeps(**settings))
 
 
 class SpeculativeSteps(io.ComfyNode):
@@ -53,7 +51,7 @@ class SpeculativeSteps(io.ComfyNode):
     def define_schema(cls) -> Any:
         return io.Schema(
             node_id="SamplingKitSpeculativeSteps",
-            display_name="Speculative Steps",
+            display_name=Speculation.title,
             category=CATEGORY,
             description=summary(
                 Speculation,
@@ -75,8 +73,7 @@ class SpeculativeSteps(io.ComfyNode):
 
     @classmethod
     def execute(cls, sampler: Any, **settings: Any) -> Any:
-        solver = solver_to_run_inside(sampler, "Speculative Steps")
-        return io.NodeOutput(host.runs.make_sampler(Speculative(solver, Speculation(**settings))))
+        return run_inside(Speculative, sampler, Speculation(**settings))
 
 
 NODES = (ParallelSteps, SpeculativeSteps)

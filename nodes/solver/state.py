@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from ...schedulers.points import require_run
+from ...schedulers.settings import Settings
 from ...schedulers.solver import Solver
 from ...schedulers.solver.base import Around
 from ...schedulers.split import Handover, Part, load, save
@@ -37,14 +39,17 @@ def plain_solver(sampler: Any, input: str = "sampler") -> Solver:
     )
 
 
-def solver_to_run_inside(sampler: Any, title: str) -> Solver:
-    """The solver of a SAMPLER for the node ``title``, which runs it in its own way. Raises ValueError for one that does so too."""
+S = TypeVar("S", bound=Settings)
+
+
+def run_inside(around: Callable[[Solver, S], Around], sampler: Any, settings: S) -> Any:
+    """The node output of a SAMPLER that runs the solver of ``sampler`` in its own way. Raises ValueError for one that does so too."""
     solver = plain_solver(sampler)
     if isinstance(solver, Around):
         raise ValueError(
-            f"sampler: {solver.title} cannot run inside {title}; connect the solver that comes before it"
+            f"sampler: {solver.title} cannot run inside {settings.title}; connect the solver that comes before it"
         )
-    return solver
+    return io.NodeOutput(host.runs.make_sampler(around(solver, settings)))
 
 
 class KeepState(io.ComfyNode):

@@ -52,7 +52,8 @@ def train(
     report: Callable[[float], None] | None = None,
 ) -> list[float]:
     """Fit the predictor to the teacher's states (``problem.states``), every interval by itself; mean loss per
-    round. ``report`` gets the share that is done. Raises ValueError where the states were not kept."""
+    round. ``rate`` is Adam's, ``batch`` at most ``problem.batch``; ``report`` gets the share that is done, 0 to 1. Raises
+    ValueError where the states were not kept."""
     if problem.states is None:
         raise ValueError("AMED learns from the teacher's states on the way: record them")
     with torch.inference_mode(False), torch.enable_grad():

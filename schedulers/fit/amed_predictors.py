@@ -14,7 +14,7 @@ POOLED = 8
 
 
 class Predictor(nn.Module):
-    """(r, c, a) [B, 3] for the step from κ to κ': r in (0, 1), c within 1 ± ``reach`` and a within
+    """(r, c, a) [B, 3] for the step from κ to κ' (``amed_fit.py``): r in (0, 1), c within 1 ± ``reach`` and a within
     1 ± ``shift``."""
 
     def __init__(self, reach: float = 0.2, shift: float = 0.2) -> None:
@@ -22,6 +22,7 @@ class Predictor(nn.Module):
         self.reach, self.shift = reach, shift
 
     def limited(self, raw: Tensor) -> Tensor:
+        """(r, c, a) [..., 3] from any three numbers; 0 gives ½, 1, 1."""
         r, c, a = raw.unbind(-1)
         wide = lambda v, by: 1 + by * (2 * v.sigmoid() - 1)  # noqa: E731
         return torch.stack([r.sigmoid(), wide(c, self.reach), wide(a, self.shift)], -1)
@@ -72,7 +73,7 @@ def draw_weights(net: nn.Module, seed: int) -> None:
 
 
 def waves(kappa: float) -> Tensor:
-    """[8] of ln κ / 4."""
+    """A level as 8 numbers: sin and cos of 2^i·ln κ / 4, i = 0 … 3."""
     angles = torch.tensor([math.log(kappa) / 4 * 2.0**i for i in range(4)])
     return torch.cat([angles.sin(), angles.cos()])
 

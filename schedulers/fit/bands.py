@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..solver.band_mix import Mix
+from ..solver.band_mix import Mix, band_weights
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -33,11 +33,15 @@ MIXED = 4
 
 @dataclass(frozen=True)
 class Rings:
-    """Rings of the frequencies of ``rfft2`` for pictures [H, W]: ``slices`` of ``order``, and the bands there."""
+    """Rings of the frequencies of ``rfft2`` for pictures [H, W]: ``slices`` of ``order``, which sorts them by their radius.
+
+    ``roots``, in that order: √2 where a stored frequency stands for two of the picture's, else 1. ``bands`` [rings, bands]:
+    how much each band weighs there.
+    """
 
     order: Tensor
     slices: tuple[slice, ...]
-    doubled: Tensor
+    roots: Tensor
     bands: Array
 
     @classmethod
@@ -56,15 +60,13 @@ class Rings:
         if width % 2 == 0:
             twice[-1] = 1.0
         doubled = np.broadcast_to(twice, r.shape).ravel()[order]
-        return cls(
-            torch.from_numpy(order), slices, torch.from_numpy(np.sqrt(doubled).copy()), bands
-        )
+        return cls(torch.from_numpy(order), slices, torch.from_numpy(np.sqrt(doubled)), bands)
 
     def spectrum(self, x: Tensor) -> Tensor:
         """[C, B·frames, frequencies in order], complex128 on the CPU; squares add up to those of x."""
         spectrum = torch.fft.rfft2(x if x.ndim == 5 else x[:, :, None], norm="ortho")
         flat = spectrum.flatten(-2).transpose(0, 1).flatten(1, 2).cpu().to(torch.complex128)
-        return flat[..., self.order] * self.doubled
+        return flat[..., self.order] * self.roots
 
     def products(self, terms: Tensor) -> Array:
         """[rings, T, T]: real parts of the products of ``terms`` [T, n, frequencies], summed over each ring."""
@@ -89,8 +91,9 @@ def answer(rings: Rings, products: Array, channels: int) -> Array:
 
 
 @dataclass(frozen=True)
-class Equations:
-    """Normal equations of every row's matrices; ``used`` [rows] numbers the D's a row mixes, newest first."""
+class BandEquations:
+    """Normal equations of every row's matrices; ``used`` [rows] numbers the D's that a row mixes, newest first, ``pairs`` the
+    channels (into, from) of the entries that are fitted."""
 
     matrix: Array
     vector: Array
@@ -113,8 +116,11 @@ class Equations:
         return out
 
 
-def equations(rings: Rings, products: Array, answers: list[Array], window: int) -> Equations:
-    """From the products [rings, (K + 1)·C, …] of D_0 … D_{K−1} and of what is missing at the end."""
+def band_equations(
+    rings: Rings, products: Array, answers: list[Array], window: int
+) -> BandEquations:
+    """From the products [rings, (K + 1)·C, (K + 1)·C] of D_0 … D_{K−1} and of what is missing at the end, and the ``answers``
+    [rings, C, C] of the end to each row's state; a row mixes the newest ``window`` D's."""
     k, c = len(answers), answers[0].shape[-1]
     g = products.reshape(len(products), k + 1, c, k + 1, c)
     used = tuple(tuple(range(i, max(i - window, -1), -1)) for i in range(k))
@@ -131,7 +137,7 @@ def equations(rings: Rings, products: Array, answers: list[Array], window: int) 
         blocks.append(row)
         missing = g[:, mine][:, :, source][:, :, :, k]
         vector.append(-np.einsum("rb,rxp,rtpx->tbp", b, answers[i][:, :, into], missing).ravel())
-    return Equations(np.block(blocks), np.concatenate(vector), used, (into, source), c)
+    return BandEquations(np.block(blocks), np.concatenate(vector), used, (into, source), c)
 
 
 def added(mix: Mix | None, d: Array) -> Mix:
@@ -142,3 +148,12 @@ def added(mix: Mix | None, d: Array) -> Mix:
     total[: len(mix.d)] += mix.d
     total[: len(d)] += d
     return Mix(KNOTS, mix.x, total)
+
+
+def shaken(x: Tensor, size: float, generator: torch.Generator) -> Tensor:
+    """x with the bands of every image and channel weighted by their own random number of deviation ``size``."""
+    five = x if x.ndim == 5 else x[:, :, None]
+    weights = band_weights(KNOTS, *x.shape[-2:]).to(x.dtype)
+    gains = torch.randn(len(x), x.shape[1], len(KNOTS), generator=generator, dtype=x.dtype) * size
+    gain = torch.einsum("bck,khw->bchw", gains, weights)[:, :, None].to(x.device)
+    return torch.fft.irfft2(torch.fft.rfft2(five) * gain, s=x.shape[-2:]).reshape(x.shape)

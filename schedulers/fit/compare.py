@@ -114,7 +114,8 @@ def training_free(
     by: Callable[[Tensor], float] = lambda errors: summary(errors)["rmse"],
 ) -> list[Pair]:
     """The best pairs of ``solvers`` (default: the usual ones) and fixed ``spacings`` (default: all), with the schedule's ends,
-    the smallest level skipped and ends by rule, at ``nfe`` evaluations; the best of ``rows`` first, ``by`` RMSE.
+    the smallest level skipped and ends by rule, at ``nfe`` evaluations; the best of ``rows`` first, ``by`` a mark of their
+    errors, where less is better.
 
     All pairs run on the first ``first`` rows, the better quarter (one of ``share``, at least ``keep``) on four times as many,
     and so on; what is returned ran on all rows. Two pairs with one table count once.
@@ -125,10 +126,10 @@ def training_free(
         errors = dict(zip(left, errors_of(problem, left, rows[:count], report), strict=True))
         left = sorted(errors, key=lambda t: by(errors[t]))
         if count == len(rows):
-            found = ((t, *tables[t]) for t in left)
+            pairs = ((t, *tables[t]) for t in left)
             return [
                 Pair(solver, name, points, **summary(errors[t]), ends=ends, table=t)
-                for t, solver, name, points, ends in found
+                for t, solver, name, points, ends in pairs
             ]
         left, count = left[: max(keep, len(left) // share)], min(4 * count, len(rows))
 

@@ -45,7 +45,7 @@ class Corrections:
     def opening(self, levels: Tensor) -> Tensor:
         """The weight of x_start."""
         base = self.base
-        now = wave(levels[0])[1] / wave(double(base.levels[0]))[1]
+        now = on_vp(levels[0])[1] / on_vp(double(base.levels[0]))[1]
         return base.x[0] * now * (1 + self.values["x"][0])
 
     def row(self, i: int, levels: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class Corrections:
         x, d = torch.ones(()).double(), torch.ones(()).double()
         if i + 1 < base.nfe:
             x0, d0 = ddim(base.levels[i], base.levels[i + 1])
-            a, b = wave(levels[i]), wave(levels[i + 1])
+            a, b = on_vp(levels[i]), on_vp(levels[i + 1])
             x = b[1] / a[1] / x0
             if abs(d0) > 1e-3:
                 d = (b[0] - a[0] * b[1] / a[1]) / d0
@@ -113,7 +113,7 @@ def table_from(numbers: Corrections) -> Table:
 
 
 def blank(table: Table, factors: Mapping[str, Tensor], channels: int) -> dict[str, Tensor]:
-    """All corrections 0."""
+    """All corrections 0, of the shapes that :class:`Corrections` says."""
     sizes: dict[str, tuple[int, ...]] = {"levels": (table.nfe,), "x": (1,)}
     for i in range(table.nfe):
         sizes[f"weights.{i}"] = (i + 2,)
@@ -132,8 +132,8 @@ def knots_of(problem: Problem, table: Table) -> tuple[float, ...]:
     return knots.pop() if knots else KNOTS
 
 
-def wave(kappa: Tensor) -> tuple[Tensor, Tensor]:
-    """(α, σ) on VP."""
+def on_vp(kappa: Tensor) -> tuple[Tensor, Tensor]:
+    """(α, σ) on VP at κ, differentiable."""
     alpha = 1 / (1 + kappa * kappa).sqrt()
     return alpha, alpha * kappa
 

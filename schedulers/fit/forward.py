@@ -30,15 +30,14 @@ from torch import Tensor
 
 from ..measure import plain
 from ..settings import inner, knob
-from ..solver.band_mix import band_weights
 from ..solver.fitted import Table
 from ..store import LARGEST_TABLES, Format
-from .bands import KNOTS, Rings, added, answer, equations
+from .bands import Rings, added, answer, band_equations, shaken
 from .fit_files import arrays_of, table_in, tensors_of
 from .gauss_newton import Equations, ends_off, loss, measured, trusted
 from .problem import Problem, error_from, rmse, summary
 from .run_fit import LEAST_JUDGES, Array, Attempt, Fit, best_attempt, likeliest, start_errors
-from .table_numbers import moved, names
+from .table_numbers import mean_table, moved, names
 from .track import tracked, walk, walked
 
 #: What a number may be expected to change by: ln κ, a weight of x, a weight of D.
@@ -130,7 +129,8 @@ class Forward(Fit["ForwardState"]):
 
 
 class MoveRecord(NamedTuple):
-    """One move: errors on the held-out trajectories after it, whether it was taken."""
+    """One move: its kind, what was spent by its end, the errors of the best of its candidates on the held-out trajectories, the
+    damping λ afterwards, and whether it was taken."""
 
     kind: str
     evaluations: int
@@ -145,7 +145,8 @@ class ForwardState:
     """A fit between two moves; :meth:`Forward.moves` goes on from it.
 
     ``start`` is the table that ``change`` [P] counts from, ``table`` the best so far, ``errors`` its RMSE per
-    held-out trajectory. ``matrix`` and ``vector`` are the normal equations kept from moves before.
+    held-out trajectory, ``first`` that of the fit's start. ``matrix`` [P, P] and ``vector`` [P] are the normal equations
+    kept from moves before; ``damping`` is the λ that the next move tries first.
     """
 
     start: Table
@@ -224,7 +225,7 @@ def kinds(problem: Problem, settings: Forward) -> dict[str, int]:
 
 
 def cost(kind: str, problem: Problem, table: Table, settings: Forward) -> int:
-    """Evaluations of one move."""
+    """Evaluations of one move; one that is shortened takes what the budget has left for it."""
     k, n = table.nfe, min(settings.images, len(problem.train))
     one = len(problem.held) * k  # candidate
     few = min(max(len(problem.held) // 3, LEAST_JUDGES), len(problem.held))
@@ -236,7 +237,7 @@ def cost(kind: str, problem: Problem, table: Table, settings: Forward) -> int:
 
 
 DAMPINGS = (0.1, 1.0, 10.0)
-Candidate = tuple[float, Table | None, Array]
+Candidate = tuple[float, Table, Array]
 
 
 def judged(
@@ -246,19 +247,21 @@ def judged(
     settings: Forward,
     kind: str,
 ) -> ForwardState:
-    """The state with the best candidate (damping, table, change) if it is better than what there is."""
+    """The state with the best candidate (damping, table, change) if it is better than what there is, or a part of the way to it."""
     scale = delta(state, settings)
     mark = lambda errors: score(errors, scale, settings.shape)  # noqa: E731
-    possible = [
-        (damping, table, change) for damping, table, change in candidates if table is not None
-    ]
-    found = likeliest(problem, [table for _, table, _ in possible], mark)
     shown, damping, best = state.errors, state.damping, None
-    if found is not None:
-        which, shown = found
+    possible = candidates
+    while possible:
+        likely = likeliest(problem, [table for _, table, _ in possible], mark)
+        if likely is None:
+            break
+        which, shown = likely
         damping, table, change = possible[which]
         attempt = Attempt(table, shown, mark(shown))
         best = best_attempt([attempt], mark(state.errors), state.before["rmse"])
+        again = best is None and possible is candidates and affords(problem, settings, state)
+        possible = shorter(state, possible[which], settings.window) if again else []
     if best is None:
         after = replace(state, damping=state.damping * 10)
     else:
@@ -266,6 +269,24 @@ def judged(
     taken = best is not None
     move = MoveRecord(kind, problem.evaluations, **summary(shown), damping=damping, taken=taken)
     return replace(after, evaluations=problem.evaluations, records=(*state.records, move))
+
+
+def shorter(state: ForwardState, candidate: Candidate, window: int) -> list[Candidate]:
+    """Half and a quarter of the way from where the state is: what typical seeds gain grows with the way, what rare ones
+    lose grows faster."""
+    damping, table, change = candidate
+    if change is state.change:  # a move of bands
+        half = mean_table(state.table, table)
+        return [(damping, t, change) for t in (half, mean_table(state.table, half))]
+    parts = [state.change + part * (change - state.change) for part in (0.5, 0.25)]
+    tables = [moved(state.start, window, part) for part in parts]
+    return [(damping, t, part) for t, part in zip(tables, parts, strict=True) if t is not None]
+
+
+def affords(problem: Problem, settings: Forward, state: ForwardState) -> bool:
+    """Whether the budget pays for a shorter move: two candidates, one of them on all held-out trajectories."""
+    few, k = max(len(problem.held) // 3, LEAST_JUDGES), state.table.nfe
+    return problem.evaluations + (few + len(problem.held)) * k <= settings.allowed(k)
 
 
 def delta(state: ForwardState, settings: Forward) -> float:
@@ -329,7 +350,9 @@ def solved(
         step = np.linalg.solve(matrix + ridge, vector - matrix @ v)
         longest = np.abs(step[levels]).max(initial=0.0)
         change = v + step * min(1.0, STRIDE / max(longest, 1e-12))
-        candidates.append((damping, moved(table, window, change), change))
+        there = moved(table, window, change)
+        if there is not None:
+            candidates.append((damping, there, change))
     return replace(state, matrix=matrix, vector=vector), candidates
 
 
@@ -369,7 +392,7 @@ def move_bands(problem: Problem, state: ForwardState, settings: Forward) -> Forw
                 probes[i] += rings.products(torch.cat(pair))
     answers = [answer(rings, p, channels) for p in probes[1:]]
     answers.append(np.broadcast_to(np.eye(channels), (len(rings.slices), channels, channels)))
-    system = equations(rings, np.asarray(products), answers, BAND_WINDOW)
+    system = band_equations(rings, np.asarray(products), answers, BAND_WINDOW)
     candidates: list[Candidate] = []
     for damping in BAND_DAMPINGS:
         rows = system.solve(damping * square / SPREAD["d"] ** 2)
@@ -377,15 +400,6 @@ def move_bands(problem: Problem, state: ForwardState, settings: Forward) -> Forw
         candidates.append((damping, replace(table, mix=tuple(mix)), state.change))
     after = judged(problem, state, candidates, settings, "bands")
     return restarted(replace(after, damping=state.damping), settings)
-
-
-def shaken(x: Tensor, size: float, generator: torch.Generator) -> Tensor:
-    """x with the bands of every image and channel weighted by their own random number of deviation ``size``."""
-    five = x if x.ndim == 5 else x[:, :, None]
-    weights = band_weights(KNOTS, *x.shape[-2:]).to(x.dtype)
-    gains = torch.randn(len(x), x.shape[1], len(KNOTS), generator=generator, dtype=x.dtype) * size
-    gain = torch.einsum("bck,khw->bchw", gains, weights)[:, :, None].to(x.device)
-    return torch.fft.irfft2(torch.fft.rfft2(five) * gain, s=x.shape[-2:]).reshape(x.shape)
 
 
 MOVES: Mapping[str, Callable[[Problem, ForwardState, Forward], ForwardState]] = {

@@ -32,7 +32,8 @@ class Equations:
     at: Array
 
     def normal(self, scale: float, shape: float = 1.0) -> tuple[Array, Array, float]:
-        """(JᵀWJ, JᵀWr, rᵀWr), means over trajectories and values; W as of :func:`loss`."""
+        """(JᵀWJ, JᵀWr, rᵀWr), means over trajectories and values; W has the weights of :func:`trusted` at
+        δ = ``scale``."""
         n, size, count = len(self.rows), self.off[0].numel(), len(self.slopes)
         w = (trusted(rmse(self.off), scale, shape) / size).sqrt()
         matrix, slope, square = torch.zeros(count, count).double(), torch.zeros(count).double(), 0.0
@@ -58,7 +59,7 @@ class Equations:
 def measured(
     problem: Problem, table: Table, change: Array, rows: Tensor, window: int, probe: float
 ) -> Equations:
-    """Around ``table`` with its numbers changed by ``change`` [P]; as many evaluations as ``forward.cost`` says."""
+    """The equations of ``table`` with its numbers changed by ``change`` [P], on the trajectories ``rows`` [n]; as many evaluations as ``forward.cost`` says."""
     here = moved(table, window, change)
     assert here is not None
     count, shape = len(names(table, window)), problem.start.shape[1:]

@@ -14,20 +14,6 @@ from .table_numbers import Name, moved, names
 from .track import Track, at_once, formed, walk, walked
 
 
-def columns(
-    problem: Problem,
-    table: Table,
-    change: Array,
-    rows: Tensor,
-    track: Track,
-    window: int,
-    probe: float,
-) -> list[Tensor]:
-    """∂(end)/∂(every number), each [n, …], by one difference; exact for the last row."""
-    slopes = dict(each_column(problem, table, change, rows, track, window, probe))
-    return [slopes[index] for index in range(len(slopes))]
-
-
 def each_column(
     problem: Problem,
     table: Table,
@@ -37,7 +23,11 @@ def each_column(
     window: int,
     probe: float,
 ) -> Iterator[tuple[int, Tensor]]:
-    """(number, its column) as they are made: as many runs at a time as share their calls are in memory."""
+    """(which of :func:`names`, ∂(end)/∂(that number) [n, …]), in no order, by one difference; exact for the last row.
+
+    ``track``: the run of ``table`` with its numbers changed by ``change`` [P]. Each is handed out as it is made: as many runs
+    as share their calls are in memory at a time.
+    """
     end, fitted = track.y[-1], names(table, window)
     runs: list[tuple[int, Table, float]] = []
     for index, name in enumerate(fitted):

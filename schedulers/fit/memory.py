@@ -29,7 +29,8 @@ class Memory(NamedTuple):
 def fit_memory(
     values: int, trajectories: int, held: int, images: int, numbers: int, nfe: int, batch: int
 ) -> Memory:
-    """``values`` of one latent; ``numbers`` as :func:`fitted_numbers` counts them."""
+    """Of a fit with V = ``values`` of one latent, c = ``trajectories``, of which h = ``held`` judge, n = ``images`` per Jacobian,
+    P = ``numbers`` as :func:`fitted_numbers` counts them, N = ``nfe`` and b = ``batch``."""
     device = 4 * values * max(batch, held) * (2 * nfe + 4)
     host = 4 * values * (2 * trajectories + images * (numbers + 4)) + 12 * values * numbers
     return Memory(device, host)

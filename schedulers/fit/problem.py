@@ -7,7 +7,7 @@ size from pure noise to data, and one table then serves every path.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,15 +63,16 @@ class Problem:
                 raise ValueError(f"{name} holds NaN or infinity")
 
     def begin(self, rows: Tensor) -> Tensor:
-        """x at the start, on VP."""
+        """x at the start [B, …], on VP."""
         scale = rescale(self.path.at(self.kappa), VP())[1]
         return self.start[rows] * scale
 
     def target(self, rows: Tensor) -> Tensor:
+        """Where the teacher ends [B, …]; at noise level 0 all paths have the same x."""
         return self.end[rows]
 
     def denoise(self, x: Tensor, kappa: float, rows: Tensor) -> Tensor:
-        """D of x [B, …] on VP at the level κ."""
+        """D [B, …] of x [B, …] on VP at the level κ."""
         at, scale = rescale(VP().at(kappa), self.path)
         return self.call(x * scale, at.sigma, rows)
 
@@ -86,7 +87,7 @@ class Problem:
         return torch.cat(answers)
 
     def run(self, table: Table, rows: Tensor) -> Tensor:
-        """Where the table ends from these rows' starts."""
+        """Where the table ends from these rows' starts [B, …]. Raises FloatingPointError for a run that diverges."""
         plan = table.plan().on(self.path)
         return plan.solve(Run(lambda x, sigma: self.call(x, sigma, rows)), self.start[rows])
 
@@ -121,24 +122,3 @@ def summary(errors: Any, weights: Any = None) -> dict[str, float]:
 def error_from(value: Any) -> Any:
     """An error of a record out of a JSON text, where null stands for ∞, that of a run that failed."""
     return math.inf if value is None else value
-
-
-def choose(
-    problem: Problem, tables: Mapping[str, Table], few: int = 8
-) -> list[tuple[str, Table, Tensor]]:
-    """(name, table, errors on the held-out trajectories seen), best median first.
-
-    All run on the first ``few`` held-out trajectories, the better half on twice as many, and so on; those
-    judged by more trajectories come first.
-    """
-    left = list(tables.items())
-    dropped: list[tuple[str, Table, Tensor]] = []
-    while True:
-        rows = problem.held[:few]
-        ranked = [(name, table, problem.errors(table, rows)) for name, table in left]
-        ranked.sort(key=lambda entry: summary(entry[2])["median"])
-        if few >= len(problem.held) or len(ranked) == 1:
-            return ranked + dropped
-        kept = max(len(ranked) // 2, 1)
-        dropped = ranked[kept:] + dropped
-        left, few = [(name, table) for name, table, _ in ranked[:kept]], 2 * few

@@ -45,7 +45,7 @@ def run_through(
 def program(
     problem: Problem, numbers: Corrections, rows: Tensor, keep: Keep | None = None
 ) -> Program[Tensor]:
-    """The questions of :func:`run`, whose levels are κ as tensors [] that may need gradients."""
+    """The questions of :func:`run_through`, whose levels are κ as tensors [] that may need gradients."""
     levels = numbers.levels()
     y = problem.begin(rows) * cast(numbers.opening(levels), problem.start)
     history: list[Tensor] = []
@@ -86,7 +86,7 @@ def cast(number: Tensor, like: Tensor) -> Tensor:
 
 
 def spectrum(term: Tensor) -> Tensor:
-    """[C, B, frames, H, W/2 + 1, 2]."""
+    """The real and the imaginary parts of a state's 2-D spectrum [C, B, frames, H, W/2 + 1, 2]; pictures have one frame."""
     five = term if term.ndim == 5 else term[:, :, None]
     return torch.view_as_real(torch.fft.rfft2(five)).transpose(0, 1)
 

@@ -53,13 +53,13 @@ def safest(problem: Problem, start: Table, fit: Table, others: Mapping[str, Tabl
         return each
 
     tables = {"start": start, **others}
-    known = {name: errors(name, table) for name, table in tables.items()}
-    limit = NOISE * min(summary(each)["rmse"] for each in known.values())
+    rivals = {name: errors(name, table) for name, table in tables.items()}
+    limit = NOISE * min(summary(each)["rmse"] for each in rivals.values())
     for name, table in towards(start, fit):
         if summary(errors(name, table))["rmse"] <= limit:
             return Look(Kept(name, table), held)
-    able = [name for name in tables if summary(known[name])["rmse"] <= limit]
-    best = min(able, key=lambda name: mark(known[name]))
+    able = [name for name in tables if summary(rivals[name])["rmse"] <= limit]
+    best = min(able, key=lambda name: mark(rivals[name]))
     return Look(Kept(best, tables[best]), held)
 
 

@@ -72,8 +72,8 @@ def own_ends(
     least = some.mark(problem.errors(best, some.rows))
     begin = ends.Spaced(schedule, FIXED[pair.spacing], min(at[0], 80.0), at[-2])
     tried = ends.search(problem, pair.solver, nfe, begin, some.rows, RUNS, some.mark)
-    for found, between, table in tried:
-        if found < least:
+    for error, between, table in tried:
+        if error < least:
             levels = f"{pair.spacing}, σ/α {between}"
-            name, best, least = f"{pair.solver.call}, {levels}", table, found
+            name, best, least = f"{pair.solver.call}, {levels}", table, error
     return name, best

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from ..per_image import norm, project
 from ..settings import knob
 from .base import UNCOND, Call, Scaled, curve_knob
 from .curve import Curve
-from .reduce import norm, project
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from ..path import VE, Path
+from ..per_image import dot, norm, ratio
 from ..several_levels import answered, by_level
 from .base import COND, UNCOND, Call, Evaluate, InAttention, Perturbation, Rule, leaf
 from .level import Ladder, Level
-from .reduce import dot, norm, ratio
 
 #: every(x, sigmas, names) → D of every branch at states [len(sigmas)·B, …] of several levels, in one call.
 EvaluateLevels = Callable[[Tensor, Sequence[float], Sequence[str]], Mapping[str, Tensor]]
@@ -258,7 +258,7 @@ class GuidanceRun:
         for rule, memory in zip(self.guidance.rules, self.memory, strict=True):
             if memory:
                 raise ValueError(
-                    f"guidance: {rule.title} remembers its evaluations, which Parallel Steps and Speculative Steps ask for again "
+                    f"guidance: {rule.title} remembers its evaluations, which Parallel Steps (Picard) and Speculative Steps ask for again "
                     "and again: set its momentum to 0, or take the solver itself"
                 )
 

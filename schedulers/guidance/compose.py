@@ -8,11 +8,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from ..per_image import project
 from ..settings import knob, wire
 from .base import COND, NEGATIVE, UNCOND, Call, Scaled, curve_knob
 from .curve import Curve
 from .level import Level
-from .reduce import project
 
 
 @dataclass(frozen=True)

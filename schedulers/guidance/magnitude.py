@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..per_image import norm, quantile, ratio, std
 from ..settings import knob
 from .base import COND, SPACES, UNCOND, Call, Scaled, away, curve_knob
 from .curve import Curve
 from .level import Level
-from .reduce import norm, quantile, ratio, std
 
 
 def has_space(space: str, at: Level) -> bool:

@@ -8,12 +8,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from ..per_image import norm, ratio
 from ..settings import knob, wire
 from .base import Call, Scaled, curve_knob
 from .curve import Curve
 from .level import Level
 from .measurement import Measurement
-from .reduce import norm, ratio
 
 
 class Reconstruction(Scaled):

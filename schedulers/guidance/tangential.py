@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..per_image import dot, project
 from ..settings import knob
 from .base import UNCOND, Call, Scaled, away, curve_knob
 from .curve import Curve
-from .reduce import dot, project
 
 
 @dataclass(frozen=True)

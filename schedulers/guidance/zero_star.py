@@ -7,11 +7,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from ..per_image import dot, ratio
 from ..settings import knob
 from .base import UNCOND, Call, Scaled, curve_knob
 from .curve import Curve
 from .level import Level
-from .reduce import dot, ratio
 
 
 @dataclass(frozen=True)

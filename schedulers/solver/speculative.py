@@ -37,11 +37,12 @@ import torch
 from torch import Tensor
 
 from ..noise import DrawNoise
+from ..per_image import dot, project
 from ..points import Points
 from ..settings import Settings, knob
 from .base import Solver, host_plan
 from .ddpm import DDPM
-from .parallel import Count, InRounds, Kept, ended
+from .parallel import Count, InRounds, Kept, PicardSweeps, ended
 from .plan import Plan
 from .run import Ask, Program, Progress, Read
 from .state import State, joined
@@ -98,7 +99,7 @@ class Speculative(InRounds):
         if not self.solver.stochastic:
             raise ValueError(
                 f"sampler: {self.solver.words} draws no noise, and a step without noise has nothing to accept; raise its eta "
-                "(DDIM, Euler Ancestral, DPM-Solver++ multistep), take DDPM, or take Parallel Steps"
+                f"(DDIM, Euler Ancestral, DPM-Solver++ multistep), take DDPM, or take {PicardSweeps.title}"
             )
 
     def sweeps(
@@ -134,7 +135,7 @@ def require_noise(solver: Solver, plan: Plan, first: int = 0) -> None:
         raise ValueError(
             f"sampler: {solver.words} moves from σ = {before.at.sigma:g} to {stage.at.sigma:g} without fresh noise, and such a "
             "move has nothing to accept; take a solver that draws noise before every evaluation (DDPM, DDIM or "
-            "Euler Ancestral with eta above 0, DPM-Solver++ multistep with eta above 0), or Parallel Steps"
+            f"Euler Ancestral with eta above 0, DPM-Solver++ multistep with eta above 0), or {PicardSweeps.title}"
         )
 
 
@@ -150,16 +151,15 @@ class _Step(NamedTuple):
         """[B]: not below 0 where the draft is accepted."""
         assert self.off is not None and self.z is not None
         delta = self.off / self.size
-        return -total(self.z * delta) - total(delta.square()) / 2 - log_uniform
+        return -(dot(self.z, delta) + dot(delta, delta) / 2).flatten() - log_uniform
 
     def reflected(self) -> State:
         """Where a draft was not accepted; without one the solver's own state."""
         if self.off is None or self.z is None:
             return self.state
         assert self.state.y is not None
-        along = self.size * total(self.z * self.off) / total(self.off.square())
-        along = along.reshape(-1, *(1,) * (self.off.ndim - 1))
-        return replace(self.state, y=self.state.y - (2 * along * self.off).to(self.state.y))
+        along = project(self.size * self.z, self.off)
+        return replace(self.state, y=self.state.y - (2 * along).to(self.state.y))
 
 
 class _Draws:
@@ -307,8 +307,3 @@ class _Batch:
 def wide(x: Tensor) -> Tensor:
     """x for sums over an image: float32 at least."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def total(x: Tensor) -> Tensor:
-    """Σ over each image [B]."""
-    return x.flatten(1).sum(1)
