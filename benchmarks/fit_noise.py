@@ -91,7 +91,7 @@ def noisy(table: Table, amounts: Sequence[float]) -> Plan:
     stages = list(plan.stages)
     for i, gamma in enumerate(amounts, 1):
         if gamma:
-            stages[i] = lifted(stages[i], *table.levels[i - 1 : i + 1], gamma)
+            stages[i] = lifted(stages[i], table.levels[i - 1], table.levels[i], gamma)
     return replace(plan, stages=tuple(stages))
 
 
@@ -126,7 +126,7 @@ def halves(count: int) -> tuple[Tensor, Tensor]:
     return torch.arange(count // 2), torch.arange(count // 2, 2 * (count // 2))
 
 
-def crossed(mine: Tensor, exact: Tensor, rows: tuple[Tensor, Tensor]) -> float:
+def crossed(mine: Tensor, exact: Tensor, rows: Sequence[Tensor]) -> float:
     """Fréchet distance of features [n, F] of one part of the seeds to the exact ones of the other, mean of both ways."""
     a, b = rows
     return (frechet(mine[a], exact[b]) + frechet(mine[b], exact[a])) / 2
@@ -136,8 +136,10 @@ def distances(looks: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
     """Fréchet distances of the features by name [n, F] to those named exact, of the same seeds and apart; how much more than
     the fit's, with 95 % intervals over seeds."""
     exact, parts = looks["exact"], halves(len(looks["exact"]))
-    ways: dict[str, Callable[[Tensor, tuple[Tensor, Tensor]], float]] = {
-        "same": lambda mine, rows: frechet(mine[torch.cat(rows)], exact[torch.cat(rows)]),
+    ways: dict[str, Callable[[Tensor, Sequence[Tensor]], float]] = {
+        "same": lambda mine, rows: frechet(
+            mine[torch.cat(tuple(rows))], exact[torch.cat(tuple(rows))]
+        ),
         "apart": lambda mine, rows: crossed(mine, exact, rows),
     }
     generator = torch.Generator().manual_seed(0)
