@@ -182,6 +182,11 @@ def judged(at: Problem, ends: Tensor) -> Errors:
     return np.nan_to_num(np.asarray(each, np.float64), nan=np.inf)
 
 
+def errors(at: Problem, table: Table) -> Errors:
+    """Of a table's ends from the held-out starts."""
+    return judged(at, at.run(table, at.held))
+
+
 def shown(errors: Errors) -> dict[str, float]:
     return dict(rmse=rmse(errors), median=median(errors), trimmed=trimmed(errors))
 

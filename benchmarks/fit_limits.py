@@ -1,13 +1,14 @@
 """Where fits end: their worst seeds, and what lies outside of a table of numbers.
 
-    python -m benchmarks.fit_limits [--problems hsc] [--nfe 6] [--seeds 128] [--parts tail rival losses operator wide weights instances]
+    python -m benchmarks.fit_limits [--problems hsc] [--nfe 6] [--seeds 128] [--parts tail rival losses operator wide weights instances noise]
 
 ``tail``: the seeds with the largest errors of the fit; the same seeds by the best training-free pair, and by Gaussian Adams
 with twice and four times as many evaluations; and how far an end moves when its start moves by a thousandth. ``rival``: fits
 that start at the best pair by RMSE, and by median with a loss that counts every picture alike. ``losses``: fits whose loss follows outliers less or more. ``operator``: a correction of the last state that is no weight of a
 prediction: local, nonlinear, in closed form; ``wide``: the same on random ReLUs of larger neighbourhoods. ``weights``: the last
-row's weights, for every picture by an oracle (the most that can be gained so) and by statistics of its run. ``instances``: one of several tables for every picture, chosen by an oracle
-(the most that can be gained so) and by what the first prediction looks like. The judging seeds choose nothing but the oracle.
+row's weights, for every picture by an oracle (the most that can be gained so) and by statistics of its run. ``instances``: one of several
+tables for every picture (``fit_instances.py``). ``noise``: fresh noise before every evaluation (``fit_noise.py``). The judging seeds
+choose nothing but the oracles.
 """
 
 from __future__ import annotations
@@ -29,26 +30,23 @@ from sampling_kit.schedulers import spacing as spacings
 from sampling_kit.schedulers.fit.forward import Forward
 from sampling_kit.schedulers.fit.problem import Problem
 from sampling_kit.schedulers.fit.run_fit import run_fit
-from sampling_kit.schedulers.fit.table_numbers import moved, names
 from sampling_kit.schedulers.fit.track import Track, tracked
 from sampling_kit.schedulers.solver import GaussianAdams
-from sampling_kit.schedulers.solver.fitted import Table, table_of
+from sampling_kit.schedulers.solver.fitted import table_of
 
-from .fit_gain import begun, fit_of, judged, median, rmse, shown
+from .fit_gain import begun, errors, fit_of, judged, median, rmse, shown
+from .fit_instances import instances
+from .fit_noise import noise
 from .fit_rivals import stored_pair
-from .fit_tasks import NAMES, Task
+from .fit_tasks import EMBEDDED, NAMES, Task
 
 WORST, MOVED = 10, 1e-3
-HUBERS = (0.5, 8.0)
+#: δ of the losses that are tried beside the usual one; the first of Cauchy's is what ``rival`` has too.
+HUBERS, CAUCHYS = (0.5, 8.0), (0.35, 0.7)
 PLAIN, ALIKE = Forward(numbers=2), Forward(numbers=2, huber=0.35, shape=0.0)
 #: Of the operator: ridge in units of the mean diagonal, chosen on trajectories of its own.
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
 UNITS = 192
-TABLES, SPREAD = 8, 0.15
-
-
-def errors(at: Problem, table: Table) -> Any:
-    return judged(at, at.run(table, at.held))
 
 
 # ------------------------------------------------------------------------------------------- tail
@@ -96,13 +94,18 @@ def rival(task: Task, nfe: int, seeds: int) -> dict[str, Any]:
 
 
 def losses(task: Task, nfe: int, seeds: int) -> dict[str, Any]:
-    """Errors of fits with another δ, and with the Cauchy loss."""
+    """Errors of the start and of fits with another δ and with the Cauchy loss; on the embedded network, whose fits are dear, of
+    the usual loss and Cauchy's alone."""
     at = task.judges(seeds)
-    ways = {f"δ {h:g}": replace(PLAIN, huber=h) for h in (PLAIN.huber, *HUBERS)}
-    ways["Cauchy"] = ALIKE
     begin = cache(lambda: begun(task, nfe))
+    dear = task.name in EMBEDDED
+    ways = {
+        f"δ {h:g}": replace(PLAIN, huber=h) for h in (PLAIN.huber, *HUBERS[: 0 if dear else None])
+    }
+    ways |= {f"Cauchy {h:g}": replace(ALIKE, huber=h) for h in CAUCHYS[: 1 if dear else None]}
     made = {name: fit_of(task, nfe, way, begin) for name, way in ways.items()}
-    return {name: shown(errors(at, fit.table)) for name, fit in made.items()}
+    tables = {"start": begin().start} | {name: fit.table for name, fit in made.items()}
+    return {name: shown(errors(at, table)) for name, table in tables.items()}
 
 
 # ---------------------------------------------------------------------------------------- operator
@@ -218,51 +221,6 @@ def statistics(span: Tensor) -> Tensor:
     return torch.cat([sizes.log(), turns], 1)
 
 
-# --------------------------------------------------------------------------------------- instances
-
-
-def instances(task: Task, nfe: int, seeds: int) -> dict[str, Any]:
-    """The fit; the best of TABLES tables around it for every picture, and the one that a rule chooses."""
-    seen, at, fit = task.seen, task.judges(seeds), fit_of(task, nfe).table
-    levels = np.array([name.kind == "level" for name in names(fit, 4)])
-    draw = np.random.default_rng(0)
-    others = [moved(fit, 4, SPREAD * draw.normal(size=len(levels)) * levels) for _ in range(TABLES)]
-    tables = [fit, *(table for table in others if table is not None)]
-    rows = torch.cat([seen.train, seen.held])
-    known = np.stack([judged_rows(seen, table, rows) for table in tables])
-    there = np.stack([errors(at, table) for table in tables])
-    picks = nearest_rule(looks(seen, fit, rows), known, looks(at, fit, at.held))
-    chosen = np.take_along_axis(there, picks[None], 0)[0]
-    return dict(fit=shown(there[0]), oracle=shown(there.min(0)), rule=shown(chosen))
-
-
-def judged_rows(problem: Problem, table: Table, rows: Tensor) -> Any:
-    return np.asarray(problem.errors(table, rows).double().numpy())
-
-
-def looks(problem: Problem, table: Table, rows: Tensor) -> Any:
-    """Statistics of the first prediction and of its first change [n, 4]."""
-    track = tracked(problem, replace_first(table), rows)
-    first, second = (d.flatten(1) for d in track.d[:2])
-    parts = [first.mean(1), first.std(1), second.std(1), (second - first).square().mean(1).sqrt()]
-    return np.asarray(torch.stack(parts, 1).double().numpy())
-
-
-def replace_first(table: Table) -> Table:
-    """Its first two rows, which is all that a choice may look at."""
-    return replace(
-        table, levels=table.levels[:2], x=table.x[:3], d=table.d[:2], steps=table.steps[:2], mix=table.mix[:2]
-    )  # fmt: skip
-
-
-def nearest_rule(seen: Any, known: Any, looked: Any, neighbours: int = 9) -> Any:
-    """Which table did best on the trajectories that look most alike [n]."""
-    middle, spread = seen.mean(0), seen.std(0) + 1e-12
-    a, b = (seen - middle) / spread, (looked - middle) / spread
-    near = np.argsort(((b[:, None] - a[None]) ** 2).sum(-1), 1)[:, :neighbours]
-    return known[:, near].mean(-1).argmin(0)
-
-
 PARTS: dict[str, Callable[[Task, int, int], dict[str, Any]]] = {
     "tail": tail,
     "rival": rival,
@@ -271,6 +229,7 @@ PARTS: dict[str, Callable[[Task, int, int], dict[str, Any]]] = {
     "wide": wide,
     "weights": weights,
     "instances": instances,
+    "noise": noise,
 }
 
 

@@ -1,17 +1,18 @@
 """What fits and their rivals are measured on: the embedded network, and two networks from elsewhere.
 
 Trajectories to fit and to choose by start from seeds FIRST on, those that judge from 0 on. A galaxy's end is that of
-Gaussian Adams with JUDGE_STEPS evaluations, an embedded picture's that of ``benchmarks.reference``. Both kinds of ends are
-kept in a folder outside of the repository.
+Gaussian Adams with JUDGE_STEPS evaluations, an embedded picture's that of ``benchmarks.reference``; a twin's is by the first
+for both. All ends are kept in a folder outside of the repository.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path as File
 from typing import Any
@@ -38,7 +39,9 @@ EMBEDDED = tuple(fits.GUIDANCE)
 NAMES = (*EMBEDDED, *galaxies.FILES)
 #: Of trajectories to fit to and to choose by; the first TRAIN of SEEN are fitted.
 FIRST, TRAIN, SEEN = fits.FIRST_SEED, 40, 72
-JUDGES, JUDGE_STEPS = 128, 48
+JUDGES, JUDGE_STEPS, BATCH = 128, 48, 32
+#: Where seeds of the noise that twins turn to begin.
+TWINS = 2_000_000
 ENDS = Format("sampling_kit_benchmark_ends", "set of a benchmark's ends")
 
 
@@ -83,29 +86,43 @@ class Task:
     @cached_property
     def seen(self) -> Problem:
         """Those to fit, and those that a fit is chosen by."""
-        seeds = torch.arange(SEEN) + FIRST
+        return self.many(SEEN, TRAIN)
+
+    def many(self, count: int, train: int = 0) -> Problem:
+        """``count`` trajectories from FIRST on, by the teacher; with ``train`` 0 all are held out."""
+        seeds = torch.arange(count) + FIRST
         make = lambda: fits.teacher(self.field(seeds), self.starts(seeds))  # noqa: E731
-        spent = fits.TEACHER_STEPS * len(seeds)
-        return self._problem(seeds, self._kept(f"seen-{SEEN}", make), TRAIN, spent)
+        spent = fits.TEACHER_STEPS * count
+        return self._problem(seeds, self._kept(f"seen-{count}", make), train, spent)
 
     def judges(self, count: int = JUDGES) -> Problem:
         """Seeds that chose nothing; all are held out."""
         seeds = torch.arange(count)
         if self.name in EMBEDDED:
             return self._problem(seeds, end_points.read()[1][self.name][:count].float(), 0, 0)
-
-        def make() -> Tensor:
-            points = spacings.space(self.schedule, JUDGE_STEPS, spacings.Karras())
-            field, start = self.field(seeds), self.starts(seeds).double()
-            return GaussianAdams().solve(points, Run(lambda x, s: field(x, s, seeds)), start)
-
+        make = lambda: self._exact(seeds, self.starts(seeds))  # noqa: E731
         return self._problem(seeds, self._kept(f"judges-{count}", make).float(), 0, 0)
+
+    def twins(self, count: int, turn: float) -> Problem:
+        """Copies of the judges whose starts are turned by the angle ``turn`` towards other noise."""
+        seeds = torch.arange(count)
+        other = self.starts(seeds + TWINS)
+        start = math.cos(turn) * self.starts(seeds) + math.sin(turn) * other
+        end = self._kept(f"twins-{count}-{turn:g}", lambda: self._exact(seeds, start)).float()
+        return replace(self._problem(seeds, end, 0, 0), start=start)
+
+    def _exact(self, seeds: Tensor, start: Tensor) -> Tensor:
+        """Where the ODE ends from ``start`` [B, …], float64."""
+        points = spacings.space(self.schedule, JUDGE_STEPS, spacings.Karras())
+        field, batches = self.field(seeds), torch.arange(len(seeds)).split(BATCH)
+        run = Run(lambda x, s: torch.cat([field(x[rows], s, rows) for rows in batches]))
+        return GaussianAdams().solve(points, run, start.double())
 
     def _problem(self, seeds: Tensor, ends: Tensor, train: int, spent: int) -> Problem:
         rows = torch.arange(len(seeds))
         parts = (rows[:train], rows[train:]) if train else (rows, rows)
         at = VE(), self.field(seeds), fits.START, self.starts(seeds), ends
-        return Problem(*at, *parts, batch=32, evaluations=spent)
+        return Problem(*at, *parts, batch=BATCH, evaluations=spent)
 
     def _kept(self, what: str, make: Callable[[], Tensor]) -> Tensor:
         file = work_folder() / f"{self.name}-{self.weights[:12]}-{what}.safetensors"
