@@ -51,18 +51,22 @@ from .problems import Problem, median, rmse
 SEEN = (*range(12), 15, 16, 21, 23, 35, 41, 53)
 CHOSEN = (
     *(f"{drawn.PREFIX}{seed}" for seed in SEEN),
+    *(f"{drawn.PREFIX}{seed}-{guidance}" for seed in SEEN for guidance in ("none", "cfg2", "cfg5")),
     "hsc",
     "hsc-flow",
+    "ztf",
+    "ztf-flow",
     "postcards",
     "network-cfg2",
     "network-cfg5",
     "network-cfg7",
 )
-#: 1000 to 1029 judged earlier versions, so they were seen before version 4 was made. As few of those that are drawn have guidance above CFG 2.5,
-#: some are judged with CFG 5 whatever their number says. Two networks that nothing was chosen on judge too.
-STRONGLY = tuple(f"{drawn.PREFIX}{seed}-cfg5" for seed in drawn.JUDGED[42:48])
-NETWORKS = ("ztf", "ztf-flow", "network-cond")
-JUDGED = (*(f"{drawn.PREFIX}{seed}" for seed in drawn.JUDGED[30:42]), *STRONGLY)
+#: 1000 to 1047 judged earlier versions and drafts, so they were seen before version 4 was made. As few of those that are drawn have guidance above CFG 2.5,
+#: some are judged with CFG 5 whatever their number says.
+STRONGLY = tuple(f"{drawn.PREFIX}{seed}-cfg5" for seed in drawn.JUDGED[60:66])
+#: No version was chosen on it.
+JUDGED_NETWORK = "network-cond"
+JUDGED = (*(f"{drawn.PREFIX}{seed}" for seed in drawn.JUDGED[48:60]), *STRONGLY)
 NFES = (4, 5, 6, 8, 10, 15, 20)
 MARKS = pages.marks("auto")
 SCHEDULES = {"pure": "flow, zero terminal SNR", "other": "VP", "exploding": "VE"}
@@ -399,7 +403,7 @@ def measure(names: Sequence[str], nfes: Sequence[int], seeds: int, skip: int) ->
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument(
-        "--problems", nargs="*", default=JUDGED, choices=sorted({*CHOSEN, *JUDGED, *NETWORKS})
+        "--problems", nargs="*", default=JUDGED, choices=sorted({*CHOSEN, *JUDGED, JUDGED_NETWORK})
     )
     parser.add_argument("--nfe", nargs="+", type=int, default=NFES)
     parser.add_argument("--seeds", type=int, default=12)

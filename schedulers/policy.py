@@ -266,11 +266,11 @@ STEADY, SHORT = GaussianAdams(predictor=2, corrector=0), GaussianAdams(predictor
 FEW_GUIDED = Row(9, STEADY, WIDE, last=2.0)
 MOST_STRONG = Row(30, STEADY, WIDE, last=2.0)
 
-#: Version 4. Between few levels predictions are best extrapolated as if the levels were evenly spaced (coordinate "index"), by a prior that is
-#: the smaller the more levels there are: long steps need a Gaussian's answer, short ones the values themselves. With strong guidance D turns most
-#: at high noise, so the first steps are DDIM's.
-CALM = GaussianAdams(2.0, 2, 3, lower_order_early=True)
-EVEN, EVEN_MORE = (GaussianAdams(p, 2, c, coordinate="index") for p, c in ((0.125, 2), (0.25, 3)))
+#: Version 4. Long steps need a Gaussian's answer, shorter ones the values themselves, so the prior is half as wide as the data from 6 levels on; two
+#: values, as a third extrapolates too far. With guidance they are best extrapolated as if the levels were evenly spaced (coordinate "index").
+#: Where it is strong, D turns most at high noise, and the first steps are DDIM's.
+CALM, HALF = GaussianAdams(2.0, 2, 3, lower_order_early=True), GaussianAdams(0.5, 2, 3)
+EVEN = GaussianAdams(0.25, 2, 3, coordinate="index")
 MIDDLE = NoiseShare(3.5, 0.5)
 MILD_5 = Row(5, GaussianAdams(predictor=2, corrector=3), WIDE)
 STRONG_4 = (
@@ -322,23 +322,33 @@ POLICIES: dict[int, Policy] = {
     ),
     4: Policy(
         pure=_fourth(
-            plain=(Row(5, SHORT, WIDE, last=2.0), Row(12, EVEN, MIDDLE)),
-            mild=(MILD_5, Row(12, EVEN_MORE, MIDDLE)),
+            plain=(
+                Row(5, SHORT, WIDE, last=2.0),
+                Row(8, HALF, MIDDLE, last=2.0),
+                Row(12, HALF, SHARE, last=2.0),
+            ),
+            mild=(MILD_5, Row(12, EVEN, MIDDLE)),
             most=PURE_2[-1],
         ),
         other=_fourth(
-            plain=(Row(5, CALM, WIDE), Row(12, EVEN_MORE, MIDDLE)),
-            mild=(MILD_5, Row(12, EVEN_MORE, MIDDLE)),
+            plain=(Row(5, CALM, WIDE), Row(12, HALF, SHARE)),
+            mild=(MILD_5, Row(12, EVEN, MIDDLE)),
             most=OTHER_2[-1],
         ),
         exploding=_fourth(
             plain=(
-                Row(4, GaussianAdams(0.5, 2, 2), WIDE),
-                Row(5, SHORT, WIDE, last=2.0),
-                Row(12, EVEN, SHARE),
+                Row(4, HALF, SHARE),
+                Row(6, HALF, MIDDLE, last=2.0),
+                Row(8, HALF, SHARE, last=2.0),
+                Row(12, HALF, SHARE),
                 Row(17, GaussianAdams(0.5), SHARE),
             ),
-            mild=(Row(4, CALM, WIDE, last=2.0), MILD_5, Row(12, EVEN, SHARE)),
+            mild=(
+                Row(4, CALM, WIDE, last=2.0),
+                MILD_5,
+                Row(7, HALF, SHARE),
+                Row(12, GaussianAdams(0.5), SHARE),
+            ),
             most=Row(math.inf, GaussianAdams(0.5), SHARE, last=0.0),
         ),
     ),

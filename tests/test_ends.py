@@ -1,6 +1,7 @@
 """Where a run begins and ends: the choices of Ends, and the policy that uses them."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -138,6 +139,34 @@ def test_auto_with_strong_guidance_ends_near_the_exact_end():
     at = benchmark.bench("drawn-9", 4)
     errors = [benchmark.score_of(at, 5, version).rmse for version in (2, 3)]
     assert errors[0] > 1 and errors[1] < 0.2
+
+
+@pytest.mark.some(1)
+@pytest.mark.parametrize("name", ["drawn-0-cfg5", "drawn-1-cfg5", "drawn-6-cfg5"])
+def test_auto_of_three_steps_with_strong_guidance_is_nearer_than_euler(name):
+    """Version 3 takes a second value at once, and ends at least four times as far away."""
+    at = benchmark.bench(name, 8)
+    three, four = (benchmark.score_of(at, 3, version).rmse for version in (3, 4))
+    solver, spacing = benchmark.DEFAULTS["ComfyUI euler, simple"]
+    euler = at.play("euler", solver, space(at.task.schedule, 3, spacing))
+    assert four < 0.8 * euler.rmse and three > 4 * four
+
+
+@each(schedule=[EDM(), LinearVP(), RectifiedFlowSchedule(3.0)])
+def test_every_version_has_a_row_for_every_run(schedule):
+    """Any number of evaluations, without guidance, with CFG 2, 7 and one that is not known: levels that fall, down to 0."""
+    for version in policy.POLICIES:
+        for nfe in (1, 2, 3, 4, 5, 6, 8, 9, 12, 13, 17, 18, 30, 31, 200):
+            for known in (
+                {},
+                {"guided": True, "cfg": 2.0},
+                {"guided": True, "cfg": 7.0},
+                {"guided": True},
+            ):
+                choice = policy.choose(schedule, nfe, version=version, **known)
+                kappas = choice.points(schedule, choice.steps).kappas
+                assert choice.solver.nfe(choice.steps) == nfe and kappas[-1] == 0
+                assert all(a > b for a, b in pairwise(kappas)), (version, nfe, known)
 
 
 def test_ddim_uniform_is_comfyui_s():

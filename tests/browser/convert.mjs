@@ -119,7 +119,7 @@ async function converting() {
     await until("Sample", types, (all) => has(all, "SamplingKitSample") && !all.includes("KSampler"));
     const values = await page.evaluate(inside.values, "SamplingKitSample");
     const { control_after_generate: control, ...rest } = values;
-    expect(control !== undefined && JSON.stringify(rest) === JSON.stringify({ seed: 7, steps: 8, cfg: 2.5, solver: "Euler", spacing: "karras", denoise: 1, auto_version: 3 }), JSON.stringify(values));
+    expect(control !== undefined && JSON.stringify(rest) === JSON.stringify({ seed: 7, steps: 8, cfg: 2.5, solver: "Euler", spacing: "karras", denoise: 1, auto_version: 4 }), JSON.stringify(values));
     expect(!(await page.evaluate(inside.overlaps)).length, `overlap: ${await page.evaluate(inside.overlaps)}`);
     await shot("converted");
     const off = gap(await pictured(), picture);
