@@ -233,7 +233,7 @@ FITS = (
     Defect("fit: weights of the loss without their root", "schedulers/fit/gauss_newton.py",
            "(2 - shape)) ** (shape / 2 - 1)", "(2 - shape)) ** (shape - 2)", ("tests/test_selection.py",)),
     Defect("fit: a move that goes too far is given up at once", "schedulers/fit/forward.py",
-           "again = best is None and possible is candidates", "again = False and possible is candidates",
+           "if found and not found[2] and affords(", "if found and found[2] and affords(",
            ("tests/test_fit_loop.py::test_a_move_that_goes_too_far_goes_half_of_its_way_or_a_quarter",)),
     Defect("fit: more trajectories per Jacobian than there are", "schedulers/fit/forward.py",
            "min(paid, max(len(problem.train), LEAST))", "paid",

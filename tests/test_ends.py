@@ -157,16 +157,16 @@ def test_every_version_has_a_row_for_every_run(schedule):
     """Any number of evaluations, without guidance, with CFG 2, 7 and one that is not known: levels that fall, down to 0."""
     for version in policy.POLICIES:
         for nfe in (1, 2, 3, 4, 5, 6, 8, 9, 12, 13, 17, 18, 30, 31, 200):
-            for known in (
+            for guidance in (
                 {},
                 {"guided": True, "cfg": 2.0},
                 {"guided": True, "cfg": 7.0},
                 {"guided": True},
             ):
-                choice = policy.choose(schedule, nfe, version=version, **known)
+                choice = policy.choose(schedule, nfe, version=version, **guidance)
                 kappas = choice.points(schedule, choice.steps).kappas
                 assert choice.solver.nfe(choice.steps) == nfe and kappas[-1] == 0
-                assert all(a > b for a, b in pairwise(kappas)), (version, nfe, known)
+                assert all(a > b for a, b in pairwise(kappas)), (version, nfe, guidance)
 
 
 def test_ddim_uniform_is_comfyui_s():

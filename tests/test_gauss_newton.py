@@ -43,7 +43,9 @@ def test_using_equations_again_gains_at_a_fraction_of_their_price():
         state = run_fit(problem, table, settings)
         ends[again] = state.after["rmse"], problem.evaluations, state.records
     (one, price, _), (more, spent, records) = ends[0], ends[2]
-    assert more < 0.95 * one and spent < 2 * price, "two moves, judged and shortened, for less than the first"
+    assert more < 0.95 * one and spent < 2 * price, (
+        "two moves, judged and shortened, for less than the first"
+    )
     assert [r.kind for r in records][:2] == ["numbers", AGAIN]
     assert sum(r.kind == "numbers" for r in records) == 1
 

@@ -107,6 +107,16 @@ def find(fake: Fake) -> None:
     fake.fault = lambda request: None
 
 
+async def outage(fakes: tuple[Fake, ...], folder: Path) -> asyncio.Task[list[Done]]:
+    """Two jobs on two servers, the first of which is lost for a while: the queue's run from then on."""
+    task = both(fakes, folder, JOBS[:2])
+    await until(lambda: all(fake.queue for fake in fakes))
+    lose(fakes[0])
+    await asyncio.sleep(0.4)
+    find(fakes[0])
+    return task
+
+
 def both(fakes: tuple[Fake, ...], folder: Path, jobs: list[Job]) -> asyncio.Task[list[Done]]:
     servers = [f"127.0.0.1:{fake.port}" for fake in fakes]
     return asyncio.ensure_future(Queue(servers, folder).run(jobs))
@@ -116,11 +126,7 @@ def test_a_server_that_comes_back_goes_on_with_what_nobody_took(tmp_path):
     """Its prompt was given back and still runs there; it was interrupted, and that was said to be the job's failure."""
 
     async def scene(*fakes: Fake) -> Any:
-        task = both(fakes, tmp_path, JOBS[:2])
-        await until(lambda: all(fake.queue for fake in fakes))
-        lose(fakes[0])
-        await asyncio.sleep(0.4)
-        find(fakes[0])
+        task = await outage(fakes, tmp_path)
         done = await task
         return done, [fake.cancelled for fake in fakes], [n for fake in fakes for n in fake.ran]
 
@@ -151,11 +157,7 @@ def test_a_prompt_that_we_interrupt_is_no_failure_of_its_job(tmp_path):
 
 def test_ctrl_c_takes_off_what_was_given_back(tmp_path):
     async def scene(*fakes: Fake) -> None:
-        task = both(fakes, tmp_path, JOBS[:2])
-        await until(lambda: all(fake.queue for fake in fakes))
-        lose(fakes[0])
-        await asyncio.sleep(0.4)
-        find(fakes[0])
+        task = await outage(fakes, tmp_path)
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task

@@ -36,7 +36,7 @@ from .bands import Rings, added, answer, band_equations, shaken
 from .fit_files import arrays_of, table_in, tensors_of
 from .gauss_newton import Equations, ends_off, loss, measured, trusted
 from .problem import Problem, error_from, rmse, summary
-from .run_fit import LEAST_JUDGES, Array, Attempt, Fit, best_attempt, likeliest, start_errors
+from .run_fit import Array, Attempt, Fit, best_attempt, judging, likeliest, start_errors
 from .table_numbers import mean_table, moved, names
 from .track import tracked, walk, walked
 
@@ -227,13 +227,11 @@ def kinds(problem: Problem, settings: Forward) -> dict[str, int]:
 def cost(kind: str, problem: Problem, table: Table, settings: Forward) -> int:
     """Evaluations of one move; one that is shortened takes what the budget has left for it."""
     k, n = table.nfe, min(settings.images, len(problem.train))
-    one = len(problem.held) * k  # candidate
-    few = min(max(len(problem.held) // 3, LEAST_JUDGES), len(problem.held))
-    judging = one + (len(DAMPINGS) - 1) * few * k
+    judges = judging(problem, k, len(DAMPINGS))
     if kind == "bands":
-        return len(problem.train) * k + n * k * (k - 1) // 2 + judging
+        return len(problem.train) * k + n * k * (k - 1) // 2 + judges
     columns = sum(k - name.enters for name in names(table, settings.window))
-    return n * (k + columns) + judging + settings.again * (n * k + judging)
+    return n * (k + columns) + judges + settings.again * (n * k + judges)
 
 
 DAMPINGS = (0.1, 1.0, 10.0)
@@ -250,23 +248,25 @@ def judged(
     """The state with the best candidate (damping, table, change) if it is better than what there is, or a part of the way to it."""
     scale = delta(state, settings)
     mark = lambda errors: score(errors, scale, settings.shape)  # noqa: E731
-    shown, damping, best = state.errors, state.damping, None
-    possible = candidates
-    while possible:
-        likely = likeliest(problem, [table for _, table, _ in possible], mark)
-        if likely is None:
-            break
-        which, shown = likely
-        damping, table, change = possible[which]
-        attempt = Attempt(table, shown, mark(shown))
-        best = best_attempt([attempt], mark(state.errors), state.before["rmse"])
-        again = best is None and possible is candidates and affords(problem, settings, state)
-        possible = shorter(state, possible[which], settings.window) if again else []
-    if best is None:
-        after = replace(state, damping=state.damping * 10)
-    else:
+
+    def likely(some: Sequence[Candidate]) -> tuple[Candidate, Array, bool] | None:
+        """The best of them, its errors, and whether it is better than what there is."""
+        seen = likeliest(problem, [table for _, table, _ in some], mark)
+        if seen is None:
+            return None
+        attempt = Attempt(some[seen[0]], seen[1], mark(seen[1]))
+        better = best_attempt([attempt], mark(state.errors), state.before["rmse"]) is not None
+        return attempt.candidate, attempt.errors, better
+
+    found = likely(candidates)
+    if found and not found[2] and affords(problem, settings, state):
+        found = likely(shorter(state, found[0], settings.window)) or found
+    as_it_is = (state.damping, state.table, state.change), state.errors, False
+    (damping, table, change), shown, taken = found or as_it_is
+    if taken:
         after = replace(state, table=table, change=change, errors=shown, damping=damping)
-    taken = best is not None
+    else:
+        after = replace(state, damping=state.damping * 10)
     move = MoveRecord(kind, problem.evaluations, **summary(shown), damping=damping, taken=taken)
     return replace(after, evaluations=problem.evaluations, records=(*state.records, move))
 
@@ -284,9 +284,9 @@ def shorter(state: ForwardState, candidate: Candidate, window: int) -> list[Cand
 
 
 def affords(problem: Problem, settings: Forward, state: ForwardState) -> bool:
-    """Whether the budget pays for a shorter move: two candidates, one of them on all held-out trajectories."""
-    few, k = max(len(problem.held) // 3, LEAST_JUDGES), state.table.nfe
-    return problem.evaluations + (few + len(problem.held)) * k <= settings.allowed(k)
+    """Whether the budget pays for judging two shorter moves."""
+    k = state.table.nfe
+    return problem.evaluations + judging(problem, k, 2) <= settings.allowed(k)
 
 
 def delta(state: ForwardState, settings: Forward) -> float:

@@ -143,7 +143,7 @@ def likeliest(
 ) -> tuple[int, Array] | None:
     """(which, its errors on all held-out trajectories) of the candidate that is best on the first third of them, at
     least LEAST_JUDGES: the others run on those alone. None if all fail."""
-    few = max(len(problem.held) // 3, LEAST_JUDGES)
+    few = few_judges(problem)
     errors = [problem.errors(t, problem.held[:few]).cpu().double().numpy() for t in tables]
     marks = [mark(each) for each in errors]
     best = min(range(len(marks)), key=marks.__getitem__, default=None)
@@ -157,6 +157,16 @@ def likeliest(
 
 #: The fewest trajectories that choose among candidates.
 LEAST_JUDGES = 8
+
+
+def few_judges(problem: Problem) -> int:
+    """How many of the held-out trajectories all candidates run on."""
+    return min(max(len(problem.held) // 3, LEAST_JUDGES), len(problem.held))
+
+
+def judging(problem: Problem, nfe: int, count: int) -> int:
+    """Evaluations that :func:`likeliest` takes for ``count`` candidates of ``nfe`` each."""
+    return (len(problem.held) + (count - 1) * few_judges(problem)) * nfe
 
 
 def best_attempt(attempts: Sequence[Attempt], least: float, limit: float = math.inf) -> int | None:
